@@ -1,0 +1,79 @@
+# `make help` lists what can be done. All of it happens in .venv, which the first target that needs it makes.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint
+
+# What a call may change: make demo OUT=elsewhere, make test ARGS="-k boxes", make setup PYTHON=python3.13
+PYTHON ?=
+OUT ?= demo-output
+ARGS ?=
+INSTALLER ?= $(if $(shell command -v uv 2>/dev/null),uv,pip)
+
+# The stamp says that set-up was finished, for which Python and in which folder: one that was moved, or whose Python is
+# gone, is made again.
+STAMP := .venv/.set-up
+MADE_FOR := .venv/bin/python -c 'import os, sys; print(*sys.version_info[:2], os.getcwd())'
+ifneq ($(shell $(MADE_FOR) 2>/dev/null),$(shell cat $(STAMP) 2>/dev/null))
+.PHONY: $(STAMP)
+endif
+
+help:  ## this list
+	@echo "make TARGET, where TARGET is one of"
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "  %-7s %s\n", $$1, $$2 }' Makefile
+
+setup: $(STAMP)  ## make .venv with everything in it (the others do it by themselves; nothing where nothing changed)
+
+demo: $(STAMP)  ## train, evaluate and detect on drawn scenes; OUT=demo-output
+	.venv/bin/multibox demo --out "$(OUT)" $(ARGS)
+
+test: $(STAMP)  ## all tests that need neither a GPU nor the network; ARGS="..." goes to pytest
+	.venv/bin/python -m pytest $(ARGS)
+
+lint: $(STAMP)  ## format, rules and types
+	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m mypy
+
+RIGHT_PYTHON := import sys; sys.exit(sys.version_info < (3, 11))
+NAME_ANOTHER := name another: make setup PYTHON=python3.13
+
+# uv finds a Python that pyproject.toml allows, or fetches one; without it there must be one.
+define make_with_uv
+rm -rf .venv && uv venv $(if $(PYTHON),--python "$(PYTHON)") .venv
+endef
+define make_with_pip
+python="$(or $(PYTHON),python3)"; \
+command -v "$$python" >/dev/null || { \
+  echo "multibox needs Python 3.11 or newer, but there is no $$python; $(NAME_ANOTHER)" >&2; exit 1; }; \
+"$$python" -c '$(RIGHT_PYTHON)' || { \
+  echo "multibox needs Python 3.11 or newer, but $$python is `"$$python" --version 2>&1`; $(NAME_ANOTHER)" >&2; exit 1; }; \
+rm -rf .venv && "$$python" -m venv .venv
+endef
+
+# pip's bar is for people at a terminal; a log gets one line a file, with its size
+BAR := $$(test -t 1 || echo --progress-bar off)
+define fill_with_uv
+uv pip install --python .venv/bin/python --compile-bytecode \
+  --constraints constraints.txt --build-constraints constraints.txt --editable ".[train,dev]"
+endef
+define fill_with_pip
+pip=".venv/bin/python -m pip --disable-pip-version-check install"; \
+$$pip --quiet --constraint constraints.txt pip && \
+$$pip $(BAR) --constraint constraints.txt --build-constraint constraints.txt --editable ".[train,dev]"
+endef
+
+$(STAMP): pyproject.toml constraints.txt Makefile
+	@if [ -e $(STAMP) ] && [ "`$(MADE_FOR) 2>/dev/null`" != "`cat $(STAMP)`" ]; then \
+	  echo "Set-up: .venv was made in another folder or for another Python; it is made again."; rm -rf .venv; fi
+	@rm -f $(STAMP)
+	@.venv/bin/python -c '$(if $(filter pip,$(INSTALLER)),import pip; )$(RIGHT_PYTHON)' 2>/dev/null || { $(make_with_$(INSTALLER)); }
+	@echo "Set-up: $(INSTALLER) installs multibox, what it trains with (torch, torchvision, hotcoco, matplotlib) and what it"
+	@echo "is tested with into .venv, in the versions of constraints.txt: some 80 packages."
+	@ls -d .venv/lib/python*/site-packages/torch >/dev/null 2>&1 || case `uname -s` in \
+	  Linux) echo "torch comes with its CUDA libraries here: 3.2 GB are fetched, and .venv takes 6 GB of the disk.";; \
+	  *) echo "About 0.3 GB are fetched.";; esac
+	@$(fill_with_$(INSTALLER))
+	@.venv/bin/python -m compileall -q multibox
+	@$(MADE_FOR) > $(STAMP)
+	@echo "Set-up is done."

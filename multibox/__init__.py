@@ -1,0 +1,70 @@
+"""SSD (Single Shot MultiBox Detector): train, evaluate and run it on pictures of your own.
+
+The names are loaded when they are first used, so that importing the package costs next to nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from multibox.config import DetectorConfig, preset
+    from multibox.data import Dataset, DatasetError, GroundTruth, Sample, read_dataset
+    from multibox.data.synthetic import drawn_scenes
+    from multibox.detections import Detection, Detections
+    from multibox.detector import Detector, load
+    from multibox.evaluation.evaluate import evaluate
+    from multibox.evaluation.metrics import Metrics
+    from multibox.training import TrainConfig, train
+    from multibox.weights.published import EXAMPLE_PICTURE
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "EXAMPLE_PICTURE": "multibox.weights.published",
+    "Dataset": "multibox.data",
+    "DatasetError": "multibox.data",
+    "Detection": "multibox.detections",
+    "Detections": "multibox.detections",
+    "Detector": "multibox.detector",
+    "DetectorConfig": "multibox.config",
+    "GroundTruth": "multibox.data",
+    "Metrics": "multibox.evaluation.metrics",
+    "Sample": "multibox.data",
+    "TrainConfig": "multibox.training",
+    "drawn_scenes": "multibox.data.synthetic",
+    "evaluate": "multibox.evaluation.evaluate",
+    "load": "multibox.detector",
+    "preset": "multibox.config",
+    "read_dataset": "multibox.data",
+    "train": "multibox.training",
+}
+
+__all__ = [
+    "EXAMPLE_PICTURE",
+    "Dataset",
+    "DatasetError",
+    "Detection",
+    "Detections",
+    "Detector",
+    "DetectorConfig",
+    "GroundTruth",
+    "Metrics",
+    "Sample",
+    "TrainConfig",
+    "drawn_scenes",
+    "evaluate",
+    "load",
+    "preset",
+    "read_dataset",
+    "train",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'multibox' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

@@ -1,0 +1,8 @@
+"""`python -m multibox`"""
+
+import sys
+
+from multibox.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

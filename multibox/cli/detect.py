@@ -1,0 +1,173 @@
+"""multibox detect"""
+
+import glob
+import json as json_text
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from multibox.cli.terminal import (
+    Count,
+    Fraction,
+    UsageError,
+    check_device,
+    check_output,
+    complain,
+    progress_bar,
+    stdout,
+)
+from multibox.weights.published import find_weights
+
+
+def detect(
+    sources: Annotated[list[str], Parameter(negative="")],
+    /,
+    *,
+    model: str,
+    score: Fraction = 0.5,
+    overlap: Fraction | None = None,
+    limit: Count | None = None,
+    classes: str | None = None,
+    out: Path | None = None,
+    json: Path | None = None,
+    device: str = "cpu",
+) -> int:
+    """Find objects in pictures.
+
+    Args:
+        sources: Pictures, folders of pictures, and patterns such as 'street/*.jpg'.
+        model: A weights file, or the name of published weights (multibox models lists them).
+        score: Detections must score above this.
+        overlap: A box that overlaps a better one by more than this is suppressed; by default the detector's own.
+        limit: How many detections of a picture are kept; by default the detector's own.
+        classes: Names of the classes that are wanted, with commas between them.
+        out: A folder for the pictures with their boxes drawn.
+        json: A file for all that was found.
+        device: cpu, cuda, mps.
+    """
+    wanted = None if classes is None else [name for part in classes.split(",") if (name := part.strip())]
+    if wanted == []:
+        raise UsageError("--classes takes names with commas between them, such as 'cat,dog'")
+    check_device(device)
+    find_weights(model)  # says that there is no such file before anything is made
+    paths, failed = _find_pictures(sources, out=out)
+    total = len(paths) + len(failed)
+    targets = {} if out is None else _targets(out, paths)
+    if out is not None:
+        check_output(out)
+    if json is not None:
+        if json.is_dir():
+            raise UsageError(f"--json takes the name of a file, and {json} is a folder")
+        check_output(json.parent)
+    if not paths:
+        _complain_of(failed, total)
+        return 1
+
+    from multibox.detector import Detector
+    from multibox.pictures import open_picture
+
+    detector = Detector.load(model, device=device)
+    detector.detect([], classes=wanted)  # says that there is no such class
+    records: list[dict[str, Any]] = []
+    began = time.monotonic()
+    # where the results are seen they are progress enough
+    with progress_bar("detecting", len(paths), show=not stdout.is_terminal) as bar:
+        for done, path in enumerate(paths, start=1):
+            bar(done, f"{done} of {len(paths)}  {done / (time.monotonic() - began):.0f} pictures/s")
+            try:
+                picture = open_picture(path)
+            except (ValueError, OSError) as error:
+                failed.append((path, str(error)))
+                continue
+            found = detector.detect(
+                picture, score_threshold=score, overlap_threshold=overlap, limit=limit, classes=wanted
+            )
+            summary = ", ".join(f"{one.name} {one.score:.2f}" for one in found) or "nothing found"
+            stdout.print(f"{path}: {summary}")
+            if path in targets:
+                found.draw(picture).save(targets[path])
+            records.append(
+                {"file": path, "height": picture.height, "width": picture.width, "detections": found.records()}
+            )
+    if json is not None:
+        result = {
+            "model": model,
+            "class_names": detector.class_names,
+            "pictures": records,
+            "failed": [{"file": path, "error": error} for path, error in failed],
+        }
+        # a name that is no UTF-8 is read back as it was
+        text = json_text.dumps(result, ensure_ascii=False, indent=2) + "\n"
+        json.write_text(text, encoding="utf-8", errors="backslashreplace")
+    if failed:
+        _complain_of(failed, total)
+    return 1 if failed else 0
+
+
+def _find_pictures(sources: list[str], *, out: Path | None = None) -> tuple[list[str], list[tuple[str, str]]]:
+    """The files that the sources mean, each once, in order; and the sources that mean none, with why.
+
+    What lies in `out` is left out where a folder is searched: it was drawn by an earlier run.
+    """
+    paths: dict[str, str] = {}
+    failed = []
+    for source in sources:
+        found = list(_pictures_of(source, out))
+        if not found:
+            what = "a folder without pictures" if os.path.isdir(source) else "there is no such picture or folder"
+            failed.append((source, f"{source or repr(source)}: {what}"))
+        for path in found:
+            paths.setdefault(os.path.abspath(path), path)
+    return list(paths.values()), failed
+
+
+def _pictures_of(source: str, out: Path | None) -> Iterator[str]:
+    from multibox.data.files import list_files
+    from multibox.pictures import PICTURE_SUFFIXES
+
+    folder = Path(source)
+    if not source:  # of a variable of the shell that is not set; to Path it is the folder that we are in
+        return
+    if folder.is_dir():
+        drawn = None
+        if out is not None and folder.resolve() in out.resolve().parents:
+            drawn = folder / out.resolve().relative_to(folder.resolve())
+        for path in list_files(folder, PICTURE_SUFFIXES):
+            if drawn is None or not path.is_relative_to(drawn):
+                yield str(path)
+    elif os.path.exists(source):
+        yield source
+    else:
+        yield from sorted(item for item in glob.glob(source, recursive=True) if os.path.isfile(item))
+
+
+def _targets(out: Path, paths: list[str]) -> dict[str, Path]:
+    """Where each drawn picture goes: under its own name, with a number where two pictures share it.
+
+    Raises:
+        UsageError: One would overwrite a picture that is read.
+    """
+    targets: dict[str, Path] = {}
+    taken: set[str] = set()
+    originals = {os.path.realpath(path) for path in paths}
+    for path in paths:
+        stem, suffix = Path(path).stem, Path(path).suffix
+        suffix = suffix if suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"} else ".png"
+        name, number = f"{stem}{suffix}", 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{stem}-{number}{suffix}"
+        taken.add(name.casefold())
+        targets[path] = out / name
+        if os.path.realpath(out / name) in originals:
+            raise UsageError(f"--out {out}: the drawn picture would overwrite {out / name}; choose another folder")
+    return targets
+
+
+def _complain_of(failed: list[tuple[str, str]], total: int) -> None:
+    lines = [why for _, why in failed]
+    complain(lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} of {total} could not be read:", *lines]))

@@ -1,0 +1,194 @@
+"""multibox train"""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+from multibox.cli.terminal import (
+    OnProblem,
+    UsageError,
+    check_device,
+    check_output,
+    choose_split,
+    count,
+    log_lines,
+    progress_bar,
+    read_split,
+    say,
+)
+from multibox.weights.published import PUBLISHED, find_weights
+
+
+def train(
+    data: Path,
+    *,
+    model: str,
+    out: Path,
+    recipe: Literal["paper", "modern"] | None = None,
+    train_split: str | None = None,
+    val_split: str | None = None,
+    scales: Literal["voc", "coco"] | None = None,
+    epochs: float | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    precision: Literal["fp32", "bf16"] | None = None,
+    validate_every: float | None = None,
+    workers: int | None = None,
+    device: str | None = None,
+    seed: int | None = None,
+    config: Path | None = None,
+    resume: bool = False,
+    on_problem: OnProblem = "skip",
+) -> int:
+    """Train a detector on a data set of your own.
+
+    Args:
+        data: The folder of the data set, in the layout of VOC, COCO or YOLO.
+        model: A preset to start anew (multibox models lists them), or weights to go on from.
+        out: The folder of the run: weights, metrics, curves, pictures.
+        recipe: The paper's, or a modern one; by default the one that suits the model.
+        train_split: To learn from; by default train, or trainval.
+        val_split: To validate on; by default val, where there is one; 'none' for no validation.
+        scales: Sizes of a preset's default boxes, as for VOC, or for COCO's smaller objects.
+        epochs: Length of the run: how often each picture is seen.
+        steps: Length of the run in steps.
+        minutes: Length of the run in minutes.
+        batch_size: Pictures in a step.
+        learning_rate: At its highest.
+        precision: Of the convolutions; by default bf16 on a GPU and fp32 elsewhere.
+        validate_every: Epochs between validations; by default 1.
+        workers: Processes that read pictures; torch has the cores that they leave.
+        device: cpu, cuda, mps; by default a GPU where there is one.
+        seed: Of all that is random; by default 0.
+        config: A YAML file with these values under the same names; what is given here wins.
+        resume: Go on with the run in --out; begin where it saved nothing yet.
+        on_problem: What to do about bad records: skip lists them and goes on, error stops.
+    """
+    given: dict[str, Any] = {
+        "recipe": recipe,
+        "epochs": epochs,
+        "steps": steps,
+        "minutes": minutes,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "precision": precision,
+        "validate_every": validate_every,
+        "workers": workers,
+        "device": device,
+        "seed": seed,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    is_file = Path(model).is_file() or model in PUBLISHED
+    if not is_file:
+        _check_preset(model)
+    elif scales is not None:
+        raise UsageError(f"--scales is for presets; {model} has default boxes of its own")
+    learn_name = choose_split(data, train_split, ["train", "trainval"], "--train-split")
+    check_name = None if val_split == "none" else _val_split(data, val_split)
+
+    from multibox.detector import Detector
+    from multibox.training import Progress, TrainConfig
+    from multibox.training import train as run
+
+    try:
+        train_config = TrainConfig(**(_read_config(config) if config else {}) | given)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    check_device(train_config.device)
+    check_output(out)
+    train_set = read_split(data, learn_name, on_problem)
+    val_set = None if check_name is None else read_split(data, check_name, on_problem)
+    say(
+        f"{count(len(train_set), 'picture')} to learn from ({learn_name}), "
+        + (
+            f"{len(val_set)} to validate on ({check_name})"
+            if val_set
+            else "none to validate on: the last weights are kept"
+        )
+    )
+    if val_set is not None:
+        learned = {sample.picture for sample in train_set}
+        shared = sum(sample.picture in learned for sample in val_set)
+        if shared:
+            say(f"{shared} of those to validate on are learned from as well: their scores will be too good")
+    if is_file:
+        before = Detector.load(model)
+        kept = [name for name in train_set.class_names if name in before.class_names]
+        say(f"{model}: {len(kept)} of {len(train_set.class_names)} classes are kept: {', '.join(kept) or 'none'}")
+        detector = before.with_classes(train_set.class_names, seed=train_config.seed)
+    else:
+        detector = Detector.create(model, train_set.class_names, scales=scales, seed=train_config.seed)
+    with log_lines(), progress_bar("training", 1.0) as bar:
+
+        def show(progress: Progress) -> None:
+            bar(
+                progress.part,
+                f"epoch {progress.epoch:.1f}  localization {progress.localization:.3f}  confidence "
+                f"{progress.confidence:.3f}  {progress.pictures_per_second:.0f} pictures/s",
+            )
+
+        try:
+            run(detector, train_set, val_set, train_config, out=out, resume=resume, on_progress=show)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(f"the same command with --resume goes on in {out}") from error
+    say(f"written to {out}: best.safetensors, last.safetensors, metrics.csv, curves.png, validation.jpg")
+    return 0
+
+
+def _val_split(data: Path, wanted: str | None) -> str | None:
+    """The split that is wanted, or the usual one where it is there."""
+    from multibox.data import list_splits
+
+    if wanted is not None:
+        return choose_split(data, wanted, [], "--val-split")
+    return next((name for name in list_splits(data) if name in ("val", "valid")), None)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The values of a `config.yaml`.
+
+    Raises:
+        UsageError: It is no YAML mapping, or has names or kinds of values that no run has.
+    """
+    import yaml
+
+    from multibox.training import TrainConfig
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not YAML ({error})") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: must hold lines of 'name: value'")
+    known = get_type_hints(TrainConfig)
+    values = {name: value for name, value in values.items() if value is not None}
+    for name, value in values.items():
+        if name not in known:
+            near = get_close_matches(str(name), known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
+            raise UsageError(f"{path}: a run has no value '{name}'; {hint}")
+        kinds = get_args(known[name]) or (known[name],)
+        if (choices := get_args(kinds[0])) and value not in choices:
+            raise UsageError(f"{path}: {name} must be one of {', '.join(choices)}, but is {value!r}")
+        kind = next((kind for kind in (float, int) if kind in kinds), str)
+        try:
+            if isinstance(value, bool) or (kind is int and int(value) != value):
+                raise ValueError(value)
+            values[name] = kind(value)  # 1e-3 is a text to YAML; 1.0e-3 is a number
+        except (TypeError, ValueError) as error:
+            what = "a whole number" if kind is int else "a number"
+            raise UsageError(f"{path}: {name} must be {what}, but is {value!r}") from error
+    return values
+
+
+def _check_preset(model: str) -> None:
+    from multibox.config import preset
+
+    if Path(model).suffix or "/" in model or Path(model).is_dir():
+        find_weights(model)  # says that there is no such file
+    try:
+        preset(model)
+    except ValueError as error:
+        raise UsageError(str(error)) from error

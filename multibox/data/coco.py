@@ -1,0 +1,204 @@
+"""COCO's layout: one JSON for each split (`annotations/instances_<split>.json`), and the pictures in folders beside."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from multibox.data.files import FileFinder, read_text
+from multibox.data.records import Object, Record, make_dataset, similar_classes, to_numbers, to_size
+from multibox.data.sample import Dataset, DatasetError, Problem
+
+OTHER_TASKS = ("captions_", "image_info_", "panoptic_", "person_keypoints_", "stuff_")
+ROBOFLOW = "_annotations.coco.json"  # its files are all called so, one in the folder of each split
+AREA_LIMIT = 1e12  # of a picture with a million pixels each way
+PARTS = ("images", "annotations", "categories")
+
+Row = Mapping[str, Any]  # what a JSON object turns out to hold is checked where it is used
+
+
+class _Category(NamedTuple):
+    id: int
+    name: str
+
+
+class _Image(NamedTuple):
+    id: int
+    name: str
+    where: str
+    size: tuple[int, int] | None
+
+
+def recognise(path: Path) -> bool:
+    """Whether this folder has the layout, or is itself the JSON of a split."""
+    return bool(_json_files(path))
+
+
+def list_splits(path: Path) -> tuple[str, ...]:
+    """The names of the JSON files without `instances_`, or of the folders that Roboflow's files are in."""
+    return tuple(_split_files(path))
+
+
+def read(path: Path, split: str) -> Dataset:
+    """The pictures of a split, with the classes in the order of the file.
+
+    Args:
+        path: The folder that `annotations` is in, or the JSON of the split.
+        split: One of `list_splits`.
+
+    Raises:
+        DatasetError: The file cannot be read, or none of its pictures can be used.
+    """
+    file = _split_files(path)[split]
+    content = _parse(file)
+    entries = list(_categories(str(file), content["categories"]))
+    categories = [entry for entry in entries if isinstance(entry, _Category)]
+    names = [category.name for category in categories]
+    ids = [category.id for category in categories]
+
+    def findings() -> Iterator[Record | Problem]:
+        yield from (entry for entry in entries if isinstance(entry, Problem))
+        yield from similar_classes(str(file), names)
+        yield from _records(file, split, content, {category: label for label, category in enumerate(ids)})
+
+    return make_dataset(f"{path}, {split}", names, findings(), category_ids=ids)
+
+
+def _records(
+    file: Path, split: str, content: Mapping[str, list[Row]], labels: Mapping[int, int]
+) -> Iterator[Record | Problem]:
+    images: dict[int, _Image] = {}
+    for image in _images(str(file), content["images"]):
+        if isinstance(image, Problem):
+            yield image
+        elif image.id in images:
+            yield Problem(image.where, f"'{images[image.id].name}' has the same id", "picture left out")
+        else:
+            images[image.id] = image
+
+    objects: dict[int, list[Object | Problem]] = {id: [] for id in images}
+    seen: dict[int, Row] = {}
+    for place, row in enumerate(content["annotations"]):
+        id, image_id = _whole(row.get("id")), _whole(row.get("image_id"))
+        where = f"{file}, annotation {place if id is None else id}"
+        if image_id is None or image_id not in images:
+            yield Problem(where, f"image_id {row.get('image_id')!r:.40} is none of the images", "annotation left out")
+            continue
+        where = f"{where} of image '{images[image_id].name}'"
+        if id is not None and (first := seen.setdefault(id, row)) is not row:
+            yield Problem(where, "the id is used twice", "taken once" if row == first else "both annotations kept")
+            if row == first:
+                continue
+        objects[image_id] += _object(where, row, labels)
+
+    folders, finder = _picture_folders(file, split), FileFinder()
+    for image in images.values():
+        picture = next(filter(None, (finder.find(folder / image.name) for folder in folders)), None)
+        if picture is None:
+            looked = ", ".join(map(str, folders))
+            yield Problem(image.where, f"there is no such picture in {looked}", "picture left out")
+        else:
+            yield Record(
+                image.name, picture, image.where, image.where, objects[image.id], image.size, image_id=image.id
+            )
+
+
+def _object(where: str, row: Row, labels: Mapping[int, int]) -> Iterator[Object | Problem]:
+    category, bbox, area = _whole(row.get("category_id")), row.get("bbox"), row.get("area")
+    if category is None or category not in labels:
+        what = f"category_id {row.get('category_id')!r:.40} is none of the categories"
+        yield Problem(where, what, "box left out")
+        return
+    try:
+        x, y, width, height = to_numbers(bbox if isinstance(bbox, list) else [bbox])
+    except ValueError:
+        yield Problem(where, f"bbox {bbox!r:.60} is not four numbers", "box left out")
+        return
+    try:
+        (outline,) = to_numbers([area or 0])  # some tools write 0 where they know none
+    except ValueError:
+        outline = math.nan
+    if not 0 <= outline < AREA_LIMIT:
+        yield Problem(where, f"area {area!r:.40} is none", "area of the box taken")
+    stated = outline if 0 < outline < AREA_LIMIT else None
+    yield Object(where, (x, y, x + width, y + height), labels[category], crowd=row.get("iscrowd") == 1, area=stated)
+
+
+def _categories(where: str, rows: list[Row]) -> Iterator[_Category | Problem]:
+    names: dict[int, str] = {}
+    for place, row in enumerate(rows):
+        id, name = _whole(row.get("id")), row.get("name")
+        if id is None or not isinstance(name, str) or not name.strip():
+            yield Problem(where, f"category {place} has no id or no name", "category left out")
+        elif id in names:
+            yield Problem(where, f"categories '{names[id]}' and '{name}' have the same id {id}", f"'{name}' left out")
+        else:
+            names[id] = name
+            yield _Category(id, name)
+
+
+def _images(file: str, rows: list[Row]) -> Iterator[_Image | Problem]:
+    for place, row in enumerate(rows):
+        id, name = _whole(row.get("id")), row.get("file_name")
+        if id is None or not isinstance(name, str) or not name:
+            yield Problem(f"{file}, image {place}", "no id that is a whole number or no file_name", "picture left out")
+        else:
+            yield _Image(id, name, f"{file}, image {id} '{name}'", to_size(row.get("height"), row.get("width")))
+
+
+def _whole(value: object) -> int | None:
+    """A whole number, also where it is written as 7.0, as pandas does."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) else None
+
+
+def _parse(file: Path) -> dict[str, list[Row]]:
+    try:
+        content = json.loads(read_text(file))
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{file}: the JSON cannot be read: {error}") from error
+    for part in PARTS:
+        if not isinstance(content, dict) or not isinstance(content.get(part), list):
+            raise DatasetError(f"{file}: there is no list '{part}', as COCO's files of instances have")
+    return {part: [row if isinstance(row, dict) else {} for row in content[part]] for part in PARTS}
+
+
+def _split_files(path: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for file in _json_files(path):
+        split = file.parent.name if file.name == ROBOFLOW else file.stem.removeprefix("instances_")
+        if split in found:
+            raise DatasetError(f"{found[split]} and {file} are both of split '{split}'; rename or remove one")
+        found[split] = file
+    return found
+
+
+def _json_files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path] if path.suffix.lower() == ".json" else []
+    named = [file for file in sorted(path.glob("annotations/*.json")) if not file.name.startswith(OTHER_TASKS)]
+    return (
+        [file for file in named if file.name.startswith("instances_") or _has_parts(file)]
+        or sorted(path.glob(f"*/{ROBOFLOW}"))
+        or [file for file in sorted(path.glob("*.json")) if not file.name.startswith(OTHER_TASKS) and _has_parts(file)]
+    )
+
+
+def _has_parts(file: Path) -> bool:
+    text = file.read_bytes()  # not parsed: of any JSON that lies about, this is asked
+    return all(f'"{part}"'.encode() in text for part in PARTS)
+
+
+def _picture_folders(file: Path, split: str) -> list[Path]:
+    """Where to look for the pictures: folders of the split, also `train2017` for `train`, then those of all splits."""
+    if file.name == ROBOFLOW:
+        return [file.parent]
+    root = file.parent.parent if file.parent.name == "annotations" else file.parent
+    kind = split.rstrip("0123456789")
+    folders = []
+    for base in (root, root / "images"):
+        alike = [folder for folder in base.glob("*/") if folder.name.rstrip("0123456789") == kind]
+        folders += sorted(alike, key=lambda folder: (folder.name != split, folder.name))
+    return [*folders, root / "images", root]

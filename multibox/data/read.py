@@ -1,0 +1,109 @@
+"""Reads a folder as a data set, whichever of the three layouts it has."""
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+from multibox.data import coco, voc, yolo
+from multibox.data.sample import Dataset, DatasetError
+
+OnProblem = Literal["error", "skip"]
+
+DEPTH = 3  # of folders above a set, as in VOC's archives: VOCdevkit/VOC2007
+
+
+class Layout(NamedTuple):
+    """What a format's module offers, and the words for it."""
+
+    name: str
+    signs: str
+    recognise: Callable[[Path], bool]
+    list_splits: Callable[[Path], tuple[str, ...]]
+    read: Callable[[Path, str], Dataset]
+
+
+LAYOUTS = (
+    Layout("VOC", "Annotations/*.xml and ImageSets/Main/<split>.txt", voc.recognise, voc.list_splits, voc.read),
+    Layout(
+        "COCO",
+        "annotations/instances_<split>.json or <split>/_annotations.coco.json",
+        coco.recognise,
+        coco.list_splits,
+        coco.read,
+    ),
+    Layout("YOLO", "data.yaml with names, train and val", yolo.recognise, yolo.list_splits, yolo.read),
+)
+
+
+def read_dataset(path: str | Path, *, split: str | None = None, on_problem: OnProblem = "error") -> Dataset:
+    """The pictures and objects of one split of a data set in the layout of VOC, COCO or YOLO, told from its files.
+
+    Pictures are not decoded, but the head of each is read. Whatever is wrong in the files is gathered before anything
+    is raised: one bad record does not hide the next.
+
+    Args:
+        path: The folder of the set, or one above it that holds no other; or a `data.yaml` or COCO's JSON itself.
+        split: `train`, `val`, ... as `list_splits` gives them; may be left out where there is only one.
+        on_problem: `error` raises if anything is wrong; `skip` leaves out what cannot be used and keeps the findings
+            in `Dataset.problems`.
+
+    Raises:
+        FileNotFoundError: There is no such path.
+        DatasetError: It holds no data set, or more than one; there is no such split; the split has no picture that can
+            be used; or, with `error`, it has problems.
+    """
+    if on_problem not in get_args(OnProblem):
+        raise ValueError(f"on_problem must be 'error' or 'skip', not {on_problem!r}")
+    place, layout = _recognise(Path(path))
+    dataset = layout.read(place, _choose(split, layout.list_splits(place), place, layout))
+    if dataset.problems and on_problem == "error":
+        count = len(dataset.problems)
+        advice = "mend the files, or read with on_problem='skip', which does what stands behind each"
+        raise DatasetError(f"{dataset.name}: {count} problem{'s'[: count > 1]}; {advice}", dataset.problems)
+    return dataset
+
+
+def list_splits(path: str | Path) -> tuple[str, ...]:
+    """The names of the splits of the data set that `read_dataset(path)` finds; raises as it does."""
+    place, layout = _recognise(Path(path))
+    return layout.list_splits(place)
+
+
+def _recognise(path: Path) -> tuple[Path, Layout]:
+    """Where the data set lies at or below the path, and its layout."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such folder or file")
+    level = [path]
+    for _ in range(DEPTH + 1):
+        found = [(place, layout) for place in level for layout in LAYOUTS if layout.recognise(place)]
+        if found:
+            break
+        folders = [folder for place in level if place.is_dir() for folder in sorted(place.iterdir()) if folder.is_dir()]
+        level = [folder for folder in folders if not folder.name.startswith((".", "__"))]
+    else:
+        signs = "; ".join(f"{layout.name} ({layout.signs})" for layout in LAYOUTS)
+        raise DatasetError(f"{path}: no data set is here or in the folders below; looked for {signs}")
+    places = sorted({place for place, _ in found})
+    if len(places) > 1:
+        raise DatasetError(f"{path} holds {len(places)} data sets; give one of them: {', '.join(map(str, places))}")
+    if len(found) > 1:
+        names = " and ".join(f"{layout.name} ({layout.signs})" for _, layout in found)
+        advice = "keep one of them here, or give the path of the data.yaml or JSON itself"
+        raise DatasetError(f"{places[0]} holds {len(found)} layouts at once: {names}; {advice}")
+    return found[0]
+
+
+def _choose(split: str | None, splits: tuple[str, ...], place: Path, layout: Layout) -> str:
+    if not splits:
+        raise DatasetError(f"{place}: a {layout.name} set without a split; looked for {layout.signs}")
+    listed = ", ".join(f"'{name}'" for name in splits)
+    if split is None:
+        if len(splits) > 1:
+            raise DatasetError(f"{place} has the splits {listed}; choose one of them")
+        return splits[0]
+    if split not in splits:
+        near = difflib.get_close_matches(split, splits, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise DatasetError(f"{place} has no split '{split}', only {listed}{hint}")
+    return split

@@ -1,0 +1,28 @@
+"""The table of default boxes, made from a detector's config (section 2.2; the Caffe code's PriorBoxLayer)."""
+
+import numpy as np
+from jaxtyping import Float
+
+from multibox.config import DetectorConfig
+
+
+def make_default_boxes(config: DetectorConfig) -> Float[np.ndarray, "default_boxes 4"]:
+    """The default boxes in centre form, as fractions of the picture.
+
+    In the order of the network's output: feature map, row, column, box of the cell. Centres are a whole number of steps
+    apart, as in the Caffe code, so that on a map whose cells overhang the input (10 cells of 32 pixels on 300) the last
+    centres lie outside the picture; nothing is clipped.
+    """
+    tables = []
+    for feature_map in config.feature_maps:
+        step_y, step_x = feature_map.step
+        center_y = (np.arange(feature_map.rows) + feature_map.offset) * step_y
+        center_x = (np.arange(feature_map.columns) + feature_map.offset) * step_x
+        sizes = np.array(feature_map.box_sizes)
+        table = np.empty((feature_map.rows, feature_map.columns, len(sizes), 4))
+        table[..., 0] = center_x[None, :, None]
+        table[..., 1] = center_y[:, None, None]
+        table[..., 2:] = sizes
+        tables.append(table.reshape(-1, 4))
+    pixels = np.concatenate(tables)
+    return (pixels / [config.width, config.height, config.width, config.height]).astype(np.float32)

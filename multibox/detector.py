@@ -1,0 +1,271 @@
+"""What users hold: a config, class names, and a runtime that turns prepared pictures into boxes."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from multibox.boxes import clip
+from multibox.config import DetectorConfig, Scales, Selection, Suppression, preset
+from multibox.detections import Detections
+from multibox.pictures import Source, open_picture, resize, to_array
+from multibox.runtimes.runtime import Found, Runtime
+from multibox.weights.file import Weights, load_weights, save_weights
+from multibox.weights.published import find_weights
+
+if TYPE_CHECKING:
+    import multibox.ssd.network
+
+
+class Detector:
+    """A detector that is ready to use: `create` a new one, or `load` a trained one.
+
+    Attributes:
+        config: Everything about it but its class names and weights.
+        class_names: In the order of the labels; the background is not among them.
+        provenance: Where its weights come from, free text by name.
+    """
+
+    def __init__(
+        self,
+        config: DetectorConfig,
+        class_names: Sequence[str],
+        runtime: Runtime,
+        *,
+        provenance: Mapping[str, str] | None = None,
+    ) -> None:
+        self.config = config
+        self.class_names = tuple(class_names)
+        self.provenance = dict(provenance or {})
+        self._runtime = runtime
+
+    def __repr__(self) -> str:
+        shown = [*self.class_names[:5], *["..."] * (len(self.class_names) > 5)]
+        return f"Detector({self.config.name}, {len(self.class_names)} classes: {', '.join(shown)})"
+
+    @classmethod
+    def create(
+        cls,
+        model: str | DetectorConfig,
+        class_names: Sequence[str],
+        *,
+        scales: Scales | None = None,
+        seed: int | None = None,
+    ) -> "Detector":
+        """A new detector with random weights.
+
+        Args:
+            model: The name of a preset (`ssd300-vgg16`, `ssd512-vgg16`, `ssd256-tiny`), or a config.
+            class_names: In the order of the labels.
+            scales: Sizes of a preset's default boxes: `voc`, or `coco` for smaller objects.
+            seed: Of the random weights.
+
+        Raises:
+            ValueError: There is no such preset, or class names are missing or stand twice.
+        """
+        if scales is not None and not isinstance(model, str):
+            raise ValueError("scales choose the default boxes of a preset, but a config has its own")
+        config = preset(model, scales=scales) if isinstance(model, str) else model
+        _check_class_names(class_names)
+        from multibox.runtimes.torch_runtime import create_network
+
+        return cls.of_network(config, class_names, create_network(config, classes=len(class_names), seed=seed))
+
+    @classmethod
+    def of_network(
+        cls,
+        config: DetectorConfig,
+        class_names: Sequence[str],
+        network: "multibox.ssd.network.SSD",
+        *,
+        provenance: Mapping[str, str] | None = None,
+    ) -> "Detector":
+        """The detector of a network that is in memory; the two share it."""
+        from multibox.runtimes.torch_runtime import TorchRuntime
+
+        return cls(config, class_names, TorchRuntime(config, network), provenance=provenance)
+
+    @classmethod
+    def load(cls, model: str | os.PathLike[str], *, device: str = "cpu") -> "Detector":
+        """The detector of a weights file, or of published weights by name (`multibox/shapes`).
+
+        Raises:
+            FileNotFoundError: It is neither a file nor the name of published weights.
+            ValueError: The file is not one of multibox, is damaged, or does not fit this version.
+        """
+        from multibox.runtimes.torch_runtime import load_network
+
+        path = find_weights(model)
+        weights = load_weights(path)
+        try:
+            network = load_network(weights.config, weights.tensors, classes=len(weights.class_names))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        return cls.of_network(weights.config, weights.class_names, network.to(device), provenance=weights.provenance)
+
+    def save(self, path: str | os.PathLike[str], *, half: bool = False) -> None:
+        """Writes one `.safetensors` file that is all that `load` needs.
+
+        Args:
+            path: The folder must be there; a file of that name is replaced.
+            half: Weights in half precision: half the size, and scores that differ in the third decimal or so.
+        """
+        from multibox.runtimes.torch_runtime import tensors_of
+
+        tensors = tensors_of(self.network, half=half)
+        save_weights(Path(path), Weights(self.config, self.class_names, tensors, self.provenance))
+
+    @property
+    def network(self) -> "multibox.ssd.network.SSD":
+        """The network: `network(images) -> Predictions(offsets, logits)`.
+
+        Raises:
+            TypeError: This detector has none: it runs an exported file.
+        """
+        from multibox.runtimes.torch_runtime import TorchRuntime
+
+        if not isinstance(self._runtime, TorchRuntime):
+            raise TypeError("this detector runs an exported file and has no network; load its .safetensors file")
+        return self._runtime.network
+
+    def to(self, device: str) -> "Detector":
+        """This detector, moved to another device (`cpu`, `cuda`, `mps`)."""
+        self.network.to(device)
+        return self
+
+    def with_classes(self, class_names: Sequence[str], *, seed: int | None = None) -> "Detector":
+        """A copy for other classes, to train on: classes of the same name keep their weights, others start anew."""
+        from multibox.runtimes.torch_runtime import network_with_classes
+
+        _check_class_names(class_names)
+        known = {name: label for label, name in enumerate(self.class_names)}
+        network = network_with_classes(self.config, self.network, [known.get(name) for name in class_names], seed=seed)
+        return Detector.of_network(self.config, class_names, network, provenance=self.provenance)
+
+    def prepare(self, pictures: Source | Iterable[Source]) -> UInt8[np.ndarray, "batch 3 height width"]:
+        """One or many pictures as the network takes them: RGB, resized by the config's rule, not yet normalised."""
+        many = [pictures] if _is_one(pictures) else pictures
+        return self._prepared([open_picture(picture) for picture in many])  # type: ignore[arg-type, union-attr]
+
+    # the overloads overlap in `str`, which is a path here, never an iterable of pictures
+    @overload
+    def detect(  # type: ignore[overload-overlap]
+        self,
+        pictures: Source,
+        *,
+        score_threshold: float | None = None,
+        overlap_threshold: float | None = None,
+        suppression: Suppression | None = None,
+        limit: int | None = None,
+        classes: Sequence[str] | None = None,
+        batch_size: int = 8,
+    ) -> Detections: ...
+
+    @overload
+    def detect(
+        self,
+        pictures: Iterable[Source],
+        *,
+        score_threshold: float | None = None,
+        overlap_threshold: float | None = None,
+        suppression: Suppression | None = None,
+        limit: int | None = None,
+        classes: Sequence[str] | None = None,
+        batch_size: int = 8,
+    ) -> list[Detections]: ...
+
+    def detect(
+        self,
+        pictures: Source | Iterable[Source],
+        *,
+        score_threshold: float | None = None,
+        overlap_threshold: float | None = None,
+        suppression: Suppression | None = None,
+        limit: int | None = None,
+        classes: Sequence[str] | None = None,
+        batch_size: int = 8,
+    ) -> Detections | list[Detections]:
+        """What is found in a picture, or a list of that for several pictures (a list, a batch of pixels, a generator).
+
+        Args:
+            pictures: One or many of: a path, the bytes of a file, a PIL picture, `uint8` RGB pixels as array or tensor.
+            score_threshold: A score must be above it. This and the next three default to the detector's own.
+            overlap_threshold: A box that overlaps a better one by more than this is suppressed.
+            suppression: By a better box `by-class`, or `across-classes`.
+            limit: How many are kept of a picture.
+            classes: The names of the classes that are wanted.
+            batch_size: How many pictures go through the network at once.
+
+        Raises:
+            FileNotFoundError: A picture is not there.
+            ValueError: A picture cannot be read, there is no such class, or a number is out of its range.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
+        if isinstance(classes, str):
+            raise TypeError(f"classes must be a list of names, not the text '{classes}'")
+        selection = self.config.selection.but(
+            score_threshold=score_threshold, overlap_threshold=overlap_threshold, suppression=suppression, limit=limit
+        )
+        labels = None if classes is None else [self._label(name) for name in classes]
+        if _is_one(pictures):
+            return self._detect([open_picture(pictures)], selection, labels)[0]  # type: ignore[arg-type]
+        found: list[Detections] = []
+        for batch in _batches(pictures, batch_size):  # type: ignore[arg-type]
+            found += self._detect([open_picture(picture) for picture in batch], selection, labels)
+        return found
+
+    def _detect(self, pictures: list[Image.Image], selection: Selection, labels: list[int] | None) -> list[Detections]:
+        found = self._runtime(self._prepared(pictures), selection=selection, labels=labels)
+        return [self._detections(*pair) for pair in zip(found, pictures, strict=True)]
+
+    def _prepared(self, pictures: list[Image.Image]) -> UInt8[np.ndarray, "batch 3 height width"]:
+        height, width, rule = self.config.height, self.config.width, self.config.resize
+        small = [to_array(resize(picture, height, width, rule)) for picture in pictures]
+        return np.stack(small) if small else np.empty((0, 3, height, width), np.uint8)
+
+    def _detections(self, found: Found, picture: Image.Image) -> Detections:
+        size = np.array([picture.width, picture.height] * 2, dtype=np.float32)
+        boxes = clip(found.boxes * size, picture.height, picture.width)
+        return Detections(boxes, found.scores, found.labels, found.default_boxes, self.class_names)
+
+    def _label(self, name: str) -> int:
+        if name not in self.class_names:
+            near = get_close_matches(name, self.class_names, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"it knows {', '.join(self.class_names)}"
+            raise ValueError(f"the detector has no class '{name}'; {hint}")
+        return self.class_names.index(name)
+
+
+load = Detector.load
+"""`multibox.load`: the detector of a weights file or of published weights."""
+
+
+def _is_one(pictures: Source | Iterable[Source]) -> bool:
+    if isinstance(pictures, str | os.PathLike | bytes | Image.Image):
+        return True
+    if not isinstance(pictures, Iterable):
+        return True  # `open_picture` says what a picture is
+    return getattr(pictures, "ndim", 4) in (2, 3)  # one dimension: a column of paths; four: a batch of pixels
+
+
+def _batches(pictures: Iterable[Source], size: int) -> Iterator[list[Source]]:
+    rest = iter(pictures)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def _check_class_names(class_names: Sequence[str]) -> None:
+    if isinstance(class_names, str):
+        raise TypeError(f"class_names must be a list of names, not the text '{class_names}'")
+    if not class_names or not all(class_names):
+        raise ValueError(f"a detector needs at least one class, and a name for each, not {list(class_names)}")
+    twice = sorted({name for name in class_names if list(class_names).count(name) > 1})
+    if twice:
+        raise ValueError(f"class names stand twice: {', '.join(twice)}")

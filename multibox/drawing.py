@@ -1,0 +1,293 @@
+"""Boxes and names on a picture, in any script."""
+
+import os
+import unicodedata
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import cache
+from math import ceil, sqrt
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from multibox.boxes import box_iou
+
+Colour = tuple[int, int, int]
+Rectangle = tuple[int, int, int, int]  # pixels: left, top, right, bottom; the last two are outside
+
+# neighbours in the list are far apart in hue and lightness, and all are bright enough for a dark scene
+_PALETTE: tuple[Colour, ...] = (
+    (235, 64, 70),  # red
+    (38, 139, 255),  # blue
+    (62, 199, 85),  # green
+    (255, 190, 11),  # amber
+    (165, 92, 232),  # violet
+    (16, 200, 215),  # cyan
+    (255, 125, 33),  # orange
+    (245, 105, 185),  # pink
+    (160, 215, 45),  # lime
+    (92, 107, 245),  # indigo
+    (0, 165, 145),  # teal
+    (185, 115, 60),  # brown
+    (255, 240, 90),  # yellow
+    (205, 150, 255),  # lilac
+    (130, 150, 165),  # slate
+    (140, 230, 240),  # ice
+    (210, 35, 120),  # crimson
+    (90, 150, 50),  # moss
+    (255, 175, 150),  # salmon
+    (175, 200, 150),  # sage
+)
+
+# in the order of trial: Latin, Greek, Cyrillic and more, then East Asia; from Linux, macOS and Windows
+_LIKELY_FONTS = (
+    *("dejavusans", "segoeui", "arial", "notosanscjk", "nanumgothic", "applesdgothic", "malgun", "applegothic"),
+    *("hiragino", "msyh", "msgothic", "unicode", "notosans"),
+)
+_SMALLEST_TEXT = 8  # pixels; smaller letters cannot be read
+
+
+def class_colour(label: int) -> Colour:
+    """The colour of a class: always the same, and each of the first 60 labels has its own."""
+    turn, place = divmod(label, len(_PALETTE))
+    toward, part = ((0, 0.0), (255, 0.5), (0, 0.4))[turn % 3]  # then lighter, then darker
+    red, green, blue = (round(value + (toward - value) * part) for value in _PALETTE[place])
+    return red, green, blue
+
+
+def draw_boxes(
+    picture: Image.Image,
+    boxes: Float[np.ndarray, "boxes 4"],
+    *,
+    labels: Int[np.ndarray, " boxes"],
+    texts: Sequence[str] | None = None,
+    dashed: bool = False,
+    line_width: int | None = None,
+    font_size: int | None = None,
+) -> Image.Image:
+    """A copy of an RGB picture with an outline around each box, in the colour of its class.
+
+    The most important box comes first: it is drawn over the others, and its text has the first choice of a place.
+    Texts stay inside the picture; they become smaller and then shorter where it is too narrow for them.
+
+    Args:
+        picture: Not written to.
+        boxes: Corner form, in pixels of the picture.
+        labels: Choose the colours.
+        texts: One for each box; nothing is written where it is empty.
+        dashed: Broken outlines, as for ground truth beside detections.
+        line_width: In pixels; follows the size of the picture where it is not given.
+        font_size: The same.
+
+    Warns:
+        UserWarning: No font on this machine has all characters of a text (said once).
+    """
+    usual_size = round(7 + sqrt(picture.width * picture.height) / 75)  # 8 for 64 x 64, 13 for 500 x 375
+    line_width = line_width or max(1, usual_size // 6)
+    outlines = [_pixels(box, picture.width, picture.height) for box in boxes.tolist()]
+    colours = [class_colour(label) for label in labels.tolist()]
+    drawn = picture.copy()
+    draw = ImageDraw.Draw(drawn)
+    for outline, colour in reversed(list(zip(outlines, colours, strict=True))):
+        for left, top, right, bottom in _strokes(outline, line_width, dashed):
+            draw.rectangle((left, top, right - 1, bottom - 1), fill=colour)
+    if texts is not None:
+        _draw_texts(draw, drawn.size, outlines, colours, texts, font_size or usual_size)
+    return drawn
+
+
+def contact_sheet(
+    pictures: Sequence[Image.Image],
+    *,
+    columns: int = 4,
+    cell_height: int = 240,
+    cell_width: int = 320,
+    margin: int = 8,
+    background: Colour = (255, 255, 255),
+) -> Image.Image:
+    """Pictures row by row in equal cells, each scaled to fit its cell and centred in it.
+
+    Raises:
+        ValueError: There are none.
+    """
+    if not pictures:
+        raise ValueError("a sheet needs at least one picture")
+    columns = min(columns, len(pictures))
+    rows = ceil(len(pictures) / columns)
+    pitch_x, pitch_y = cell_width + margin, cell_height + margin
+    sheet = Image.new("RGB", (columns * pitch_x + margin, rows * pitch_y + margin), background)
+    for place, picture in enumerate(pictures):
+        row, column = divmod(place, columns)
+        fitted = ImageOps.contain(picture, (cell_width, cell_height))
+        x = margin + column * pitch_x + (cell_width - fitted.width) // 2
+        y = margin + row * pitch_y + (cell_height - fitted.height) // 2
+        sheet.paste(fitted, (x, y))
+    return sheet
+
+
+def _pixels(box: Sequence[float], width: int, height: int) -> Rectangle:
+    """The pixels that a box covers, at least one and all inside the picture."""
+    x_min, y_min, x_max, y_max = box
+    left, top = (round(min(max(low, 0), size - 1)) for low, size in ((x_min, width), (y_min, height)))
+    right, bottom = (round(min(high, size)) for high, size in ((x_max, width), (y_max, height)))
+    return left, top, max(right, left + 1), max(bottom, top + 1)
+
+
+def _strokes(outline: Rectangle, line_width: int, dashed: bool) -> Iterator[Rectangle]:
+    left, top, right, bottom = outline
+    inner_left, inner_top = min(left + line_width, right), min(top + line_width, bottom)
+    inner_right, inner_bottom = max(right - line_width, left), max(bottom - line_width, top)
+    for x_low, x_high in _dashes(left, right, line_width) if dashed else [(left, right)]:
+        yield x_low, top, x_high, inner_top
+        yield x_low, inner_bottom, x_high, bottom
+    for y_low, y_high in _dashes(top, bottom, line_width) if dashed else [(top, bottom)]:
+        yield left, y_low, inner_left, y_high
+        yield inner_right, y_low, right, y_high
+
+
+def _dashes(low: int, high: int, line_width: int) -> Iterator[tuple[int, int]]:
+    """Parts of a side that start and end in its corners."""
+    dash, gap = 4 * line_width + 1, 3 * line_width
+    count = max(2, round((high - low + gap) / (dash + gap)))
+    for number in range(count):
+        start = low + max(0, high - low - dash) * number // (count - 1)
+        yield start, min(start + dash, high)
+
+
+def _draw_texts(
+    draw: ImageDraw.ImageDraw,
+    size: tuple[int, int],
+    outlines: Sequence[Rectangle],
+    colours: Sequence[Colour],
+    texts: Sequence[str],
+    font_size: int,
+) -> None:
+    padding = max(1, font_size // 5)
+    tags: list[tuple[Rectangle, str, ImageFont.FreeTypeFont, Colour]] = []
+    for outline, colour, text in zip(outlines, colours, texts, strict=True):
+        text, font = _fit(text, font_size, size[0] - 2 * padding)
+        if text:
+            ascent, descent = font.getmetrics()
+            tag_size = (ceil(font.getlength(text)) + 2 * padding, ascent + descent + padding // 2)
+            tags.append((_place(outline, tag_size, size, [tag for tag, *_ in tags]), text, font, colour))
+    for (left, top, right, bottom), text, font, colour in reversed(tags):
+        draw.rectangle((left, top, right - 1, bottom - 1), fill=colour)
+        draw.text((left + padding, (top + bottom) // 2), text, _ink(colour), font, anchor="lm")
+
+
+def _fit(text: str, font_size: int, width: int) -> tuple[str, ImageFont.FreeTypeFont]:
+    text = unicodedata.normalize("NFC", " ".join(text.split()))  # file systems may take syllables and accents apart
+    font = _font(text, font_size)
+    length = font.getlength(text)
+    if length > width:
+        font = _font(text, max(min(font_size, _SMALLEST_TEXT), int(font_size * width / length)))
+    while text and font.getlength(text) > width:
+        text = text[:-1]
+    return text, font
+
+
+def _place(
+    outline: Rectangle, tag_size: tuple[int, int], size: tuple[int, int], taken: Sequence[Rectangle]
+) -> Rectangle:
+    """Above the box, else inside, else below: the first place in the picture where no other text is, or the least."""
+    left, top, _, bottom = outline
+    width, height = tag_size
+    left = max(0, min(left, size[0] - width))
+    inside_first = bottom - top >= 3 * height
+    tops = [top - height, top if inside_first else bottom, bottom, top, bottom - height]
+    tops = [y for y in tops if 0 <= y <= size[1] - height] or [0]
+    choices = [(left, y, left + width, min(y + height, size[1])) for y in tops]
+    if not taken:
+        return choices[0]
+    covered = box_iou(np.array(choices, dtype=np.float64), np.array(taken, dtype=np.float64)).sum(axis=1)
+    return choices[int(np.argmin(covered))]
+
+
+def _ink(background: Colour) -> Colour:
+    """Black or white, whichever is read better on a colour (relative luminance as WCAG defines it)."""
+    linear = [value / 255 / 12.92 if value <= 10 else ((value / 255 + 0.055) / 1.055) ** 2.4 for value in background]
+    luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+    return (0, 0, 0) if luminance > 0.3 else (255, 255, 255)
+
+
+def _font(text: str, size: int) -> ImageFont.FreeTypeFont:
+    return _load_font(None if text.isascii() else _find_font(frozenset(filter(_is_visible, text))), size)
+
+
+def _is_visible(character: str) -> bool:
+    # marks, joiners and spaces may rightly be drawn as nothing
+    return unicodedata.category(character)[0] not in "MCZ"
+
+
+@cache
+def _load_font(file: Path | None, size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.truetype(file, size) if file else ImageFont.load_default(size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise ImportError("this Pillow was built without FreeType, which names on pictures need: pip install pillow")
+    return font
+
+
+@cache
+def _find_font(characters: frozenset[str]) -> Path | None:
+    """The first font that has all of them, else the one that has most; `None` is Pillow's own, which is ASCII."""
+    best, best_count = None, -1
+    for file in (None, *_font_files()):
+        count = _count_glyphs(file, characters)
+        if count == len(characters):
+            return file
+        if count > best_count:
+            best, best_count = file, count
+    _say_once_that_no_font_fits()
+    return best
+
+
+def _count_glyphs(file: Path | None, characters: frozenset[str]) -> int:
+    try:
+        font = ImageFont.truetype(file, 20) if file else _load_font(None, 20)
+        missing = bytes(font.getmask("\U0010ffff"))  # never a character: a font draws its sign for a missing one
+        masks = (bytes(font.getmask(character)) for character in characters)
+        return sum(any(mask) and mask != missing for mask in masks)
+    except (OSError, ValueError):  # a damaged font, or one of bitmaps in other sizes
+        return 0
+
+
+@cache
+def _font_files() -> tuple[Path, ...]:
+    files = [
+        file
+        for folder in _font_folders()
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in {".ttf", ".otf", ".ttc"} and "lastresort" not in file.stem.lower()
+    ]
+    return tuple(sorted(files, key=_unlikeliness))
+
+
+def _unlikeliness(file: Path) -> tuple[int, int]:
+    name = file.stem.lower().replace("-", "").replace("_", "").replace(" ", "").removesuffix("regular")
+    return next((rank for rank, likely in enumerate(_LIKELY_FONTS) if likely in name), len(_LIKELY_FONTS)), len(name)
+
+
+def _font_folders() -> list[Path]:
+    home = Path.home()
+    return [
+        home / ".fonts",
+        Path(os.environ.get("XDG_DATA_HOME", home / ".local/share")) / "fonts",
+        Path("/usr/local/share/fonts"),
+        Path("/usr/share/fonts"),
+        home / "Library/Fonts",
+        Path("/Library/Fonts"),
+        Path("/System/Library/Fonts"),
+        Path(os.environ.get("LOCALAPPDATA", home / "AppData/Local")) / "Microsoft/Windows/Fonts",
+        Path(os.environ.get("WINDIR", "C:/Windows")) / "Fonts",
+    ]
+
+
+@cache
+def _say_once_that_no_font_fits() -> None:
+    warnings.warn(
+        "no font on this machine has all characters of the names, and those that it lacks are drawn as boxes: install "
+        "one that has (on Debian and Ubuntu: apt-get install fonts-noto-cjk, or fonts-nanum for Korean alone)",
+        stacklevel=2,
+    )

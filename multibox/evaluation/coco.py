@@ -1,0 +1,106 @@
+"""COCO's twelve numbers, by hotcoco, which computes what pycocotools does."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from multibox.data.sample import GroundTruth
+from multibox.detections import Detections
+from multibox.evaluation.metrics import ClassMetrics, Metrics
+
+# places in the tables of hotcoco and pycocotools
+ALL, SMALL, MEDIUM, LARGE = range(4)  # sizes of objects
+ONE, TEN, HUNDRED = range(3)  # detections of a picture and class
+AT_50, AT_75 = slice(0, 1), slice(5, 6)  # overlaps, of 0.50, 0.55, ..., 0.95
+
+
+def score_coco(
+    truths: Sequence[GroundTruth], detections: Sequence[Detections], *, class_names: Sequence[str]
+) -> Metrics:
+    """COCO's AP and AR, equal to pycocotools'; of each picture and class the best 100 detections count.
+
+    Crowd regions are COCO's `iscrowd`: detections inside them are neither right nor wrong. An object is small, medium
+    or large by its `areas`. COCO knows no difficult objects: they count like any other. A class without objects has no
+    AP and is left out of the means.
+
+    Raises:
+        ImportError: hotcoco is not installed.
+    """
+    try:
+        import hotcoco
+    except ImportError as error:
+        raise ImportError("the rule 'coco' needs hotcoco: pip install 'multibox[train]', or hotcoco alone") from error
+
+    image_ids = np.arange(1, len(truths) + 1)
+    labels = np.concatenate([truth.labels for truth in truths])
+    crowd = np.concatenate([truth.crowd for truth in truths])
+    found_labels = np.concatenate([found.labels for found in detections])
+    truth_set = hotcoco.COCO.from_arrays(
+        [{"id": image_id} for image_id in image_ids.tolist()],
+        [{"id": number, "name": name} for number, name in enumerate(class_names, start=1)],
+        np.repeat(image_ids, [len(truth) for truth in truths]),
+        labels + 1,
+        _corner_and_size(np.concatenate([truth.boxes for truth in truths])),
+        area=np.concatenate([truth.areas for truth in truths]).astype(np.float64),
+        iscrowd=crowd,
+    )
+    found_set = truth_set.load_res(
+        np.column_stack(
+            [
+                np.repeat(image_ids, [len(found) for found in detections]),
+                _corner_and_size(np.concatenate([found.boxes for found in detections])),
+                np.concatenate([found.scores for found in detections]),
+                found_labels + 1,
+            ]
+        )
+    )
+    evaluation = hotcoco.COCOeval(truth_set, found_set, "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    tables = evaluation.eval
+    if tables is None:
+        raise RuntimeError("hotcoco accumulated nothing")
+    precision = tables["precision"]  # overlaps, recalls, classes, sizes, detections
+    recall = tables["recall"]  # overlaps, classes, sizes, detections
+
+    per_class: dict[str, ClassMetrics] = {
+        name: {
+            "ap": _mean(precision[:, :, label, ALL, HUNDRED]),
+            "ap50": _mean(precision[AT_50, :, label, ALL, HUNDRED]),
+            "objects": int(np.count_nonzero((labels == label) & ~crowd)),
+            "detections": int(np.count_nonzero(found_labels == label)),
+        }
+        for label, name in enumerate(class_names)
+    }
+    return Metrics(
+        rule="coco",
+        pixels="continuous",
+        images=len(truths),
+        objects=int(np.count_nonzero(~crowd)),
+        ap=_mean(precision[..., ALL, HUNDRED]),
+        ap50=_mean(precision[AT_50, ..., ALL, HUNDRED]),
+        ap75=_mean(precision[AT_75, ..., ALL, HUNDRED]),
+        ap_small=_mean(precision[..., SMALL, HUNDRED]),
+        ap_medium=_mean(precision[..., MEDIUM, HUNDRED]),
+        ap_large=_mean(precision[..., LARGE, HUNDRED]),
+        ar1=_mean(recall[..., ALL, ONE]),
+        ar10=_mean(recall[..., ALL, TEN]),
+        ar100=_mean(recall[..., ALL, HUNDRED]),
+        ar_small=_mean(recall[..., SMALL, HUNDRED]),
+        ar_medium=_mean(recall[..., MEDIUM, HUNDRED]),
+        ar_large=_mean(recall[..., LARGE, HUNDRED]),
+        per_class=per_class,
+    )
+
+
+def _corner_and_size(boxes: Float[np.ndarray, "boxes 4"]) -> Float[np.ndarray, "boxes 4"]:
+    """COCO's form of a box, `(x_min, y_min, width, height)`."""
+    corners = boxes.astype(np.float64)
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+
+
+def _mean(table: Float[np.ndarray, "..."]) -> float | None:
+    """The mean of what is known; COCO writes -1 where no object is."""
+    known = table[table > -1]
+    return float(known.mean()) if len(known) else None

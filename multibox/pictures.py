@@ -1,0 +1,185 @@
+"""Whatever a user has (a path, bytes, a PIL picture, an array, a tensor) as RGB, 8 bits, right way up.
+
+The one place that decodes and resizes. What is transparent is shown on white; 16-bit values are scaled to 8.
+"""
+
+import io
+import os
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+
+Resize = Literal["bilinear", "antialias"]
+
+_UNREADABLE = (
+    UnidentifiedImageError,
+    OSError,
+    SyntaxError,
+    ValueError,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,  # raised where a user turns warnings into errors
+)
+
+
+@runtime_checkable
+class ArrayLike(Protocol):
+    """A tensor of torch or another library, told by its `__array__`, so that none has to be imported here."""
+
+    def __array__(self) -> np.ndarray: ...
+
+
+BinaryFile = io.BufferedReader | io.BytesIO
+Source = str | os.PathLike[str] | bytes | Image.Image | ArrayLike
+
+
+def open_picture(source: Source, *, at_least: tuple[int, int] | None = None) -> Image.Image:
+    """The picture as PIL's RGB, turned as its EXIF orientation says.
+
+    Args:
+        source: A path; the bytes of a file; a PIL picture; or `uint8` pixels in RGB as an array or tensor,
+            `(3, height, width)`, `(height, width, 3)` or grey `(height, width)`.
+        at_least: A `(height, width)` that is enough for the caller: a JPEG may then be decoded at a half, a quarter or
+            an eighth of its size, as long as it stays at least this large.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no picture, is truncated or damaged, or the array is of another type or shape.
+        TypeError: It is none of these things.
+    """
+    if isinstance(source, Image.Image):
+        try:
+            upright = ImageOps.exif_transpose(source)
+        except _UNREADABLE as error:  # PIL decodes what `Image.open` gave only now
+            raise ValueError(_damage("the picture", error)) from error
+        return _rgb(upright, "the picture")
+    if isinstance(source, bytes):
+        return _decode(io.BytesIO(source), f"{len(source)} bytes", at_least)
+    if isinstance(source, str | os.PathLike):
+        name = os.fspath(source)
+        _check_file(name)
+        with open(name, "rb") as file:
+            return _decode(file, name, at_least)
+    if isinstance(source, ArrayLike):
+        return _from_array(np.asarray(source))
+    raise TypeError(f"a picture is a path, bytes, a PIL picture, an array or a tensor, not {type(source).__name__}")
+
+
+def read_picture(source: Source) -> UInt8[np.ndarray, "3 height width"]:
+    """The pixels of `open_picture(source)`."""
+    return to_array(open_picture(source))
+
+
+def to_array(picture: Image.Image) -> UInt8[np.ndarray, "3 height width"]:
+    """The pixels of an RGB picture, colour first."""
+    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+
+
+def picture_size(path: str | os.PathLike[str]) -> tuple[tuple[int, int], int]:
+    """`(height, width)` as stored, and the EXIF orientation (1 to 8), from the head of the file: nothing is decoded.
+
+    Orientations 5 to 8 turn the picture by a quarter, so that it is shown as `width` x `height`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no picture.
+    """
+    name = os.fspath(path)
+    _check_file(name)
+    with open(name, "rb") as file:
+        try:
+            with Image.open(file) as picture:
+                width, height = picture.size
+                if picture.format == "TIFF":  # PIL turns it already here
+                    width, height = (int(picture.getexif()[tag]) for tag in (0x0100, 0x0101))
+                return (height, width), _orientation(picture, file)
+        except _UNREADABLE as error:
+            raise ValueError(_damage(name, error)) from error
+
+
+def resize(picture: Image.Image, height: int, width: int, rule: Resize) -> Image.Image:
+    """The whole picture warped to `height` x `width`; its aspect ratio is not kept (as in the authors' code).
+
+    `bilinear` interpolates between the four nearest pixels, as the authors' OpenCV does; `antialias` averages over all
+    pixels that fall into one of the new, which is gentler where a large picture is made small.
+    """
+    if rule == "antialias":
+        return picture.resize((width, height), Image.Resampling.BILINEAR)
+    whole = (0, 0, picture.width, picture.height)
+    return picture.transform((width, height), Image.Transform.EXTENT, whole, Image.Resampling.BILINEAR)
+
+
+def _check_file(name: str) -> None:
+    if not os.path.exists(name):
+        raise FileNotFoundError(f"{name}: there is no such picture")
+    if os.path.isdir(name):
+        raise ValueError(f"{name}: a folder, not a picture")
+
+
+def _decode(file: BinaryFile, name: str, at_least: tuple[int, int] | None) -> Image.Image:
+    try:
+        with Image.open(file) as picture:
+            if at_least is not None and picture.format in ("JPEG", "MPO"):
+                height, width = at_least if _orientation(picture, file) < 5 else reversed(at_least)
+                picture.draft(None, (width, height))
+            ImageOps.exif_transpose(picture, in_place=True)
+    except _UNREADABLE as error:
+        raise ValueError(_damage(name, error)) from error
+    return _rgb(picture, name)
+
+
+def _orientation(picture: Image.Image, file: BinaryFile) -> int:
+    """EXIF's 1 to 8; 1 where it says nothing, or nothing that makes sense."""
+    # PNG's own `getexif` decodes all pixels, since EXIF may come after them: only where there is EXIF
+    decode = picture.format != "PNG" or _has_exif_chunk(file)
+    exif = picture.getexif() if decode else Image.Image.getexif(picture)
+    value = exif.get(0x0112)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _has_exif_chunk(file: BinaryFile) -> bool:
+    here = file.tell()
+    file.seek(8)
+    kind = b""
+    while kind != b"eXIf" and len(head := file.read(8)) == 8:
+        kind = head[4:]
+        file.seek(int.from_bytes(head[:4]) + 4, os.SEEK_CUR)  # the chunk and its check sum
+    file.seek(here)
+    return kind == b"eXIf"
+
+
+def _damage(name: str, error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"{name}: not a picture that can be read here; save it as JPEG or PNG"
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return f"{name}: too large to be decoded safely ({error}); make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS"
+    return f"{name}: the picture is truncated or damaged ({error})"
+
+
+def _rgb(picture: Image.Image, name: str) -> Image.Image:
+    if picture.mode.startswith("I"):  # 16 bits a pixel, in PIL's several forms
+        values = np.asarray(picture).astype(np.float64).clip(0, 65535) / 257
+        return Image.fromarray(values.round().astype(np.uint8)).convert("RGB")
+    if picture.mode in ("F", "LAB"):
+        raise ValueError(f"{name}: a picture of mode {picture.mode} has no agreed colours here; save it as RGB, 8 bits")
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _from_array(pixels: np.ndarray) -> Image.Image:
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"pixels must be uint8, 0 to 255, but the array is {pixels.dtype}")
+    if pixels.ndim == 3 and pixels.shape[0] == 3:
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
+        raise ValueError(
+            f"pixels must be (3, height, width), (height, width, 3) or (height, width), but the array is {pixels.shape}"
+        )
+    return Image.fromarray(np.ascontiguousarray(pixels))

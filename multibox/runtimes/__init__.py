@@ -1,0 +1,1 @@
+"""What turns prepared pictures into boxes, scores and labels, behind one call."""

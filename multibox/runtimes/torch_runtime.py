@@ -1,0 +1,93 @@
+"""The runtime of a detector whose network is in memory: network, then selection."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+
+try:
+    import torch
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("networks need torch: pip install 'multibox[train]'", name="torch") from error
+
+from multibox.config import DetectorConfig, Selection
+from multibox.runtimes.runtime import Found
+from multibox.ssd.backbones import BACKBONES
+from multibox.ssd.coder import BoxCoder
+from multibox.ssd.network import SSD, copy_classes
+from multibox.ssd.selection import select
+
+
+class TorchRuntime:
+    """A network of torch, on whichever device it is."""
+
+    def __init__(self, config: DetectorConfig, network: SSD) -> None:
+        self.network = network
+        self._coder = BoxCoder(config.center_variance, config.size_variance)
+
+    def __call__(
+        self, images: UInt8[np.ndarray, "batch 3 height width"], *, selection: Selection, labels: Sequence[int] | None
+    ) -> list[Found]:
+        """The detections of each picture of a batch; the network is left in the mode it was in."""
+        network, training = self.network, self.network.training
+        network.eval()
+        try:
+            with torch.inference_mode():
+                offsets, logits = network(torch.from_numpy(images).to(network.default_boxes.device))
+                picked = [
+                    select(*row, network.default_boxes, self._coder, selection=selection, labels=labels)
+                    for row in zip(offsets, logits, strict=True)
+                ]
+        finally:
+            network.train(training)
+        return [Found(*(values.cpu().numpy() for values in one)) for one in picked]
+
+
+def create_network(config: DetectorConfig, *, classes: int, seed: int | None = None) -> SSD:
+    """A network with random weights; a seed always gives the same, and leaves torch's own random state as it is."""
+    if seed is None:
+        return SSD(config, classes=classes).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return SSD(config, classes=classes).eval()
+
+
+def load_network(config: DetectorConfig, tensors: Mapping[str, np.ndarray], *, classes: int) -> SSD:
+    """A network with these weights.
+
+    Raises:
+        ValueError: Tensors are missing, left over or of another shape than the config says.
+    """
+    if config.backbone not in BACKBONES:
+        raise ValueError(f"this multibox has no backbone '{config.backbone}', only {', '.join(BACKBONES)}")
+    with torch.device("meta"):
+        wanted = {key: tuple(tensor.shape) for key, tensor in SSD(config, classes=classes).state_dict().items()}
+    found = {key: tensor.shape for key, tensor in tensors.items()}
+    if wanted != found:
+        wrong = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
+        first, do = wrong[0], "s do" if len(wrong) > 1 else " does"
+        raise ValueError(
+            f"{len(wrong)} tensor{do} not fit '{config.name}' with {classes} classes; "
+            f"the first is '{first}': {found.get(first, 'missing')}, expected {wanted.get(first, 'none of that name')}"
+        )
+    network = SSD(config, classes=classes)
+    network.load_state_dict({key: torch.from_numpy(np.array(tensor)) for key, tensor in tensors.items()})
+    return network.eval()
+
+
+def tensors_of(network: SSD, *, half: bool = False) -> dict[str, np.ndarray]:
+    """The network's weights by state-dict key, decimal ones in half precision if asked for."""
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
+    return {
+        key: (tensor.half() if half and tensor.is_floating_point() else tensor).numpy()
+        for key, tensor in tensors.items()
+    }
+
+
+def network_with_classes(
+    config: DetectorConfig, network: SSD, kept: Sequence[int | None], *, seed: int | None = None
+) -> SSD:
+    """A copy of the network for `len(kept)` classes: each starts from the class with that label, or anew for `None`."""
+    other = create_network(config, classes=len(kept), seed=seed)
+    copy_classes(network, other, kept)
+    return other.to(network.default_boxes.device)

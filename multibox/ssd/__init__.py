@@ -1,0 +1,1 @@
+"""The paper, one concept a file: coder, matching, loss, network, selection."""

@@ -1,0 +1,65 @@
+"""VGG-16 as the SSD paper uses it (section 3.1): fully connected layers made convolutions, the pools of the Caffe code.
+
+Simonyan and Zisserman 2015; reduced as in Chen et al. 2015 (DeepLab-LargeFOV).
+"""
+
+from torch import Tensor, nn
+
+from multibox.ssd.backbones.backbone import Backbone
+
+_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+
+_PIXEL_DEVIATION = 64.0
+"""About the standard deviation of the pixels of photographs: this network takes them unscaled, less their mean."""
+
+
+def vgg16() -> Backbone:
+    """Gives `conv4_3` (stride 8) and `conv7` (stride 16)."""
+    channels = {"conv4_3": 512, "conv7": 1024}
+    return Backbone(VGG16(sources=tuple(channels)), channels)
+
+
+class VGG16(nn.Module):
+    """The thirteen convolutions of VGG-16, then `conv6` and `conv7`.
+
+    These are the paper's names for `fc6` and `fc7`, cut to 1,024 channels; `conv6` is dilated (the "atrous" algorithm)
+    because `pool5` no longer halves the map. Pools round sizes up: 75 becomes 38.
+    """
+
+    def __init__(self, *, sources: tuple[str, ...]) -> None:
+        super().__init__()
+        self.sources = sources
+        inputs = 3
+        for stage, (width, convolutions) in enumerate(_STAGES, start=1):
+            for index in range(1, convolutions + 1):
+                self.add_module(f"conv{stage}_{index}", nn.Conv2d(inputs, width, 3, padding=1))
+                inputs = width
+            last = stage == len(_STAGES)
+            pool = nn.MaxPool2d(3, stride=1, padding=1) if last else nn.MaxPool2d(2, stride=2, ceil_mode=True)
+            self.add_module(f"pool{stage}", pool)
+        self.conv6 = nn.Conv2d(512, 1024, 3, padding=6, dilation=6)
+        self.conv7 = nn.Conv2d(1024, 1024, 1)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Random weights for those who start without ImageNet's: He's, a little smaller in each layer.
+
+        So they bring pixels of ±128 down to features of about 1. In one layer alone it could not be done: its small
+        weights would get gradients as large as the pixels.
+        """
+        convolutions = [layer for layer in self.children() if isinstance(layer, nn.Conv2d)]
+        for layer in convolutions:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            layer.weight.data.mul_(_PIXEL_DEVIATION ** (-1 / len(convolutions)))
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """The source layers by name, after ReLU."""
+        features, sources = images, {}
+        for name, layer in self.named_children():
+            features = layer(features)
+            if isinstance(layer, nn.Conv2d):
+                features = features.relu_()
+            if name in self.sources:
+                sources[name] = features
+        return sources

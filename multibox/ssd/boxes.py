@@ -1,0 +1,31 @@
+"""Boxes on tensors: corner and centre form, and overlap, as `multibox.boxes` has them on arrays."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def corner_to_center(boxes: Float[Tensor, "*rows 4"]) -> Float[Tensor, "*rows 4"]:
+    """The same boxes as `(center_x, center_y, width, height)`."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([(low + high) / 2, high - low], dim=-1)
+
+
+def center_to_corner(boxes_center: Float[Tensor, "*rows 4"]) -> Float[Tensor, "*rows 4"]:
+    """The same boxes as `(x_min, y_min, x_max, y_max)`."""
+    center, half = boxes_center[..., :2], boxes_center[..., 2:] / 2
+    return torch.cat([center - half, center + half], dim=-1)
+
+
+def box_iou(boxes1: Float[Tensor, "*#rows 4"], boxes2: Float[Tensor, "*#rows 4"]) -> Float[Tensor, "*rows"]:
+    """The jaccard overlap of boxes in corner form, row by row; NaN of two that are empty.
+
+    Rows are broadcast: `box_iou(boxes1[:, None], boxes2)` is the table of all pairs.
+    """
+    # one coordinate at a time: no (..., 2) tensors between, which is what makes it quick
+    x_min, y_min, x_max, y_max = boxes1.unbind(-1)
+    left, top, right, bottom = boxes2.unbind(-1)
+    width = (torch.minimum(x_max, right) - torch.maximum(x_min, left)).clamp_(min=0)
+    intersection = width.mul_((torch.minimum(y_max, bottom) - torch.maximum(y_min, top)).clamp_(min=0))
+    union = (x_max - x_min) * (y_max - y_min) + (right - left) * (bottom - top) - intersection
+    return intersection / union

@@ -1,0 +1,144 @@
+"""The network: images to offsets and logits of every default box (section 2.1, figure 2)."""
+
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from multibox.config import DetectorConfig, ExtraLayer, Head
+from multibox.default_boxes import make_default_boxes
+from multibox.ssd.backbones import BACKBONES
+
+_PER_CLASS = re.compile(r"logits\.\w+\.(pointwise\.)?(weight|bias)")
+"""Keys of the tensors whose rows belong to classes."""
+
+
+class Predictions(NamedTuple):
+    """What the network says of each default box, in the order of the table of default boxes.
+
+    Attributes:
+        offsets: Of the object's box from the default box.
+        logits: One for the background, column 0, and one for each class.
+    """
+
+    offsets: Float[Tensor, "batch default_boxes 4"]
+    logits: Float[Tensor, "batch default_boxes classes_and_background"]
+
+
+class L2Norm(nn.Module):
+    """Each cell's features divided by their L2 norm, times a learned scale for each channel (section 3.1, ParseNet)."""
+
+    def __init__(self, channels: int, *, scale: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels,), scale))
+
+    def forward(self, features: Float[Tensor, "batch channels rows columns"]) -> Tensor:
+        norm = torch.rsqrt(features.square().sum(dim=1, keepdim=True) + 1e-10)
+        return features * norm * self.weight[:, None, None]
+
+
+class SSD(nn.Module):
+    """Backbone, extra feature layers, and on each source layer two heads; all plain tensor code.
+
+    State-dict keys are the paper's layer names: `backbone.conv4_3.weight`, `extras.conv8_2.weight`,
+    `offsets.conv4_3.weight`, `logits.conv4_3.weight`, `l2_norm.conv4_3.weight`.
+    """
+
+    default_boxes: Tensor
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, config: DetectorConfig, *, classes: int) -> None:
+        super().__init__()
+        self.backbone, backbone_channels = BACKBONES[config.backbone]()
+        channels = dict(backbone_channels)
+        previous = list(channels.values())[-1]
+        self.extras = nn.ModuleDict()
+        for layer in config.extras:
+            self.extras[layer.name] = _extra(previous, layer, batch_norm=config.extras_batch_norm)
+            previous = channels[layer.name] = layer.channels
+
+        self.l2_norm = nn.ModuleDict()
+        self.offsets = nn.ModuleDict()
+        self.logits = nn.ModuleDict()
+        for row in config.feature_maps:
+            if row.l2_norm_scale is not None:
+                self.l2_norm[row.layer] = L2Norm(channels[row.layer], scale=row.l2_norm_scale)
+            boxes = len(row.box_sizes)
+            self.offsets[row.layer] = _head(config.head, channels[row.layer], boxes * 4)
+            self.logits[row.layer] = _head(config.head, channels[row.layer], boxes * (classes + 1))
+        self.classes = classes
+
+        self.register_buffer("default_boxes", torch.from_numpy(make_default_boxes(config)), persistent=False)
+        self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("scale", torch.tensor(config.scale).view(3, 1, 1), persistent=False)
+        for new_layers in (self.extras, self.offsets, self.logits):
+            new_layers.apply(_xavier)
+
+    def forward(self, images: Shaped[Tensor, "batch 3 height width"]) -> Predictions:
+        """Offsets and logits for pictures of the config's size, RGB from 0 to 255 (`uint8` or decimal)."""
+        features = (images.to(self.scale.dtype) - self.mean) / self.scale
+        sources: dict[str, Tensor] = self.backbone(features)
+        features = list(sources.values())[-1]
+        for name, layer in self.extras.items():
+            features = sources[name] = layer(features).relu_()
+
+        offsets, logits = [], []
+        for name in self.offsets:
+            source = self.l2_norm[name](sources[name]) if name in self.l2_norm else sources[name]
+            offsets.append(_rows(self.offsets[name](source), 4))
+            logits.append(_rows(self.logits[name](source), self.classes + 1))
+        return Predictions(torch.cat(offsets, dim=1), torch.cat(logits, dim=1))
+
+
+def _rows(values: Tensor, width: int) -> Tensor:
+    """(batch, boxes x width, rows, columns) -> (batch, rows x columns x boxes, width)"""
+    return values.permute(0, 2, 3, 1).reshape(values.shape[0], -1, width)
+
+
+def _extra(channels: int, layer: ExtraLayer, *, batch_norm: bool) -> nn.Module:
+    convolution = nn.Conv2d(
+        channels, layer.channels, layer.kernel, stride=layer.stride, padding=layer.padding, bias=not batch_norm
+    )
+    return nn.Sequential(convolution, nn.BatchNorm2d(layer.channels)) if batch_norm else convolution
+
+
+def _head(kind: Head, channels: int, outputs: int) -> nn.Module:
+    if kind == "conv3x3":
+        return nn.Conv2d(channels, outputs, 3, padding=1)
+    layers = {
+        "depthwise": nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
+        "norm": nn.BatchNorm2d(channels),
+        "relu": nn.ReLU(inplace=True),
+        "pointwise": nn.Conv2d(channels, outputs, 1),
+    }
+    return nn.Sequential(OrderedDict(layers))
+
+
+def _xavier(module: nn.Module) -> None:
+    """Caffe's "xavier": uniform in ±sqrt(3 / fan-in), bias 0. (PyTorch's takes fan-in and fan-out.)"""
+    if isinstance(module, nn.Conv2d):
+        fan_in = module.weight[0].numel()
+        nn.init.uniform_(module.weight, -((3 / fan_in) ** 0.5), (3 / fan_in) ** 0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def copy_classes(source: SSD, target: SSD, kept: Sequence[int | None]) -> None:
+    """Gives `target` the weights of `source`; class i of the heads takes those of class `kept[i]`, or keeps its own.
+
+    The two differ in their classes only. The background is always taken over.
+    """
+    rows = [(0, 0)] + [(new + 1, old + 1) for new, old in enumerate(kept) if old is not None]
+    new_rows, old_rows = (list(side) for side in zip(*rows, strict=True))
+    state = target.state_dict()
+    for key, tensor in source.state_dict().items():
+        if _PER_CLASS.fullmatch(key):  # (boxes x classes and background, ...)
+            per_class = state[key].unflatten(0, (-1, target.classes + 1))
+            per_class[:, new_rows] = tensor.unflatten(0, (-1, source.classes + 1))[:, old_rows]
+        else:
+            state[key].copy_(tensor)

@@ -1,0 +1,1 @@
+"""Files of weights: a config, class names and tensors together."""

@@ -1,0 +1,63 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from multibox.cli import main
+from multibox.data.sample import Dataset
+from multibox.data.synthetic import CLASS_NAMES, drawn_scenes
+from multibox.data.write import write_voc
+from multibox.detector import Detector
+
+
+class Result(NamedTuple):
+    """What a command leaves: its exit status, and the lines on the two streams."""
+
+    status: int
+    out: list[str]
+    err: list[str]
+
+
+Multibox = Callable[..., Result]
+
+
+@pytest.fixture
+def multibox(capfd: pytest.CaptureFixture[str]) -> Multibox:
+    """Runs the command line in this process: `multibox("detect", path, "--model", model)`."""
+
+    def run(*arguments: object) -> Result:
+        capfd.readouterr()
+        status = main([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        assert "Traceback" not in out + err
+        assert "\x1b" not in out + err  # colour is for a terminal
+        return Result(status, out.splitlines(), err.splitlines())
+
+    return run
+
+
+def scenes(count: int, *, seed: int) -> Dataset:
+    return drawn_scenes(count, seed=seed, height=64, width=96)
+
+
+@pytest.fixture(scope="session")
+def written_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes") / "voc"
+    write_voc({"train": scenes(4, seed=1), "val": scenes(3, seed=2), "test": scenes(2, seed=3)}, folder)
+    return folder
+
+
+@pytest.fixture
+def data(written_scenes: Path, tmp_path: Path) -> Path:
+    """Drawn scenes in VOC's layout, to be spoiled as a test likes."""
+    return Path(shutil.copytree(written_scenes, tmp_path / "my scenes"))
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector for the scenes with random weights: all its scores are between 0.1 and 0.2."""
+    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
+    Detector.create("ssd256-tiny", CLASS_NAMES, seed=0).save(path)
+    return path

@@ -1,0 +1,229 @@
+"""Ten kinds of bad input: each gives one clear message, the right exit status, and the rest of the work is done.
+
+Status 1 where something in the files failed, 2 where the command itself was wrong. What is wrong with a data set is
+listed once and left out, unless `--on-problem error` says otherwise.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from multibox.data.write import write_coco, write_yolo
+from tests.cli.conftest import Multibox, scenes
+from tests.data.folders import voc_object, voc_xml, write_text
+
+BOMB = """<?xml version="1.0"?>
+<!DOCTYPE bomb [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;">]>
+<annotation><object><name>&c;</name></object></annotation>"""
+
+
+def first_of(data: Path, folder: str, split: str = "val") -> Path:
+    """The file of the first picture of a split, in this folder of VOC's layout."""
+    name = (data / "ImageSets" / "Main" / f"{split}.txt").read_text().split()[0]
+    return next((data / folder).glob(f"{name}.*"))
+
+
+def truncated_jpeg(path: Path) -> Path:
+    Image.effect_noise((96, 64), 80).convert("RGB").save(path, "JPEG")
+    path.write_bytes(path.read_bytes()[:1500])
+    return path
+
+
+def missing_picture(data: Path, split: str) -> str:
+    first_of(data, "JPEGImages", split).unlink()
+    return "there is no picture 'scene_"
+
+
+def text_for_a_picture(data: Path, split: str) -> str:
+    first_of(data, "JPEGImages", split).write_text("I am no picture")
+    return "not a picture that can be read"
+
+
+def truncated_picture(data: Path, split: str) -> str:
+    png = first_of(data, "JPEGImages", split)
+    truncated_jpeg(png.with_suffix(".jpg"))
+    png.unlink()
+    return ".jpg: the picture is truncated or damaged"
+
+
+def bomb(data: Path, split: str) -> str:
+    first_of(data, "Annotations", split).write_text(BOMB)
+    return "an attack would"
+
+
+def box_without_size(data: Path, split: str) -> str:
+    circle, ring = voc_object("circle", (20, 10, 20, 30)), voc_object("ring", (1, 2, 30, 40))
+    write_text(first_of(data, "Annotations", split), voc_xml(circle, ring, width=96, height=64))
+    return "object 1 (circle): box [20.0, 10.0, 20.0, 30.0] has no width (box left out)"
+
+
+VOC_SPOILS = [missing_picture, text_for_a_picture, truncated_picture, bomb, box_without_size]
+
+
+def class_out_of_range(data: Path, split: str) -> str:
+    lines = sorted((data / "labels" / split).glob("*.txt"))[0]
+    lines.write_text("0 0.5 0.5 0.2 0.2\n6 0.5 0.5 0.1 0.1\n")
+    return "line 2: class 6, but data.yaml names only 0 to 5 (box left out)"
+
+
+@pytest.fixture(params=[*VOC_SPOILS, class_out_of_range], ids=lambda spoil: spoil.__name__)
+def spoil(request: pytest.FixtureRequest) -> Callable[[Path, str], str]:
+    """Spoils one record of a split; what is said of it."""
+    return request.param
+
+
+@pytest.fixture
+def spoiled(spoil, data: Path, tmp_path: Path) -> tuple[Path, str]:
+    """A data set with one bad record in `val`, and what is said of it."""
+    if spoil is class_out_of_range:
+        data = tmp_path / "yolo"
+        write_yolo({"train": scenes(4, seed=1), "val": scenes(3, seed=2)}, data)
+    return data, spoil(data, "val")
+
+
+def test_a_bad_record_is_listed_once_and_the_work_is_done(multibox: Multibox, spoiled, weights: Path):
+    data, said = spoiled
+    status, out, err = multibox("evaluate", data, "--model", weights)
+    assert status == 0
+    assert err[0] == f"{data}, val: 1 problem"
+    assert len(err) == 2
+    assert said in err[1]
+    assert out[0].startswith(f"{data}, val: ")
+
+
+def test_a_bad_record_ends_the_work_where_that_is_asked_for(multibox: Multibox, spoiled, weights: Path):
+    data, said = spoiled
+    status, out, err = multibox("evaluate", data, "--model", weights, "--on-problem", "error")
+    assert (status, out, len(err)) == (1, [], 2)
+    assert err[0] == f"multibox: {data}, val: 1 problem; mend the files, or --on-problem skip them"
+    assert said in err[1]
+
+
+def test_all_bad_records_of_a_training_set_are_listed_together(multibox: Multibox, data: Path, tmp_path: Path):
+    names = (data / "ImageSets" / "Main" / "train.txt").read_text().split()
+    said = []
+    for name, spoil in zip(names, (text_for_a_picture, truncated_picture, box_without_size), strict=False):
+        write_text(data / "ImageSets" / "Main" / "one.txt", name)  # so that each spoils another picture
+        said.append(spoil(data, "one"))
+    (data / "ImageSets" / "Main" / "one.txt").unlink()
+    out = tmp_path / "run"
+    command = ["train", data, "--model", "ssd256-tiny", "--out", out, "--val-split", "none", "--workers", 0]
+    status, _, err = multibox(*command, "--steps", 1, "--batch-size", 2)
+    assert status == 0
+    assert err[0] == f"{data}, train: 3 problems"
+    for text in said:
+        assert sum(text in line for line in err) == 1
+    assert err[4].startswith("2 pictures to learn from")
+    assert (out / "best.safetensors").is_file()
+    status, _, err = multibox(*command, "--on-problem", "error")
+    assert status == 1
+    assert err[0].startswith("multibox: ") and "3 problems" in err[0]
+    assert len(err) == 4
+
+
+def test_a_set_without_a_single_good_picture(multibox: Multibox, data: Path, weights: Path):
+    for picture in (data / "JPEGImages").iterdir():
+        truncated_jpeg(picture)
+    status, out, err = multibox("evaluate", data, "--model", weights)
+    assert (status, out) == (1, [])
+    assert err[0] == f"multibox: {data}, val: there is no picture that can be used"
+    assert len(err) == 1 + 3
+
+
+def test_pictures_that_cannot_be_read_are_listed_at_the_end(
+    multibox: Multibox, data: Path, weights: Path, tmp_path: Path
+):
+    fine = first_of(data, "JPEGImages")
+    text, cut = tmp_path / "text.jpg", truncated_jpeg(tmp_path / "cut.JPG")
+    text.write_text("I am no picture")
+    status, out, err = multibox("detect", text, tmp_path / "none.jpg", cut, fine, "--model", weights)
+    assert status == 1
+    assert [line.partition(":")[0] for line in out] == [str(fine)]
+    assert err[0] == "multibox: 3 of 4 could not be read:"
+    assert len(err) == 4
+    for path, why in ((text, "not a picture"), (tmp_path / "none.jpg", "there is no such"), (cut, "truncated")):
+        assert sum(line.startswith(f"  {path}: ") and why in line for line in err) == 1
+
+
+def test_an_empty_folder(multibox: Multibox, weights: Path, tmp_path: Path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    status, out, err = multibox("detect", empty, "--model", weights)
+    assert (status, out) == (1, [])
+    assert err == [f"multibox: {empty}: a folder without pictures"]
+    for command in (
+        ["evaluate", empty, "--model", weights],
+        ["train", empty, "--model", "ssd256-tiny", "--out", tmp_path / "run"],
+    ):
+        status, out, err = multibox(*command)
+        assert (status, out, len(err)) == (1, [], 1)
+        assert "no data set is here or in the folders below; looked for VOC" in err[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_layouts_at_once(multibox: Multibox, data: Path, weights: Path, tmp_path: Path):
+    write_coco({"val": scenes(2, seed=2)}, tmp_path / "coco")
+    (tmp_path / "coco" / "annotations").rename(data / "annotations")
+    for command in (
+        ["evaluate", data, "--model", weights],
+        ["train", data, "--model", "ssd256-tiny", "--out", tmp_path / "run"],
+    ):
+        status, out, err = multibox(*command)
+        assert (status, out, len(err)) == (1, [], 1)
+        assert "holds 2 layouts at once: VOC" in err[0]
+        assert "and COCO" in err[0]
+
+
+@pytest.mark.parametrize(("wrong", "near"), [("ssd300-vgg", "ssd300-vgg16"), ("ssd256tiny", "ssd256-tiny")])
+def test_a_wrong_preset_is_wrong_usage(multibox: Multibox, data: Path, tmp_path: Path, wrong: str, near: str):
+    status, out, err = multibox("train", data, "--model", wrong, "--out", tmp_path / "run")
+    assert (status, out) == (2, [])
+    said = f"no preset is called '{wrong}'; did you mean '{near}'? (multibox models lists them)"
+    assert err == [f"multibox: {said}"]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("wrong", ["best.safetensor", "runs/best.safetensors", "multibox/shape"])
+def test_a_missing_weights_file(multibox: Multibox, data: Path, tmp_path: Path, wrong: str):
+    for command in (
+        ["detect", data, "--model", wrong, "--out", tmp_path / "found"],
+        ["evaluate", data, "--model", wrong],
+        ["train", data, "--model", wrong, "--out", tmp_path / "run"],
+    ):
+        status, out, err = multibox(*command)
+        assert (status, out, len(err)) == (1, [], 1)
+        assert f"'{wrong}' is neither a weights file nor the name of published weights" in err[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["my scenes"]
+
+
+def test_a_weights_file_that_is_none(multibox: Multibox, data: Path, tmp_path: Path):
+    (tmp_path / "it.safetensors").write_text("weights")
+    for command in (["detect", data], ["evaluate", data], ["train", data, "--out", tmp_path / "run"]):
+        status, out, err = multibox(*command, "--model", tmp_path / "it.safetensors")
+        assert (status, out) == (1, [])
+        assert "it.safetensors: not a .safetensors file, or damaged" in err[-1]
+
+
+def test_an_output_that_cannot_be_written(multibox: Multibox, data: Path, weights: Path, tmp_path: Path):
+    """A folder below a file, since no folder is read-only to root; said before the work begins."""
+    file = tmp_path / "file.txt"
+    file.write_text("a file")
+    for command in (
+        ["detect", data, "--model", weights, "--out", file / "found"],
+        ["detect", data, "--model", weights, "--json", file / "found.json"],
+        ["train", data, "--model", "ssd256-tiny", "--out", file / "run"],
+        ["train", data, "--model", "ssd256-tiny", "--out", file],
+        ["demo", "--out", file / "demo"],
+    ):
+        status, out, err = multibox(*command)
+        assert (status, out, len(err)) == (1, [], 1)
+        assert str(file) in err[0]
+        assert "choose another" in err[0]
+
+
+def test_a_folder_is_no_file_for_json(multibox: Multibox, data: Path, weights: Path, tmp_path: Path):
+    status, out, err = multibox("detect", data, "--model", weights, "--json", tmp_path)
+    assert (status, out) == (2, [])
+    assert err == [f"multibox: --json takes the name of a file, and {tmp_path} is a folder"]

@@ -1,0 +1,170 @@
+"""`multibox evaluate`: one JSON object or tables, the split, the rule, and classes of other names."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from multibox.data.synthetic import CLASS_NAMES, drawn_scenes
+from multibox.data.write import write_coco, write_voc
+from multibox.detector import Detector
+from tests.cli.conftest import Multibox, scenes
+
+KEYS = {"rule", "pixels", "selection", "images", "objects", "ap", "ap50", "ap75", "per_class"}
+
+
+def metrics_of(out: list[str]) -> dict:
+    """The one JSON object that the whole of the output is."""
+    return json.loads("\n".join(out))
+
+
+def test_json_is_one_object_of_fractions(multibox: Multibox, data: Path, weights: Path):
+    status, out, err = multibox("evaluate", data, "--model", weights, "--json")
+    assert (status, err) == (0, [])
+    metrics = metrics_of(out)
+    assert set(metrics) >= KEYS
+    truth = scenes(3, seed=2)
+    assert (metrics["rule"], metrics["pixels"]) == ("coco", "continuous")
+    assert metrics["images"] == 3
+    assert metrics["objects"] == sum(len(sample.truth) for sample in truth)
+    assert all(0 <= metrics[name] <= 1 for name in ("ap", "ap50", "ap75"))
+    assert list(metrics["per_class"]) == list(CLASS_NAMES)
+    assert metrics["selection"] == {
+        "score_threshold": 0.01,
+        "overlap_threshold": 0.5,
+        "suppression": "by-class",
+        "limit_per_class": 400,
+        "limit": 200,
+    }
+
+
+def test_problems_stay_out_of_the_json(multibox: Multibox, data: Path, weights: Path):
+    for path in sorted((data / "Annotations").glob("scene_2_*"))[:1]:
+        path.write_text("<annotation>")
+    status, out, err = multibox("evaluate", data, "--model", weights, "--json")
+    assert status == 0
+    assert metrics_of(out)["images"] == 2
+    assert len(err) == 2
+
+
+@pytest.mark.parametrize(
+    ("rule", "pixels", "measured"),
+    [
+        ("voc2007", None, "inclusive"),
+        ("voc2010", None, "inclusive"),
+        ("voc2007", "continuous", "continuous"),
+        ("coco", "continuous", "continuous"),
+    ],
+)
+def test_rules_and_pixels(multibox: Multibox, data: Path, weights: Path, rule: str, pixels: str | None, measured: str):
+    command = [
+        "evaluate",
+        data,
+        "--model",
+        weights,
+        "--json",
+        "--rule",
+        rule,
+        *(["--pixels", pixels] if pixels else []),
+    ]
+    metrics = metrics_of(multibox(*command).out)
+    assert (metrics["rule"], metrics["pixels"]) == (rule, measured)
+    if rule != "coco":
+        assert metrics["ap"] == metrics["ap50"]
+        assert metrics["ap75"] is None
+
+
+def test_coco_has_no_last_pixel(multibox: Multibox, data: Path, weights: Path):
+    status, out, err = multibox("evaluate", data, "--model", weights, "--pixels", "inclusive")
+    assert (status, out, len(err)) == (2, [], 1)
+    assert "no last pixel" in err[0]
+
+
+def test_the_selection_is_what_is_asked_for(multibox: Multibox, data: Path, weights: Path):
+    asked = ["--score", 0.05, "--overlap", 0.6, "--limit", 7, "--suppression", "across-classes", "--batch-size", 2]
+    metrics = metrics_of(multibox("evaluate", data, "--model", weights, "--json", *asked).out)
+    assert metrics["selection"] == {
+        "score_threshold": 0.05,
+        "overlap_threshold": 0.6,
+        "suppression": "across-classes",
+        "limit_per_class": 400,
+        "limit": 7,
+    }
+    assert sum(values["detections"] for values in metrics["per_class"].values()) <= 3 * 7
+
+
+def test_the_split_is_val_or_else_test_or_what_is_asked_for(
+    multibox: Multibox, data: Path, weights: Path, tmp_path: Path
+):
+    def images(folder: Path, *split: str) -> int:
+        return metrics_of(multibox("evaluate", folder, "--model", weights, "--json", *split).out)["images"]
+
+    assert [images(data), images(data, "--split", "train"), images(data, "--split", "test")] == [3, 4, 2]
+    (data / "ImageSets" / "Main" / "val.txt").unlink()
+    assert images(data) == 2
+    (data / "ImageSets" / "Main" / "test.txt").unlink()
+    status, _, err = multibox("evaluate", data, "--model", weights)
+    assert (status, len(err)) == (1, 1)
+    assert err[0].endswith("has no split 'val' or 'valid' or 'test', only 'train'; choose one of them: --split")
+    status, _, err = multibox("evaluate", data, "--model", weights, "--split", "trian")
+    assert (status, len(err)) == (1, 1)
+    assert "no split 'trian', only 'train'" in err[0]
+
+
+def test_tables_for_people(multibox: Multibox, data: Path, weights: Path):
+    status, out, err = multibox("evaluate", data, "--model", weights)
+    assert (status, err) == (0, [])
+    assert out[0].startswith(f"{data}, val: 3 pictures, ")
+    assert out[0].endswith("rule coco, pixels continuous")
+    for name in ("all classes", "AP50", "AP75", *CLASS_NAMES):
+        assert any(name in line for line in out)
+    assert not any("AP75" in line for line in multibox("evaluate", data, "--model", weights, "--rule", "voc2007").out)
+
+
+def test_class_names_that_look_like_markup(multibox: Multibox, weights: Path, tmp_path: Path):
+    names = ("[bold]circle", "[/x]", ":cat:", *CLASS_NAMES[3:])
+    drawn = drawn_scenes(2, seed=2, height=64, width=96)
+    write_coco({"val": dataclasses.replace(drawn, class_names=names)}, tmp_path / "coco")
+    Detector.create("ssd256-tiny", names, seed=0).save(tmp_path / "it.safetensors")
+    status, out, _ = multibox("evaluate", tmp_path / "coco", "--model", tmp_path / "it.safetensors")
+    assert status == 0
+    assert all(any(line.startswith(name) for line in out) for name in names)
+
+
+def test_renamed_classes(multibox: Multibox, data: Path, tmp_path: Path):
+    others = ["disc", "box", *CLASS_NAMES[2:5], "dog"]
+    Detector.create("ssd256-tiny", others, seed=0).save(model := tmp_path / "other.safetensors")
+    status, out, err = multibox("evaluate", data, "--model", model)
+    assert (status, out, len(err)) == (1, [], 1)
+    assert "the detector has no class 'circle', 'rectangle', 'cross'" in err[0]
+    assert "--rename" in err[0]
+    renamed = ["--rename", "disc=circle", "--rename", "box=rectangle", "--rename", "dog=cross"]
+    assert metrics_of(multibox("evaluate", data, "--model", model, "--json", *renamed).out)["images"] == 3
+    for wrong, status, said in (
+        ("disc", 2, "takes OLD=NEW, not 'disc'"),
+        ("=circle", 2, "takes OLD=NEW"),
+        ("disk=circle", 1, "did you mean 'disc'?"),
+        ("disc=cirle", 1, "did you mean 'circle'?"),
+    ):
+        result = multibox("evaluate", data, "--model", model, "--rename", wrong)
+        assert (result.status, result.out, len(result.err)) == (status, [], 1)
+        assert said in result.err[0]
+
+
+def test_classes_that_the_data_does_not_name_are_said(multibox: Multibox, data: Path, tmp_path: Path):
+    Detector.create("ssd256-tiny", [*CLASS_NAMES, "dog"], seed=0).save(model := tmp_path / "more.safetensors")
+    status, out, err = multibox("evaluate", data, "--model", model, "--json")
+    assert status == 0
+    assert metrics_of(out)["ignored_classes"] == ["dog"]
+    assert err == [f"left out, because {data}, val does not name them: dog"]
+
+
+def test_layouts_give_the_same_numbers(multibox: Multibox, data: Path, weights: Path, tmp_path: Path):
+    write_coco({"val": scenes(3, seed=2)}, tmp_path / "coco")
+    write_voc({"val": scenes(3, seed=2)}, tmp_path / "voc")
+    first, second = (
+        metrics_of(multibox("evaluate", tmp_path / layout, "--model", weights, "--json").out)
+        for layout in ("coco", "voc")
+    )
+    assert first == second

@@ -1,0 +1,154 @@
+"""The command line itself: help, names that are nearly right, exit statuses, and what only a terminal is shown."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import multibox as package
+from multibox import cli
+from multibox.cli import main
+
+COMMANDS = ("demo", "detect", "evaluate", "models", "train")
+PACKAGE = Path(package.__file__).parent
+
+
+def run_python(*arguments: str, cwd: Path = PACKAGE.parent, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **settings}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_help_lists_the_commands(multibox):
+    for arguments in (["--help"], ["-h"], []):
+        status, out, err = multibox(*arguments)
+        assert (status, err) == (0, [])
+        assert all(any(f" {command} " in line for line in out) for command in COMMANDS)
+
+
+def test_it_runs_as_a_module():
+    done = run_python("-m", "multibox", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage: multibox COMMAND" in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help(multibox, command: str):
+    status, out, err = multibox(command, "--help")
+    assert (status, err) == (0, [])
+    assert out[0].startswith(f"Usage: multibox {command}")
+    page = " ".join(" ".join(out).split())
+    assert "TODO" not in page and "None" not in page
+    assert cli._COMMANDS[command] in page
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "detect"])
+def test_every_option_is_explained(command: str):
+    """A parameter without a line in the docstring would have an empty one in the help."""
+    import importlib
+    import inspect
+
+    function = getattr(importlib.import_module(f"multibox.cli.{command}"), command)
+    explained = inspect.getdoc(function).partition("Args:")[2]
+    for name in inspect.signature(function).parameters:
+        assert f" {name}: " in explained
+
+
+def test_help_of_commands_loads_neither_torch_nor_pictures():
+    code = (
+        "import sys, json\n"
+        "from multibox.cli import main\n"
+        f"for command in {COMMANDS}: assert main([command, '--help']) == 0\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
+    loaded = json.loads(done.stdout.splitlines()[-1])
+    assert not {"torch", "torchvision", "hotcoco", "matplotlib", "numpy", "PIL"} & set(loaded)
+
+
+def test_version(multibox):
+    assert multibox("--version") == (0, [f"multibox {package.__version__}"], [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], 'Unknown command "trian". Did you mean "train"?'),
+        (["detect", "--scroe", "0.5", "a.jpg", "--model", "m"], "Unknown option: --scroe. Did you mean --score?"),
+        (["detect", "a.jpg"], "--model requires an argument"),
+        (["evaluate", "data", "--model", "m", "--rule", "voc207"], 'Did you mean "voc2007"?'),
+        (["detect", "a.jpg", "--model", "m", "--score", "50"], 'Invalid value "50.0" for --score. Must be <= 1'),
+        (["detect", "a.jpg", "--model", "m", "--limit", "0"], 'Invalid value "0" for --limit. Must be >= 1'),
+        (["detect", "a.jpg", "--model", "m", "--score", "half"], 'unable to convert "half" into float'),
+        (["detect", "a.jpg", "--model", "m", "--device", "gpu"], "no device is called 'gpu'; there are cpu, cuda"),
+    ],
+)
+def test_wrong_usage_is_said_in_a_line_with_the_nearest(multibox, arguments: list[str], message: str):
+    status, out, err = multibox(*arguments)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert err[0].startswith("multibox: ")
+    assert message in err[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are those of POSIX")
+def test_an_interrupt_is_status_130(multibox, monkeypatch: pytest.MonkeyPatch):
+    def interrupt():
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("multibox.cli.models.models", interrupt)
+    assert multibox("models") == (130, [], ["multibox: interrupted"])
+
+
+def test_debug_shows_the_traceback_and_keeps_the_status(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    assert main(["detect", str(tmp_path), "--debug", "--model", str(tmp_path / "none.safetensors")]) == 1
+    err = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in err
+    assert err.splitlines()[-1].startswith("multibox: ")
+    assert main(["--debug", "train", str(tmp_path), "--model", "ssd", "--out", str(tmp_path / "run")]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_without_torch_the_extra_is_named(weights: Path, written_scenes: Path, tmp_path: Path):
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = None\n"  # as if it were not installed
+        "from multibox.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    for command in (
+        ["detect", written_scenes, "--model", weights],
+        ["evaluate", written_scenes, "--model", weights],
+        ["train", written_scenes, "--model", "ssd256-tiny", "--out", tmp_path / "run"],
+    ):
+        done = run_python("-c", code, *map(str, command))
+        said = "multibox: the package torch is not installed: pip install 'multibox[train]'\n"
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
+def test_statuses_reach_the_shell(tmp_path: Path):
+    done = run_python("-m", "multibox", "evaluate", str(tmp_path / "none"), "--model", "multibox/shapes")
+    assert done.returncode == 1
+    assert (done.stdout, len(done.stderr.splitlines())) == ("", 1)
+    assert run_python("-m", "multibox", "evaluate").returncode == 2
+
+
+def test_models_lists_what_can_be_created_and_loaded(multibox):
+    status, out, err = multibox("models")
+    assert (status, err) == (0, [])
+    page = "\n".join(out)
+    for name in ("ssd256-tiny", "ssd300-vgg16", "ssd512-vgg16", "multibox/shapes", "26,285,486", "31.4", "8,732"):
+        assert name in page
+    assert "77.2" in page and "Apache-2.0" in page
+
+
+def test_a_closed_pipe_is_no_error_message():
+    command = f"{sys.executable} -m multibox models | true"
+    done = subprocess.run(["sh", "-c", command], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr

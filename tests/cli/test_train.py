@@ -1,0 +1,199 @@
+"""`multibox train`: what a run leaves, where its values come from, going on, and fine-tuning. Two steps are a run."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from multibox.data.synthetic import CLASS_NAMES
+from multibox.data.write import write_yolo
+from multibox.detector import Detector
+from tests.cli.conftest import Multibox, scenes
+
+SHORT = ("--steps", 2, "--batch-size", 2, "--workers", 0, "--device", "cpu")
+FILES = ["best.safetensors", "config.yaml", "curves.png", "last.pt", "last.safetensors", "log.txt", "metrics.csv"]
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def config_of(out: Path) -> dict:
+    return yaml.safe_load((out / "config.yaml").read_text())
+
+
+def test_a_run_from_scratch_and_on(multibox: Multibox, data: Path, tmp_path: Path):
+    out = tmp_path / "runs" / "first run"
+    command = ["train", data, "--model", "ssd256-tiny", "--out", out, *SHORT[2:], "--seed", 3]
+    status, lines, err = multibox(*command, "--steps", 2)
+    assert (status, lines) == (0, [])
+    assert err[0] == "4 pictures to learn from (train), 3 to validate on (val)"
+    assert err[-1].startswith(f"written to {out}: best.safetensors, ")
+    assert sorted(path.name for path in out.iterdir()) == [*FILES, "validation.jpg"]
+    assert Detector.load(out / "best.safetensors").class_names == CLASS_NAMES
+    (row,) = rows(out)
+    assert row["step"] == "2"
+    assert 0 <= float(row["ap"]) <= float(row["ap50"]) <= 1
+    config = config_of(out)
+    assert (config["recipe"], config["steps"], config["batch_size"], config["seed"]) == ("modern", 2, 2, 3)
+
+    status, _, err = multibox(*command, "--steps", 2)  # nothing of a run is lost by mistake
+    assert status == 1
+    assert "holds a run already" in err[-1]
+    assert "--resume" in err[-1]
+    assert len(rows(out)) == 1
+
+    status, _, err = multibox(*command, "--steps", 3, "--resume")
+    assert status == 0
+    assert any("from step 2" in line for line in err)
+    assert [row["step"] for row in rows(out)] == ["2", "3"]
+
+
+def test_resume_begins_where_nothing_is_saved_yet(multibox: Multibox, data: Path, tmp_path: Path):
+    status, _, err = multibox("train", data, "--model", "ssd256-tiny", "--out", tmp_path / "run", *SHORT, "--resume")
+    assert status == 0
+    assert any("from the start" in line for line in err)
+    assert rows(tmp_path / "run")[-1]["step"] == "2"
+
+
+def test_values_come_from_a_file_and_flags_win(multibox: Multibox, data: Path, tmp_path: Path):
+    # 1e-3 is a text to YAML 1.1, but not to a person
+    text = "recipe: paper\nsteps: 1\nbatch_size: 4\nlearning_rate: 1e-3\nworkers: 0\ndevice: cpu\nepochs:\n"
+    (tmp_path / "run.yaml").write_text(text)
+    out = tmp_path / "run"
+    command = ["train", data, "--model", "ssd256-tiny", "--out", out, "--val-split", "none"]
+    status, _, err = multibox(*command, "--config", tmp_path / "run.yaml", "--batch-size", 2, "--learning-rate", 0.01)
+    assert status == 0
+    assert err[0] == "4 pictures to learn from (train), none to validate on: the last weights are kept"
+    config = config_of(out)
+    assert (config["recipe"], config["steps"], config["batch_size"]) == ("paper", 1, 2)
+    assert config["learning_rate"] == 0.01
+    assert "epochs" not in config
+    assert rows(out)[0]["ap"] == ""
+    # what a run writes is what another reads
+    again = ["train", data, "--model", "ssd256-tiny", "--out", tmp_path / "again", "--val-split", "none"]
+    assert multibox(*again, "--config", out / "config.yaml").status == 0
+    assert config_of(tmp_path / "again") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epohcs: 3", "a run has no value 'epohcs'; did you mean 'epochs'?"),
+        ("batch-size: 3", "did you mean 'batch_size'?"),
+        ("zebra: 3", "there are recipe, epochs, steps"),
+        ("steps: two", "steps must be a whole number, but is 'two'"),
+        ("steps: 2.5", "steps must be a whole number, but is 2.5"),
+        ("batch_size: true", "batch_size must be a whole number, but is True"),
+        ("learning_rate: [1]", "learning_rate must be a number, but is [1]"),
+        ("epochs: -1", "epochs must be above 0, but is -1"),
+        ("recipe: classic", "recipe must be one of paper, modern"),
+        ("device: gpu", "no device is called 'gpu'"),
+        ("- 3", "must hold lines of 'name: value'"),
+        ("", "must hold lines of 'name: value'"),
+        ("steps: [", "not YAML"),
+        ("steps: !!python/object/apply:os.abort []", "not YAML"),
+    ],
+)
+def test_a_file_of_values_that_cannot_be(multibox: Multibox, data: Path, tmp_path: Path, text: str, message: str):
+    (tmp_path / "run.yaml").write_text(text)
+    command = ["train", data, "--model", "ssd256-tiny", "--out", tmp_path / "run", "--config", tmp_path / "run.yaml"]
+    status, lines, err = multibox(*command)
+    assert (status, lines) == (2, [])
+    assert err[0].startswith("multibox: ")
+    assert message in err[0]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--steps", 0], "steps must be above 0, but is 0"),
+        (["--learning-rate", -1], "learning_rate must be above 0"),
+        (["--workers", -1], "workers must be 0 or more"),
+        (["--recipe", "papre"], 'Did you mean "paper"?'),
+        (["--precision", "fp16"], 'Choose from: "fp32", "bf16"'),
+        (["--device", "cuda:x"], "no device is called 'cuda:x'"),
+    ],
+)
+def test_flags_that_cannot_be(multibox: Multibox, data: Path, tmp_path: Path, flags: list, message: str):
+    status, lines, err = multibox("train", data, "--model", "ssd256-tiny", "--out", tmp_path / "run", *flags)
+    assert (status, lines, len(err)) == (2, [], 1)
+    assert message in err[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_fine_tuning_says_which_classes_are_kept(multibox: Multibox, data: Path, tmp_path: Path):
+    Detector.create("ssd256-tiny", ["ring", "dog", "circle"], seed=0).save(model := tmp_path / "it.safetensors")
+    out = tmp_path / "run"
+    command = ["train", data, "--model", model, "--out", out, *SHORT, "--val-split", "none"]
+    status, _, err = multibox(*command)
+    assert status == 0
+    assert err[1] == f"{model}: 2 of 6 classes are kept: circle, ring"
+    assert Detector.load(out / "best.safetensors").class_names == CLASS_NAMES
+    status, _, err = multibox(*command, "--scales", "voc")
+    assert (status, len(err)) == (2, 1)
+    assert "--scales is for presets" in err[0]
+
+
+def test_splits(multibox: Multibox, data: Path, tmp_path: Path):
+    command = ["train", data, "--model", "ssd256-tiny", "--out", tmp_path / "run", *SHORT]
+    for flag, wrong in (("--train-split", "trian"), ("--val-split", "vla")):
+        status, _, err = multibox(*command, flag, wrong)
+        assert (status, len(err)) == (1, 1)
+        assert f"no split '{wrong}', only 'test', 'train', 'val'; choose one of them: {flag}" in err[0]
+    lists = data / "ImageSets" / "Main"
+    (lists / "trainval.txt").write_text((lists / "train.txt").read_text() + (lists / "val.txt").read_text())
+    status, _, err = multibox(*command, "--train-split", "trainval")
+    assert status == 0
+    assert err[0] == "7 pictures to learn from (trainval), 3 to validate on (val)"
+    assert err[1] == "3 of those to validate on are learned from as well: their scores will be too good"
+    (lists / "train.txt").unlink()
+    (lists / "trainval.txt").unlink()
+    status, _, err = multibox(*command)
+    assert (status, len(err)) == (1, 1)
+    assert "has no split 'train' or 'trainval', only 'test', 'val'; choose one of them: --train-split" in err[0]
+
+
+def test_trains_on_yolo_s_layout(multibox: Multibox, tmp_path: Path):
+    write_yolo({"train": scenes(4, seed=1), "val": scenes(2, seed=2)}, tmp_path / "yolo")
+    assert multibox("train", tmp_path / "yolo", "--model", "ssd256-tiny", "--out", tmp_path / "run", *SHORT).status == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are those of POSIX")
+def test_an_interrupted_run_goes_on(multibox: Multibox, data: Path, tmp_path: Path):
+    """Ctrl-C, as a terminal sends it: to this process and its workers."""
+    out = tmp_path / "run"
+    command = ["train", str(data), "--model", "ssd256-tiny", "--out", str(out), "--batch-size", "2", "--device", "cpu"]
+    length = ["--steps", "100000", "--validate-every", "1", "--workers", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "multibox", *command, *length],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (out / "last.pt").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        lines, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, lines) == (130, "")
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("multibox: interrupted")
+    assert "--resume" in err.splitlines()[-1]
+    before = int(rows(out)[-1]["step"])
+    status, _, lines = multibox(*command, "--steps", before + 1, "--workers", 0, "--resume")
+    assert status == 0
+    assert any("from step" in line for line in lines)

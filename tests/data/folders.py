@@ -1,0 +1,56 @@
+"""What the readers' tests write by hand: pictures without content, texts, and VOC's XML."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image
+
+
+def write_picture(file: Path, *, width: int = 64, height: int = 48, orientation: int | None = None) -> Path:
+    """A grey picture; its size is that before the EXIF orientation turns it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    Image.new("L", (width, height), 128).save(file, exif=exif)
+    return file
+
+
+def write_text(file: Path, text: str, encoding: str = "utf-8") -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(text.encode(encoding))
+    return file
+
+
+def write_json(file: Path, content: object) -> Path:
+    return write_text(file, json.dumps(content))
+
+
+def voc_object(name: str, box: Iterable[object], extra: str = "") -> str:
+    x_min, y_min, x_max, y_max = box
+    corners = f"<xmin>{x_min}</xmin><ymin>{y_min}</ymin><xmax>{x_max}</xmax><ymax>{y_max}</ymax>"
+    return f"<object><name>{name}</name>{extra}<bndbox>{corners}</bndbox></object>"
+
+
+def voc_xml(*objects: str, width: int = 64, height: int = 48) -> str:
+    size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+    return f"<annotation>{size}{''.join(objects)}</annotation>"
+
+
+def write_voc_set(folder: Path, annotations: dict[str, str], *, split: str = "train") -> Path:
+    """A picture of 64 x 48 and an annotation for each name, all of them in one split."""
+    for name, xml in annotations.items():
+        write_picture(folder / "JPEGImages" / f"{name}.png")
+        write_text(folder / "Annotations" / f"{name}.xml", xml)
+    write_text(folder / "ImageSets" / "Main" / f"{split}.txt", "\n".join(annotations))
+    return folder
+
+
+def write_yolo_set(folder: Path, labels: dict[str, str], *, names: str = "[cat, dog]") -> Path:
+    """A picture of 64 x 48 and a text of labels for each name, all of them in `train`."""
+    for name, lines in labels.items():
+        write_picture(folder / "images" / "train" / f"{name}.png")
+        write_text(folder / "labels" / "train" / f"{name}.txt", lines)
+    write_text(folder / "data.yaml", f"train: images/train\nnames: {names}\n")
+    return folder

@@ -1,0 +1,644 @@
+"""The augmentation: pictures and boxes stay in register, and the numbers are drawn as the paper's code draws them."""
+
+import colorsys
+import random
+from dataclasses import replace
+from math import sqrt
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multibox.data.augment import (
+    FILTERS,
+    MIN_OVERLAPS,
+    Augmentation,
+    Colours,
+    Draw,
+    apply,
+    change_colours,
+    draw,
+    draw_crop,
+    fractions,
+    random_crops,
+    see_boxes,
+)
+from multibox.data.sample import GroundTruth, Sample
+
+PAPER = Augmentation()
+PLAIN = replace(PAPER, colour_probability=0.0)
+UNCHANGED = Colours(brightness=0.0, contrast=1.0, saturation=1.0, hue=0.0, contrast_last=False)
+WHOLE = Draw(UNCHANGED, 1.0, 0, np.array([0.0, 0.0, 1.0, 1.0]), False, "bilinear")
+BLACK = (0.0, 0.0, 0.0)
+TWO = np.array([[0.05, 0.1, 0.3, 0.6], [0.25, 0.2, 0.95, 0.9]])
+
+
+# In register: each colour of a picture is one object, a rectangle of 255 on 0, so that they may lie over one another
+
+
+def three_rectangles(rng, height, width):
+    """Pixels, and the box of the rectangle in each of the three colours."""
+    pixels = np.zeros((3, height, width), np.uint8)
+    boxes = []
+    for colour in range(3):
+        (x_min, x_max), (y_min, y_max) = (
+            np.sort(rng.choice(side + 1, 2, replace=False)).tolist() for side in (width, height)
+        )
+        pixels[colour, y_min:y_max, x_min:x_max] = 255
+        boxes.append([x_min, y_min, x_max, y_max])
+    return pixels, boxes
+
+
+def three_rectangles_sample(rng, height, width, picture=None):
+    pixels, boxes = three_rectangles(rng, height, width)
+    return Sample("rectangles", pixels if picture is None else picture, height, width, GroundTruth(boxes, [0, 1, 2]), 0)
+
+
+def extent(channel):
+    """The box of the pixels that are nearer to 255 than to 0."""
+    rows, columns = np.nonzero(channel >= 128)
+    return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+def check_in_register(sample, drawn, *, height, width, within=1.0):
+    """Each box is the extent of its colour; returns how many were large enough to be seen for sure.
+
+    A pixel of the image that the picture fills in part only keeps the margin's colour, which takes up to one pixel.
+    """
+    augmented = apply(sample, drawn, height=height, width=width, margin=BLACK)
+    boxes = augmented.boxes * [width, height, width, height]
+    if drawn.interpolation in ("bicubic", "lanczos"):
+        # these two make a line of a single pixel wider by up to a fifth of the pixel on each side
+        enlarged = [width, height] / (drawn.window[2:] - drawn.window[:2]) / [sample.width, sample.height]
+        within += 0.2 * max(enlarged)
+    # under two pixels a rectangle may fall between the pixels that are looked at
+    seen = (boxes[:, 2:] - boxes[:, :2]).min(axis=1) > 2
+    for box, label in zip(boxes[seen], augmented.labels[seen], strict=True):
+        np.testing.assert_allclose(extent(augmented.image[label]), box, atol=within + 1e-4)
+    return np.count_nonzero(seen)
+
+
+@pytest.mark.parametrize("interpolation", FILTERS)
+@pytest.mark.parametrize(
+    ("height", "width"), [(60, 90), (96, 64), (300, 500), (7, 5), (1, 1), (3, 500), (200, 2), (211, 97)]
+)
+def test_picture_and_boxes_stay_in_register(interpolation, height, width):
+    rng = np.random.default_rng((height, width))
+    augmentation = replace(PLAIN, interpolations=(interpolation,))
+    checked = 0
+    for _ in range(30):
+        sample = three_rectangles_sample(rng, height, width)
+        drawn = draw(rng, fractions(sample), augmentation)
+        assert drawn.interpolation == interpolation
+        checked += check_in_register(sample, drawn, height=64, width=80)
+    assert checked > 20
+
+
+def test_each_way_of_seeing_a_picture_stays_in_register():
+    rng = np.random.default_rng(1)
+    seen = np.zeros((7, 2, 2), int)
+    for _ in range(400):
+        sample = three_rectangles_sample(rng, 75, 110)
+        # the sampler that asks for an overlap of 0.9 succeeds more often with a large object
+        sample.picture[0] = 0
+        sample.picture[0, 2:74, 3:108] = 255
+        sample.truth.boxes[0] = [3, 2, 108, 74]
+        drawn = draw(rng, fractions(sample), PLAIN)
+        way = drawn.sampler, int(drawn.expansion > 1), int(drawn.mirror)
+        seen[way] += check_in_register(sample, drawn, height=100, width=70)
+    assert seen.sum(axis=(1, 2)).min() > 10
+    assert seen.sum(axis=0).min() > 50
+
+
+def test_without_expansion_and_crop_boxes_are_exact():
+    rng = np.random.default_rng(2)
+    sample = three_rectangles_sample(rng, 40, 56)
+    for interpolation in FILTERS:
+        for mirror in (False, True):
+            drawn = WHOLE._replace(interpolation=interpolation, mirror=mirror)
+            assert check_in_register(sample, drawn, height=160, width=168, within=0) == 3
+
+
+def test_an_image_of_the_pictures_size_is_the_picture():
+    pixels = np.random.default_rng(3).integers(0, 256, (3, 31, 45), dtype=np.uint8)
+    sample = Sample("noise", pixels, 31, 45, GroundTruth([[1, 2, 30, 20]], [4]), 0)
+    for interpolation in FILTERS:
+        drawn = WHOLE._replace(interpolation=interpolation)
+        same = apply(sample, drawn, height=31, width=45, margin=BLACK)
+        np.testing.assert_array_equal(same.image, pixels)
+        mirrored = apply(sample, drawn._replace(mirror=True), height=31, width=45, margin=BLACK)
+        np.testing.assert_array_equal(mirrored.image, pixels[:, :, ::-1])
+    np.testing.assert_allclose(same.boxes, [[1 / 45, 2 / 31, 30 / 45, 20 / 31]], rtol=1e-6)
+    np.testing.assert_allclose(mirrored.boxes, [[15 / 45, 2 / 31, 44 / 45, 20 / 31]], rtol=1e-6)
+    np.testing.assert_array_equal(same.labels, [4])
+
+
+def stored_as(pixels, orientation, path):
+    """A JPEG that is shown as `pixels`, but is stored turned as EXIF's `orientation` says."""
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    picture = Image.fromarray(pixels.transpose(1, 2, 0))
+    exif = Image.Exif()
+    if orientation > 1:
+        picture = picture.transpose(undo[orientation])
+        exif[0x0112] = orientation
+    picture.save(path, quality=95, subsampling=0, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turned_files_stay_in_register(tmp_path, orientation):
+    rng = np.random.default_rng(orientation)
+    checked = 0
+    for number in range(8):
+        pixels, boxes = three_rectangles(rng, 83, 131)
+        path = stored_as(pixels, orientation, tmp_path / f"{number}.jpg")
+        sample = Sample(path.name, path, 83, 131, GroundTruth(boxes, [0, 1, 2]), 0)
+        for _ in range(4):
+            drawn = draw(rng, fractions(sample), PLAIN)
+            checked += check_in_register(sample, drawn, height=60, width=64)
+    assert checked > 30
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_large_files_that_are_decoded_at_less_than_full_size_stay_in_register(tmp_path, orientation):
+    """1203 x 1601 is no multiple of 8, so that the last pixel of the small picture is only partly the picture's."""
+    rng = np.random.default_rng(orientation)
+    pixels, boxes = three_rectangles(rng, 1203, 1601)
+    path = stored_as(pixels, orientation, tmp_path / "large.jpg")
+    sample = Sample(path.name, path, 1203, 1601, GroundTruth(boxes, [0, 1, 2]), 0)
+    assert sample.open(at_least=(64, 64)).size == (201, 151)
+    checked = 0
+    for _ in range(40):
+        drawn = draw(rng, fractions(sample), PLAIN)
+        checked += check_in_register(sample, drawn, height=64, width=64, within=1.5)
+    assert checked > 40
+
+
+def test_a_file_is_never_decoded_with_fewer_pixels_than_the_image_has(tmp_path, monkeypatch):
+    rng = np.random.default_rng(5)
+    pixels, boxes = three_rectangles(rng, 640, 480)
+    path = stored_as(pixels, 6, tmp_path / "turned.jpg")
+    sample = Sample(path.name, path, 640, 480, GroundTruth(boxes, [0, 1, 2]), 0)
+    opened = []
+    open_sample = Sample.open
+    monkeypatch.setattr(
+        Sample, "open", lambda *args, **kwargs: opened.append(open_sample(*args, **kwargs)) or opened[-1]
+    )
+    for _ in range(20):
+        drawn = draw(rng, fractions(sample), PLAIN)
+        apply(sample, drawn, height=120, width=100, margin=BLACK)
+        if opened:
+            left, top, right, bottom = drawn.window
+            picture = opened.pop()
+            assert picture.width * (right - left) >= 100 * (1 - 1e-9)
+            assert picture.height * (bottom - top) >= 120 * (1 - 1e-9)
+
+
+def test_a_window_that_sees_only_margin():
+    sample = three_rectangles_sample(np.random.default_rng(6), 20, 30)
+    drawn = WHOLE._replace(expansion=4.0, sampler=6, window=np.array([1.5, 1.5, 2.5, 2.5]))
+    image, boxes, labels = apply(sample, drawn, height=9, width=11, margin=(12.4, 34.6, 56.0))
+    assert (image.reshape(3, -1).T == [12, 35, 56]).all()
+    assert boxes.shape == (0, 4) and labels.shape == (0,)
+
+
+def test_the_margin_keeps_the_mean_colour():
+    grey = np.full((3, 40, 40), 100, np.uint8)
+    sample = Sample("grey", grey, 40, 40, GroundTruth([[0, 0, 40, 40]], [0]), 0)
+    drawn = WHOLE._replace(
+        colours=Colours(brightness=30.0, contrast=1.4, saturation=0.5, hue=20.0, contrast_last=True),
+        expansion=2.0,
+        window=np.array([-0.25, -0.75, 1.75, 1.25]),
+    )
+    image, boxes, _ = apply(sample, drawn, height=80, width=80, margin=(123.0, 117.0, 104.0))
+    np.testing.assert_allclose(boxes * 80, [[10, 30, 50, 70]], atol=1e-4)
+    inside = np.zeros((80, 80), bool)
+    inside[30:70, 10:50] = True
+    assert (image[:, inside] == 182).all()  # (100 + 30) x 1.4
+    np.testing.assert_array_equal(image[:, ~inside].T, np.tile([123, 117, 104], (80 * 80 - 1600, 1)))
+
+
+# What is kept of the objects
+
+
+def test_the_centre_rule_and_clipping_are_the_definition():
+    rng = np.random.default_rng(7)
+    for _ in range(300):
+        low = rng.uniform(0, 0.9, (6, 2))
+        boxes = np.concatenate([low, low + rng.uniform(0.01, 1, (6, 2)) * (1 - low)], axis=1)
+        drawn = draw(rng, boxes, PLAIN)
+        left, top, right, bottom = drawn.window.tolist()
+        expected, kept = [], []
+        for x_min, y_min, x_max, y_max in boxes.tolist():
+            kept.append(left <= (x_min + x_max) / 2 <= right and top <= (y_min + y_max) / 2 <= bottom)
+            if kept[-1]:
+                x_min, x_max = ((min(max(x, left), right) - left) / (right - left) for x in (x_min, x_max))
+                y_min, y_max = ((min(max(y, top), bottom) - top) / (bottom - top) for y in (y_min, y_max))
+                expected.append([1 - x_max, y_min, 1 - x_min, y_max] if drawn.mirror else [x_min, y_min, x_max, y_max])
+        seen, mask = see_boxes(boxes, drawn)
+        np.testing.assert_array_equal(mask, kept)
+        np.testing.assert_allclose(seen, np.reshape(expected, (-1, 4)), atol=1e-6)
+        assert seen.dtype == np.float32
+
+
+def test_crowd_regions_are_left_out_and_difficult_objects_kept():
+    truth = GroundTruth(
+        [[0, 0, 20, 20], [5, 5, 30, 30], [10, 10, 40, 40]],
+        [3, 4, 5],
+        difficult=[False, False, True],
+        crowd=[False, True, False],
+    )
+    sample = Sample("three", np.zeros((3, 40, 40), np.uint8), 40, 40, truth, 0)
+    expected = np.array([[0, 0, 0.5, 0.5], [0.25, 0.25, 1, 1]])
+    np.testing.assert_allclose(fractions(sample), expected)
+    _, boxes, labels = apply(sample, WHOLE, height=16, width=16, margin=BLACK)
+    np.testing.assert_allclose(boxes, expected)
+    np.testing.assert_array_equal(labels, [3, 5])
+
+
+def test_a_picture_of_crowd_regions_alone_is_taken_whole():
+    truth = GroundTruth([[0, 0, 20, 20]], [0], crowd=[True])
+    sample = Sample("crowd", np.zeros((3, 40, 40), np.uint8), 40, 40, truth, 0)
+    rng = np.random.default_rng(8)
+    for _ in range(100):
+        drawn = draw(rng, fractions(sample), PAPER)
+        assert drawn.sampler == 0
+        assert len(apply(sample, drawn, height=8, width=8, margin=BLACK).labels) == 0
+
+
+# Colours
+
+
+PICTURE = np.concatenate(
+    [
+        np.random.default_rng(9).integers(0, 256, (20, 20, 3)),
+        np.tile(np.array([[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]]), (1, 4, 1)),
+    ]
+).astype(np.uint8)
+
+
+def literally_changed(pixel, colours):
+    """The Caffe code's steps on one pixel, with HSV from the standard library."""
+
+    def saturate(values):
+        return [min(max(round(value), 0), 255) for value in values]
+
+    def contrast(values):
+        return saturate([value * colours.contrast for value in values])
+
+    pixel = saturate([value + colours.brightness for value in pixel])
+    if not colours.contrast_last:
+        pixel = contrast(pixel)
+    hue, saturation, value = colorsys.rgb_to_hsv(*(value / 255 for value in pixel))
+    saturation = min(saturation * colours.saturation, 1)
+    hue = max(hue + colours.hue / 360, 0) % 1
+    pixel = saturate([255 * value for value in colorsys.hsv_to_rgb(hue, saturation, value)])
+    return contrast(pixel) if colours.contrast_last else pixel
+
+
+def changed(pixels, colours):
+    return np.asarray(change_colours(Image.fromarray(pixels), colours)).astype(int)
+
+
+def off(pixels, colours):
+    """How far from the literal steps."""
+    expected = [[literally_changed(pixel, colours) for pixel in row] for row in pixels.tolist()]
+    return np.abs(changed(pixels, colours) - expected)
+
+
+@pytest.mark.parametrize("brightness", [-32.0, -0.4, 7.3, 32.0])
+@pytest.mark.parametrize("contrast", [0.5, 1.0, 1.1, 1.5])
+def test_brightness_and_contrast_are_exact(brightness, contrast):
+    for contrast_last in (False, True):
+        assert off(PICTURE, Colours(brightness, contrast, 1.0, 0.0, contrast_last)).max() == 0
+
+
+@pytest.mark.parametrize("hue", [-36.0, -10.0, 0.0, 3.0, 36.0])
+@pytest.mark.parametrize("saturation", [0.5, 1.0, 1.5])
+def test_saturation_and_hue_are_those_of_hsv(saturation, hue):
+    """To the rounding of hue and saturation to 8 bits: a step of hue moves a colour by up to 6 of 255."""
+    difference = off(PICTURE, Colours(0.0, 1.0, saturation, hue, False))
+    assert difference.max() <= 9
+    assert difference.mean() < 2
+
+
+def test_all_changes_together_are_in_the_papers_order():
+    for contrast_last in (False, True):
+        colours = Colours(-30.0, 1.5, 1.5, 25.0, contrast_last)
+        difference = off(PICTURE, colours)
+        assert difference.max() <= 14 and difference.mean() < 3
+        swapped = off(PICTURE, colours) - np.abs(
+            changed(PICTURE, colours) - changed(PICTURE, colours._replace(contrast_last=not contrast_last))
+        )
+        assert swapped.min() < -40  # the two orders are told apart by this picture
+
+
+def test_hue_stops_at_red_and_passes_the_end_of_the_circle():
+    orange, pink = np.array([[[255, 64, 0]]], np.uint8), np.array([[[255, 0, 64]]], np.uint8)
+    np.testing.assert_allclose(changed(orange, Colours(0.0, 1.0, 1.0, -36.0, False)), [[[255, 0, 0]]], atol=1)
+    # 15 degrees before red becomes 21 after it
+    np.testing.assert_allclose(changed(pink, Colours(0.0, 1.0, 1.0, 36.0, False)), [[[255, 89, 0]]], atol=6)
+
+
+def test_grey_has_no_hue_and_no_saturation():
+    grey = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
+    for hue in (-36.0, 0.0, 36.0):
+        for saturation in (0.5, 1.0, 1.5):
+            np.testing.assert_array_equal(changed(grey, Colours(0.0, 1.0, saturation, hue, False)), grey)
+
+
+def test_neutral_values_change_nothing():
+    for contrast_last in (False, True):
+        neutral = UNCHANGED._replace(contrast_last=contrast_last)
+        np.testing.assert_array_equal(changed(PICTURE, neutral), PICTURE)
+
+
+# The distribution. Seeds are fixed; the bounds would fail for one seed in a million or fewer, were the seeds drawn.
+
+
+def assert_shares(shares, probabilities, *, count, sigmas=5.0):
+    spread = np.sqrt(np.maximum(probabilities * (1 - probabilities), 1 / count) / count)
+    np.testing.assert_array_less(np.abs(shares - probabilities), sigmas * spread)
+
+
+def assert_share(values, probability):
+    assert_shares(np.mean(values), np.array(probability), count=len(values))
+
+
+def assert_uniform(values, low=0.0, high=1.0):
+    """Kolmogorov and Smirnov."""
+    values = (np.sort(values) - low) / (high - low)
+    assert values[0] >= -1e-9 and values[-1] <= 1 + 1e-9
+    steps = np.arange(len(values) + 1) / len(values)
+    distance = max((steps[1:] - values).max(), (values - steps[:-1]).max())
+    assert distance < 2.7 / sqrt(len(values))
+
+
+def literal_overlap(one, other):
+    x = max(0.0, min(one[2], other[2]) - max(one[0], other[0]))
+    y = max(0.0, min(one[3], other[3]) - max(one[1], other[1]))
+    union = (one[2] - one[0]) * (one[3] - one[1]) + (other[2] - other[0]) * (other[3] - other[1]) - x * y
+    return x * y / union
+
+
+def literal_crop(rng):
+    """SampleBBox of the Caffe code."""
+    scale = rng.uniform(0.3, 1.0)
+    ratio = rng.uniform(max(0.5, scale**2), min(2.0, 1 / scale**2))
+    width, height = scale * sqrt(ratio), scale / sqrt(ratio)
+    left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
+    return left, top, left + width, top + height
+
+
+def literal_sample(rng, objects, *, expand):
+    """GenerateBatchSamples of the Caffe code on the expanded picture, one trial after the other.
+
+    Returns the sampler, its crop of the canvas, and the number of objects that it keeps.
+    """
+    if expand and rng.random() < 0.5:
+        ratio = rng.uniform(1, 4)
+        x, y = rng.uniform(0, ratio - 1), rng.uniform(0, ratio - 1)
+        objects = [((a + x) / ratio, (b + y) / ratio, (c + x) / ratio, (d + y) / ratio) for a, b, c, d in objects]
+    found = [(0, (0.0, 0.0, 1.0, 1.0))]
+    ranges = [(0.1, None), (0.3, None), (0.5, None), (0.7, None), (0.9, None), (None, 1.0)]
+    for sampler, (least, most) in enumerate(ranges, start=1):
+        for _ in range(50):
+            crop = literal_crop(rng)
+            overlaps = [literal_overlap(crop, box) for box in objects]
+            if any((least is None or o >= least) and (most is None or o <= most) for o in overlaps):
+                found.append((sampler, crop))
+                break
+    sampler, crop = rng.choice(found)
+    kept = sum(crop[0] <= (a + c) / 2 <= crop[2] and crop[1] <= (b + d) / 2 <= crop[3] for a, b, c, d in objects)
+    return sampler, crop, kept
+
+
+class Case(NamedTuple):
+    """A picture, and how 100,000 of its samples by the literal steps are shared out.
+
+    Attributes:
+        samplers: Which of the seven gave the crop.
+        kept: How many objects the crop keeps: none, one, ...
+        below: Crops of a scale (square root of the area of the canvas) under 0.4, 0.5, ..., 0.9.
+        narrower: Crops of an aspect ratio under 0.6, 0.8, 1, 1.25 and 1.6.
+    """
+
+    objects: tuple[tuple[float, float, float, float], ...]
+    expand: bool
+    samplers: tuple[float, ...]
+    kept: tuple[float, ...]
+    below: tuple[float, ...]
+    narrower: tuple[float, ...]
+
+
+SCALES, RATIOS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9), (0.6, 0.8, 0.999999, 1.25, 1.6)
+CASES = {
+    "small": Case(
+        objects=((0.4, 0.3, 0.45, 0.35),),
+        expand=False,
+        samplers=(0.4988, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5012),
+        kept=(0.1363, 0.8637),
+        below=(0.0696, 0.1423, 0.2144, 0.2868, 0.3586, 0.4301),
+        narrower=(0.0213, 0.0785, 0.1864, 0.8136, 0.9145),
+    ),
+    "large": Case(
+        objects=((0.1, 0.2, 0.9, 0.95),),
+        expand=False,
+        samplers=(0.1664, 0.1654, 0.167, 0.1653, 0.1634, 0.0081, 0.1644),
+        kept=(0.0717, 0.9283),
+        below=(0.0462, 0.1075, 0.1907, 0.3083, 0.4803, 0.6854),
+        narrower=(0.0234, 0.102, 0.3151, 0.7427, 0.9051),
+    ),
+    "three, expanded": Case(
+        objects=((0.05, 0.1, 0.3, 0.6), (0.25, 0.2, 0.95, 0.9), (0.7, 0.05, 0.8, 0.15)),
+        expand=True,
+        samplers=(0.2108, 0.2076, 0.159, 0.1226, 0.0844, 0.0012, 0.2144),
+        kept=(0.0501, 0.2035, 0.2599, 0.4865),
+        below=(0.1068, 0.2144, 0.3258, 0.4508, 0.588, 0.6976),
+        narrower=(0.0315, 0.1251, 0.3017, 0.7211, 0.88),
+    ),
+}
+
+
+def shares(samples, objects):
+    """(sampler, size of the crop, number of objects kept) of each sample -> the shares of a case, in its order."""
+    samplers, sizes, kept = (np.array(column) for column in zip(*samples, strict=True))
+    scales, ratios = np.sqrt(sizes.prod(axis=1)), sizes[:, 0] / sizes[:, 1]
+    return (
+        np.bincount(samplers, minlength=7) / len(samples),
+        np.bincount(kept, minlength=len(objects) + 1) / len(samples),
+        np.array([(scales < limit).mean() for limit in SCALES]),
+        np.array([(ratios < limit).mean() for limit in RATIOS]),
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_samplers_crops_and_what_they_keep_are_those_of_the_literal_steps(name):
+    case = CASES[name]
+    rng, boxes = np.random.default_rng(10), np.array(case.objects)
+    augmentation = replace(PLAIN, expand_probability=0.5 if case.expand else 0.0)
+    samples = []
+    for _ in range(1000):
+        drawn = draw(rng, boxes, augmentation)
+        size = (drawn.window[2:] - drawn.window[:2]) / drawn.expansion
+        samples.append((drawn.sampler, size, np.count_nonzero(see_boxes(boxes, drawn)[1])))
+    for ours, literal in zip(shares(samples, boxes), case[2:], strict=True):
+        assert_shares(ours, np.array(literal), count=1000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_the_literal_steps_give_the_numbers_above(name):
+    case = CASES[name]
+    rng = random.Random(name)
+    samples = []
+    for _ in range(20_000):
+        sampler, (left, top, right, bottom), kept = literal_sample(rng, case.objects, expand=case.expand)
+        samples.append((sampler, [right - left, bottom - top], kept))
+    for again, literal in zip(shares(samples, case.objects), case[2:], strict=True):
+        assert_shares(again, np.array(literal), count=20_000)
+
+
+@pytest.mark.parametrize(("expand", "expected"), [(False, 0.249), (True, 0.218)], ids=["not expanded", "expanded"])
+def test_the_share_of_crops_that_keep_no_object(expand, expected):
+    """Of a picture whose only object has 5 % of the side and lies anywhere: 60,000 samples by the literal steps."""
+    rng = np.random.default_rng(11)
+    augmentation = replace(PLAIN, expand_probability=0.5 if expand else 0.0)
+    empty = []
+    for _ in range(1000):
+        corner = rng.uniform(0, 0.95, 2)
+        boxes = np.concatenate([corner, corner + 0.05])[None]
+        empty.append(not see_boxes(boxes, draw(rng, boxes, augmentation))[1].any())
+    assert_share(empty, expected)
+
+
+def test_crops_are_uniform_within_their_ranges():
+    crops = random_crops(np.random.default_rng(12), 6000)
+    size = crops[:, 2:] - crops[:, :2]
+    scale, ratio = np.sqrt(size.prod(axis=1)), size[:, 0] / size[:, 1]
+    assert_uniform(scale, 0.3, 1.0)
+    low, high = np.maximum(0.5, scale**2), np.minimum(2.0, scale**-2)
+    assert_uniform((ratio - low) / (high - low))
+    wide = scale > 0.95  # where the ratio is narrowed the most
+    assert ratio[wide].min() > 0.95**2 and ratio[wide].max() < 0.95**-2
+    assert ratio[~wide].min() < 0.52 and ratio[~wide].max() > 1.95
+    assert crops.min() >= 0 and crops.max() <= 1 + 1e-12
+    for axis in (0, 1):
+        assert_uniform(crops[:, axis] / (1 - size[:, axis]))
+
+
+@pytest.mark.parametrize("sampler", range(1, 6))
+def test_a_samplers_crop_overlaps_some_object_enough(sampler):
+    rng = np.random.default_rng(sampler)
+    objects = [(0.02, 0.01, 0.98, 0.97), (0.05, 0.1, 0.3, 0.6)]
+    overlaps = []
+    for _ in range(100):
+        found, crop = draw_crop(rng, np.array(objects))
+        if found == sampler:
+            overlaps.append(max(literal_overlap(crop.tolist(), box) for box in objects))
+    assert len(overlaps) > 5
+    assert min(overlaps) >= MIN_OVERLAPS[sampler - 1] - 1e-12
+
+
+def test_pictures_without_objects_are_only_taken_whole():
+    rng = np.random.default_rng(13)
+    for _ in range(200):
+        drawn = draw(rng, np.zeros((0, 4)), PAPER)
+        assert drawn.sampler == 0
+        np.testing.assert_allclose(drawn.window[2:] - drawn.window[:2], drawn.expansion)
+
+
+def test_an_expanded_picture_lies_anywhere_in_its_canvas():
+    rng = np.random.default_rng(14)
+    draws = [draw(rng, TWO, replace(PAPER, crop_probability=0.0)) for _ in range(4000)]
+    assert all(drawn.sampler == 0 for drawn in draws)
+    expanded = [drawn for drawn in draws if drawn.expansion > 1]
+    assert_share([drawn.expansion > 1 for drawn in draws], 0.5)
+    ratios = np.array([drawn.expansion for drawn in expanded])
+    assert_uniform(ratios, 1, 4)
+    windows = np.array([drawn.window for drawn in expanded])
+    np.testing.assert_allclose(windows[:, 2:] - windows[:, :2], np.tile(ratios[:, None], 2))
+    for axis in (0, 1):
+        assert_uniform(-windows[:, axis] / (ratios - 1))
+    whole = np.array([drawn.window for drawn in draws if drawn.expansion == 1])
+    np.testing.assert_array_equal(whole, np.tile([0.0, 0.0, 1.0, 1.0], (len(whole), 1)))
+
+
+@pytest.fixture(scope="module")
+def draws():
+    rng = np.random.default_rng(15)
+    return [draw(rng, np.zeros((0, 4)), PAPER) for _ in range(4000)]
+
+
+def test_mirror_and_interpolation_are_drawn_evenly(draws):
+    assert_share([drawn.mirror for drawn in draws], 0.5)
+    for interpolation in FILTERS:
+        assert_share([drawn.interpolation == interpolation for drawn in draws], 1 / 5)
+        # and not together with the mirror
+        assert_share([drawn.mirror for drawn in draws if drawn.interpolation == interpolation], 0.5)
+
+
+def test_colours_are_drawn_as_the_paper_does(draws):
+    colours = [drawn.colours for drawn in draws]
+    neutral_and_range = {
+        "brightness": (0, -32, 32),
+        "contrast": (1, 0.5, 1.5),
+        "saturation": (1, 0.5, 1.5),
+        "hue": (0, -36, 36),  # 18 of OpenCV's 180
+    }
+    changes = np.zeros(len(colours), int)
+    for place, (name, (neutral, low, high)) in enumerate(neutral_and_range.items()):
+        values = np.array([getattr(each, name) for each in colours])
+        assert_uniform(values[values != neutral], low, high)
+        changes += (values != neutral) << place
+    for combination in range(16):  # each with a half, whatever the others
+        assert_share(changes == combination, 1 / 16)
+    assert_share([each.contrast_last for each in colours], 0.5)
+
+
+def test_probabilities_of_none_and_of_all():
+    rng = np.random.default_rng(16)
+    nothing = Augmentation(
+        colour_probability=0, expand_probability=0, crop_probability=0, mirror_probability=0, interpolations=("box",)
+    )
+    for _ in range(20):
+        drawn = draw(rng, TWO, nothing)
+        assert drawn.colours._replace(contrast_last=False) == UNCHANGED
+        assert (drawn.expansion, drawn.sampler, drawn.mirror, drawn.interpolation) == (1.0, 0, False, "box")
+        np.testing.assert_array_equal(drawn.window, [0, 0, 1, 1])
+        drawn = draw(rng, TWO, replace(PAPER, expand_probability=1, mirror_probability=1))
+        assert drawn.expansion > 1 and drawn.mirror
+
+
+def test_the_generator_decides_everything():
+    first, second = (draw(np.random.default_rng((4, 2)), TWO, PAPER) for _ in range(2))
+    np.testing.assert_array_equal(first.window, second.window)
+    assert first._replace(window=0) == second._replace(window=0)
+
+
+def test_nothing_that_is_given_is_written_to():
+    rng = np.random.default_rng(17)
+    sample = three_rectangles_sample(rng, 30, 40)
+    pixels, boxes = sample.picture.copy(), sample.truth.boxes.copy()
+    for _ in range(30):
+        apply(sample, draw(rng, fractions(sample), PAPER), height=20, width=20, margin=BLACK)
+    np.testing.assert_array_equal(sample.picture, pixels)
+    np.testing.assert_array_equal(sample.truth.boxes, boxes)
+
+
+def test_a_broken_file_is_named(tmp_path: Path):
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(b"\xff\xd8 no picture")
+    sample = Sample("broken", path, 10, 10, GroundTruth([], []), 0)
+    with pytest.raises(ValueError, match=r"broken\.jpg"):
+        apply(sample, WHOLE, height=8, width=8, margin=BLACK)

@@ -1,0 +1,125 @@
+from pathlib import Path
+
+import pytest
+
+from multibox.data import Dataset, DatasetError, list_splits, read_dataset
+from tests.data.folders import voc_object, voc_xml, write_json, write_picture, write_text, write_voc_set, write_yolo_set
+
+XML = voc_xml(voc_object("cat", (10, 8, 30, 40)))
+
+
+def write_coco_set(folder: Path) -> Path:
+    write_json(
+        folder / "annotations" / "instances_train.json",
+        {
+            "images": [{"id": 1, "file_name": "a.png"}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 8, 20, 32]}],
+            "categories": [{"id": 1, "name": "cat"}],
+        },
+    )
+    write_picture(folder / "train" / "a.png")
+    return folder
+
+
+def write_set(layout: str, folder: Path) -> Path:
+    if layout == "VOC":
+        return write_voc_set(folder, {"a": XML})
+    if layout == "YOLO":
+        return write_yolo_set(folder, {"a": "0 0.3125 0.5 0.3125 0.6666667"})
+    return write_coco_set(folder)
+
+
+LAYOUTS = ["VOC", "COCO", "YOLO"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("above", [0, 1, 2, 3])
+def test_the_same_set_from_each_layout_and_from_above(tmp_path: Path, layout: str, above: int):
+    write_set(layout, tmp_path.joinpath(*["deeper"] * above))
+    write_text(tmp_path / "__MACOSX" / "data.yaml", "names: [x]\ntrain: y")
+    write_text(tmp_path / "README.md", "about the set")
+    dataset = read_dataset(str(tmp_path))
+    assert isinstance(dataset, Dataset)
+    assert dataset.class_names[0] == "cat"
+    assert dataset[0].name == "a.png"
+    assert dataset[0].truth.boxes.round(3).tolist() == [[10, 8, 30, 40]]
+    assert list_splits(tmp_path) == ("train",)
+
+
+@pytest.mark.parametrize("file", ["data.yaml", "annotations/instances_train.json"])
+def test_two_layouts_at_once(tmp_path: Path, file: str):
+    write_set("YOLO", write_set("COCO", tmp_path))
+    with pytest.raises(
+        DatasetError, match=r"2 layouts at once: COCO \(.*\) and YOLO \(.*\); keep one .* or give the path"
+    ):
+        read_dataset(tmp_path)
+    assert len(read_dataset(tmp_path / file)) == 1
+
+
+def test_two_sets_below(tmp_path: Path):
+    for year in ("VOC2007", "VOC2012"):
+        write_set("VOC", tmp_path / "VOCdevkit" / year)
+    with pytest.raises(DatasetError, match=r"2 data sets; give one of them: .*VOC2007, .*VOC2012"):
+        read_dataset(tmp_path)
+
+
+def test_no_set_at_all(tmp_path: Path):
+    with pytest.raises(
+        DatasetError, match=r"no data set is here .* VOC \(Annotations.*COCO \(annotations.*YOLO \(data\.yaml"
+    ):
+        read_dataset(tmp_path)
+    write_picture(tmp_path / "a.png")
+    with pytest.raises(DatasetError, match="no data set is here"):
+        read_dataset(tmp_path / "a.png")
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="raccoons: there is no such folder"):
+        read_dataset(tmp_path / "raccoons")
+
+
+def test_a_set_without_a_split(tmp_path: Path):
+    write_text(tmp_path / "Annotations" / "a.xml", XML)
+    with pytest.raises(DatasetError, match=r"a VOC set without a split; looked for .*ImageSets/Main/<split>"):
+        read_dataset(tmp_path)
+    assert list_splits(tmp_path) == ()
+
+
+def test_the_split_is_chosen_or_the_only_one(tmp_path: Path):
+    write_voc_set(tmp_path, {"a": XML}, split="train")
+    write_voc_set(tmp_path, {"b": XML}, split="trainval")
+    with pytest.raises(DatasetError, match="has the splits 'train', 'trainval'; choose one of them"):
+        read_dataset(tmp_path)
+    with pytest.raises(DatasetError, match="no split 'tranval', only 'train', 'trainval'; did you mean 'trainval'"):
+        read_dataset(tmp_path, split="tranval")
+    with pytest.raises(DatasetError, match=r"no split 'x', only 'train', 'trainval'$"):
+        read_dataset(tmp_path, split="x")
+    assert [sample.name for sample in read_dataset(tmp_path, split="trainval")] == ["b.png"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_problems_are_raised_or_kept(tmp_path: Path, layout: str):
+    write_set(layout, tmp_path)
+    (picture,) = tmp_path.rglob("a.png")
+    for name in ("b", "c"):
+        write_picture(picture.with_name(f"{name}.png"))
+    if layout == "COCO":
+        images = [{"id": number, "file_name": f"{name}.png"} for number, name in enumerate("abc", start=1)]
+        content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+        write_json(tmp_path / "annotations" / "instances_train.json", content)
+    if layout == "VOC":
+        write_voc_set(tmp_path, {"a": XML, "b": XML, "c": XML})
+    for name in ("b", "c"):
+        write_text(picture.with_name(f"{name}.png"), "this is text")
+    with pytest.raises(
+        DatasetError, match=r"(?s)train: 2 problems; mend .*on_problem='skip'.*b\.png: not a .*c\.png: not a"
+    ):
+        read_dataset(tmp_path, on_problem="error")
+    dataset = read_dataset(tmp_path, on_problem="skip")
+    assert [sample.name for sample in dataset] == ["a.png"]
+    assert len(dataset.problems) == 2
+
+
+def test_on_problem_is_one_of_two(tmp_path: Path):
+    with pytest.raises((ValueError, TypeError)):  # the type of the argument is checked before, in the tests
+        read_dataset(write_set("VOC", tmp_path), on_problem="ignore")  # type: ignore[arg-type]

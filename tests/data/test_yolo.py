@@ -1,0 +1,238 @@
+from pathlib import Path
+
+import pytest
+
+from multibox.data import Dataset, DatasetError, read_dataset, yolo
+from tests.data.folders import write_picture, write_text, write_yolo_set
+
+CAT = "0 0.5 0.5 0.25 0.5"  # [24, 12, 40, 36] of 64 x 48
+
+
+def read(path: Path, split: str = "train") -> Dataset:
+    return read_dataset(path, split=split, on_problem="skip")
+
+
+def said(dataset: Dataset) -> list[tuple[str, str, str]]:
+    """The problems, with the name of the file only."""
+    return [(problem.where.rpartition("/")[2], problem.what, problem.done) for problem in dataset.problems]
+
+
+def test_fractions_become_pixels(tmp_path: Path):
+    write_yolo_set(tmp_path, {"b": f"{CAT}\r\n\r\n1 0.125 0.25 0.25 0.5\r\n", "a": "", "c": CAT})
+    (tmp_path / "labels" / "train" / "c.txt").unlink()
+    dataset = read_dataset(tmp_path)
+    assert dataset.class_names == ("cat", "dog")
+    assert [sample.name for sample in dataset] == ["a.png", "b.png", "c.png"]
+    assert [len(sample.truth) for sample in dataset] == [0, 2, 0]
+    assert dataset[1].truth.boxes.tolist() == [[24, 12, 40, 36], [0, 0, 16, 24]]
+    assert dataset[1].truth.labels.tolist() == [0, 1]
+    assert dataset.problems == ()
+
+
+def test_an_outline_is_read_as_its_box(tmp_path: Path):
+    write_yolo_set(tmp_path, {"a": "1 0.25 0.5 0.75 0.25 0.5 1.0"})
+    assert read_dataset(tmp_path)[0].truth.boxes.tolist() == [[16, 12, 48, 48]]
+
+
+def test_fractions_are_of_the_picture_as_shown(tmp_path: Path):
+    write_yolo_set(tmp_path, {"a": CAT})
+    write_picture(tmp_path / "images" / "train" / "a.png", orientation=6)
+    assert read_dataset(tmp_path)[0].truth.boxes.tolist() == [[18, 16, 30, 48]]
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("7 0.5 0.5 0.1 0.1", "class 7, but data.yaml names only 0 to 1"),
+        ("-1 0.5 0.5 0.1 0.1", "class -1, but data.yaml names only 0 to 1"),
+        ("0.5 0.5 0.5 0.1 0.1", "class 0.5, but data.yaml names only 0 to 1"),
+        ("nan 0.5 0.5 0.1 0.1", "class nan, but data.yaml names only 0 to 1"),
+        ("cat 0.5 0.5 0.1 0.1", "'cat' is not a number"),
+        ("0 0.5 0.5 0.1", "3 numbers behind the class are neither 4 of a box nor pairs of an outline"),
+        ("0 0.5 0.5 0.1 0.1 0.9", "5 numbers behind the class are neither 4 of a box nor pairs of an outline"),
+        ("0 320 240 50 60", "'0 320 240 50 60' is not in fractions of the picture, 0 to 1"),
+        ("0 0.5 0.5 0 0.5", "box [32.0, 12.0, 32.0, 36.0] has no width"),
+        ("0 0.5 0.5 0.5 -0.5", "box [16.0, 36.0, 48.0, 12.0] has a negative height"),
+        ("0 0.5 nan 0.5 0.5", "box [16.0, nan, 48.0, nan] holds a value that is not finite"),
+        ("0 1.5 0.5 0.5 0.5", "box [80.0, 12.0, 112.0, 36.0] lies outside the picture (width 64, height 48)"),
+    ],
+)
+def test_lines_that_are_left_out(tmp_path: Path, line: str, what: str):
+    dataset = read(write_yolo_set(tmp_path, {"a": f"{CAT}\n\n{line}\n{CAT}"}))
+    assert said(dataset) == [("a.txt, line 3", what, "box left out")]
+    assert len(dataset[0].truth) == 2
+
+
+def test_a_box_partly_beyond_the_picture_is_clipped(tmp_path: Path):
+    dataset = read(write_yolo_set(tmp_path, {"a": "0 0 0.5 0.5 0.5"}))
+    what = "box [-16.0, 12.0, 16.0, 36.0] reaches 16.0 pixels beyond the picture (width 64, height 48)"
+    assert said(dataset) == [("a.txt, line 1", what, "clipped to the picture")]
+    assert dataset[0].truth.boxes.tolist() == [[0, 12, 16, 36]]
+
+
+def test_files_that_cannot_be_read(tmp_path: Path):
+    write_yolo_set(tmp_path, {"a": CAT, "b": CAT, "c": CAT})
+    write_text(tmp_path / "labels" / "train" / "b.txt", "0 0.5 ½", "latin-1")
+    write_text(tmp_path / "images" / "train" / "c.png", "no picture at all")
+    dataset = read(tmp_path)
+    assert [sample.name for sample in dataset] == ["a.png"]
+    assert said(dataset) == [
+        ("b.txt", "byte 6 is not UTF-8; save the file as UTF-8", "picture left out"),
+        ("c.png", "not a picture that can be read here; save it as JPEG or PNG", "picture left out"),
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_byte_order_marks(tmp_path: Path, encoding: str):
+    write_yolo_set(tmp_path, {"a": CAT})
+    write_text(tmp_path / "data.yaml", "train: images/train\nnames: [고양이, dog]\n", encoding)
+    write_text(tmp_path / "labels" / "train" / "a.txt", CAT, encoding)
+    dataset = read_dataset(tmp_path)
+    assert dataset.class_names[0] == "고양이"
+    assert len(dataset[0].truth) == 1
+
+
+@pytest.mark.parametrize("names", ["[cat, dog]", "{1: dog, 0: cat}", "{'0': cat, '1': dog}", "\n- cat\n- dog"])
+def test_names_as_list_or_table(tmp_path: Path, names: str):
+    assert read_dataset(write_yolo_set(tmp_path, {"a": CAT}, names=names)).class_names == ("cat", "dog")
+
+
+def test_names_that_are_numbers(tmp_path: Path):
+    assert read_dataset(write_yolo_set(tmp_path, {"a": CAT}, names="[0, 1]")).class_names == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("names: [cat", "the YAML cannot be read: while parsing"),
+        ("names: [cat]\ntrain: images\ntrain: more", "the key 'train' is there twice"),
+        ("names: {0: cat, 0: dog}\ntrain: images/train", "the key '0' is there twice"),
+        ("names: !!python/object/apply:os.getcwd []\ntrain: images/train", "could not determine a constructor"),
+        ("just words", "there are no names and no splits in it"),
+        ("nc: 2\ntrain: images/train", "names must be a list of class names"),
+        ("names: {0: cat, 2: dog}\ntrain: images/train", "without gaps; there is no 1"),
+        ("names: [yes, no]\ntrain: images/train", "True is no class name to YAML; write it in quotes"),
+        (
+            "names: [cat]\ntrain: images/nowhere",
+            r"no folder and no list of pictures 'images/nowhere'; looked for .*images",
+        ),
+        ("names: [cat]\ntrain: [5]", "5 is no folder and no list of pictures"),
+    ],
+)
+def test_what_data_yaml_cannot_say(tmp_path: Path, text: str, message: str):
+    write_yolo_set(tmp_path, {"a": CAT})
+    write_text(tmp_path / "data.yaml", text)
+    with pytest.raises(DatasetError, match=message):
+        read(tmp_path)
+
+
+def test_nc_and_names_that_disagree_are_said(tmp_path: Path):
+    write_yolo_set(tmp_path, {"a": CAT})
+    write_text(tmp_path / "data.yaml", "train: images/train\nnc: 3\nnames: [cat, Cat]\n")
+    assert said(read(tmp_path)) == [
+        ("data.yaml", "nc is 3, but there are 2 names", "names taken"),
+        ("data.yaml", "classes 'cat' and 'Cat' differ in case or spaces only", "kept as two classes"),
+    ]
+
+
+def test_a_download_entry_is_only_text(tmp_path: Path):
+    write_yolo_set(tmp_path, {"a": CAT})
+    text = (tmp_path / "data.yaml").read_text()
+    write_text(tmp_path / "data.yaml", f"{text}download: |\n  open({str(tmp_path / 'ran')!r}, 'w')\n")
+    assert len(read_dataset(tmp_path)) == 1
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        "train: ../images/train",  # as Roboflow writes it, from a folder that is not there
+        "train: /home/somebody/raccoons/images/train",
+        "train: 'D:\\raccoons\\images\\train'",
+        "path: ../datasets/raccoons\ntrain: images/train",
+        "path: images\ntrain: train",
+        "train: [images/train]",
+        "train: images",
+    ],
+)
+def test_how_the_folder_may_be_named(tmp_path: Path, entries: str):
+    folder = write_yolo_set(tmp_path / "set", {"a": CAT})
+    write_text(folder / "data.yaml", f"{entries}\nnames: [cat]\n")
+    dataset = read_dataset(folder)
+    assert len(dataset[0].truth) == 1
+
+
+def test_an_absolute_path_that_is_there(tmp_path: Path):
+    write_yolo_set(tmp_path / "set", {"a": CAT})
+    write_text(tmp_path / "elsewhere" / "data.yaml", f"path: {tmp_path / 'set'}\ntrain: images/train\nnames: [cat]\n")
+    assert len(read_dataset(tmp_path / "elsewhere")[0].truth) == 1
+
+
+def test_a_list_of_pictures(tmp_path: Path):
+    write_yolo_set(tmp_path, {"a": CAT, "b": CAT, "c": CAT})
+    write_text(tmp_path / "data.yaml", "train: lists/train.txt\nnames: [cat]\n")
+    lines = [
+        "./images/train/b.png",
+        str(tmp_path / "images/train/a.png"),
+        "",
+        "images/train/x.png",
+        "images/train/b.png",
+    ]
+    write_text(tmp_path / "lists" / "train.txt", "\r\n".join(lines))
+    dataset = read(tmp_path)
+    assert [sample.name for sample in dataset] == ["b.png", "a.png"]
+    assert [len(sample.truth) for sample in dataset] == [1, 1]
+    assert [(problem.what, problem.done) for problem in dataset.problems] == [
+        ("there is no such picture", "picture left out"),
+        ("'b.png' is listed a second time", "the first entry and its objects taken"),
+    ]
+    assert dataset.problems[0].where == f"{tmp_path / 'lists' / 'train.txt'}, line 4, 'images/train/x.png'"
+
+
+def test_several_folders_name_their_pictures_apart(tmp_path: Path):
+    write_yolo_set(tmp_path, {"a": CAT})
+    write_picture(tmp_path / "images" / "more" / "a.PNG")
+    write_text(tmp_path / "labels" / "more" / "a.txt", CAT)
+    write_text(tmp_path / "data.yaml", "train: [images/train, images/more]\nnames: [cat]\n")
+    dataset = read_dataset(tmp_path)
+    assert [sample.name for sample in dataset] == ["train/a.png", "more/a.PNG"]
+    assert [len(sample.truth) for sample in dataset] == [1, 1]
+
+
+def test_labels_beside_the_pictures(tmp_path: Path):
+    write_picture(tmp_path / "train" / "a.png")
+    write_text(tmp_path / "train" / "a.txt", CAT)
+    write_text(tmp_path / "data.yaml", "train: train\nnames: [cat]\n")
+    assert len(read_dataset(tmp_path)[0].truth) == 1
+
+
+def test_no_label_file_at_all_is_said(tmp_path: Path):
+    write_yolo_set(tmp_path, {"a": CAT})
+    (tmp_path / "labels" / "train" / "a.txt").unlink()
+    place = tmp_path / "labels" / "train" / "a.txt"
+    assert said(read(tmp_path)) == [
+        (
+            "data.yaml",
+            f"none of the 1 pictures has a label file like {place}",
+            "taken as pictures without objects",
+        )
+    ]
+
+
+def test_an_empty_folder_of_pictures(tmp_path: Path):
+    (tmp_path / "images").mkdir()
+    write_text(tmp_path / "data.yaml", "train: images\nval:\nnames: [cat]\n")
+    assert yolo.list_splits(tmp_path) == ("train",)
+    with pytest.raises(DatasetError, match="there is no picture that can be used"):
+        read(tmp_path)
+
+
+def test_a_yaml_of_another_name(tmp_path: Path):
+    folder = write_yolo_set(tmp_path, {"a": CAT})
+    (folder / "data.yaml").rename(folder / "raccoons.yaml")
+    write_text(folder / "run.yaml", "epochs: 5\n")
+    assert len(read_dataset(folder)) == 1
+    write_text(folder / "bears.yaml", (folder / "raccoons.yaml").read_text())
+    with pytest.raises(DatasetError, match=r"bears\.yaml and .*raccoons\.yaml both describe the set"):
+        read_dataset(folder)
+    assert len(read_dataset(folder / "bears.yaml")) == 1

@@ -1,0 +1,205 @@
+"""A detector on a data set: the join of their classes, the batches, what is passed on, and the result's JSON."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multibox.config import Selection, preset
+from multibox.data.sample import Dataset, GroundTruth, Sample
+from multibox.detections import Detections
+from multibox.detector import Detector
+from multibox.evaluation.evaluate import evaluate, score
+from multibox.runtimes.runtime import Found
+
+WIDTH, HEIGHT = 40, 20
+LEFT, RIGHT = (0, 0, 20, 20), (20, 0, 40, 20)
+
+
+class Finds:
+    """A runtime that knows each picture by its grey value, and finds in it what it was told: (label, score, box)."""
+
+    def __init__(self, *rows_by_picture) -> None:
+        self.rows_by_picture = rows_by_picture
+        self.batches: list[int] = []
+        self.selections: list[Selection] = []
+
+    def __call__(self, images, *, selection: Selection, labels: Sequence[int] | None) -> list[Found]:
+        self.batches.append(len(images))
+        self.selections.append(selection)
+        return [self.found(self.rows_by_picture[image[0, 0, 0]]) for image in images]
+
+    def found(self, rows) -> Found:
+        return Found(
+            np.array([box for *_, box in rows], dtype=np.float32).reshape(-1, 4) / [WIDTH, HEIGHT, WIDTH, HEIGHT],
+            np.array([value for _, value, _ in rows], dtype=np.float32),
+            np.array([label for label, *_ in rows], dtype=np.int64),
+            np.full(len(rows), -1),
+        )
+
+
+def detector_of(class_names, runtime: Finds) -> Detector:
+    return Detector(preset("ssd256-tiny"), class_names, runtime)
+
+
+def dataset_of(class_names, *objects_by_picture, pictures=None) -> Dataset:
+    """Pictures of an even grey, 0, 1, 2, ...; objects as (label, box)."""
+    samples = [
+        Sample(
+            name=f"picture {number}",
+            picture=np.full((3, HEIGHT, WIDTH), number, np.uint8) if pictures is None else pictures[number],
+            height=HEIGHT,
+            width=WIDTH,
+            truth=GroundTruth([box for _, box in objects], [label for label, _ in objects]),
+            image_id=number,
+        )
+        for number, objects in enumerate(objects_by_picture)
+    ]
+    return Dataset("zoo (val)", tuple(class_names), samples)
+
+
+def test_all_found_is_one_and_half_of_it_is_half() -> None:
+    dataset = dataset_of(["cat"], [(0, LEFT)], [(0, RIGHT)])
+    both = detector_of(["cat"], Finds([(0, 0.9, LEFT)], [(0, 0.8, RIGHT)]))
+    one = detector_of(["cat"], Finds([(0, 0.9, LEFT)], [(0, 0.8, LEFT)]))
+    assert evaluate(both, dataset).ap == pytest.approx(1)
+    assert evaluate(one, dataset).ap == pytest.approx(51 / 101)  # COCO's points of recall from 0 to 0.50
+    assert evaluate(one, dataset, rule="voc2007").ap == pytest.approx(6 / 11)
+    assert evaluate(one, dataset, rule="voc2010").ap == 0.5
+
+
+def test_classes_are_joined_by_name() -> None:
+    dataset = dataset_of(["cat", "dog"], [(0, LEFT), (1, RIGHT)])
+    detector = detector_of(["dog", "horse", "cat"], Finds([(0, 0.9, RIGHT), (1, 0.8, LEFT), (2, 0.7, LEFT)]))
+    metrics = evaluate(detector, dataset)
+    assert [metrics.per_class[name]["ap"] for name in ("cat", "dog")] == [pytest.approx(1), pytest.approx(1)]
+    assert [values["detections"] for values in metrics.per_class.values()] == [1, 1]  # the horse is not there
+    assert metrics.ignored_classes == ("horse",)
+
+
+def test_classes_are_renamed_all_at_once() -> None:
+    dataset = dataset_of(["vehicle", "cat", "dog"], [(0, LEFT), (1, RIGHT)], [(2, LEFT)])
+    rows = [(0, 0.9, LEFT), (3, 0.8, RIGHT)], [(2, 0.7, LEFT)]
+    detector = detector_of(["car", "bus", "cat", "dog"], Finds(*rows))
+    # cat and dog change places; two classes become one
+    rename = {"cat": "dog", "dog": "cat", "car": "vehicle", "bus": "vehicle"}
+    metrics = evaluate(detector, dataset, rename=rename)
+    assert metrics.ap == pytest.approx(1)
+    assert metrics.ignored_classes == ()
+
+
+def test_unknown_classes_are_all_named_with_the_nearest() -> None:
+    dataset = dataset_of(["Helmet", "vest", "cat", "unused"], [(0, LEFT), (1, RIGHT), (2, RIGHT)])
+    detector = detector_of(["cat", "helmets"], Finds([]))
+    with pytest.raises(ValueError) as error:
+        evaluate(detector, dataset)
+    assert str(error.value) == (
+        "the detector has no class 'Helmet' (did you mean 'helmets'?), 'vest', which zoo (val) names; "
+        "map with --rename, or train on: multibox train DATA --model FILE"
+    )
+
+
+def test_class_that_no_object_has_need_not_be_known() -> None:
+    metrics = evaluate(detector_of(["cat"], Finds([(0, 0.9, LEFT)])), dataset_of(["dog", "cat"], [(1, LEFT)]))
+    assert metrics.per_class["dog"]["ap"] is None
+    assert metrics.ap == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("rename", "message"),
+    [
+        ({"cta": "kitten"}, r"cannot rename 'cta': the detector has no such class \(did you mean 'cat'\?\)"),
+        ({"cat": "kiten"}, r"cannot rename 'cat' to 'kiten': zoo .* has no such class \(did you mean 'kitten'\?\)"),
+    ],
+)
+def test_renaming_what_is_not_there_is_an_error(rename, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate(detector_of(["cat"], Finds([])), dataset_of(["kitten"], []), rename=rename)
+
+
+def test_pictures_go_in_batches_with_progress() -> None:
+    runtime, seen = Finds(*[[]] * 5), []
+    dataset = dataset_of(["cat"], *[[(0, LEFT)]] * 5)
+    metrics = evaluate(
+        detector_of(["cat"], runtime), dataset, batch_size=2, on_progress=lambda done, total: seen.append((done, total))
+    )
+    assert runtime.batches == [2, 2, 1]
+    assert seen == [(2, 5), (4, 5), (5, 5)]
+    assert (metrics.images, metrics.objects, metrics.ap) == (5, 5, 0)
+
+
+def test_selection_is_the_detector_s_own_but_for_what_is_given() -> None:
+    runtime = Finds([])
+    detector, dataset = detector_of(["cat"], runtime), dataset_of(["cat"], [(0, LEFT)])
+    own = detector.config.selection
+    assert evaluate(detector, dataset).selection["score_threshold"] == own.score_threshold
+    given = {"score_threshold": 0.3, "overlap_threshold": 0.6, "suppression": "across-classes", "limit": 7}
+    metrics = evaluate(detector, dataset, **given)
+    assert runtime.selections == [own, own.but(**given)]
+    assert metrics.selection == {**given, "limit_per_class": own.limit_per_class}
+
+
+def test_unreadable_pictures_are_named(tmp_path: Path) -> None:
+    fine, text, missing = tmp_path / "fine.png", tmp_path / "text.jpg", tmp_path / "missing.jpg"
+    Image.new("RGB", (WIDTH, HEIGHT)).save(fine)
+    text.write_text("no picture")
+    detector = detector_of(["cat"], Finds([]))
+    with pytest.raises(ValueError, match=r"text\.jpg: not a picture"):
+        evaluate(detector, dataset_of(["cat"], [], [], pictures=[fine, text]))
+    with pytest.raises(FileNotFoundError, match=r"missing\.jpg"):
+        evaluate(detector, dataset_of(["cat"], [], [], pictures=[fine, missing]))
+
+
+def test_json_has_every_number_as_a_fraction_or_null() -> None:
+    dataset = dataset_of(["고양이", "dog"], [(0, LEFT)])
+    detector = detector_of(["고양이", "dog", "horse"], Finds([(0, 0.9, LEFT), (2, 0.4, LEFT)]))
+    written = json.loads(evaluate(detector, dataset, rule="voc2007").to_json())
+    assert written == {
+        "rule": "voc2007",
+        "pixels": "inclusive",
+        "selection": {
+            "score_threshold": 0.01,
+            "overlap_threshold": 0.5,
+            "suppression": "by-class",
+            "limit_per_class": 400,
+            "limit": 200,
+        },
+        "images": 1,
+        "objects": 1,
+        "ap": 1.0,
+        "ap50": 1.0,
+        "per_class": {
+            "고양이": {"ap": 1.0, "ap50": 1.0, "objects": 1, "detections": 1},
+            "dog": {"ap": None, "ap50": None, "objects": 0, "detections": 0},
+        },
+        **dict.fromkeys(["ap75", "ap_small", "ap_medium", "ap_large"]),
+        **dict.fromkeys(["ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large"]),
+        "ignored_classes": ["horse"],
+    }
+
+
+def test_no_batch_and_no_pictures_are_errors() -> None:
+    detector = detector_of(["cat"], Finds([]))
+    with pytest.raises(ValueError, match="batch_size must be at least 1, but is 0"):
+        evaluate(detector, dataset_of(["cat"], []), batch_size=0)
+    with pytest.raises(ValueError, match="no pictures"):
+        evaluate(detector, dataset_of(["cat"]))
+
+
+def test_what_the_rule_cannot_do_is_said_before_anything_is_detected() -> None:
+    runtime = Finds([])
+    with pytest.raises(ValueError, match="no last pixel"):
+        evaluate(detector_of(["cat"], runtime), dataset_of(["cat"], []), rule="coco", pixels="inclusive")
+    assert runtime.batches == []
+
+
+def test_scores_only_what_belongs_together() -> None:
+    truth = GroundTruth([LEFT], [0])
+    found = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64), ("cat",))
+    with pytest.raises(ValueError, match="ground truth of 1 pictures, but detections in 2"):
+        score([truth], [found, found], class_names=["cat"], rule="coco")
+    with pytest.raises(ValueError, match="the detections in picture 0 are of other classes"):
+        score([truth], [found], class_names=["dog"], rule="coco")

@@ -1,0 +1,280 @@
+from math import exp, log
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from multibox.boxes import box_iou
+from multibox.ssd.boxes import center_to_corner
+from multibox.ssd.coder import BoxCoder
+from multibox.ssd.loss import Targets, hard_negatives, make_targets, multibox_loss
+from multibox.ssd.network import Predictions
+
+CODER = BoxCoder(center_variance=0.1, size_variance=0.2)
+
+
+def cross_entropy(logits, label):
+    largest = max(logits)
+    return largest + log(sum(exp(value - largest) for value in logits)) - logits[label]
+
+
+def smooth_l1(difference):
+    return 0.5 * difference**2 if abs(difference) < 1 else abs(difference) - 0.5
+
+
+def loops(boxes, labels, default_boxes, offsets, logits):
+    """The loss as the Caffe code has it, from boxes in corner form: numbers and lists, no tensors.
+
+    `boxes` and `labels` hold a list for each picture; default boxes are in centre form.
+    """
+    corners = [[x - w / 2, y - h / 2, x + w / 2, y + h / 2] for x, y, w, h in default_boxes]
+    matches, localization, confidence = 0, 0.0, 0.0
+    for picture, objects in enumerate(boxes):
+        if not objects:
+            continue
+        overlaps = box_iou(np.array(objects), np.array(corners))
+        matched = {}
+        free = {(index, place) for index in range(len(objects)) for place in range(len(corners))}
+        while free:
+            index, place = max(sorted(free, key=lambda pair: (pair[1], pair[0])), key=lambda pair: overlaps[pair])
+            if overlaps[index, place] <= 1e-6:
+                break
+            matched[place] = index
+            free = {pair for pair in free if pair[0] != index and pair[1] != place}
+        for place in range(len(corners)):
+            if place not in matched and overlaps[:, place].max() >= 0.5:
+                matched[place] = int(overlaps[:, place].argmax())
+        matches += len(matched)
+
+        for place, index in matched.items():
+            x_min, y_min, x_max, y_max = objects[index]
+            x, y, width, height = default_boxes[place]
+            wanted = [
+                ((x_min + x_max) / 2 - x) / width / 0.1,
+                ((y_min + y_max) / 2 - y) / height / 0.1,
+                log((x_max - x_min) / width) / 0.2,
+                log((y_max - y_min) / height) / 0.2,
+            ]
+            localization += sum(smooth_l1(a - b) for a, b in zip(offsets[picture][place], wanted, strict=True))
+            confidence += cross_entropy(logits[picture][place], labels[picture][index] + 1)
+        eligible = [place for place in range(len(corners)) if place not in matched and overlaps[:, place].max() < 0.5]
+        background = sorted((cross_entropy(logits[picture][place], 0) for place in eligible), reverse=True)
+        confidence += sum(background[: min(3 * len(matched), len(eligible))])
+    divisor = matches or 1
+    return localization / divisor, confidence / divisor, matches
+
+
+def padded(boxes, labels):
+    most = max((len(some) for some in boxes), default=0)
+    all_boxes = torch.zeros(len(boxes), most, 4)
+    all_labels = torch.full((len(boxes), most), -1)
+    for picture, (some, names) in enumerate(zip(boxes, labels, strict=True)):
+        all_boxes[picture, : len(some)] = torch.tensor(some).reshape(-1, 4)
+        all_labels[picture, : len(names)] = torch.tensor(names, dtype=torch.long)
+    return all_boxes, all_labels
+
+
+def random_case(random, *, batch, most_objects, default_boxes, classes):
+    """Pictures with 0 to `most_objects` objects; numbers that single precision holds exactly."""
+
+    def rounded(values):
+        return np.float32(values).astype(np.float64).tolist()
+
+    boxes, labels = [], []
+    for _ in range(batch):
+        count = int(random.integers(0, most_objects + 1))
+        low = random.uniform(0, 0.7, (count, 2))
+        boxes.append(rounded(np.concatenate([low, low + random.uniform(0.05, 0.5, (count, 2))], axis=1)))
+        labels.append(random.integers(0, classes, count).tolist())
+    table = np.concatenate([random.uniform(0, 1, (default_boxes, 2)), random.uniform(0.05, 0.6, (default_boxes, 2))], 1)
+    offsets = random.normal(0, 3, (batch, default_boxes, 4))
+    logits = random.normal(0, 2, (batch, default_boxes, classes + 1))
+    return boxes, labels, rounded(table), rounded(offsets), rounded(logits)
+
+
+def whole(boxes, labels, default_boxes, offsets, logits):
+    """Matching, coding and loss, from the same arguments as `loops`."""
+    targets = make_targets(*padded(boxes, labels), torch.tensor(default_boxes), CODER)
+    return multibox_loss(Predictions(torch.tensor(offsets), torch.tensor(logits)), targets)
+
+
+@pytest.mark.parametrize("batch, most_objects", [(1, 1), (1, 5), (4, 0), (4, 1), (4, 3), (8, 6)])
+def test_loss_is_the_loops(batch, most_objects):
+    random = np.random.default_rng([batch, most_objects])
+    for _ in range(4):
+        case = random_case(random, batch=batch, most_objects=most_objects, default_boxes=40, classes=3)
+        localization, confidence, matches = loops(*case)
+        losses = whole(*case)
+        assert losses.matches == matches
+        assert losses.localization.item() == pytest.approx(localization, rel=1e-4)
+        assert losses.confidence.item() == pytest.approx(confidence, rel=1e-5)
+        assert losses.total.item() == pytest.approx(localization + confidence, rel=1e-4)
+
+
+def test_a_loss_that_can_be_reckoned_in_the_head():
+    """One match and its three worst negatives of four; the other picture's match has all its negatives at a glance."""
+    offsets = torch.zeros(2, 5, 4)
+    offsets[0, 0] = torch.tensor([0.5, -2.0, 0.0, 0.0])  # off by a half and by two: 0.125 + 1.5
+    offsets[0, 1] = 100.0  # no match: does not count
+    labels = torch.tensor([[1, 0, 0, 0, 0], [0, 0, 2, 0, 0]])
+    # logits of 0, 0 and log(n): probabilities 1/(n+2), 1/(n+2), n/(n+2)
+    logits = torch.zeros(2, 5, 3)
+    logits[0, :, 2] = torch.tensor([2.0, 4.0, 1.0, 6.0, 8.0]).log()
+    expected = [
+        log(4),  # its match, class 0: 1/4
+        *(log(10), log(8), log(6)),  # three negatives; log(3) is left
+        log(3),  # the other match
+        *(log(3), log(3), log(3)),
+    ]
+    losses = multibox_loss(Predictions(offsets, logits), Targets(torch.zeros(2, 5, 4), labels))
+    assert losses.matches == 2
+    assert losses.localization.item() == pytest.approx((0.125 + 1.5) / 2)
+    assert losses.confidence.item() == pytest.approx(sum(expected) / 2)
+
+
+def one_with_objects_beside_one_without():
+    """Picture 0 has one match and easy negatives; picture 1 has no objects and looks nothing like background."""
+    logits = torch.zeros(2, 6, 2)
+    logits[0, 1:, 0] = torch.tensor([5.0, 4, 3, 2, 1])
+    logits[1, :, 1] = 10.0
+    labels = torch.zeros(2, 6, dtype=torch.long)
+    labels[0, 0] = 1
+    return logits.requires_grad_(), Targets(torch.zeros(2, 6, 4), labels)
+
+
+def test_a_picture_without_objects_adds_nothing():
+    logits, targets = one_with_objects_beside_one_without()
+    losses = multibox_loss(Predictions(torch.ones(2, 6, 4, requires_grad=True), logits), targets)
+    mined = sum(cross_entropy([easy, 0.0], 0) for easy in (1.0, 2.0, 3.0))
+    assert losses.confidence.item() == pytest.approx(log(2) + mined)
+    losses.total.backward()
+    assert (logits.grad[1] == 0).all()
+    assert (logits.grad[0, [1, 2]] == 0).all() and (logits.grad[0, [0, 3, 4, 5]] != 0).all()
+
+
+def test_negatives_are_mined_in_each_picture_not_across_the_batch():
+    """Across the batch all three would come from the picture without objects."""
+    logits, targets = one_with_objects_beside_one_without()
+    across = log(2) + 3 * cross_entropy([0.0, 10.0], 0)
+    losses = multibox_loss(Predictions(torch.zeros(2, 6, 4), logits), targets)
+    assert losses.confidence.item() < across / 5
+
+
+def test_both_losses_are_divided_by_the_matches_of_the_whole_batch():
+    """Not by each picture's own, and averaged: picture 0 has one match, picture 1 has three."""
+    offsets = torch.zeros(2, 4, 4)
+    offsets[0, 0, 0] = 4.5  # smooth L1 4
+    labels = torch.tensor([[1, 0, 0, 0], [1, 1, 1, 0]])
+    logits = torch.zeros(2, 4, 2)
+    losses = multibox_loss(Predictions(offsets, logits), Targets(torch.zeros(2, 4, 4), labels))
+    assert losses.localization.item() == pytest.approx(4 / 4)
+    assert losses.confidence.item() == pytest.approx((1 + 3 + 3 + 1) * log(2) / 4)
+
+
+@pytest.mark.parametrize("objects", [0, 3])
+def test_no_match_in_the_batch_is_a_loss_of_exactly_zero_with_gradients_of_zero(objects):
+    offsets = torch.randn(3, 9, 4, requires_grad=True)
+    logits = torch.randn(3, 9, 5, requires_grad=True)
+    labels = torch.full((3, objects), -1)
+    targets = make_targets(torch.zeros(3, objects, 4), labels, torch.rand(9, 4) + 0.1, CODER)
+    losses = multibox_loss(Predictions(offsets, logits), targets)
+    assert losses.localization == losses.confidence == losses.total == losses.matches == 0
+    losses.total.backward()
+    assert (offsets.grad == 0).all() and (logits.grad == 0).all()
+
+
+@pytest.mark.parametrize("scale", [1e2, 1e4])
+def test_extreme_logits_and_offsets_give_finite_losses_and_gradients(scale):
+    random = np.random.default_rng(5)
+    boxes, labels, default_boxes, offsets, logits = random_case(
+        random, batch=4, most_objects=4, default_boxes=30, classes=4
+    )
+    offsets, logits = (torch.tensor(values).sign() * scale for values in (offsets, logits))
+    offsets, logits = offsets.requires_grad_(), logits.requires_grad_()
+    targets = make_targets(*padded(boxes, labels), torch.tensor(default_boxes), CODER)
+    losses = multibox_loss(Predictions(offsets, logits), targets)
+    losses.total.backward()
+    assert losses.matches > 0 and torch.isfinite(losses.total)
+    assert torch.isfinite(offsets.grad).all() and torch.isfinite(logits.grad).all()
+    assert losses.localization > scale and losses.confidence > scale / 10
+
+
+def test_gradient_is_that_of_finite_differences():
+    case = random_case(np.random.default_rng(11), batch=2, most_objects=3, default_boxes=8, classes=2)
+    boxes, labels, default_boxes, offsets, logits = case
+    targets = make_targets(*padded(boxes, labels), torch.tensor(default_boxes), CODER)
+    logits = torch.tensor(logits).requires_grad_()
+    multibox_loss(Predictions(torch.tensor(offsets), logits), targets).total.backward()
+    step = 1e-4
+    for index in [(0, 0, 0), (0, 3, 1), (1, 5, 2), (1, 7, 0)]:
+        sides = []
+        for sign in (step, -step):
+            shifted = logits.detach().clone()
+            shifted[index] += sign
+            sides.append(sum(loops(boxes, labels, default_boxes, offsets, shifted.double().tolist())[:2]))
+        assert logits.grad[index].item() == pytest.approx((sides[0] - sides[1]) / 2e-4, abs=2e-3)
+
+
+def test_half_precision_predictions_are_reckoned_in_single():
+    case = random_case(np.random.default_rng(2), batch=2, most_objects=3, default_boxes=20, classes=3)
+    targets = make_targets(*padded(case[0], case[1]), torch.tensor(case[2]), CODER)
+    predictions = Predictions(torch.tensor(case[3]).bfloat16(), torch.tensor(case[4]).bfloat16())
+    losses = multibox_loss(predictions, targets)
+    assert losses.total.dtype == torch.float32
+    same = multibox_loss(Predictions(*(values.float() for values in predictions)), targets)
+    assert losses.total == same.total
+
+
+def test_targets_of_one_picture():
+    default_boxes = torch.tensor([[0.2, 0.2, 0.2, 0.2], [0.5, 0.5, 0.4, 0.4], [0.8, 0.8, 0.2, 0.2]])
+    boxes = torch.tensor([[[0.7, 0.7, 0.9, 0.9], [0.1, 0.1, 0.3, 0.3], [0.0, 0.0, 0.0, 0.0]]])
+    targets = make_targets(boxes, torch.tensor([[4, 0, -1]]), default_boxes, CODER)
+    assert targets.labels.tolist() == [[1, 0, 5]]
+    torch.testing.assert_close(targets.offsets, torch.zeros(1, 3, 4), atol=1e-5, rtol=0)
+
+
+def test_targets_decode_to_the_objects():
+    case = random_case(np.random.default_rng(8), batch=5, most_objects=6, default_boxes=60, classes=9)
+    boxes, labels = padded(case[0], case[1])
+    default_boxes = torch.tensor(case[2])
+    targets = make_targets(boxes, labels, default_boxes, CODER)
+    decoded = center_to_corner(CODER.decode(targets.offsets, default_boxes.expand(5, -1, -1)))
+    assert (targets.labels > 0).any(dim=1).tolist() == [len(some) > 0 for some in case[0]]
+    for picture, place in (targets.labels > 0).nonzero().tolist():
+        near = (boxes[picture] - decoded[picture, place]).abs().amax(dim=1)
+        assert near.min() < 1e-5
+        assert labels[picture, near.argmin()] + 1 == targets.labels[picture, place]
+    assert (targets.offsets[targets.labels == 0] == 0).all()
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 30), st.sampled_from([0.0, 0.5, 1.0, 3.0]))
+@settings(max_examples=40)
+def test_laws_of_mining(seed, batch, default_boxes, per_positive):
+    random = np.random.default_rng(seed)
+    losses = torch.from_numpy(random.integers(0, 6, (batch, default_boxes))).float()
+    positive = torch.from_numpy(random.random((batch, default_boxes)) < 0.2)
+    negative = hard_negatives(losses, positive, per_positive=per_positive)
+    assert not (negative & positive).any()
+    for loss, chosen, matched in zip(losses, negative, positive, strict=True):
+        assert chosen.sum() == min(int(per_positive * matched.sum()), int((~matched).sum()))
+        left = loss[~chosen & ~matched]
+        if chosen.any() and len(left):
+            assert loss[chosen].min() >= left.max()
+
+
+def test_mining_ranks_by_the_loss_against_the_background():
+    """Not by the largest class score: the first box's two classes together are further from the background."""
+    logits = torch.tensor([[[0.0, 2.0, 2.0], [0.0, 2.3, -9.0], [0.0, 0.0, 0.0], [9.0, 0.0, 0.0]]])
+    targets = Targets(torch.zeros(1, 4, 4), torch.tensor([[0, 0, 0, 1]]))
+    losses = multibox_loss(Predictions(torch.zeros(1, 4, 4), logits), targets, negatives_per_match=1.0)
+    expected = cross_entropy([0.0, 2.0, 2.0], 0) + cross_entropy([9.0, 0.0, 0.0], 1)
+    assert losses.confidence.item() == pytest.approx(expected)
+
+
+def test_loss_does_not_depend_on_the_order_of_the_objects():
+    random = np.random.default_rng(21)
+    boxes, labels, *rest = random_case(random, batch=4, most_objects=6, default_boxes=50, classes=3)
+    turned = ([some[::-1] for some in boxes], [names[::-1] for names in labels])
+    torch.testing.assert_close(whole(boxes, labels, *rest), whole(*turned, *rest))

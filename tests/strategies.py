@@ -1,0 +1,25 @@
+"""Boxes for hypothesis, of every size and place that a picture of 1000 pixels can hold."""
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+settings.register_profile("multibox", deadline=None)  # a busy machine is no failure
+settings.load_profile("multibox")
+
+SIDE = 1000.0
+
+
+@st.composite
+def boxes(draw: st.DrawFn, *, min_count: int = 0, max_count: int = 8, min_side: float = 0.0) -> np.ndarray:
+    """`(count, 4)` in corner form, float64, inside 0 to 1000; sides of at least `min_side`.
+
+    Tiny sides make quotients of boxes ill-conditioned: give `min_side=1` where a law divides by them.
+    """
+    count = draw(st.integers(min_count, max_count))
+    numbers = st.floats(0, 1, width=32)
+    low, part = (draw(arrays(np.float64, (count, 2), elements=numbers)) for _ in range(2))
+    low = low * (SIDE - min_side)
+    size = min_side + part * (SIDE - min_side - low)
+    return np.concatenate([low, low + size], axis=1)

@@ -1,0 +1,171 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from multibox.detections import Detection, Detections
+from multibox.drawing import draw_boxes
+from tests.strategies import boxes
+
+NAMES = ("cat", "개", "dog")
+
+
+def make(boxes=((10, 20, 30, 60), (0, 0, 5.5, 4.25), (1, 2, 3, 4)), scores=(0.875, 0.5, 0.25), labels=(1, 0, 2)):
+    count = len(boxes)
+    return Detections(
+        np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        np.array(scores[:count], dtype=np.float32),
+        np.array(labels[:count], dtype=np.int64),
+        np.array([7, -1, 8731][:count], dtype=np.int64),
+        NAMES,
+    )
+
+
+FOUND = make()
+NOTHING = make(boxes=())
+
+
+def test_iteration_gives_plain_values():
+    first, second, _ = FOUND
+    assert first == Detection("개", 0.875, (10.0, 20.0, 30.0, 60.0), 1, 7)
+    assert second.default_box == -1
+    assert {type(value) for value in (*first.box, first.score)} == {float}
+    assert {type(value) for value in (first.label, first.default_box)} == {int}
+    assert list(NOTHING) == [] and len(NOTHING) == 0 and not NOTHING
+
+
+def test_what_print_shows():
+    assert str(FOUND[0]) == "개 0.88 (10, 20, 30, 60)"
+    assert repr(FOUND) == "Detections(3: 개 0.88, cat 0.50, dog 0.25)"
+    assert repr(NOTHING) == "Detections(0)"
+    assert repr(FOUND[np.array([1] * 9)]) == f"Detections(9: {'cat 0.50, ' * 5}...)"
+
+
+def test_one_of_them():
+    assert FOUND[0] == next(iter(FOUND))
+    assert FOUND[-1].name == "dog"
+    assert FOUND[FOUND.scores.argmin()].name == "dog"
+    with pytest.raises(IndexError):
+        FOUND[3]
+    with pytest.raises(IndexError):
+        NOTHING[0]
+
+
+@pytest.mark.parametrize(
+    "chosen, names",
+    [
+        (np.array([True, False, True]), ["개", "dog"]),
+        (np.array([False, False, False]), []),
+        (np.array([2, 0]), ["dog", "개"]),
+        (np.array([], dtype=np.int64), []),
+        (slice(2), ["개", "cat"]),
+        (slice(None, None, -1), ["dog", "cat", "개"]),
+        (slice(5, 9), []),
+    ],
+)
+def test_masks_indices_and_slices(chosen, names):
+    some = FOUND[chosen]
+    assert some.names == names
+    assert list(some) == [found for name in names for found in FOUND if found.name == name]
+    assert some.class_names == NAMES
+
+
+def test_a_mask_on_nothing():
+    assert len(NOTHING[NOTHING.scores > 0.5]) == 0
+
+
+def test_json():
+    assert json.loads(FOUND.to_json()) == FOUND.records()
+    assert FOUND.records()[0] == {
+        "name": "개",
+        "label": 1,
+        "score": 0.875,
+        "box": [10.0, 20.0, 30.0, 60.0],
+        "default_box": 7,
+    }
+    assert "개" in FOUND.to_json()
+    assert NOTHING.to_json() == "[]"
+
+
+def test_json_is_rounded():
+    third = make(boxes=[[1 / 3, 2 / 3, 100 / 3, 200 / 3]], scores=[1 / 3])
+    assert '"score": 0.3333, "box": [0.33, 0.67, 33.33, 66.67]' in third.to_json()
+
+
+def test_coco():
+    first, second, _ = FOUND.to_coco(42)
+    assert first == {"image_id": 42, "category_id": 2, "bbox": [10.0, 20.0, 20.0, 40.0], "score": 0.875}
+    assert second["bbox"] == [0.0, 0.0, 5.5, 4.25]
+    assert [result["category_id"] for result in FOUND.to_coco(1, category_ids=[5, 90, 17])] == [90, 5, 17]
+    json.dumps(FOUND.to_coco(1, category_ids=np.array([5, 90, 17]).tolist()))
+    assert NOTHING.to_coco(1) == []
+
+
+@given(boxes(min_count=3, max_count=3))
+def test_coco_and_back(some):
+    some = some.astype(np.float32)
+    back = [[x, y, x + width, y + height] for x, y, width, height in (r["bbox"] for r in make(boxes=some).to_coco(1))]
+    np.testing.assert_array_equal(np.array(back, np.float32), some)
+
+
+def test_coco_needs_an_id_for_each_class():
+    with pytest.raises(ValueError, match="2 category ids for 3 classes"):
+        FOUND.to_coco(1, category_ids=[1, 2])
+
+
+def test_supervision():
+    pytest.importorskip("supervision")
+    theirs = FOUND.to_supervision()
+    np.testing.assert_array_equal(theirs.xyxy, FOUND.boxes)
+    np.testing.assert_array_equal(theirs.confidence, FOUND.scores)
+    np.testing.assert_array_equal(theirs.class_id, FOUND.labels)
+    assert theirs["class_name"].tolist() == FOUND.names
+    assert theirs[theirs.confidence > 0.4]["class_name"].tolist() == ["개", "cat"]
+    assert len(NOTHING.to_supervision()) == 0
+
+
+def test_pandas():
+    pytest.importorskip("pandas")
+    table = FOUND.to_pandas()
+    assert list(table.columns) == ["name", "label", "score", "x_min", "y_min", "x_max", "y_max", "default_box"]
+    assert [Detection(row[0], row[2], row[3:7], row[1], row[7]) for row in table.itertuples(index=False)] == list(FOUND)
+    empty = NOTHING.to_pandas()
+    assert len(empty) == 0
+    assert (empty.dtypes == table.dtypes).all()
+
+
+@pytest.mark.parametrize("package", ["supervision", "pandas"])
+def test_a_package_that_is_missing(package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=f"pip install {package}"):
+        getattr(FOUND, f"to_{package}")()
+
+
+def test_draw():
+    picture = Image.new("RGB", (120, 90), "grey")
+    some = FOUND[FOUND.labels != 1]  # Hangul needs a font, which is tested with the drawing
+    expected = draw_boxes(picture, some.boxes, labels=some.labels, texts=["cat 0.50", "dog 0.25"])
+    assert some.draw(picture).tobytes() == expected.tobytes()
+    assert some.draw(np.asarray(picture)).tobytes() == expected.tobytes()
+    assert NOTHING.draw(picture).tobytes() == picture.tobytes()
+    assert some.draw(picture, line_width=3, font_size=20).tobytes() != expected.tobytes()
+
+
+def test_numbers_that_differ():
+    with pytest.raises((ValueError, TypeError), match=r"3 boxes, 2 scores, 3 labels|Type-check"):
+        Detections(FOUND.boxes, FOUND.scores[:2], FOUND.labels, FOUND.default_boxes, NAMES)
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_without_a_name(label):
+    with pytest.raises(ValueError, match=f"label {label} has no name: there are 3"):
+        make(labels=(0, label, 1))
+
+
+@given(st.integers(0, 3))
+def test_length(count):
+    assert len(FOUND[:count]) == len(FOUND[:count].names) == len(list(FOUND[:count])) == count

@@ -1,0 +1,378 @@
+"""A detector as its user holds it: created, saved, loaded, and asked about pictures in all their forms.
+
+Its weights are random; what is tested is what surrounds them.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from PIL import Image
+
+from multibox.boxes import box_iou
+from multibox.config import preset
+from multibox.detections import Detections
+from multibox.detector import Detector, load
+from multibox.runtimes.runtime import Found
+from multibox.ssd.network import Predictions
+
+NAMES = ("cat", "dog", "고양이")
+HEIGHT, WIDTH = 90, 160
+LOW = 0.26  # random weights give each of the four classes about a quarter
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector.create("ssd256-tiny", NAMES, seed=0)
+
+
+def pixels(number: int, *, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, (3, height, width), dtype=np.uint8)
+
+
+def assert_same(found: Detections, expected: Detections, *, scores: float = 1e-5, boxes: float = 0.01) -> None:
+    assert len(found) == len(expected) > 0
+    np.testing.assert_allclose(found.scores, expected.scores, atol=scores)
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=boxes)
+    assert found.labels.tolist() == expected.labels.tolist()
+    assert found.default_boxes.tolist() == expected.default_boxes.tolist()
+    assert found.class_names == expected.class_names
+
+
+# create
+
+
+def test_a_seed_gives_one_detector_and_leaves_torch_s_random_numbers_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first, again, other = (Detector.create("ssd256-tiny", ["a"], seed=seed).detect(pixels(0)) for seed in (1, 1, 2))
+    assert torch.equal(torch.rand(3), expected)
+    assert_same(first, again, scores=0, boxes=0)
+    assert first.scores.tolist() != other.scores.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("ssd300-vgg", "did you mean 'ssd300-vgg16'"),
+        ("SSD256_tiny", "did you mean 'ssd256-tiny'"),
+        ("yolo", "there are"),
+    ],
+)
+def test_a_wrong_preset_names_the_nearest(name: str, hint: str):
+    with pytest.raises(ValueError, match=f"no preset is called '{name}'; {hint}"):
+        Detector.create(name, ["cat"])
+
+
+@pytest.mark.parametrize(
+    ("class_names", "message"),
+    [
+        ([], "at least one class"),
+        (["cat", ""], "a name for each"),
+        (["cat", "dog", "cat"], "stand twice: cat"),
+    ],
+)
+def test_class_names_that_cannot_be(detector: Detector, class_names: list[str], message: str):
+    with pytest.raises(ValueError, match=message):
+        Detector.create("ssd256-tiny", class_names)
+    with pytest.raises(ValueError, match=message):
+        detector.with_classes(class_names)
+
+
+def test_a_text_is_no_list_of_names(detector: Detector):
+    with pytest.raises(TypeError, match="not the text 'cat'"):
+        Detector.create("ssd256-tiny", "cat")
+    with pytest.raises(TypeError, match="not the text 'cat'"):
+        detector.detect(pixels(0), classes="cat")
+
+
+def test_scales_choose_the_default_boxes_of_a_preset():
+    small, large = (Detector.create("ssd256-tiny", ["a"], scales=scales) for scales in ("coco", "voc"))
+    assert small.config.feature_maps[0].box_sizes < large.config.feature_maps[0].box_sizes
+    assert Detector.create(small.config, ["a"]).config == small.config
+    with pytest.raises(ValueError, match="a config has its own"):
+        Detector.create(small.config, ["a"], scales="voc")
+
+
+def test_a_detector_says_what_it_is(detector: Detector):
+    assert repr(detector) == "Detector(ssd256-tiny, 3 classes: cat, dog, 고양이)"
+    many = Detector(detector.config, [str(number) for number in range(80)], detector._runtime)
+    assert repr(many) == "Detector(ssd256-tiny, 80 classes: 0, 1, 2, 3, 4, ...)"
+
+
+# save and load
+
+
+def test_a_file_gives_the_same_detector(tmp_path: Path, detector: Detector):
+    detector.provenance["trained on"] = "nothing: 없음"
+    detector.save(tmp_path / "it.safetensors")
+    loaded = load(tmp_path / "it.safetensors")
+    assert_same(loaded.detect(pixels(0)), detector.detect(pixels(0)), scores=0, boxes=0)
+    assert loaded.config == detector.config
+    assert loaded.class_names == NAMES
+    assert loaded.provenance == detector.provenance
+    assert [path.name for path in tmp_path.iterdir()] == ["it.safetensors"]
+
+
+def test_all_weights_of_a_file_are_those_of_the_network(tmp_path: Path, detector: Detector):
+    detector.save(tmp_path / "it.safetensors")
+    loaded = load(str(tmp_path / "it.safetensors")).network.state_dict()
+    expected = detector.network.state_dict()
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[key], expected[key]) for key in expected)
+
+
+def test_half_precision_takes_half_the_room_for_nearly_the_same_scores(tmp_path: Path, detector: Detector):
+    detector.save(tmp_path / "whole.safetensors")
+    detector.save(tmp_path / "half.safetensors", half=True)
+    whole, half = ((tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "half"))
+    assert 0.48 < half / whole < 0.55
+    loaded = load(tmp_path / "half.safetensors")
+    images = torch.from_numpy(detector.prepare([pixels(0)]))
+    with torch.inference_mode():
+        near, exact = (network.eval()(images) for network in (loaded.network, detector.network))
+    assert near.logits.dtype == torch.float32
+    torch.testing.assert_close(near.logits.softmax(2), exact.logits.softmax(2), atol=0.01, rtol=0)
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path, detector: Detector):
+    path = tmp_path / "it.safetensors"
+    path.write_text("an older file")
+    detector.save(path)
+    assert load(path).class_names == NAMES
+
+
+def test_nothing_is_left_where_nothing_can_be_written(tmp_path: Path, detector: Detector):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        detector.save(tmp_path / "folder")
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        detector.save(tmp_path / "none" / "it.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_what_is_no_file_is_looked_for_among_the_published(tmp_path: Path, detector: Detector):
+    with pytest.raises(FileNotFoundError, match=r"did you mean 'multibox/shapes'\?"):
+        load("multibox/shape")
+    with pytest.raises(
+        FileNotFoundError, match=r"'best\.safetensor' is neither a weights file nor .* is the path right"
+    ):
+        load("best.safetensor")
+    detector.save(tmp_path / "best.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"is a folder.*did you mean '.*best\.safetensors'"):
+        load(tmp_path)
+
+
+# the network
+
+
+def test_the_network_gives_predictions_for_prepared_pictures(detector: Detector):
+    images = detector.prepare([pixels(0), pixels(1, height=400, width=30)])
+    assert images.shape == (2, 3, 256, 256)
+    predictions = detector.network(torch.from_numpy(images))
+    assert isinstance(predictions, Predictions)
+    assert predictions.offsets.shape == (2, detector.config.default_boxes, 4)
+    assert predictions.logits.shape == (2, detector.config.default_boxes, len(NAMES) + 1)
+    assert detector.prepare([]).shape == (0, 3, 256, 256)
+
+
+def test_a_network_in_training_detects_as_one_that_is_not_and_stays_in_training():
+    detector = Detector.create("ssd256-tiny", NAMES, seed=0)
+    detector.network.eval()
+    expected = detector.detect(pixels(0), score_threshold=LOW)
+    detector.network.train()
+    before = {key: value.clone() for key, value in detector.network.state_dict().items()}
+    assert_same(detector.detect(pixels(0), score_threshold=LOW), expected, scores=0, boxes=0)
+    assert detector.network.training
+    assert all(module.training for module in detector.network.modules())
+    assert all(torch.equal(before[key], value) for key, value in detector.network.state_dict().items())
+
+
+def test_a_detector_without_a_network_says_so():
+    def runtime(images, *, selection, labels):
+        return []
+
+    detector = Detector(preset("ssd256-tiny"), ["cat"], runtime)
+    with pytest.raises(TypeError, match="has no network"):
+        detector.network  # noqa: B018
+    with pytest.raises(TypeError, match="has no network"):
+        detector.save("it.safetensors")
+
+
+def test_other_classes_keep_what_is_known_by_the_same_name(detector: Detector):
+    other = detector.with_classes(["고양이", "bird", "cat"], seed=1)
+    images = torch.from_numpy(detector.prepare([pixels(0)]))
+    with torch.inference_mode():
+        old, new = (each.network.eval()(images) for each in (detector, other))
+    assert other.class_names == ("고양이", "bird", "cat")
+    torch.testing.assert_close(new.offsets, old.offsets)
+    torch.testing.assert_close(new.logits[..., [0, 1, 3]], old.logits[..., [0, 3, 1]])
+    assert not torch.isclose(new.logits[..., 2], old.logits[..., 2]).all()
+    assert detector.class_names == NAMES  # a copy: the detector itself is as it was
+    again = detector.with_classes(["고양이", "bird", "cat"], seed=1)
+    assert_same(again.detect(pixels(0)), other.detect(pixels(0)), scores=0, boxes=0)
+
+
+# what a picture may be
+
+
+def test_a_picture_in_any_form_gives_the_same(tmp_path: Path, detector: Detector):
+    array = pixels(0)
+    expected = detector.detect(array, score_threshold=LOW)
+    picture = Image.fromarray(array.transpose(1, 2, 0).copy())
+    path = tmp_path / "한글 사진.png"
+    picture.save(path)
+    forms = [path, str(path), path.read_bytes(), picture, array.transpose(1, 2, 0), torch.from_numpy(array)]
+    for form in forms:
+        assert_same(detector.detect(form, score_threshold=LOW), expected)
+
+
+def test_a_grey_array_is_the_same_as_one_in_grey_colours(detector: Detector):
+    grey = pixels(0)[0]
+    assert_same(detector.detect(grey), detector.detect(np.stack([grey] * 3)))
+
+
+@pytest.mark.parametrize("form", [list, tuple, iter, np.stack, lambda pictures: torch.from_numpy(np.stack(pictures))])
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_many_pictures_are_each_found_in_as_alone(detector: Detector, form, batch_size: int):
+    pictures = [pixels(number) for number in range(3)]
+    alone = [detector.detect(picture, score_threshold=LOW) for picture in pictures]
+    together = detector.detect(form(pictures), score_threshold=LOW, batch_size=batch_size)
+    assert isinstance(together, list)
+    for found, expected in zip(together, alone, strict=True):
+        assert_same(found, expected)
+
+
+def test_pictures_of_all_sizes_go_together(detector: Detector):
+    pictures = [pixels(0), pixels(1, height=33, width=500), pixels(2, height=1, width=1)]
+    for found, picture in zip(detector.detect(pictures), pictures, strict=True):
+        assert_same(found, detector.detect(picture))
+
+
+def test_columns_of_paths_are_many_pictures(tmp_path: Path, detector: Detector):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (WIDTH, HEIGHT), "red").save(path)
+    for column in (np.array([str(path)] * 2), pandas.Series([str(path)] * 2)):
+        assert len(detector.detect(column)) == 2
+
+
+def test_a_generator_is_read_a_batch_at_a_time(detector: Detector):
+    opened = []
+
+    def pictures():
+        for number in range(4):
+            opened.append(number)
+            yield pixels(number)
+
+    sizes = []
+    run = detector._runtime
+    detector._runtime = lambda images, **rest: (sizes.append((len(images), len(opened))), run(images, **rest))[1]
+    try:
+        assert len(detector.detect(pictures(), batch_size=2)) == 4
+    finally:
+        detector._runtime = run
+    assert sizes == [(2, 2), (2, 4)]
+
+
+def test_no_pictures_give_an_empty_list(detector: Detector):
+    assert detector.detect([]) == []
+    assert detector.detect(np.zeros((0, 3, 8, 8), np.uint8)) == []
+
+
+def test_broken_pictures_are_named(tmp_path: Path, detector: Detector):
+    (tmp_path / "text.jpg").write_text("no picture")
+    with pytest.raises(ValueError, match=r"text\.jpg: not a picture"):
+        detector.detect([pixels(0), tmp_path / "text.jpg"])
+    with pytest.raises(FileNotFoundError, match=r"none\.jpg: there is no such picture"):
+        detector.detect("none.jpg")
+    with pytest.raises(ValueError, match="uint8"):
+        detector.detect(torch.zeros(3, 8, 8))
+
+
+# what is found
+
+
+def test_boxes_are_pixels_of_the_very_picture_and_inside_it():
+    fractions = np.array([[0.25, 0.5, 0.75, 1.0], [-0.1, 0.25, 0.5, 1.2]], np.float32)
+
+    def runtime(images, *, selection, labels):
+        found = Found(fractions, np.array([0.9, 0.8], np.float32), np.array([0, 1]), np.array([7, -1]))
+        return [found for _ in images]
+
+    detector = Detector(preset("ssd256-tiny"), NAMES, runtime)
+    wide, high = detector.detect([pixels(0, height=100, width=400), pixels(0, height=400, width=40)])
+    np.testing.assert_allclose(wide.boxes, [[100, 50, 300, 100], [0, 25, 200, 100]])
+    np.testing.assert_allclose(high.boxes, [[10, 200, 30, 400], [0, 100, 20, 400]])
+    assert wide.default_boxes.tolist() == [7, -1]
+
+
+def test_random_boxes_stay_inside(detector: Detector):
+    found = detector.detect(pixels(0), score_threshold=0.0, limit=100_000)
+    assert len(found) > 1000
+    assert ((found.boxes >= 0) & (found.boxes <= [WIDTH, HEIGHT, WIDTH, HEIGHT])).all()
+    assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
+
+
+def test_the_best_comes_first_and_the_default_box_is_near(detector: Detector):
+    found = detector.detect(pixels(0))
+    assert (np.diff(found.scores) <= 0).all()
+    assert ((found.default_boxes >= 0) & (found.default_boxes < detector.config.default_boxes)).all()
+
+
+def test_thresholds_and_limit(detector: Detector):
+    all_found = detector.detect(pixels(0), score_threshold=0.0, limit=100_000)
+    threshold = float(all_found.scores[50])
+    some = detector.detect(pixels(0), score_threshold=threshold)
+    assert some.scores.min() > threshold  # above it, not at it
+    assert len(detector.detect(pixels(0), score_threshold=0.99)) == 0
+    few = detector.detect(pixels(0), limit=3)
+    assert few.scores.tolist() == all_found.scores[:3].tolist()
+    apart = detector.detect(pixels(0), overlap_threshold=0.0, suppression="across-classes")
+    overlap = box_iou(apart.boxes, apart.boxes) - np.eye(len(apart))
+    assert 1 < len(apart) < len(all_found)
+    assert overlap.max() < 0.01  # clipping may bring two together by a hair
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"score_threshold": 1.5}, "score_threshold must be from 0 to 1, but is 1.5"),
+        ({"overlap_threshold": -0.1}, "overlap_threshold must be from 0 to 1"),
+        ({"limit": 0}, "limit must be at least 1, but is 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, but is 0"),
+        ({"classes": ["cat", "dgo"]}, r"no class 'dgo'; did you mean 'dog'\?"),
+        ({"classes": ["zebra"]}, "no class 'zebra'; it knows cat, dog, 고양이"),
+    ],
+)
+@pytest.mark.parametrize("pictures", [pixels(0), []], ids=["one", "none"])
+def test_what_cannot_be_asked_for(detector: Detector, pictures, given: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        detector.detect(pictures, **given)
+
+
+def test_only_the_wanted_classes_are_found_and_count_for_the_limit(detector: Detector):
+    found = detector.detect(pixels(0), limit=100_000)
+    for name in ("dog", "고양이"):
+        label = NAMES.index(name)
+        wanted = detector.detect(pixels(0), classes=[name], limit=20)
+        # by class, one class does not change what is suppressed of another
+        assert_same(wanted, found[found.labels == label][slice(20)])
+    assert len(detector.detect(pixels(0), classes=["dog", "cat"], limit=20)) == 20
+    assert len(detector.detect(pixels(0), classes=[])) == 0
+
+
+def test_where_nothing_is_found_the_result_is_empty_and_whole(detector: Detector):
+    found = detector.detect(pixels(0), score_threshold=0.99)
+    assert len(found) == 0
+    assert (found.boxes.shape, found.names, found.to_json(), found.class_names) == ((0, 4), [], "[]", NAMES)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_as_on_a_cpu(detector: Detector):
+    expected = detector.detect(pixels(0), limit=20)
+    moved = Detector.create("ssd256-tiny", NAMES, seed=0).to("cuda")
+    found = moved.detect(pixels(0), limit=20)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=0.01)

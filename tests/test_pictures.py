@@ -1,0 +1,370 @@
+import io
+import pickle
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multibox import pictures
+from multibox.pictures import open_picture, picture_size, read_picture, resize, to_array
+
+# what EXIF says of the stored picture: the side that its first row shows, and the side that its first column shows
+ORIENTATIONS = {
+    1: ("top", "left"),
+    2: ("top", "right"),
+    3: ("bottom", "right"),
+    4: ("bottom", "left"),
+    5: ("left", "top"),
+    6: ("right", "top"),
+    7: ("right", "bottom"),
+    8: ("left", "bottom"),
+}
+
+
+def noise(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def stored_as(shown, orientation):
+    """The pixels that a camera held at this orientation stores, from EXIF's definition."""
+    height, width, _ = shown.shape
+    first_row, first_column = ORIENTATIONS[orientation]
+    shape = (height, width) if first_row in ("top", "bottom") else (width, height)
+    stored = np.zeros((*shape, 3), np.uint8)
+    for row in range(shape[0]):
+        for column in range(shape[1]):
+            place = {}
+            for side, steps in ((first_row, row), (first_column, column)):
+                place.update(
+                    {
+                        "top": {"y": steps},
+                        "bottom": {"y": height - 1 - steps},
+                        "left": {"x": steps},
+                        "right": {"x": width - 1 - steps},
+                    }[side]
+                )
+            stored[row, column] = shown[place["y"], place["x"]]
+    return stored
+
+
+def with_orientation(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def encoded(picture, kind, **options):
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def png_chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+# --- what is turned ---
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_exif_orientation(orientation, kind, tmp_path):
+    shown = noise(4, 6)
+    file = tmp_path / "turned"
+    options = {"lossless": True} if kind == "WEBP" else {}
+    stored = Image.fromarray(stored_as(shown, orientation))
+    stored.save(file, kind, exif=with_orientation(orientation), **options)
+    np.testing.assert_array_equal(np.asarray(open_picture(file)), shown)
+    with Image.open(file) as opened:
+        np.testing.assert_array_equal(np.asarray(open_picture(opened)), shown)
+    assert picture_size(file) == ((stored.height, stored.width), orientation)
+
+
+def test_a_picture_is_turned_once():
+    data = encoded(Image.fromarray(noise(4, 6)), "PNG", exif=with_orientation(6))
+    once = open_picture(data)
+    assert once.size == (4, 6)
+    assert open_picture(once).size == (4, 6)
+
+
+def test_exif_behind_the_pixels_of_a_png(tmp_path):
+    shown = noise(4, 6)
+    plain = encoded(Image.fromarray(stored_as(shown, 8)), "PNG")
+    end = png_chunk(b"IEND", b"")
+    assert plain.endswith(end)
+    exif = png_chunk(b"eXIf", with_orientation(8).tobytes().removeprefix(b"Exif\0\0"))
+    file = tmp_path / "late.png"
+    file.write_bytes(plain.removesuffix(end) + exif + end)
+    assert picture_size(file) == ((6, 4), 8)
+    np.testing.assert_array_equal(np.asarray(open_picture(file)), shown)
+
+
+@pytest.mark.parametrize("nonsense", [0, 9, 4711])
+def test_an_orientation_that_makes_no_sense_is_none(nonsense, tmp_path):
+    file = tmp_path / "odd.jpg"
+    Image.fromarray(noise(4, 6)).save(file, exif=with_orientation(nonsense))
+    assert picture_size(file) == ((4, 6), 1)
+    assert open_picture(file, at_least=(2, 2)).size == (3, 2)
+
+
+def test_picture_size_does_not_decode(tmp_path):
+    file = tmp_path / "half.png"
+    data = encoded(Image.fromarray(noise(100, 60)), "PNG")
+    file.write_bytes(data[: len(data) // 2])
+    assert picture_size(file) == ((100, 60), 1)
+    with pytest.raises(ValueError, match=r"half\.png: the picture is truncated or damaged"):
+        open_picture(file)
+
+
+# --- colours ---
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_grey(kind):
+    grey = Image.new("L", (6, 4), 77)
+    picture = open_picture(encoded(grey, kind))
+    assert picture.mode == "RGB"
+    np.testing.assert_array_equal(to_array(picture), 77)
+
+
+def test_cmyk():
+    cmyk = Image.new("CMYK", (16, 8), (0, 255, 255, 0))
+    red, green, blue = read_picture(encoded(cmyk, "JPEG", quality=100))[:, 4, 8]
+    assert red >= 250 and green <= 5 and blue <= 5
+
+
+def test_palette():
+    colours = noise(1, 4)
+    picture = Image.fromarray(np.array([[0, 1], [2, 3]], np.uint8)).convert("P")
+    picture.putpalette(colours.tobytes())
+    for kind in ("PNG", "GIF", "BMP"):
+        np.testing.assert_array_equal(np.asarray(open_picture(encoded(picture, kind))), colours.reshape(2, 2, 3))
+
+
+WHITE_RED = [[255, 255, 255], [255, 0, 0]]  # what is transparent, then what is not
+
+
+def palette_with_transparency():
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([0, 0, 255, 255, 0, 0])
+    picture.putpixel((1, 0), 1)
+    return picture, {"transparency": 0}
+
+
+def layer():
+    return Image.fromarray(np.array([[[0, 0, 255, 0], [255, 0, 0, 255]]], np.uint8)), {}
+
+
+def colour_key():
+    return Image.fromarray(np.array([[[0, 0, 255], [255, 0, 0]]], np.uint8)), {"transparency": (0, 0, 255)}
+
+
+@pytest.mark.parametrize("make", [palette_with_transparency, layer, colour_key])
+def test_what_is_transparent_is_white(make):
+    picture, options = make()
+    np.testing.assert_array_equal(np.asarray(open_picture(encoded(picture, "PNG", **options)))[0], WHITE_RED)
+
+
+def test_half_transparent():
+    half = Image.new("RGBA", (1, 1), (255, 0, 0, 51))  # a fifth
+    assert open_picture(encoded(half, "PNG")).getpixel((0, 0)) == (255, 204, 204)
+
+
+def test_grey_with_transparency():
+    picture = Image.fromarray(np.array([[[9, 0], [9, 255]]], np.uint8), "LA")
+    np.testing.assert_array_equal(read_picture(encoded(picture, "PNG"))[0], [[255, 9]])
+
+
+@pytest.mark.parametrize("kind, byte_order", [("PNG", "<"), ("TIFF", "<"), ("TIFF", ">"), ("PPM", "<")])
+def test_16_bits_are_scaled_to_8(kind, byte_order):
+    values = np.array([[0, 257, 256 * 128, 65535]])
+    picture = Image.fromarray(values.astype(f"{byte_order}u2"))
+    np.testing.assert_array_equal(read_picture(encoded(picture, kind))[1], [[0, 1, 128, 255]])
+
+
+def test_32_bit_whole_numbers_are_read_as_16_bits():
+    picture = Image.fromarray(np.array([[-5, 0, 65535, 70000]], np.int32))
+    np.testing.assert_array_equal(read_picture(encoded(picture, "TIFF"))[2], [[0, 0, 255, 255]])
+
+
+def test_one_bit():
+    picture = Image.fromarray(np.array([[True, False]]))
+    assert picture.mode == "1"
+    np.testing.assert_array_equal(read_picture(encoded(picture, "PNG")), [[[255, 0]]] * 3)
+
+
+def test_decimal_numbers_are_refused(tmp_path):
+    file = tmp_path / "depth.tif"
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(file)
+    with pytest.raises(ValueError, match=r"depth\.tif: a picture of mode F has no agreed colours"):
+        open_picture(file)
+
+
+# --- where it comes from ---
+
+
+@pytest.mark.parametrize("name", ["SCENE.JPG", "고양이 Ä.Png", "x.TIF"])
+def test_names(name, tmp_path):
+    file = tmp_path / name
+    Image.new("RGB", (6, 4), "red").save(file)
+    assert file.suffix.lower() in pictures.PICTURE_SUFFIXES
+    for source in (file, str(file), file.read_bytes()):
+        assert open_picture(source).size == (6, 4)
+
+
+def test_arrays_in_their_three_shapes():
+    pixels = noise(4, 6)
+    np.testing.assert_array_equal(read_picture(pixels), pixels.transpose(2, 0, 1))
+    np.testing.assert_array_equal(read_picture(pixels.transpose(2, 0, 1)), pixels.transpose(2, 0, 1))
+    np.testing.assert_array_equal(read_picture(pixels[..., 0]), np.stack([pixels[..., 0]] * 3))
+
+
+def test_a_tensor():
+    torch = pytest.importorskip("torch")
+    pixels = noise(4, 6).transpose(2, 0, 1)
+    np.testing.assert_array_equal(read_picture(torch.from_numpy(pixels.copy())), pixels)
+
+
+def test_a_picture_of_pil_is_not_written_to():
+    source = Image.fromarray(noise(4, 6))
+    before = source.tobytes()
+    open_picture(source).paste("red", (0, 0, 6, 4))
+    assert source.tobytes() == before
+
+
+def test_workers_can_send_pictures():
+    picture = open_picture(encoded(Image.fromarray(noise(4, 6)), "PNG"))
+    assert pickle.loads(pickle.dumps(picture)).tobytes() == picture.tobytes()
+
+
+def test_floats_are_refused():
+    with pytest.raises(ValueError, match="pixels must be uint8, 0 to 255, but the array is float32"):
+        open_picture(np.zeros((3, 4, 6), np.float32))
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 4), (2, 3, 4, 6), (7,), (3, 0, 6)])
+def test_other_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match="pixels must be"):
+        open_picture(np.zeros(shape, np.uint8))
+
+
+# --- what is broken ---
+
+
+def test_a_truncated_jpeg(tmp_path):
+    data = encoded(Image.fromarray(noise(64, 64)), "JPEG")
+    file = tmp_path / "cut.jpg"
+    file.write_bytes(data[: len(data) // 2])
+    with Image.open(file) as opened:  # not decoded yet
+        for source in (file, opened):
+            with pytest.raises(ValueError, match="the picture is truncated or damaged"):
+                open_picture(source)
+
+
+@pytest.mark.parametrize("content", [b"", b"This is a letter, not a picture.\n"])
+def test_a_file_that_is_no_picture(content, tmp_path):
+    file = tmp_path / "letter.jpg"
+    file.write_bytes(content)
+    for read in (open_picture, picture_size):
+        with pytest.raises(ValueError, match=r"letter\.jpg: not a picture that can be read here"):
+            read(file)
+    with pytest.raises(ValueError, match=f"{len(content)} bytes: not a picture"):
+        open_picture(content)
+
+
+@pytest.mark.parametrize("read", [open_picture, picture_size])
+def test_a_file_that_is_not_there(read, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.jpg: there is no such picture"):
+        read(tmp_path / "nowhere.jpg")
+    with pytest.raises(ValueError, match="a folder, not a picture"):
+        read(tmp_path)
+
+
+def test_something_else():
+    with pytest.raises(TypeError, match=r"a picture is a path|Type-check"):  # the types are checked in the tests
+        open_picture(4711)
+
+
+def test_a_decompression_bomb(tmp_path, monkeypatch):
+    file = tmp_path / "bomb.png"
+    Image.new("RGB", (20, 20)).save(file)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)  # PIL warns above it, and refuses above twice as many
+    for read in (open_picture, picture_size):
+        with pytest.raises(ValueError, match=r"bomb\.png: too large to be decoded safely"):
+            read(file)
+
+
+def test_a_very_large_picture_only_warns(tmp_path, monkeypatch):
+    file = tmp_path / "large.png"
+    Image.new("RGB", (20, 20)).save(file)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+    with pytest.warns(Image.DecompressionBombWarning):
+        assert open_picture(file).size == (20, 20)
+    with pytest.raises(ValueError, match="too large to be decoded safely"):  # warnings are errors here
+        open_picture(file)
+
+
+# --- JPEG at a part of its size ---
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "MPO"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("at_least", [(100, 150), (150, 100), (75, 75), (300, 400), (301, 10), (1000, 1000)])
+def test_at_least(at_least, orientation, kind):
+    stored = Image.new("RGB", (800, 600), "red")
+    options = {"save_all": True, "append_images": [stored]} if kind == "MPO" else {}
+    data = encoded(stored, kind, exif=with_orientation(orientation), **options)
+    whole, part = open_picture(data), open_picture(data, at_least=at_least)
+    assert whole.size == ((800, 600) if orientation < 5 else (600, 800))
+    # libjpeg halves up to three times; every halving that leaves enough is taken
+    enough = [
+        scale for scale in (8, 4, 2, 1) if whole.height // scale >= at_least[0] and whole.width // scale >= at_least[1]
+    ]
+    scale = enough[0] if enough else 1
+    assert part.size == (whole.width // scale, whole.height // scale)
+
+
+def test_at_least_is_for_jpeg_alone():
+    assert open_picture(encoded(Image.new("RGB", (80, 60)), "PNG"), at_least=(2, 2)).size == (80, 60)
+
+
+# --- resizing ---
+
+
+def bilinear(pixels, height, width):
+    """OpenCV's INTER_LINEAR in loops: centres of pixels lie at halves, and what is outside repeats the border."""
+    rows, columns, _ = pixels.shape
+    resized = np.zeros((height, width, 3))
+    for row in range(height):
+        for column in range(width):
+            y = (row + 0.5) * rows / height - 0.5
+            x = (column + 0.5) * columns / width - 0.5
+            top, left = int(np.floor(y)), int(np.floor(x))
+            for corner_y, weight_y in ((top, 1 - (y - top)), (top + 1, y - top)):
+                for corner_x, weight_x in ((left, 1 - (x - left)), (left + 1, x - left)):
+                    inside = np.clip(corner_y, 0, rows - 1), np.clip(corner_x, 0, columns - 1)
+                    resized[row, column] += weight_y * weight_x * pixels[inside]
+    return resized
+
+
+@pytest.mark.parametrize("size", [(7, 11), (5, 4), (20, 30), (3, 40), (1, 1)])
+def test_plain_bilinear_is_opencvs(size):
+    pixels = noise(7, 11)
+    ours = np.asarray(resize(Image.fromarray(pixels), *size, "bilinear"), dtype=np.float64)
+    np.testing.assert_allclose(ours, bilinear(pixels, *size), atol=1)
+
+
+def test_antialias_averages_over_all_pixels():
+    fine = np.zeros((64, 64, 3), np.uint8)
+    fine[::2] = 255
+    coarse = np.asarray(resize(Image.fromarray(fine), 8, 8, "antialias"))
+    assert abs(coarse.astype(int) - 127).max() <= 6
+
+
+@pytest.mark.parametrize("rule", ["bilinear", "antialias"])
+def test_resize_gives_the_size_and_keeps_a_plain_colour(rule):
+    resized = resize(Image.new("RGB", (50, 20), (1, 200, 99)), 30, 40, rule)
+    assert resized.size == (40, 30)
+    np.testing.assert_array_equal(np.asarray(resized).reshape(-1, 3), [[1, 200, 99]] * 1200)

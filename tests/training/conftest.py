@@ -1,0 +1,68 @@
+"""A detector of 64 x 64 pixels that trains in a second, and recipes that do not change with the package's."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from multibox.config import DetectorConfig, preset
+from multibox.data.augment import Augmentation
+from multibox.data.synthetic import CLASS_NAMES
+from multibox.detector import Detector
+from multibox.training import loop
+from multibox.training.recipes import RECIPES
+
+
+@pytest.fixture(scope="session")
+def small_config() -> DetectorConfig:
+    """`ssd256-tiny` on a quarter of its sides: the first four of its feature maps."""
+    tiny = preset("ssd256-tiny", scales="voc")
+    feature_maps = tuple(
+        replace(
+            feature_map,
+            rows=cells,
+            columns=cells,
+            step=(64 / cells, 64 / cells),
+            box_sizes=tuple((width / 4, height / 4) for width, height in feature_map.box_sizes),
+        )
+        for feature_map, cells in zip(tiny.feature_maps, (8, 4, 2, 1), strict=False)
+    )
+    return replace(tiny, name="small", height=64, width=64, extras=tiny.extras[:2], feature_maps=feature_maps)
+
+
+@pytest.fixture(scope="session")
+def new_detector(small_config):
+    """`new_detector(seed=...)` has random weights, for the classes of the drawn scenes."""
+    return lambda seed=0: Detector.create(small_config, CLASS_NAMES, seed=seed)
+
+
+@pytest.fixture(autouse=True, scope="package")
+def one_core():
+    """Runs are as fast, and the same to the bit, on a machine that others use."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_cores", lambda: 1)
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="package")
+def plain_recipes():
+    """`modern` and `paper` with short lengths and cheap augmentation; `modern` averages the weights."""
+    augmentation = Augmentation(expand_probability=0.0, crop_probability=0.0, interpolations=("bilinear",))
+    fixed = {"batch_size": 4, "epochs": 3.0, "augmentation": augmentation}
+    modern = replace(
+        RECIPES["modern"],
+        optimizer="adamw",
+        learning_rate=2e-3,
+        weight_decay=0.05,
+        warmup=0.1,
+        milestones=(),
+        average=0.9,
+        **fixed,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RECIPES, "modern", modern)
+        patch.setitem(RECIPES, "paper", replace(RECIPES["paper"], **fixed))
+        yield

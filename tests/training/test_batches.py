@@ -1,0 +1,191 @@
+"""Which pictures are in a step, and how they were changed, is a function of the seed and the place in the stream."""
+
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from multibox.data.augment import Augmentation, Augmented, apply, draw, fractions
+from multibox.data.sample import Dataset, GroundTruth, Sample
+from multibox.data.synthetic import drawn_scenes
+from multibox.training.batches import collate, make_loader
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return drawn_scenes(10, seed=1, height=72, width=80)
+
+
+@pytest.fixture
+def load(scenes, small_config):
+    """The batches of a run, the scenes' where nothing else is said."""
+
+    def batches(dataset=scenes, *, batch_size=4, first_step=0, steps=5, seed=0, workers=0):
+        loader = make_loader(
+            dataset,
+            small_config,
+            Augmentation(),
+            batch_size=batch_size,
+            first_step=first_step,
+            steps=steps,
+            seed=seed,
+            workers=workers,
+        )
+        return list(loader) if steps is not None else loader
+
+    return batches
+
+
+def assert_same(one, other):
+    assert one.names == other.names
+    assert torch.equal(one.images, other.images)
+    assert torch.equal(one.boxes, other.boxes)
+    assert torch.equal(one.labels, other.labels)
+
+
+def names(batches):
+    return [name for batch in batches for name in batch.names]
+
+
+def test_a_batch_is_what_a_step_learns_from(load, scenes):
+    batch = load(steps=1)[0]
+    assert batch.images.shape == (4, 3, 64, 64) and batch.images.dtype == torch.uint8
+    assert batch.boxes.shape == (4, batch.labels.shape[1], 4) and batch.boxes.dtype == torch.float32
+    assert batch.labels.dtype == torch.int64
+    assert batch.boxes.min() >= 0 and batch.boxes.max() <= 1
+    assert set(batch.names) <= {sample.name for sample in scenes}
+
+
+def test_a_place_in_the_stream_has_its_own_random_changes(load, scenes, small_config):
+    by_name = {sample.name: sample for sample in scenes}
+    for step, batch in enumerate(load(seed=3)):
+        for row, name in enumerate(batch.names):
+            sample = by_name[name]
+            drawn = draw(np.random.default_rng((3, 4 * step + row)), fractions(sample), Augmentation())
+            image, boxes, labels = apply(sample, drawn, height=64, width=64, margin=small_config.mean)
+            np.testing.assert_array_equal(batch.images[row], image)
+            np.testing.assert_array_equal(batch.boxes[row, : len(boxes)], boxes)
+            np.testing.assert_array_equal(batch.labels[row, : len(boxes)], labels)
+            assert (batch.labels[row, len(boxes) :] == -1).all()
+
+
+def test_workers_change_nothing(load):
+    for alone, by_worker in zip(load(), load(workers=1), strict=True):
+        assert_same(alone, by_worker)
+
+
+def test_a_run_that_is_taken_up_again_goes_on_where_it_was(load):
+    whole = load(steps=8)
+    for first_step in (1, 3, 7):
+        for expected, batch in zip(whole[first_step:], load(first_step=first_step, steps=8), strict=True):
+            assert_same(expected, batch)
+    assert load(first_step=8, steps=8) == []
+
+
+def test_the_stream_is_the_same_in_other_batches(load):
+    fours, sixes = load(batch_size=4, steps=6), load(batch_size=6, steps=4)
+    assert names(fours) == names(sixes)
+    assert torch.equal(torch.cat([batch.images for batch in fours]), torch.cat([batch.images for batch in sixes]))
+
+
+@pytest.mark.parametrize("batch_size", [3, 4, 10, 16])
+def test_each_epoch_sees_every_picture_once(load, scenes, batch_size):
+    stream = names(load(batch_size=batch_size, steps=80 // batch_size))
+    every = sorted(sample.name for sample in scenes)
+    epochs = [stream[start : start + 10] for start in range(0, len(stream) - 9, 10)]
+    assert len(epochs) >= 7
+    assert all(sorted(epoch) == every for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == len(epochs)  # each in an order of its own
+
+
+def test_a_set_that_is_smaller_than_a_batch(load, scenes):
+    few = Dataset("few", scenes.class_names, scenes.samples[:3])
+    batch, other = load(few, batch_size=8, steps=2)
+    assert len(batch.names) == 8
+    assert sorted(batch.names[:3]) == sorted(batch.names[3:6]) == [sample.name for sample in few]
+    same = [row for row, name in enumerate(batch.names) if name == batch.names[0]]
+    assert len({batch.images[row].numpy().tobytes() for row in same}) == len(same)  # but never changed the same way
+    assert not torch.equal(batch.images, other.images)
+
+
+def test_another_seed_is_another_order_and_other_changes(load):
+    one, other = load(seed=0, steps=3), load(seed=1, steps=3)
+    assert names(one) != names(other)
+    first = {name: image for batch in one for name, image in zip(batch.names, batch.images, strict=True)}
+    shared = [
+        torch.equal(first[name], image)
+        for batch in other
+        for name, image in zip(batch.names, batch.images, strict=True)
+        if name in first
+    ]
+    assert shared and not any(shared)
+
+
+def test_a_stream_without_end(load):
+    assert_same(list(islice(load(steps=None), 30))[-1], load(steps=30, first_step=29)[0])
+
+
+def augmented(*labels):
+    count = len(labels)
+    boxes = np.tile(np.array([0.1, 0.2, 0.3, 0.4], np.float32), (count, 1)) + np.arange(count)[:, None] / 10
+    return Augmented(np.full((3, 5, 6), count, np.uint8), boxes.astype(np.float32), np.array(labels, np.int64))
+
+
+def test_pictures_with_fewer_objects_are_padded():
+    batch = collate([("none", augmented()), ("two", augmented(0, 5)), ("one", augmented(3))])
+    assert batch.names == ("none", "two", "one")
+    assert batch.labels.tolist() == [[-1, -1], [0, 5], [3, -1]]
+    np.testing.assert_allclose(batch.boxes[1], [[0.1, 0.2, 0.3, 0.4], [0.2, 0.3, 0.4, 0.5]], atol=1e-6)
+    assert (batch.boxes[0] == 0).all() and (batch.boxes[2, 1] == 0).all()
+    assert batch.images[:, 0, 0, 0].tolist() == [0, 2, 1]
+
+
+def test_a_batch_without_objects():
+    batch = collate([("a", augmented()), ("b", augmented())])
+    assert batch.boxes.shape == (2, 0, 4) and batch.labels.shape == (2, 0)
+
+
+@pytest.fixture
+def files(tmp_path, scenes):
+    """The scenes as a data set of files."""
+    samples = []
+    for sample in scenes:
+        path = tmp_path / f"{sample.name}.png"
+        Image.fromarray(sample.picture.transpose(1, 2, 0)).save(path)
+        samples.append(replace(sample, picture=path))
+    return Dataset("files", scenes.class_names, samples)
+
+
+def test_files_are_read_as_pixels_are(load, files):
+    for in_memory, from_file in zip(load(), load(files), strict=True):
+        assert_same(in_memory, from_file)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_cannot_be_read_is_said_in_one_line(load, files, workers):
+    path = files[4].picture
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(ValueError, match=rf"^{path}: the picture is truncated or damaged .*\)$"):
+        load(files, workers=workers)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"^{path}: there is no such picture$"):
+        load(files, workers=workers)
+
+
+def test_pictures_of_many_sizes_and_without_objects(load):
+    rng = np.random.default_rng(0)
+    samples = [
+        Sample(f"{height}x{width}", rng.integers(0, 256, (3, height, width), np.uint8), height, width, truth, 0)
+        for (height, width), truth in {
+            (1, 1): GroundTruth([], []),
+            (3, 500): GroundTruth([[0, 0, 499.5, 3]], [0]),
+            (300, 20): GroundTruth([[1, 1, 9, 9]], [2], crowd=[True]),
+        }.items()
+    ]
+    for batch in load(Dataset("odd", ("a", "b", "c"), samples), batch_size=3, steps=10):
+        assert batch.images.shape == (3, 3, 64, 64)
+        for name, labels in zip(batch.names, batch.labels.tolist(), strict=True):
+            assert set(labels) <= ({0, -1} if name == "3x500" else {-1})

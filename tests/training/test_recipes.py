@@ -1,0 +1,97 @@
+import pytest
+
+from multibox.training.recipes import RECIPES, TrainConfig
+
+PAPER = RECIPES["paper"]
+
+
+@pytest.mark.parametrize(
+    "step, rate",
+    [
+        (0, 1e-3),
+        (1, 1e-3),
+        (79_999, 1e-3),
+        (80_000, 1e-4),
+        (99_999, 1e-4),
+        (100_000, 1e-5),
+        (119_999, 1e-5),
+        (120_000, 1e-5),
+    ],
+)
+def test_rate_of_the_paper_is_that_of_the_released_script(step, rate):
+    """1e-3 for 80,000 steps, 1e-4 for 20,000, 1e-5 for the last 20,000 of 120,000."""
+    assert PAPER.rate(step / 120_000) == pytest.approx(rate)
+
+
+def test_values_of_the_paper():
+    assert (PAPER.optimizer, PAPER.learning_rate, PAPER.weight_decay, PAPER.bias_rate) == ("sgd", 1e-3, 5e-4, 2.0)
+    assert (PAPER.batch_size, PAPER.warmup, PAPER.average) == (32, 0.0, 0.0)
+    assert PAPER.epochs * 16_551 / 32 == pytest.approx(120_000, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["modern", "drawn"])
+def test_rate_of_the_others_rises_to_its_highest_then_falls_along_a_cosine_to_0(name):
+    recipe = RECIPES[name]
+    highest, warmup = recipe.learning_rate, recipe.warmup
+    assert 0 < warmup < 0.2
+    assert recipe.rate(0.0) == 0
+    assert recipe.rate(warmup / 4) == pytest.approx(highest / 4)
+    assert recipe.rate(warmup / 2) == pytest.approx(highest / 2)
+    assert recipe.rate(warmup) == pytest.approx(highest)
+    for part, factor in ((1 / 3, 3 / 4), (1 / 2, 1 / 2), (2 / 3, 1 / 4)):  # (1 + cos(pi x part)) / 2
+        assert recipe.rate(warmup + part * (1 - warmup)) == pytest.approx(highest * factor)
+    assert recipe.rate(1.0) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_rate_has_no_jumps_up_and_is_never_negative_or_above_the_highest(name):
+    recipe = RECIPES[name]
+    rates = [recipe.rate(step / 1000) for step in range(1001)]
+    assert min(rates) >= 0 and max(rates) == pytest.approx(recipe.learning_rate)
+    top = rates.index(max(rates))
+    assert rates[: top + 1] == sorted(rates[: top + 1]) and rates[top:] == sorted(rates[top:], reverse=True)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"epochs": 0.0}, "epochs must be above 0, but is 0"),
+        ({"steps": -3}, "steps must be above 0, but is -3"),
+        ({"minutes": float("nan")}, "minutes must be above 0, but is nan"),
+        ({"batch_size": 0}, "batch_size must be above 0, but is 0"),
+        ({"learning_rate": -1e-3}, "learning_rate must be above 0, but is -0.001"),
+        ({"validate_every": 0.0}, "validate_every must be above 0, but is 0"),
+        ({"workers": -1}, "workers must be 0 or more, but is -1"),
+    ],
+)
+def test_a_run_refuses_what_has_no_meaning(values, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**values)
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("recipe", f"recipe must be one of {', '.join(RECIPES)}, but is 'fast'"),
+        ("precision", "precision must be one of fp32, bf16, but is 'fast'"),
+    ],
+)
+def test_a_run_refuses_what_there_is_not(name, message):
+    config = TrainConfig()
+    object.__setattr__(config, name, "fast")  # past the tests' own type checks
+    with pytest.raises(ValueError, match=message):
+        config.__post_init__()
+
+
+def test_a_run_takes_no_workers_and_parts_of_an_epoch():
+    config = TrainConfig(workers=0, epochs=0.5, validate_every=0.25)
+    assert (config.workers, config.epochs, config.validate_every) == (0, 0.5, 0.25)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_values_of_a_run_are_the_recipes_but_for_its_own(name):
+    assert TrainConfig(recipe=name).settled(backbone="tiny")[1] == RECIPES[name]
+    _, changed = TrainConfig(recipe=name, batch_size=3, learning_rate=0.5).settled(backbone="tiny")
+    assert (changed.batch_size, changed.learning_rate) == (3, 0.5)
+    assert changed.rate(0.1) / 0.5 == pytest.approx(RECIPES[name].rate(0.1) / RECIPES[name].learning_rate)
+    assert changed.augmentation == RECIPES[name].augmentation
