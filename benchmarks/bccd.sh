@@ -4,7 +4,7 @@
 # The test split is looked at every eighth epoch for the curve alone: what is scored is always the last file, and no
 # value of the recipe was chosen on it.
 set -euo pipefail
-data=$1 out=${2:-runs/bccd} minutes=${3:-9} seeds=${4:-0 1 2}
+data=$1 out=${2:-runs/bccd} minutes=${3:-9.7} seeds=${4:-0 1 2}
 multibox=$(dirname "${BASH_SOURCE[0]}")/../.venv/bin/multibox
 
 for seed in $seeds; do

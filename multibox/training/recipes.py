@@ -57,9 +57,10 @@ _MODERN = Recipe(
     milestones=(),
     warmup=0.05,
     average=0.998,
-    batch_size=16,
+    batch_size=8,
     epochs=100,
     augmentation=Augmentation(
+        crop_probability=0.5,
         brightness=24.0,
         contrast=0.2,
         saturation=0.3,
@@ -90,7 +91,6 @@ RECIPES: Mapping[RecipeName, Recipe] = {
     "drawn": replace(
         _MODERN,
         learning_rate=3e-3,
-        batch_size=8,
         epochs=12,
         augmentation=replace(_MODERN.augmentation, brightness=16.0, contrast=0.1, saturation=0.2, crop_probability=0.0),
     ),
