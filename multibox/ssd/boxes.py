@@ -1,4 +1,8 @@
-"""Boxes on tensors: corner and centre form, and overlap, as `multibox.boxes` has them on arrays."""
+"""Boxes on tensors: corner and centre form, and overlap, as `multibox.boxes` has them on arrays.
+
+`torchvision.ops.box_iou` gives the table of all pairs of two lists. Matching needs such a table for each picture of a
+batch, and suppression the pairs of one class only, so the overlap here is row by row.
+"""
 
 import torch
 from jaxtyping import Float
@@ -18,7 +22,7 @@ def center_to_corner(boxes_center: Float[Tensor, "*rows 4"]) -> Float[Tensor, "*
 
 
 def box_iou(boxes1: Float[Tensor, "*#rows 4"], boxes2: Float[Tensor, "*#rows 4"]) -> Float[Tensor, "*rows"]:
-    """The jaccard overlap of boxes in corner form, row by row; NaN of two that are empty.
+    """The jaccard overlap of boxes in corner form, row by row; 0 of two that are empty.
 
     Rows are broadcast: `box_iou(boxes1[:, None], boxes2)` is the table of all pairs.
     """
@@ -28,4 +32,4 @@ def box_iou(boxes1: Float[Tensor, "*#rows 4"], boxes2: Float[Tensor, "*#rows 4"]
     width = (torch.minimum(x_max, right) - torch.maximum(x_min, left)).clamp_(min=0)
     intersection = width.mul_((torch.minimum(y_max, bottom) - torch.maximum(y_min, top)).clamp_(min=0))
     union = (x_max - x_min) * (y_max - y_min) + (right - left) * (bottom - top) - intersection
-    return intersection / union
+    return intersection / union.clamp_(min=torch.finfo(union.dtype).tiny)  # 0 / 0 where both are empty
