@@ -71,11 +71,11 @@ def make_targets(
     )
 
 
-def multibox_loss(predictions: Predictions, targets: Targets, *, negatives_per_match: float = 3.0) -> Losses:
+def multibox_loss(predictions: Predictions, targets: Targets, *, per_positive: float = 3.0) -> Losses:
     """The two losses of a batch; both zero, never NaN, for a batch without matches.
 
     Each picture's negatives are mined by themselves: its unmatched default boxes with the largest loss against the
-    background, at most `negatives_per_match` times its matches. A picture without objects has no matches and therefore
+    background, at most `per_positive` times its matches. A picture without objects has no matches and therefore
     no negatives, as in the Caffe code. (There a negative must also overlap no object by 0.5 or more; such a box is
     always matched, so that nothing is left to test.)
     """
@@ -86,7 +86,7 @@ def multibox_loss(predictions: Predictions, targets: Targets, *, negatives_per_m
     # unmatched boxes are labelled background: this one cross-entropy is also what the mining ranks by
     cross_entropy = F.cross_entropy(logits.flatten(0, 1), targets.labels.flatten(), reduction="none")
     cross_entropy = cross_entropy.view_as(targets.labels)
-    chosen = positive | hard_negatives(cross_entropy.detach(), positive, per_positive=negatives_per_match)
+    chosen = positive | hard_negatives(cross_entropy.detach(), positive, per_positive=per_positive)
     distance = F.smooth_l1_loss(offsets, targets.offsets, reduction="none").sum(dim=-1)
 
     divisor = matches.clamp(min=1)

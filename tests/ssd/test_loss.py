@@ -268,7 +268,7 @@ def test_mining_ranks_by_the_loss_against_the_background():
     """Not by the largest class score: the first box's two classes together are further from the background."""
     logits = torch.tensor([[[0.0, 2.0, 2.0], [0.0, 2.3, -9.0], [0.0, 0.0, 0.0], [9.0, 0.0, 0.0]]])
     targets = Targets(torch.zeros(1, 4, 4), torch.tensor([[0, 0, 0, 1]]))
-    losses = multibox_loss(Predictions(torch.zeros(1, 4, 4), logits), targets, negatives_per_match=1.0)
+    losses = multibox_loss(Predictions(torch.zeros(1, 4, 4), logits), targets, per_positive=1.0)
     expected = cross_entropy([0.0, 2.0, 2.0], 0) + cross_entropy([9.0, 0.0, 0.0], 1)
     assert losses.confidence.item() == pytest.approx(expected)
 
