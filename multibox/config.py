@@ -60,7 +60,7 @@ class ExtraLayer:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of the network's boxes become detections (section 2.1, "Predictions"; the Caffe code's DetectionOutput).
+    """Which of the network's boxes become detections (section 3.7; the Caffe code's DetectionOutput).
 
     Attributes:
         score_threshold: A class score must be above it.
