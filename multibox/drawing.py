@@ -46,6 +46,7 @@ _LIKELY_FONTS = (
     *("dejavusans", "segoeui", "arial", "notosanscjk", "nanumgothic", "applesdgothic", "malgun", "applegothic"),
     *("hiragino", "msyh", "msgothic", "unicode", "notosans"),
 )
+_SAMPLE = frozenset("Ag019.")  # what else a font for names in another script must have: letters, and a score
 _SMALLEST_TEXT = 8  # pixels; smaller letters cannot be read
 
 
@@ -81,9 +82,19 @@ def draw_boxes(
         line_width: In pixels; follows the size of the picture where it is not given.
         font_size: The same.
 
+    Raises:
+        ValueError: A box is not finite, or a size is below 1.
+
     Warns:
         UserWarning: No font on this machine has all characters of a text (said once).
     """
+    finite = np.isfinite(boxes).all(axis=1)
+    if not finite.all():
+        first = int(np.argmin(finite))
+        raise ValueError(f"box {first} {boxes[first].tolist()} is not finite and cannot be drawn; leave it out")
+    for name, value in (("line_width", line_width), ("font_size", font_size)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1 pixel, but is {value}")
     usual_size = round(7 + sqrt(picture.width * picture.height) / 75)  # 8 for 64 x 64, 13 for 500 x 375
     line_width = line_width or max(1, usual_size // 6)
     outlines = [_pixels(box, picture.width, picture.height) for box in boxes.tolist()]
@@ -213,7 +224,9 @@ def _ink(background: Colour) -> Colour:
 
 
 def _font(text: str, size: int) -> ImageFont.FreeTypeFont:
-    return _load_font(None if text.isascii() else _find_font(frozenset(filter(_is_visible, text))), size)
+    # not the digits of this very text: they differ with each score, and all fonts would be searched again
+    foreign = frozenset(character for character in text if not character.isascii() and _is_visible(character))
+    return _load_font(None if text.isascii() else _find_font(foreign | _SAMPLE), size)
 
 
 def _is_visible(character: str) -> bool:

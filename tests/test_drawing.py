@@ -95,6 +95,19 @@ def test_numbers_that_differ():
         draw(64, 64, [[0, 0, 9, 9]], texts=["one", "two"])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_boxes_that_are_not_finite(value):
+    with pytest.raises(ValueError, match=rf"box 1 \[0.0, {value}, 9.0, 9.0\] is not finite and cannot be drawn"):
+        draw(64, 64, [[0, 0, 9, 9], [0, value, 9, 9]])
+
+
+@pytest.mark.parametrize("name", ["line_width", "font_size"])
+@pytest.mark.parametrize("value", [0, -3])
+def test_sizes_below_a_pixel(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1 pixel, but is {value}"):
+        draw(64, 64, [[0, 0, 9, 9]], texts=["a"], **{name: value})
+
+
 # --- colours ---
 
 
@@ -224,7 +237,7 @@ def test_the_font_that_has_all_characters(fonts, missing_is_blank):
     (fonts / "broken.ttf").write_bytes(b"no font")
     make_font(fonts / "notosans-half.ttf", "강 0189.", missing_is_blank)
     (fonts / "deep").mkdir()
-    make_font(fonts / "deep" / "Whole.TTF", "강아지 0189.")
+    make_font(fonts / "deep" / "Whole.TTF", "강아지 Ag0189.")
     assert drawing._find_font(frozenset("강아지")) == fonts / "deep" / "Whole.TTF"
     pixels = draw(500, 375, [MIDDLE], texts=["강아지 0.98"])
     letters = written(pixels)[130:150]
@@ -232,6 +245,18 @@ def test_the_font_that_has_all_characters(fonts, missing_is_blank):
     # what the file system of a Mac has taken apart into single sounds is put together again
     apart = unicodedata.normalize("NFD", "강아지 0.98")
     np.testing.assert_array_equal(draw(500, 375, [MIDDLE], texts=[apart]), pixels)
+
+
+def test_fonts_are_searched_once_for_a_name_whatever_its_score(fonts, monkeypatch):
+    make_font(fonts / "some.ttf", "강아지 Ag0123456789.")
+    counted = []
+    count_glyphs = drawing._count_glyphs
+    monkeypatch.setattr(drawing, "_count_glyphs", lambda *args: counted.append(args) or count_glyphs(*args))
+    draw(500, 375, [MIDDLE], texts=["강아지 0.98"])
+    searched = len(counted)
+    assert searched > 0
+    draw(500, 375, [MIDDLE] * 3, texts=["강아지 0.12", "강아지 0.34", "강아지 0.57"])
+    assert len(counted) == searched
 
 
 def test_no_font_is_said_once(fonts):
