@@ -100,7 +100,13 @@ class Detections:
     def __getitem__(
         self, chosen: int | np.int64 | Bool[np.ndarray, " detections"] | Int[np.ndarray, " chosen"] | slice
     ) -> "Detection | Detections":
-        """One (`found[0]`); those where a mask is true (`found[found.scores > 0.5]`), with indices, or of a slice."""
+        """One (`found[0]`); those where a mask is true (`found[found.scores > 0.5]`), with indices, or of a slice.
+
+        Raises:
+            TypeError: It is a single truth value, which Python would take for the index 0 or 1.
+        """
+        if isinstance(chosen, bool | np.bool_):
+            raise TypeError(f"{chosen} chooses nothing: give an index, a slice, or a mask with a value for each of them")
         if isinstance(chosen, int | np.integer):
             return next(iter(self[np.array([chosen])]))
         return Detections(
@@ -207,6 +213,9 @@ class Detections:
             picture: Whatever `Detector.detect` takes; it is not written to.
             line_width: In pixels; follows the size of the picture where it is not given.
             font_size: The same.
+
+        Raises:
+            ValueError: The picture cannot be read, a box is not finite, or a size is below 1.
         """
         return draw_boxes(
             open_picture(picture),

@@ -55,6 +55,12 @@ def test_one_of_them():
         NOTHING[0]
 
 
+@pytest.mark.parametrize("chosen", [True, False, np.True_])
+def test_a_truth_value_is_no_index(chosen):
+    with pytest.raises(TypeError, match=rf"{chosen} chooses nothing: give an index|Type-check"):
+        FOUND[chosen]
+
+
 @pytest.mark.parametrize(
     "chosen, names",
     [
