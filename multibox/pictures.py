@@ -5,13 +5,16 @@ The one place that decodes and resizes. What is transparent is shown on white; 1
 
 import io
 import os
+import struct
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+PICTURE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".ppm", ".pgm"}
+)
 
 Resize = Literal["bilinear", "antialias"]
 
@@ -20,9 +23,22 @@ _UNREADABLE = (
     OSError,
     SyntaxError,
     ValueError,
+    struct.error,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,  # raised where a user turns warnings into errors
 )
+
+# by EXIF's orientation; 1 is as stored
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_HOLD_ORIENTATION = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # in Pillow's `info`
 
 
 @runtime_checkable
@@ -52,10 +68,10 @@ def open_picture(source: Source, *, at_least: tuple[int, int] | None = None) -> 
     """
     if isinstance(source, Image.Image):
         try:
-            upright = ImageOps.exif_transpose(source)
+            upright = _upright(source)
         except _UNREADABLE as error:  # PIL decodes what `Image.open` gave only now
             raise ValueError(_damage("the picture", error)) from error
-        return _rgb(upright, "the picture")
+        return _rgb(upright.copy() if upright is source else upright, "the picture")
     if isinstance(source, bytes):
         return _decode(io.BytesIO(source), f"{len(source)} bytes", at_least)
     if isinstance(source, str | os.PathLike):
@@ -125,18 +141,37 @@ def _decode(file: BinaryFile, name: str, at_least: tuple[int, int] | None) -> Im
             if at_least is not None and picture.format in ("JPEG", "MPO"):
                 height, width = at_least if _orientation(picture, file) < 5 else reversed(at_least)
                 picture.draft(None, (width, height))
-            ImageOps.exif_transpose(picture, in_place=True)
+            upright = _upright(picture)
     except _UNREADABLE as error:
         raise ValueError(_damage(name, error)) from error
-    return _rgb(picture, name)
+    return _rgb(upright, name)
 
 
-def _orientation(picture: Image.Image, file: BinaryFile) -> int:
-    """EXIF's 1 to 8; 1 where it says nothing, or nothing that makes sense."""
-    # PNG's own `getexif` decodes all pixels, since EXIF may come after them: only where there is EXIF
-    decode = picture.format != "PNG" or _has_exif_chunk(file)
-    exif = picture.getexif() if decode else Image.Image.getexif(picture)
-    value = exif.get(0x0112)
+def _upright(picture: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF orientation says; what says so is then taken away, so that it is turned once.
+
+    Not PIL's own `exif_transpose`, which writes all of EXIF anew, and fails where any tag of it is malformed.
+    """
+    picture.load()  # PIL itself turns a TIFF here, and finds EXIF that comes after the pixels of a PNG
+    turn = _TURNS.get(_orientation(picture))
+    if turn is None:
+        return picture
+    turned = picture.transpose(turn)
+    for key in _HOLD_ORIENTATION:
+        turned.info.pop(key, None)
+    return turned
+
+
+def _orientation(picture: Image.Image, file: BinaryFile | None = None) -> int:
+    """EXIF's 1 to 8; 1 where it says nothing, or nothing that makes sense.
+
+    PNG's own `getexif` decodes all pixels, since EXIF may come after them; with its `file`, only where there is EXIF.
+    """
+    decode = file is None or picture.format != "PNG" or _has_exif_chunk(file)
+    try:
+        value = (picture.getexif() if decode else Image.Image.getexif(picture)).get(0x0112)
+    except (struct.error, SyntaxError, ValueError, KeyError, TypeError):  # malformed EXIF is no reason to lose a picture
+        return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 

@@ -109,6 +109,44 @@ def test_an_orientation_that_makes_no_sense_is_none(nonsense, tmp_path):
     assert open_picture(file, at_least=(2, 2)).size == (3, 2)
 
 
+def exif_with(*entries):
+    """EXIF of one directory, from `(tag, type, count, the four bytes of the value)`; little endian."""
+    rows = b"".join(struct.pack("<HHI4s", *entry) for entry in entries)
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + rows + b"\0\0\0\0"
+
+
+TURNED = (0x0112, 3, 1, struct.pack("<I", 6))
+
+
+@pytest.mark.parametrize(
+    "exif, shown",
+    [
+        # another tag that must be of 16 bits, and has more: Pillow reads it, and cannot write it again
+        (exif_with(TURNED, (0x0103, 4, 1, struct.pack("<I", 70_000))), (4, 6)),
+        (exif_with(TURNED), (4, 6)),
+        (exif_with((0x0112, 11, 1, struct.pack("<f", 6.0))), (6, 4)),  # whole numbers only
+        (b"Exif\0\0what is no directory", (6, 4)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_malformed_exif_loses_no_picture(tmp_path, kind, exif, shown):
+    file = tmp_path / "odd"
+    file.write_bytes(data := encoded(Image.fromarray(noise(4, 6)), kind, exif=exif))
+    with Image.open(file) as opened:
+        for source in (file, data, opened):
+            assert open_picture(source).size == shown
+            assert open_picture(open_picture(source)).size == shown
+    (height, width), orientation = picture_size(file)
+    assert (height, width) == (4, 6)
+    assert (orientation in (5, 6, 7, 8)) == (shown == (4, 6))
+
+
+def test_a_picture_whose_orientation_stands_in_xmp_is_turned_once():
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r tiff:Orientation="6"/></x:xmpmeta>'
+    once = open_picture(encoded(Image.fromarray(noise(4, 6)), "JPEG", xmp=xmp))
+    assert once.size == open_picture(once).size == (4, 6)
+
+
 def test_picture_size_does_not_decode(tmp_path):
     file = tmp_path / "half.png"
     data = encoded(Image.fromarray(noise(100, 60)), "PNG")
@@ -205,7 +243,7 @@ def test_decimal_numbers_are_refused(tmp_path):
 # --- where it comes from ---
 
 
-@pytest.mark.parametrize("name", ["SCENE.JPG", "고양이 Ä.Png", "x.TIF"])
+@pytest.mark.parametrize("name", ["SCENE.JPG", "고양이 Ä.Png", "x.TIF", "x.jpe", "x.JFIF", "x.mpo", "x.avif"])
 def test_names(name, tmp_path):
     file = tmp_path / name
     Image.new("RGB", (6, 4), "red").save(file)
