@@ -1,5 +1,6 @@
 """The layout of PASCAL VOC: `JPEGImages/`, `Annotations/*.xml`, and `ImageSets/Main/<split>.txt` with a name a line."""
 
+import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +31,7 @@ def recognise(folder: Path) -> bool:
 
 def list_splits(folder: Path) -> tuple[str, ...]:
     """The splits in `ImageSets/Main`, without the files of one class (`cat_train.txt`)."""
-    files = {file.stem: file for file in list_files(folder / "ImageSets" / "Main", {".txt"})}
+    files = _split_files(folder)
     return tuple(name for name, file in files.items() if not _is_of_a_class(file, files))
 
 
@@ -61,7 +62,7 @@ def _records(
 ) -> Iterator[Record | Problem]:
     pictures = _by_name(folder / "JPEGImages", PICTURE_SUFFIXES)
     labels = {name: label for label, name in enumerate(class_names)}
-    split_file = folder / "ImageSets" / "Main" / f"{split}.txt"
+    split_file = _split_files(folder)[split]
     for number, line in read_list(split_file):
         listed = f"{split_file}, line {number}"
         key = next((key for key in _readings(line) if key in pictures or key in annotations), line)
@@ -113,13 +114,24 @@ def _class_names(folder: Path, annotations: Mapping[str, _Annotation]) -> tuple[
 
 def _parse(file: Path) -> _Annotation:
     try:
-        return _Annotation(file, fromstring(file.read_bytes()))
+        return _Annotation(file, _root(file.read_bytes()))
     except OSError as error:
         return _Annotation(file, None, f"the file cannot be read ({error.strerror})")
     except DefusedXmlException as error:  # entities that grow without bound, or that fetch other files
         return _Annotation(file, None, f"the XML holds what no annotation needs and an attack would: {error}")
     except (ParseError, ValueError, LookupError) as error:
         return _Annotation(file, None, f"not well-formed XML ({error})")
+
+
+def _root(data: bytes) -> Element:
+    try:
+        root: Element = fromstring(data)
+    except (ValueError, ParseError):  # the parser knows neither East Asia's encodings nor UTF-32
+        declared = re.match(rb"""\W*xml\b[^>]*\bencoding\s*=\s*["']([\w.-]+)""", data[:400].replace(b"\0", b""))
+        if declared is None or declared[1].lower() in (b"utf-8", b"utf-16"):
+            raise
+        root = fromstring(data.decode(declared[1].decode("ascii")))  # of text, the declaration is not looked at
+    return root
 
 
 def _by_name(folder: Path, suffixes: frozenset[str] | set[str]) -> dict[str, list[Path]]:
@@ -139,6 +151,17 @@ def _readings(line: str) -> Iterator[str]:
         yield name_key(name.strip())
     if Path(line).suffix.lower() in PICTURE_SUFFIXES:
         yield name_key(line.rpartition(".")[0])
+
+
+def _split_files(folder: Path) -> dict[str, Path]:
+    """The lists of `ImageSets/Main`, the files of one class included."""
+    found: dict[str, Path] = {}
+    for file in sorted((folder / "ImageSets" / "Main").glob("[!.]*")):
+        if file.suffix.lower() == ".txt" and file.is_file():
+            if file.stem in found:
+                raise DatasetError(f"{found[file.stem]} and {file} are both of split '{file.stem}'; rename one")
+            found[file.stem] = file
+    return found
 
 
 def _is_of_a_class(file: Path, splits: Container[str]) -> bool:

@@ -83,6 +83,58 @@ def test_declared_encodings(tmp_path: Path, encoding: str):
     assert read_dataset(tmp_path).class_names == ("köttur",)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [
+        ("euc-kr", "고양이"),
+        ("cp949", "햏고양이"),
+        ("gbk", "猫"),
+        ("gb18030", "猫"),
+        ("big5", "貓"),
+        ("shift_jis", "ねこ"),
+        ("utf-32", "고양이"),
+        ("utf-32-be", "고양이"),
+    ],
+)
+def test_declared_encodings_that_the_parser_does_not_know(tmp_path: Path, encoding: str, name: str):
+    write_voc_set(tmp_path, {"a": ""})
+    xml = f"<?xml version='1.0' encoding='{encoding.upper()}' ?>\n{voc_xml(CAT.replace('cat', name))}"
+    write_text(tmp_path / "Annotations" / "a.xml", xml, encoding)
+    assert read_dataset(tmp_path).class_names == (name,)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content", "what"),
+    [
+        ("cp949", b"<a>\xff\xff</a>", "not well-formed XML ('cp949' codec can't decode"),
+        ("nonsense", b"<a/>", "not well-formed XML (unknown encoding: nonsense)"),
+        ("hex", b"<a/>", "not well-formed XML ("),
+        ("euc-kr", b"<a>", "not well-formed XML (no element found"),
+        ("euc-kr", b'<!DOCTYPE x [<!ENTITY a "ha">]><a>&a;</a>', "the XML holds what no annotation needs"),
+    ],
+)
+def test_declared_encodings_that_do_not_help(tmp_path: Path, encoding: str, content: bytes, what: str):
+    write_voc_set(tmp_path, {"a": voc_xml(CAT), "b": ""})
+    (tmp_path / "Annotations" / "b.xml").write_bytes(f'<?xml version="1.0" encoding="{encoding}"?>'.encode() + content)
+    ((where, said_of_it, done),) = said(read(tmp_path))
+    assert (where, done) == ("b.xml", "picture left out")
+    assert said_of_it.startswith(what)
+
+
+def test_what_is_offered_as_a_split_can_be_read(tmp_path: Path):
+    folder = write_voc_set(tmp_path, {"a": voc_xml(CAT)})
+    lists = folder / "ImageSets" / "Main"
+    (lists / "train.txt").rename(lists / "Train.TXT")
+    write_text(lists / "older" / "val.txt", "a")
+    write_text(lists / ".hidden.txt", "a")
+    (lists / "folder.txt").mkdir()
+    assert voc.list_splits(folder) == ("Train",)
+    assert len(read(folder, "Train")) == 1
+    write_text(lists / "Train.txt", "a")
+    with pytest.raises(DatasetError, match=r"Train\.TXT and .*Train\.txt are both of split 'Train'; rename one"):
+        voc.list_splits(folder)
+
+
 @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
 def test_names_in_other_scripts_and_either_unicode_form(tmp_path: Path, forms: tuple[str, str]):
     on_disk, in_list = (unicodedata.normalize(form, "hús 고양이") for form in forms)
