@@ -71,11 +71,13 @@ def make_dataset(
     *,
     category_ids: Sequence[int] | None = None,
 ) -> Dataset:
-    """The data set of all records that can be used, with every problem.
+    """The data set of all records that can be used, with every problem; classes of the same name become one.
 
     Raises:
         DatasetError: No picture is left.
     """
+    names = list(dict.fromkeys(class_names))
+    labels = [names.index(name) for name in class_names]
     samples: list[Sample] = []
     problems: list[Problem] = []
     seen: set[str] = set()
@@ -87,13 +89,13 @@ def make_dataset(
             problems.append(Problem(finding.listed, what, "the first entry and its objects taken"))
         else:
             seen.add(path)
-            sample, found = _check(finding, len(samples))
+            sample, found = _check(finding, len(samples), labels)
             problems += found
             samples += [sample] if sample is not None else []
     if not samples:
         raise DatasetError(f"{name}: there is no picture that can be used", problems)
-    ids = None if category_ids is None else tuple(category_ids)
-    return Dataset(name, tuple(class_names), samples, tuple(problems), ids)
+    ids = None if category_ids is None else tuple(category_ids[labels.index(label)] for label in range(len(names)))
+    return Dataset(name, tuple(names), samples, tuple(problems), ids)
 
 
 def similar_classes(where: str, class_names: Sequence[str]) -> Iterator[Problem]:
@@ -102,7 +104,7 @@ def similar_classes(where: str, class_names: Sequence[str]) -> Iterator[Problem]
     for index, name in enumerate(class_names):
         first = class_names[keys.index(keys[index])]
         if name in class_names[:index]:
-            yield Problem(where, f"class '{name}' is named twice", "kept as two classes")
+            yield Problem(where, f"class '{name}' is named twice", "taken as one class")
         elif first != name:
             yield Problem(where, f"classes '{first}' and '{name}' differ in case or spaces only", "kept as two classes")
 
@@ -133,7 +135,7 @@ def to_size(height: object, width: object) -> tuple[int, int] | None:
     return int(numbers[0]), int(numbers[1])
 
 
-def _check(record: Record, place: int) -> tuple[Sample | None, list[Problem]]:
+def _check(record: Record, place: int, labels: Sequence[int]) -> tuple[Sample | None, list[Problem]]:
     try:
         stored, orientation = picture_size(record.picture)
     except (ValueError, OSError) as error:
@@ -172,7 +174,7 @@ def _check(record: Record, place: int) -> tuple[Sample | None, list[Problem]]:
     areas = [box if outline is None else outline for box, outline in zip(area(inside).tolist(), stated, strict=True)]
     truth = GroundTruth(
         inside[kept],
-        [objects[index].label for index in kept],
+        [labels[objects[index].label] for index in kept],
         difficult=[objects[index].difficult for index in kept],
         crowd=[objects[index].crowd for index in kept],
         areas=[areas[index] for index in kept],

@@ -67,7 +67,7 @@ def test_where_the_pictures_may_be(tmp_path: Path, place: str):
     assert read_dataset(tmp_path)[0].picture == tmp_path / place
 
 
-@pytest.mark.parametrize("name", ["train/a.png", "train/a.PNG"])
+@pytest.mark.parametrize("name", ["train/a.png", "train/a.PNG", "train\\a.png"])
 def test_a_file_name_from_the_root_or_with_a_suffix_in_other_case(tmp_path: Path, name: str):
     write_set(tmp_path, annotation(), images=[image(name=name)])
     assert read_dataset(tmp_path)[0].picture == tmp_path / "train" / "a.png"
@@ -193,15 +193,22 @@ def test_categories_that_cannot_be_told_apart(tmp_path: Path):
     names = [(1, "cat"), (2, "cat"), (2, "dog"), (3, None), (4, "Cat")]
     categories = [{"id": number, "name": name} for number, name in names]
     dataset = read(write_set(tmp_path, annotation(category_id=2), categories=categories))
-    assert dataset.class_names == ("cat", "cat", "Cat")
-    assert dataset.category_ids == (1, 2, 4)
+    assert dataset.class_names == ("cat", "Cat")
+    assert dataset.category_ids == (1, 4)
     assert [(problem.what, problem.done) for problem in dataset.problems] == [
         ("categories 'cat' and 'dog' have the same id 2", "'dog' left out"),
         ("category 3 has no id or no name", "category left out"),
-        ("class 'cat' is named twice", "kept as two classes"),
+        ("class 'cat' is named twice", "taken as one class"),
         ("classes 'cat' and 'Cat' differ in case or spaces only", "kept as two classes"),
     ]
-    assert dataset[0].truth.labels.tolist() == [1]
+    assert dataset[0].truth.labels.tolist() == [0]
+
+
+def test_labels_behind_a_category_that_is_named_twice(tmp_path: Path):
+    categories = [{"id": number, "name": name} for number, name in ((5, "dog"), (9, "cat"), (2, "dog"), (7, "ant"))]
+    dataset = read(write_set(tmp_path, *(annotation(id, category_id=id) for id in (5, 9, 2, 7)), categories=categories))
+    assert (dataset.class_names, dataset.category_ids) == (("dog", "cat", "ant"), (5, 9, 7))
+    assert dataset[0].truth.labels.tolist() == [0, 1, 0, 2]
 
 
 def test_a_size_that_disagrees_is_said(tmp_path: Path):
