@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from multibox.data.files import FileFinder, read_text
+from multibox.data.files import FileFinder, read_text, spellings
 from multibox.data.records import Object, Record, make_dataset, similar_classes, to_numbers, to_size
 from multibox.data.sample import Dataset, DatasetError, Problem
 
@@ -94,7 +94,8 @@ def _records(
 
     folders, finder = _picture_folders(file, split), FileFinder()
     for image in images.values():
-        picture = next(filter(None, (finder.find(folder / image.name) for folder in folders)), None)
+        places = [folder / name for name in spellings(image.name) for folder in folders]
+        picture = next(filter(None, map(finder.find, places)), None)
         if picture is None:
             looked = ", ".join(map(str, folders))
             yield Problem(image.where, f"there is no such picture in {looked}", "picture left out")

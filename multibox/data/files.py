@@ -49,14 +49,31 @@ def read_list(file: Path) -> list[tuple[int, str]]:
 
 
 def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """All files below a folder with one of these suffixes, in lower or upper case, sorted; hidden ones are left out."""
+    """All files below a folder with one of these suffixes, in lower or upper case, sorted; hidden ones are left out.
+
+    Links to folders are followed, unless they lead to a folder below this one, or to one that was seen already.
+    """
     found = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    root = os.path.realpath(folder)
+    seen = {root}
+
+    def is_new(path: str) -> bool:
+        place = os.path.realpath(path)
+        new = place not in seen and not (os.path.islink(path) and Path(place).is_relative_to(root))
+        seen.add(place)
+        return new
+
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".") and is_new(os.path.join(parent, name))]
         for name in names:
             if os.path.splitext(name)[1].lower() in suffixes and not name.startswith("."):
                 found.append(Path(parent, name))
     return sorted(found)
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """A path as it is written, and then as Windows means it, whose backslashes are slashes."""
+    return tuple(dict.fromkeys((name, name.replace("\\", "/"))))
 
 
 class FileFinder:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from multibox.data.files import FileFinder, list_files, read_lines, read_list, read_text
+from multibox.data.files import FileFinder, list_files, read_lines, read_list, read_text, spellings
 from multibox.data.records import Object, Record, make_dataset, similar_classes, to_numbers
 from multibox.data.sample import Dataset, DatasetError, Problem
 from multibox.pictures import PICTURE_SUFFIXES
@@ -85,13 +85,13 @@ def _records(file: Path, sources: Sequence[Path], classes: int) -> Iterator[Reco
                 pictures.append((listed, picture))
     # a list may hold relative and absolute paths
     common = os.path.commonpath([os.path.abspath(picture.parent) for _, picture in pictures] or [str(file.parent)])
-    labelled = 0
+    label_files: set[Path] = set()
     for listed, picture in pictures:
         place = _label_place(picture, file.parent)
         label_file = finder.find(place)
-        labelled += label_file is not None
         objects: list[Object | Problem] = []
         if label_file is not None:
+            label_files.add(label_file)
             try:
                 lines = read_lines(label_file)
             except ValueError as error:
@@ -100,7 +100,10 @@ def _records(file: Path, sources: Sequence[Path], classes: int) -> Iterator[Reco
             objects = [_object(f"{label_file}, line {number}", line, classes, file.name) for number, line in lines]
         name = Path(os.path.abspath(picture)).relative_to(common).as_posix()
         yield Record(name, picture, listed, str(label_file or place), objects, fractions=True)
-    if pictures and not labelled:
+    for spare in _label_files(file, sources):
+        if spare not in label_files:
+            yield Problem(str(spare), "a label file without its picture", "label left out")
+    if pictures and not label_files:
         what = f"none of the {len(pictures)} pictures has a label file like {_label_place(pictures[0][1], file.parent)}"
         yield Problem(str(file), what, "taken as pictures without objects")
 
@@ -131,7 +134,7 @@ def _pictures(file: Path, source: Path, finder: FileFinder) -> Iterator[tuple[st
         yield from ((str(picture), picture) for picture in list_files(source, PICTURE_SUFFIXES))
         return
     for number, line in read_list(source):
-        places = [base / line for base in (source.parent, file.parent)]
+        places = [base / name for name in spellings(line) for base in (source.parent, file.parent)]
         picture = next(filter(None, map(finder.find, places)), None)
         yield f"{source}, line {number}, '{line}'", picture
 
@@ -143,6 +146,16 @@ def _label_place(picture: Path, root: Path) -> Path:
     if "images" in parts[:-1]:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
     return root.joinpath(*parts)
+
+
+def _label_files(file: Path, sources: Sequence[Path]) -> list[Path]:
+    """All that lie where the pictures of whole folders have theirs.
+
+    `classes.txt` is no label file (labelImg writes it beside them), and beside `data.yaml` other texts may lie.
+    """
+    folders = {_label_place(source / "any", file.parent).parent for source in sources if source.is_dir()}
+    found = {text for folder in folders if folder != file.parent for text in list_files(folder, {".txt"})}
+    return sorted(text for text in found if text.name != "classes.txt")
 
 
 def _locate(file: Path, config: Config, entry: object) -> Path:

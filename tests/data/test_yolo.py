@@ -189,6 +189,42 @@ def test_a_list_of_pictures(tmp_path: Path):
     assert dataset.problems[0].where == f"{tmp_path / 'lists' / 'train.txt'}, line 4, 'images/train/x.png'"
 
 
+def test_a_list_that_windows_wrote(tmp_path: Path):
+    write_yolo_set(tmp_path, {"a": CAT})
+    write_text(tmp_path / "data.yaml", "train: train.txt\nnames: [cat]\n")
+    write_text(tmp_path / "train.txt", ".\\images\\train\\a.png\r\n")
+    assert [len(sample.truth) for sample in read_dataset(tmp_path)] == [1]
+
+
+def test_label_files_without_their_picture_are_said(tmp_path: Path):
+    write_yolo_set(tmp_path, {"a": CAT, "b": CAT})
+    labels = tmp_path / "labels" / "train"
+    for name in ("c.txt", "deeper/d.TXT", "classes.txt", "notes.json", "../val/e.txt"):
+        write_text(labels / name, CAT)
+    assert [(problem.where, problem.what, problem.done) for problem in read(tmp_path).problems] == [
+        (str(labels / name), "a label file without its picture", "label left out") for name in ("c.txt", "deeper/d.TXT")
+    ]
+    # a list may leave pictures out
+    write_text(tmp_path / "data.yaml", "train: train.txt\nnames: [cat, dog]\n")
+    write_text(tmp_path / "train.txt", "images/train/a.png")
+    assert read(tmp_path).problems == ()
+
+
+def test_texts_beside_the_yaml_are_no_label_files(tmp_path: Path):
+    write_picture(tmp_path / "a.png")
+    write_text(tmp_path / "a.txt", CAT)
+    write_text(tmp_path / "README.txt", "about the set")
+    write_text(tmp_path / "data.yaml", "train: .\nnames: [cat]\n")
+    assert len(read_dataset(tmp_path)[0].truth) == 1
+
+
+def test_names_that_stand_twice_are_one_class(tmp_path: Path):
+    dataset = read(write_yolo_set(tmp_path, {"a": f"2 0.5 0.5 0.1 0.1\n{CAT}\n1 0.5 0.5 0.1 0.1"}, names="[a, b, a]"))
+    assert said(dataset) == [("data.yaml", "class 'a' is named twice", "taken as one class")]
+    assert dataset.class_names == ("a", "b")
+    assert dataset[0].truth.labels.tolist() == [0, 0, 1]
+
+
 def test_several_folders_name_their_pictures_apart(tmp_path: Path):
     write_yolo_set(tmp_path, {"a": CAT})
     write_picture(tmp_path / "images" / "more" / "a.PNG")
