@@ -171,3 +171,15 @@ class Dataset:
 
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
+
+
+def compare_classes(one: str, names: Sequence[str], other: str, other_names: Sequence[str]) -> str:
+    """How the class names of two things differ, in words; "" where they are equal."""
+    if tuple(names) == tuple(other_names):
+        return ""
+    differences = [
+        f"only {owner} has {', '.join(only)}"
+        for owner, here, there in ((one, names, other_names), (other, other_names, names))
+        if (only := [f"'{name}'" for name in here if name not in there])
+    ]
+    return "; ".join(differences) or f"the classes of {one} and of {other} are in another order"

@@ -2,17 +2,20 @@
 
 import logging
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from math import ceil, isnan, nan
 from pathlib import Path
+from types import FrameType
 
 import torch
 
-from multibox.data.sample import Dataset
+from multibox.data.sample import Dataset, compare_classes
 from multibox.detector import Detector
 from multibox.evaluation.evaluate import evaluate
 from multibox.ssd.loss import Losses
@@ -58,6 +61,7 @@ def train(
     out: str | os.PathLike[str],
     resume: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> Detector:
     """Trains the detector in place, and returns the best of the run: by AP on `val_set`, the last where there is none.
 
@@ -72,9 +76,11 @@ def train(
         out: Made where it is not there.
         resume: Go on from what an interrupted run saved in `out`; begin where it saved nothing yet.
         on_progress: Called after each step.
+        notes: What else `config.yaml` is to hold, as the command line's model and splits.
 
     Raises:
-        ValueError: The classes differ, a set is empty, or a loss is not finite.
+        ValueError: The classes differ, a set is empty, a loss is not finite, or what is saved in `out` is of another
+            detector.
         FileExistsError: `out` holds a run, and `resume` was not asked for.
     """
     for dataset in [train_set] if val_set is None else [train_set, val_set]:
@@ -88,7 +94,7 @@ def train(
         run = Run(detector, recipe, device=device, precision=precision)
         if record.state.exists():
             run.load(record.state)
-        record.write_config(config)
+        record.write_config(config, notes or {})
         record.drop_rows_after(run.validated)
         log.info("%s pictures, %s", len(train_set), "from the start" if run.step == 0 else f"from step {run.step}")
         length = Length.of(config, epoch_steps=len(train_set) / recipe.batch_size)
@@ -122,7 +128,8 @@ def train(
                 if length.part(run) >= 1:
                     break
                 batch = next(batches)
-                losses = run.learn(batch, learning_rate=recipe.rate(length.part(run)))
+                with _interrupts_wait():  # a step is done whole or not at all: what is saved is what goes on
+                    losses = run.learn(batch, learning_rate=recipe.rate(length.part(run)))
                 stretch.add(losses, pictures=len(batch.names))
                 run.seconds = time.monotonic() - began
                 if on_progress is not None:
@@ -240,11 +247,27 @@ def _validate(
 def _check(detector: Detector, dataset: Dataset) -> None:
     if len(dataset) == 0:
         raise ValueError(f"{dataset.name} has no pictures")
-    if dataset.class_names != detector.class_names:
-        raise ValueError(
-            f"{dataset.name} has the classes {', '.join(dataset.class_names)}, the detector "
-            f"{', '.join(detector.class_names)}; make one for the data with detector.with_classes(dataset.class_names)"
-        )
+    difference = compare_classes(dataset.name, dataset.class_names, "the detector", detector.class_names)
+    if difference:
+        raise ValueError(f"{difference}; make one for the data with detector.with_classes(dataset.class_names)")
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Ctrl-C is heard at the end of this block, not within it."""
+    before = signal.getsignal(signal.SIGINT)
+    # other threads hear of no signals, and what is ignored stays ignored
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    heard: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: heard.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard:
+        before(*heard[0])
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import cos, pi
+from math import cos, inf, pi
 from typing import Literal, get_args
 
 from multibox.data.augment import Augmentation
@@ -112,7 +112,7 @@ class TrainConfig:
         validate_every: Epochs between validations.
         workers: Processes that read and augment pictures; 0 for none beside this one.
         device: `cpu`, `cuda`, `mps`; a GPU where there is one.
-        seed: Of all that is random.
+        seed: Of all that is random; from 0 to 2**63 - 1.
     """
 
     recipe: RecipeName | None = None
@@ -130,8 +130,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "steps", "minutes", "batch_size", "learning_rate", "validate_every"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be above 0, but is {value}")
+            if value is not None and not 0 < value < inf:
+                raise ValueError(f"{name} must be above 0{' and finite' if value == inf else ''}, but is {value}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be from 0 to 2**63 - 1, but is {self.seed}")
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"workers must be 0 or more, but is {self.workers}")
         for name, choices in (("recipe", get_args(RecipeName)), ("precision", get_args(Precision))):

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -67,10 +68,12 @@ class Record:
         log.setLevel(self._level_before)
         self._log.close()
 
-    def write_config(self, config: TrainConfig) -> None:
-        """`config.yaml`: what `multibox train --config` reads."""
-        values = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
-        (self.folder / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    def write_config(self, config: TrainConfig, notes: Mapping[str, str]) -> None:
+        """`config.yaml`: what `multibox train --config` reads, the notes first."""
+        values = {**notes, **{name: value for name, value in dataclasses.asdict(config).items() if value is not None}}
+        (self.folder / "config.yaml").write_text(
+            yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
 
     def write_row(self, row: dict[str, float | int | None]) -> None:
         """One more row of `metrics.csv`."""

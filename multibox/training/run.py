@@ -1,5 +1,7 @@
 """The moving parts of a run: network, optimizer, average of the weights; a step of learning; saving and loading."""
 
+import dataclasses
+import json
 import os
 from pathlib import Path
 from pickle import UnpicklingError
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from multibox.data.sample import compare_classes
 from multibox.detector import Detector
 from multibox.ssd.coder import BoxCoder
 from multibox.ssd.loss import Losses, make_targets, multibox_loss
@@ -34,6 +37,8 @@ class Run:
         self.seconds = 0.0
         self.validated = 0
         self.best = -1.0
+        self._class_names = list(detector.class_names)
+        self._config = json.dumps(dataclasses.asdict(detector.config))
         self._device = device
         self._precision = precision
         self._coder = BoxCoder(detector.config.center_variance, detector.config.size_variance)
@@ -83,10 +88,12 @@ class Run:
         """Goes on from what `save` wrote.
 
         Raises:
-            ValueError: The file is damaged, or of a detector or recipe of another kind.
+            ValueError: The file is damaged, or of a detector of other classes or another config, or of a recipe of
+                another kind.
         """
         try:
             state = torch.load(path, map_location=self._device, weights_only=True)
+            self._check(state["class_names"], json.loads(state["config"]))
             self.network.load_state_dict(state["network"])
             self._optimizer.load_state_dict(state["optimizer"])
             if self._averaged is not None:
@@ -98,8 +105,19 @@ class Run:
             why = "it is not what a run saves" if isinstance(error, UnpicklingError) else f"{error}".split("\n\t")[0]
             raise ValueError(f"{path}: cannot go on from it ({why}); start anew in another folder") from error
 
+    def _check(self, class_names: list[str], config: dict[str, Any]) -> None:
+        """That a state is of this very detector; weights of the same shapes fit others as well."""
+        if class_names != self._class_names:
+            raise ValueError(compare_classes("it", class_names, "this run", self._class_names))
+        ours = json.loads(self._config)
+        different = [name for name in ours if name not in config or config[name] != ours[name]]
+        if different:
+            raise ValueError(f"its detector '{config.get('name')}' has another {', '.join(different)}")
+
     def _state(self) -> dict[str, Any]:
         return {
+            "class_names": self._class_names,
+            "config": self._config,
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "average": None if self._averaged is None else self._averaged.state_dict(),

@@ -3,6 +3,8 @@
 import csv
 import logging
 import math
+import signal
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -246,6 +248,55 @@ def test_an_interrupted_run_goes_on_to_the_bit(undisturbed, tmp_path, new_detect
     assert f"from step {step}" in (tmp_path / "log.txt").read_text(encoding="utf-8")
 
 
+@pytest.fixture
+def within_a_step(monkeypatch):
+    """`within_a_step(number, act)` acts in the midst of that step: forward is done, and the weights are as before."""
+
+    def arrange(number, act):
+        calls = []
+
+        def loss(*args):
+            calls.append(args)
+            if len(calls) == number:
+                act()
+            return multibox_loss(*args)
+
+        monkeypatch.setattr("multibox.training.run.multibox_loss", loss)
+
+    return arrange
+
+
+def test_an_interruption_within_a_step(
+    undisturbed, tmp_path, new_detector, train_set, val_set, monkeypatch, within_a_step
+):
+    """Statistics of batch normalization have changed already."""
+    before = signal.getsignal(signal.SIGINT)
+    within_a_step(5, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        train(new_detector(), train_set, val_set, SHORT, out=tmp_path)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 5
+    train(new_detector(seed=99), train_set, val_set, SHORT, out=tmp_path, resume=True)
+    assert_same_end(tmp_path, undisturbed["modern"])
+
+
+def test_an_interrupt_that_is_ignored_stays_ignored(tmp_path, new_detector, train_set, within_a_step):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        within_a_step(2, lambda: signal.raise_signal(signal.SIGINT))
+        train(new_detector(), train_set, None, SHORT, out=tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert steps_of(tmp_path) == [3, 6]
+
+
+def test_training_in_another_thread(tmp_path, new_detector, train_set):
+    thread = threading.Thread(target=train, args=(new_detector(), train_set, None, SHORT), kwargs={"out": tmp_path})
+    thread.start()
+    thread.join()
+    assert steps_of(tmp_path) == [3, 6]
+
+
 def test_an_interruption_before_the_first_step(undisturbed, tmp_path, new_detector, train_set, val_set, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Run, "learn", interrupted)
@@ -327,6 +378,30 @@ def test_a_state_of_another_kind_is_said(tmp_path, new_detector, train_set):
     torch.save([1, 2], tmp_path / "last.pt")
     with pytest.raises(ValueError, match=r"last\.pt: cannot go on from it"):
         train(new_detector(), train_set, None, replace(SHORT, steps=2), out=tmp_path, resume=True)
+
+
+def test_a_state_of_another_detector_is_said(tmp_path, new_detector, small_config, train_set):
+    """Its weights would fit."""
+    train(new_detector(), train_set, None, replace(SHORT, steps=1), out=tmp_path)
+    before = (tmp_path / "last.pt").read_bytes()
+    names = ("disc", *train_set.class_names[1:])
+    turned = train_set.class_names[::-1]
+    larger = tuple(
+        replace(row, box_sizes=tuple((2 * width, 2 * height) for width, height in row.box_sizes))
+        for row in small_config.feature_maps
+    )
+    for other, class_names, why in (
+        (small_config, names, r"only it has 'circle'; only this run has 'disc'"),
+        (small_config, turned, "the classes of it and of this run are in another order"),
+        (replace(small_config, feature_maps=larger), train_set.class_names, "'small' has another feature_maps"),
+    ):
+        detector = Detector.create(other, class_names, seed=0)
+        weights_before = weights_of(detector)
+        with pytest.raises(ValueError, match=rf"last\.pt: cannot go on from it \(.*{why}\); start anew"):
+            named = Dataset("named", class_names, train_set.samples)
+            train(detector, named, None, replace(SHORT, steps=2), out=tmp_path, resume=True)
+        assert_equal_weights(weights_before, weights_of(detector))
+    assert (tmp_path / "last.pt").read_bytes() == before
 
 
 # Which weights are kept
@@ -454,10 +529,13 @@ def test_a_batch_that_is_larger_than_the_set(tmp_path, new_detector, train_set):
 def test_other_classes_are_refused(tmp_path, new_detector, train_set):
     names = ("cat", "dog", *train_set.class_names)
     other = Dataset("cats", names, train_set.samples)
-    with pytest.raises(ValueError, match=r"cats has the classes cat, dog, .* the detector circle, .*with_classes"):
+    with pytest.raises(ValueError, match=r"^only cats has 'cat', 'dog'; make one for the data with .*with_classes"):
         train(new_detector(), other, out=tmp_path / "out")
-    with pytest.raises(ValueError, match="cats has the classes"):
+    with pytest.raises(ValueError, match="^only cats has 'cat', 'dog'"):
         train(new_detector(), train_set, other, out=tmp_path / "out")
+    turned = Dataset("turned", train_set.class_names[::-1], train_set.samples)
+    with pytest.raises(ValueError, match="the classes of turned and of the detector are in another order"):
+        train(new_detector(), turned, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

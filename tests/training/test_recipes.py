@@ -61,6 +61,11 @@ def test_rate_has_no_jumps_up_and_is_never_negative_or_above_the_highest(name):
         ({"batch_size": 0}, "batch_size must be above 0, but is 0"),
         ({"learning_rate": -1e-3}, "learning_rate must be above 0, but is -0.001"),
         ({"validate_every": 0.0}, "validate_every must be above 0, but is 0"),
+        ({"epochs": float("inf")}, "epochs must be above 0 and finite, but is inf"),
+        ({"minutes": float("inf")}, "minutes must be above 0 and finite, but is inf"),
+        ({"validate_every": float("inf")}, "validate_every must be above 0 and finite, but is inf"),
+        ({"seed": -1}, r"seed must be from 0 to 2\*\*63 - 1, but is -1"),
+        ({"seed": 10**20}, r"seed must be from 0 to 2\*\*63 - 1, but is 1000"),
         ({"workers": -1}, "workers must be 0 or more, but is -1"),
     ],
 )
@@ -84,7 +89,7 @@ def test_a_run_refuses_what_there_is_not(name, message):
 
 
 def test_a_run_takes_no_workers_and_parts_of_an_epoch():
-    config = TrainConfig(workers=0, epochs=0.5, validate_every=0.25)
+    config = TrainConfig(workers=0, epochs=0.5, validate_every=0.25, seed=2**63 - 1)
     assert (config.workers, config.epochs, config.validate_every) == (0, 0.5, 0.25)
 
 

@@ -74,10 +74,16 @@ def test_a_folder_with_other_files_is_taken(tmp_path):
 
 def test_the_config_is_written_without_what_is_open(record):
     config = TrainConfig(recipe="paper", epochs=2.5, batch_size=4)
-    record.write_config(config)
+    record.write_config(config, {})
     values = yaml.safe_load((record.folder / "config.yaml").read_text(encoding="utf-8"))
     assert values == {"recipe": "paper", "epochs": 2.5, "batch_size": 4, "validate_every": 1.0, "seed": 0}
     assert TrainConfig(**values) == config
+
+
+def test_notes_come_first_in_the_config(record):
+    record.write_config(TrainConfig(steps=3), {"model": "ssd256-tiny", "train_split": "학습"})
+    values = yaml.safe_load((record.folder / "config.yaml").read_text(encoding="utf-8"))
+    assert list(values.items())[:3] == [("model", "ssd256-tiny"), ("train_split", "학습"), ("steps", 3)]
 
 
 @pytest.mark.parametrize("level", [logging.NOTSET, logging.DEBUG, logging.ERROR])
