@@ -106,7 +106,9 @@ class Detections:
             TypeError: It is a single truth value, which Python would take for the index 0 or 1.
         """
         if isinstance(chosen, bool | np.bool_):
-            raise TypeError(f"{chosen} chooses nothing: give an index, a slice, or a mask with a value for each of them")
+            raise TypeError(
+                f"{chosen} chooses nothing: give an index, a slice, or a mask with a value for each of them"
+            )
         if isinstance(chosen, int | np.integer):
             return next(iter(self[np.array([chosen])]))
         return Detections(

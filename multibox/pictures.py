@@ -13,7 +13,22 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 PICTURE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".ppm", ".pgm"}
+    {
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".png",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".avif",
+        ".ppm",
+        ".pgm",
+    }
 )
 
 Resize = Literal["bilinear", "antialias"]
@@ -170,7 +185,13 @@ def _orientation(picture: Image.Image, file: BinaryFile | None = None) -> int:
     decode = file is None or picture.format != "PNG" or _has_exif_chunk(file)
     try:
         value = (picture.getexif() if decode else Image.Image.getexif(picture)).get(0x0112)
-    except (struct.error, SyntaxError, ValueError, KeyError, TypeError):  # malformed EXIF is no reason to lose a picture
+    except (
+        struct.error,
+        SyntaxError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ):  # malformed EXIF is no reason to lose a picture
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
