@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
-from multibox.cli.terminal import UsageError, complain
+from multibox.cli.terminal import UsageError, complain, say_warnings
 
 _COMMANDS = {
     "demo": "The whole path on drawn scenes: train, evaluate, detect. No download.",
@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # that go on spinning bring training down to a tenth of its speed
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
-        return _app()(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0
+        with say_warnings():
+            return _app()(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0
     except CycloptsError as error:
         complain(str(error))
         return 2

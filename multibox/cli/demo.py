@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from multibox.cli.terminal import check_output, progress_bar, say, stdout
+from multibox.cli.terminal import UsageError, check_output, say, stdout, training_bar
 from multibox.evaluation.metrics import Metrics
 
 TRAIN_SCENES, TEST_SCENES = 1000, 150
@@ -27,14 +27,20 @@ def demo(*, out: Path = Path("demo-output"), minutes: Minutes = 3.3, seed: int =
         minutes: How long it trains.
         seed: Of the random weights and changes; the scenes are always the same.
     """
-    check_output(out)
-    shutil.rmtree(out / "run", ignore_errors=True)  # an earlier demo's
-
     from multibox.data.synthetic import CLASS_NAMES, drawn_scenes
     from multibox.detector import Detector
     from multibox.drawing import contact_sheet, draw_boxes
     from multibox.evaluation.evaluate import evaluate
-    from multibox.training import Progress, TrainConfig, train
+    from multibox.training import TrainConfig, train
+
+    try:
+        config = TrainConfig(recipe="drawn", minutes=minutes, validate_every=1000, seed=seed)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    check_output(out)
+    run = out / "run"
+    if (out / "summary.html").is_file() and (run / "log.txt").is_file():  # an earlier demo's
+        shutil.rmtree(run)
 
     began = time.monotonic()
     say(f"drawing {TRAIN_SCENES} scenes to learn from and {TEST_SCENES} others to be tested on")
@@ -43,17 +49,8 @@ def demo(*, out: Path = Path("demo-output"), minutes: Minutes = 3.3, seed: int =
 
     say(f"training ssd256-tiny from scratch for {minutes:g} minutes")
     detector = Detector.create("ssd256-tiny", CLASS_NAMES, seed=seed)
-    config = TrainConfig(recipe="drawn", minutes=minutes, validate_every=1000, seed=seed)
-    with progress_bar("training", 1.0) as bar:
-
-        def show(progress: Progress) -> None:
-            bar(
-                progress.part,
-                f"epoch {progress.epoch:.1f}  loss {progress.localization + progress.confidence:.2f}  "
-                f"{progress.pictures_per_second:.0f} pictures/s",
-            )
-
-        detector = train(detector, train_set, None, config, out=out / "run", on_progress=show)
+    with training_bar() as show:
+        detector = train(detector, train_set, None, config, out=run, on_progress=show)
 
     say(f"scoring it on the {TEST_SCENES} scenes that it was not trained on")
     metrics = evaluate(detector, test_set)
@@ -66,7 +63,7 @@ def demo(*, out: Path = Path("demo-output"), minutes: Minutes = 3.3, seed: int =
     contact_sheet(drawn, columns=4, cell_height=256, cell_width=256).save(out / "found.png")
     seconds = time.monotonic() - began
     (out / "summary.html").write_text(_page(metrics, minutes, seconds), encoding="utf-8")
-    stdout.print(
+    stdout().print(
         f"AP50 {metrics.ap50 or 0:.3f}, AP {metrics.ap or 0:.3f} on {metrics.images} scenes with {metrics.objects} "
         f"objects, in {seconds:.0f} s\nsee {out / 'summary.html'}"
     )

@@ -71,11 +71,14 @@ def detect(
     from multibox.pictures import open_picture
 
     detector = Detector.load(model, device=device)
-    detector.detect([], classes=wanted)  # says that there is no such class
+    try:
+        detector.detect([], classes=wanted)
+    except ValueError as error:  # there is no such class
+        raise UsageError(f"--classes: {error}") from error
     records: list[dict[str, Any]] = []
     began = time.monotonic()
     # where the results are seen they are progress enough
-    with progress_bar("detecting", len(paths), show=not stdout.is_terminal) as bar:
+    with progress_bar("detecting", len(paths), show=not stdout().is_terminal) as bar:
         for done, path in enumerate(paths, start=1):
             bar(done, f"{done} of {len(paths)}  {done / (time.monotonic() - began):.0f} pictures/s")
             try:
@@ -87,7 +90,7 @@ def detect(
                 picture, score_threshold=score, overlap_threshold=overlap, limit=limit, classes=wanted
             )
             summary = ", ".join(f"{one.name} {one.score:.2f}" for one in found) or "nothing found"
-            stdout.print(f"{path}: {summary}")
+            stdout().print(f"{path}: {summary}")
             if path in targets:
                 found.draw(picture).save(targets[path])
             records.append(

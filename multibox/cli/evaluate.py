@@ -16,7 +16,7 @@ from multibox.cli.terminal import (
     choose_split,
     count,
     progress_bar,
-    read_split,
+    read_splits,
     say,
     stdout,
 )
@@ -46,7 +46,7 @@ def evaluate(
     Args:
         data: The folder of the data set, in the layout of VOC, COCO or YOLO.
         model: A weights file, or the name of published weights (multibox models lists them).
-        split: By default val, or test where there is no val.
+        split: By default val, or test where there is no val, or the only one.
         rule: COCO's AP over overlaps from 0.50 to 0.95, VOC 2007's mean over 11 points of recall, or VOC 2010's area.
         pixels: How overlap is measured: inclusive counts the last pixel, as the VOC rules do by default.
         score: Detections must score above this; by default the detector's own, as for the next three.
@@ -64,12 +64,17 @@ def evaluate(
     new_names = dict(map(_pair, rename))
     check_device(device)
     find_weights(model)  # says that there is no such file before the data is read
-    dataset = read_split(data, choose_split(data, split, ["val", "valid", "test"], "--split"), on_problem)
+    (dataset,) = read_splits(data, [choose_split(data, split, ["val", "valid", "test"], "--split")], on_problem)
 
     from multibox.detector import Detector
+    from multibox.evaluation.evaluate import check_rename
     from multibox.evaluation.evaluate import evaluate as run
 
     detector = Detector.load(model, device=device)
+    try:
+        check_rename(new_names, detector.class_names, dataset)
+    except ValueError as error:
+        raise UsageError(f"--rename: {error}") from error
     began = time.monotonic()
     with progress_bar("evaluating", len(dataset)) as bar:
 
@@ -92,7 +97,7 @@ def evaluate(
     if metrics.ignored_classes:
         say(f"left out, because {dataset.name} does not name them: {', '.join(metrics.ignored_classes)}")
     if json:
-        stdout.print(metrics.to_json())
+        stdout().print(metrics.to_json())
     else:
         _print_metrics(metrics, dataset.name)
     return 0
@@ -102,7 +107,7 @@ def _print_metrics(metrics: Metrics, name: str) -> None:
     """The numbers as tables."""
     from rich.table import Table
 
-    stdout.print(
+    stdout().print(
         f"{name}: {count(metrics.images, 'picture')}, {count(metrics.objects, 'object')}; "
         f"rule {metrics.rule}, pixels {metrics.pixels}"
     )
@@ -117,13 +122,13 @@ def _print_metrics(metrics: Metrics, name: str) -> None:
     if metrics.rule != "coco":
         overall = Table("", "AP", box=None, padding=(0, 2, 0, 0))
         overall.add_row("all classes", _percent(metrics.ap))
-    stdout.print(overall)
+    stdout().print(overall)
     classes = Table("class", "AP", "AP50", "objects", "detections", box=None, padding=(0, 2, 0, 0))
     for label, values in metrics.per_class.items():
         classes.add_row(
             label, _percent(values["ap"]), _percent(values["ap50"]), str(values["objects"]), str(values["detections"])
         )
-    stdout.print(classes)
+    stdout().print(classes)
 
 
 def _percent(value: float | None) -> str:

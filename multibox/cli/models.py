@@ -30,12 +30,12 @@ def models() -> int:
             f"{config.default_boxes:,}",
             known.published,
         )
-    stdout.print(created)
-    stdout.print(
+    stdout().print(created)
+    stdout().print(
         f"Parameters and GMAC (thousand million multiplications a picture) are those with {known.classes} classes.\n"
     )
     loaded = Table("to load", "size", "licence", "what it is", box=None, padding=(0, 2, 0, 0))
     for name, published in PUBLISHED.items():
         loaded.add_row(name, f"{published.path.stat().st_size / 1e6:.1f} MB", published.licence, published.description)
-    stdout.print(loaded)
+    stdout().print(loaded)
     return 0

@@ -1,4 +1,4 @@
-"""What the commands share: where they print and show progress, how they read a split, what they check beforehand.
+"""What the commands share: where they print and show progress, how they read splits, what they check beforehand.
 
 Here and in the commands, what is slow to import is imported where it is used, so that `--help` answers at once.
 """
@@ -7,56 +7,106 @@ import dataclasses
 import logging
 import os
 import re
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from rich.console import Console
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     import multibox.data.sample
+    import multibox.training
 
 OnProblem = Literal["error", "skip"]
 Fraction = Annotated[float, Parameter(validator=Number(gte=0, lte=1))]
 Count = Annotated[int, Parameter(validator=Number(gte=1))]
 
-# names of files and classes are shown as they are: nothing in them is markup, or short for an emoji
-stdout = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-stderr = Console(highlight=False, soft_wrap=True, markup=False, emoji=False, stderr=True)
+DIGITS = "0123456789"
 
 
 class UsageError(Exception):
     """The command line itself is wrong: exit status 2."""
 
 
+@cache
+def stdout() -> "Console":
+    """Where results are printed. Off a terminal, tables are as wide as they need to be."""
+    return _console(sys.stdout.isatty())
+
+
+@cache
+def stderr() -> "Console":
+    """Where all is said that is not the result."""
+    return _console(sys.stderr.isatty(), stderr=True)
+
+
+def _console(is_terminal: bool, *, stderr: bool = False) -> "Console":
+    from rich.console import Console
+
+    # names of files and classes are shown as they are: nothing in them is markup, or short for an emoji
+    width = None if is_terminal else 1000
+    return Console(highlight=False, soft_wrap=True, markup=False, emoji=False, stderr=stderr, width=width)
+
+
 def complain(message: str) -> None:
     """An error, on the error stream."""
-    stderr.print(f"multibox: {message}", style="red" if stderr.is_terminal else None)
+    stderr().print(f"multibox: {message}", style="red" if stderr().is_terminal else None)
 
 
 def say(message: str) -> None:
     """A remark that is not the command's result, on the error stream."""
-    stderr.print(message)
+    stderr().print(message)
 
 
-def read_split(data: Path, split: str, on_problem: OnProblem) -> "multibox.data.sample.Dataset":
-    """One split of a data set without the pictures that cannot be decoded; what is wrong with it is listed once.
+@contextmanager
+def say_warnings() -> Iterator[None]:
+    """Warnings that are meant for users, in their words alone: no file and line of code before them."""
+    show = warnings.showwarning
+
+    def say_it(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if category is UserWarning:
+            say(str(message))
+        else:
+            show(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = say_it
+        yield
+
+
+def read_splits(data: Path, splits: Sequence[str], on_problem: OnProblem) -> list["multibox.data.sample.Dataset"]:
+    """Splits of a data set without the pictures that cannot be decoded; what is wrong with any of them is listed once.
 
     Raises:
-        DatasetError: It cannot be read; or, with `error`, anything is wrong.
+        DatasetError: One cannot be read; or, with `error`, anything is wrong.
     """
     from multibox.data import DatasetError, read_dataset
 
-    dataset = _without_broken_pictures(read_dataset(data, split=split, on_problem="skip"))
-    if dataset.problems:
-        found = f"{dataset.name}: {count(len(dataset.problems), 'problem')}"
+    datasets = [_without_broken_pictures(read_dataset(data, split=split, on_problem="skip")) for split in splits]
+    # what is wrong with the whole set is found in each of its splits
+    problems = list(dict.fromkeys(problem for dataset in datasets for problem in dataset.problems))
+    if problems:
+        found = f"{' and '.join([datasets[0].name, *splits[1:]])}: {count(len(problems), 'problem')}"
         if on_problem == "error":
-            raise DatasetError(f"{found}; mend the files, or --on-problem skip them", dataset.problems)
-        say("\n  ".join([found, *map(str, dataset.problems)]))
-    return dataset
+            raise DatasetError(f"{found}; mend the files, or --on-problem skip them", problems)
+        say("\n  ".join([found, *map(str, problems)]))
+    return datasets
 
 
 def _without_broken_pictures(dataset: "multibox.data.sample.Dataset") -> "multibox.data.sample.Dataset":
@@ -87,21 +137,32 @@ def _without_broken_pictures(dataset: "multibox.data.sample.Dataset") -> "multib
 
 
 def choose_split(data: Path, wanted: str | None, candidates: Sequence[str], flag: str) -> str:
-    """The split that is wanted by the flag, or the first of the candidates that there is.
+    """The split that is wanted by the flag, or the first of the candidates that there is, or the only one.
 
     Raises:
         FileNotFoundError: There is no such path.
-        DatasetError: It holds no data set, or more than one; or there is none of these splits.
+        DatasetError: It holds no data set, or more than one, or one without splits.
+        UsageError: There is no such split, or none is wanted and there are several others.
     """
     from multibox.data import DatasetError, list_splits
+    from multibox.data.read import choose_split as choose
 
     splits = list_splits(data)
-    chosen = wanted or next((name for name in candidates if name in splits), None)
-    if chosen not in splits:
-        looked = f"'{wanted}'" if wanted else " or ".join(f"'{name}'" for name in candidates)
-        listed = ", ".join(f"'{name}'" for name in splits) or "none at all"
-        raise DatasetError(f"{data} has no split {looked}, only {listed}; choose one of them: {flag}")
-    return chosen
+    try:
+        return choose(data, wanted or usual_split(splits, candidates))
+    except DatasetError as error:
+        if not splits:
+            raise
+        raise UsageError(f"{flag}: {error}") from error
+
+
+def usual_split(splits: Sequence[str], candidates: Sequence[str]) -> str | None:
+    """The first of the candidates that there is; `train2017` is taken for `train` where there is no `train` itself."""
+    for candidate in candidates:
+        named = [name for name in splits if name.rstrip(DIGITS) == candidate]
+        if named:
+            return candidate if candidate in named else named[0]
+    return None
 
 
 def count(number: int, thing: str) -> str:
@@ -143,9 +204,18 @@ def check_device(device: str | None) -> None:
 
 
 @contextmanager
-def progress_bar(text: str, total: float, *, show: bool = True) -> Iterator[Callable[[float, str], None]]:
-    """A bar with a rate and the time left, on a terminal only: call it with what is done and a few words."""
-    if not (show and stderr.is_terminal):
+def progress_bar(
+    text: str, total: float, *, show: bool = True, time_left: bool = True
+) -> Iterator[Callable[[float, str], None]]:
+    """A bar with the time left, on a terminal only: call it with what is done and a few words.
+
+    Args:
+        text: What is being done.
+        total: What is done at the end.
+        show: False for none at all.
+        time_left: Estimate it, where the words do not say it.
+    """
+    if not (show and stderr().is_terminal):
         yield lambda done, words: None
         return
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -155,11 +225,26 @@ def progress_bar(text: str, total: float, *, show: bool = True) -> Iterator[Call
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[words]}"),
-        TimeRemainingColumn(),
+        *([TimeRemainingColumn()] if time_left else []),
     )
-    with Progress(*columns, console=stderr, transient=True) as progress:
+    with Progress(*columns, console=stderr(), transient=True) as progress:
         task = progress.add_task(text, total=total, words="")
         yield lambda done, words: progress.update(task, completed=done, words=words)
+
+
+@contextmanager
+def training_bar() -> Iterator[Callable[["multibox.training.Progress"], None]]:
+    """The bar of a training run, with the run's own estimate of the time that is left, for its `on_progress`."""
+    with progress_bar("training", 1.0, time_left=False) as bar:
+        yield lambda progress: bar(progress.part, training_words(progress))
+
+
+def training_words(progress: "multibox.training.Progress") -> str:
+    """How a training run is doing."""
+    return (
+        f"epoch {progress.epoch:.1f}  localization {progress.localization:.3f}  confidence {progress.confidence:.3f}  "
+        f"{progress.pictures_per_second:.0f} pictures/s  {timedelta(seconds=ceil(progress.seconds_left))} left"
+    )
 
 
 @contextmanager

@@ -12,22 +12,28 @@ from multibox.cli.terminal import (
     choose_split,
     count,
     log_lines,
-    progress_bar,
-    read_split,
+    read_splits,
     say,
+    training_bar,
+    usual_split,
 )
 from multibox.weights.published import PUBLISHED, find_weights
+
+Scales = Literal["voc", "coco"]
+
+NOTES: dict[str, Any] = {"model": str, "scales": Scales | None, "train_split": str, "val_split": str}
+"""What a `config.yaml` holds beside the values of `TrainConfig`."""
 
 
 def train(
     data: Path,
     *,
-    model: str,
+    model: str | None = None,
     out: Path,
     recipe: Literal["paper", "modern"] | None = None,
     train_split: str | None = None,
     val_split: str | None = None,
-    scales: Literal["voc", "coco"] | None = None,
+    scales: Scales | None = None,
     epochs: float | None = None,
     steps: int | None = None,
     minutes: float | None = None,
@@ -46,10 +52,10 @@ def train(
 
     Args:
         data: The folder of the data set, in the layout of VOC, COCO or YOLO.
-        model: A preset to start anew (multibox models lists them), or weights to go on from.
+        model: A preset to start anew (multibox models lists them), or weights to go on from; may stand in --config.
         out: The folder of the run: weights, metrics, curves, pictures.
         recipe: The paper's, or a modern one; by default the one that suits the model.
-        train_split: To learn from; by default train, or trainval.
+        train_split: To learn from; by default train, or trainval, or the only one.
         val_split: To validate on; by default val, where there is one; 'none' for no validation.
         scales: Sizes of a preset's default boxes, as for VOC, or for COCO's smaller objects.
         epochs: Length of the run: how often each picture is seen.
@@ -62,11 +68,15 @@ def train(
         workers: Processes that read pictures; torch has the cores that they leave.
         device: cpu, cuda, mps; by default a GPU where there is one.
         seed: Of all that is random; by default 0.
-        config: A YAML file with these values under the same names; what is given here wins.
+        config: A YAML file with these values under the same names, as config.yaml of another run; flags win over it.
         resume: Go on with the run in --out; begin where it saved nothing yet.
         on_problem: What to do about bad records: skip lists them and goes on, error stops.
     """
     given: dict[str, Any] = {
+        "model": model,
+        "scales": scales,
+        "train_split": train_split,
+        "val_split": val_split,
         "recipe": recipe,
         "epochs": epochs,
         "steps": steps,
@@ -79,7 +89,11 @@ def train(
         "device": device,
         "seed": seed,
     }
-    given = {name: value for name, value in given.items() if value is not None}
+    values = {name: value for name, value in given.items() if value is not None}
+    values = (_read_config(config) if config else {}) | values
+    model, scales, train_split, val_split = (values.pop(name, None) for name in NOTES)
+    if model is None:
+        raise UsageError("which detector is to learn? give --model, or a --config that names one")
     is_file = Path(model).is_file() or model in PUBLISHED
     if not is_file:
         _check_preset(model)
@@ -88,18 +102,19 @@ def train(
     learn_name = choose_split(data, train_split, ["train", "trainval"], "--train-split")
     check_name = None if val_split == "none" else _val_split(data, val_split)
 
+    from multibox.data.sample import compare_classes
     from multibox.detector import Detector
-    from multibox.training import Progress, TrainConfig
+    from multibox.training import TrainConfig
     from multibox.training import train as run
 
     try:
-        train_config = TrainConfig(**(_read_config(config) if config else {}) | given)
+        train_config = TrainConfig(**values)
     except ValueError as error:
         raise UsageError(str(error)) from error
     check_device(train_config.device)
     check_output(out)
-    train_set = read_split(data, learn_name, on_problem)
-    val_set = None if check_name is None else read_split(data, check_name, on_problem)
+    train_set, *others = read_splits(data, [learn_name, *([check_name] if check_name else [])], on_problem)
+    val_set = others[0] if others else None
     say(
         f"{count(len(train_set), 'picture')} to learn from ({learn_name}), "
         + (
@@ -109,6 +124,12 @@ def train(
         )
     )
     if val_set is not None:
+        difference = compare_classes(learn_name, train_set.class_names, str(check_name), val_set.class_names)
+        if difference:
+            raise ValueError(
+                f"the splits to learn from and to validate on do not have the same classes: {difference}; give both "
+                "the same list of classes, in the same order, or --val-split none"
+            )
         learned = {sample.picture for sample in train_set}
         shared = sum(sample.picture in learned for sample in val_set)
         if shared:
@@ -120,19 +141,16 @@ def train(
         detector = before.with_classes(train_set.class_names, seed=train_config.seed)
     else:
         detector = Detector.create(model, train_set.class_names, scales=scales, seed=train_config.seed)
-    with log_lines(), progress_bar("training", 1.0) as bar:
-
-        def show(progress: Progress) -> None:
-            bar(
-                progress.part,
-                f"epoch {progress.epoch:.1f}  localization {progress.localization:.3f}  confidence "
-                f"{progress.confidence:.3f}  {progress.pictures_per_second:.0f} pictures/s",
-            )
-
+    notes = {"model": model, "train_split": learn_name, "val_split": check_name or "none"}
+    if scales is not None:
+        notes["scales"] = scales
+    with log_lines(), training_bar() as show:
         try:
-            run(detector, train_set, val_set, train_config, out=out, resume=resume, on_progress=show)
+            run(detector, train_set, val_set, train_config, out=out, resume=resume, on_progress=show, notes=notes)
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(f"the same command with --resume goes on in {out}") from error
+        except RuntimeError as error:
+            raise OSError(_too_little_memory(error)) from error
     say(f"written to {out}: best.safetensors, last.safetensors, metrics.csv, curves.png, validation.jpg")
     return 0
 
@@ -143,7 +161,7 @@ def _val_split(data: Path, wanted: str | None) -> str | None:
 
     if wanted is not None:
         return choose_split(data, wanted, [], "--val-split")
-    return next((name for name in list_splits(data) if name in ("val", "valid")), None)
+    return usual_split(list_splits(data), ["val", "valid"])
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -162,7 +180,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: not YAML ({error})") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path}: must hold lines of 'name: value'")
-    known = get_type_hints(TrainConfig)
+    known = get_type_hints(TrainConfig) | NOTES
     values = {name: value for name, value in values.items() if value is not None}
     for name, value in values.items():
         if name not in known:
@@ -177,8 +195,8 @@ def _read_config(path: Path) -> dict[str, Any]:
             if isinstance(value, bool) or (kind is int and int(value) != value):
                 raise ValueError(value)
             values[name] = kind(value)  # 1e-3 is a text to YAML; 1.0e-3 is a number
-        except (TypeError, ValueError) as error:
-            what = "a whole number" if kind is int else "a number"
+        except (TypeError, ValueError, OverflowError) as error:
+            what = {int: "a whole number", float: "a number"}.get(kind, "a text")
             raise UsageError(f"{path}: {name} must be {what}, but is {value!r}") from error
     return values
 
@@ -192,3 +210,20 @@ def _check_preset(model: str) -> None:
         preset(model)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def _too_little_memory(error: RuntimeError) -> str:
+    """What to do where torch has not got the memory, which it says by errors of no kind of their own.
+
+    Raises:
+        RuntimeError: That is not what the error is about.
+    """
+    first = str(error).strip().partition("\n")[0]
+    if "out of memory" in first or "can't allocate memory" in first:
+        return f"there is not enough memory; a smaller --batch-size needs less ({first})"
+    if first.startswith("DataLoader worker"):
+        return (
+            "a process that reads pictures was killed, as happens where memory runs out; fewer --workers, or a smaller "
+            f"--batch-size, need less ({first})"
+        )
+    raise error

@@ -70,6 +70,12 @@ def list_splits(path: str | Path) -> tuple[str, ...]:
     return layout.list_splits(place)
 
 
+def choose_split(path: str | Path, split: str | None) -> str:
+    """The name of the split that `read_dataset(path, split=split)` reads; raises as it does."""
+    place, layout = _recognise(Path(path))
+    return _choose(split, layout.list_splits(place), place, layout)
+
+
 def _recognise(path: Path) -> tuple[Path, Layout]:
     """Where the data set lies at or below the path, and its layout."""
     if not path.exists():

@@ -131,18 +131,26 @@ def score(
     return score_voc(truths, detections, class_names=class_names, rule=rule, pixels=pixels or "inclusive")
 
 
+def check_rename(rename: Mapping[str, str], known: Sequence[str], dataset: Dataset) -> None:
+    """That the detector knows every class that is to be renamed, and the data set the new names.
+
+    Raises:
+        ValueError: One of them does not.
+    """
+    for old, new in rename.items():
+        if old not in known:
+            raise ValueError(f"cannot rename '{old}': the detector has no such class{_nearest(old, known)}")
+        if new not in dataset.class_names:
+            near = _nearest(new, dataset.class_names)
+            raise ValueError(f"cannot rename '{old}' to '{new}': {dataset.name} has no such class{near}")
+
+
 def _join_classes(
     known: Sequence[str], dataset: Dataset, truths: Sequence[GroundTruth], rename: Mapping[str, str]
 ) -> Int[np.ndarray, " detector_classes"]:
     """The data set's label for each class of the detector, -1 where it has none."""
+    check_rename(rename, known, dataset)
     label_of = {name: label for label, name in enumerate(dataset.class_names)}
-    for old, new in rename.items():
-        if old not in known:
-            raise ValueError(f"cannot rename '{old}': the detector has no such class{_nearest(old, known)}")
-        if new not in label_of:
-            raise ValueError(
-                f"cannot rename '{old}' to '{new}': {dataset.name} has no such class{_nearest(new, label_of)}"
-            )
     labels = np.array([label_of.get(rename.get(name, name), -1) for name in known], dtype=np.int64)
 
     used = set().union(*(truth.labels.tolist() for truth in truths))

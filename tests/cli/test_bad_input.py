@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from multibox.data.synthetic import CLASS_NAMES
 from multibox.data.write import write_coco, write_yolo
 from tests.cli.conftest import Multibox, scenes
 from tests.data.folders import voc_object, voc_xml, write_text
@@ -121,6 +122,32 @@ def test_all_bad_records_of_a_training_set_are_listed_together(multibox: Multibo
     assert status == 1
     assert err[0].startswith("multibox: ") and "3 problems" in err[0]
     assert len(err) == 4
+
+
+def test_what_is_wrong_in_both_splits_is_listed_once(multibox: Multibox, data: Path, tmp_path: Path):
+    """In `train`, in `val`, and in the whole set."""
+    said = [missing_picture(data, "train"), box_without_size(data, "val"), "class 'ring' is named twice"]
+    write_text(data / "classes.txt", "\n".join([*CLASS_NAMES, "ring"]))
+    command = ["train", data, "--model", "ssd256-tiny", "--out", tmp_path / "run", "--steps", 1, "--batch-size", 2]
+    status, _, err = multibox(*command, "--on-problem", "error")
+    assert (status, len(err)) == (1, 4)
+    assert err[0] == f"multibox: {data}, train and val: 3 problems; mend the files, or --on-problem skip them"
+    assert all(sum(text in line for line in err) == 1 for text in said)
+    assert not (tmp_path / "run" / "log.txt").exists()
+    status, _, err = multibox(*command, "--workers", 0, "--device", "cpu")
+    assert status == 0
+    assert err[0] == f"{data}, train and val: 3 problems"
+    assert all(sum(text in line for line in err) == 1 for text in said)
+
+
+def test_splits_of_other_classes(multibox: Multibox, tmp_path: Path):
+    write_coco({"train": scenes(2, seed=1), "val": scenes(2, seed=2)}, tmp_path / "coco")
+    file = tmp_path / "coco" / "annotations" / "instances_val.json"
+    file.write_text(file.read_text().replace('"circle"', '"disc"'))
+    status, _, err = multibox("train", tmp_path / "coco", "--model", "ssd256-tiny", "--out", tmp_path / "run")
+    assert status == 1
+    assert err[-1].startswith("multibox: the splits to learn from and to validate on do not have the same classes: ")
+    assert "only train has 'circle'; only val has 'disc'" in err[-1]
 
 
 def test_a_set_without_a_single_good_picture(multibox: Multibox, data: Path, weights: Path):

@@ -25,6 +25,26 @@ def test_it_leaves_its_page_and_can_be_run_again(tmp_path, monkeypatch, capsys):
     assert "AP50" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("minutes", ["0", "-1", "soon"])
-def test_a_wrong_time_is_wrong_usage(tmp_path, minutes):
-    assert main(["demo", "--out", str(tmp_path), "--minutes", minutes]) == 2
+def test_a_run_that_is_no_demo_s_is_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "TRAIN_SCENES", 2)
+    monkeypatch.setattr(module, "TEST_SCENES", 1)
+    (tmp_path / "run").mkdir()
+    for name in ("metrics.csv", "best.safetensors", "log.txt"):
+        (tmp_path / "run" / name).write_text("weeks of work")
+    assert main(["demo", "--out", str(tmp_path), "--minutes", "0.001"]) == 1
+    assert f"{tmp_path / 'run'} holds a run already; choose another folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert {path.read_text() for path in (tmp_path / "run").iterdir()} == {"weeks of work"}
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "soon", "inf", "nan"])
+def test_a_wrong_time_is_wrong_usage(tmp_path, value):
+    assert main(["demo", "--out", str(tmp_path / "new"), "--minutes", value]) == 2
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("seed", ["-1", str(10**20)])
+def test_a_seed_that_cannot_be_is_wrong_usage(tmp_path, capsys, seed):
+    assert main(["demo", "--out", str(tmp_path / "new"), f"--seed={seed}"]) == 2
+    assert f"seed must be from 0 to 2**63 - 1, but is {seed}" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

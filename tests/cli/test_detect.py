@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from multibox import drawing
 from multibox.detector import Detector
 from tests.cli.conftest import Multibox
 
@@ -147,8 +148,8 @@ def test_only_the_wanted_classes(multibox: Multibox, street: Path, weights: Path
     status, out, err = multibox(*command, ",")
     assert (status, out) == (2, [])
     status, out, err = multibox(*command, "star,rnig")
-    assert (status, out, len(err)) == (1, [], 1)
-    assert "no class 'rnig'; did you mean 'ring'?" in err[0]
+    assert (status, out, len(err)) == (2, [], 1)
+    assert "--classes: the detector has no class 'rnig'; did you mean 'ring'?" in err[0]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every name of a file is text")
@@ -159,3 +160,19 @@ def test_a_name_that_is_no_text(multibox: Multibox, street: Path, weights: Path,
     assert (status, len(out)) == (0, 4)
     written = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert path in [os.fsencode(entry["file"]) for entry in written["pictures"]]
+
+
+@pytest.mark.filterwarnings("default:no font on this machine")
+def test_that_no_font_fits_is_said_in_one_line(
+    multibox: Multibox, street: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(drawing, "_font_folders", list)
+    cached = (drawing._find_font, drawing._font_files, drawing._say_once_that_no_font_fits)
+    for each in cached:
+        each.cache_clear()
+    Detector.create("ssd256-tiny", ["강아지", "고양이"], seed=0).save(model := tmp_path / "it.safetensors")
+    status, _, err = multibox("detect", street, "--model", model, "--score", 0.1, "--out", tmp_path / "found")
+    for each in cached:
+        each.cache_clear()
+    assert (status, len(err)) == (0, 1)
+    assert err[0].startswith("no font on this machine has all characters of the names")

@@ -103,13 +103,21 @@ def test_the_split_is_val_or_else_test_or_what_is_asked_for(
     assert [images(data), images(data, "--split", "train"), images(data, "--split", "test")] == [3, 4, 2]
     (data / "ImageSets" / "Main" / "val.txt").unlink()
     assert images(data) == 2
-    (data / "ImageSets" / "Main" / "test.txt").unlink()
+    (data / "ImageSets" / "Main" / "test.txt").rename(data / "ImageSets" / "Main" / "other.txt")
     status, _, err = multibox("evaluate", data, "--model", weights)
-    assert (status, len(err)) == (1, 1)
-    assert err[0].endswith("has no split 'val' or 'valid' or 'test', only 'train'; choose one of them: --split")
+    assert (status, err) == (2, [f"multibox: --split: {data} has the splits 'other', 'train'; choose one of them"])
     status, _, err = multibox("evaluate", data, "--model", weights, "--split", "trian")
-    assert (status, len(err)) == (1, 1)
-    assert "no split 'trian', only 'train'" in err[0]
+    assert (status, len(err)) == (2, 1)
+    assert err[0].endswith("has no split 'trian', only 'other', 'train'; did you mean 'train'?")
+    (data / "ImageSets" / "Main" / "other.txt").unlink()
+    assert images(data) == 4
+    (data / "ImageSets" / "Main" / "train.txt").unlink()
+    for split in ([], ["--split", "train"]):
+        status, _, err = multibox("evaluate", data, "--model", weights, *split)
+        assert (status, len(err)) == (1, 1)
+        assert f"{data}: a VOC set without a split; looked for" in err[0]
+    write_coco({name: scenes(1, seed=4) for name in ("train2017", "val2017")}, tmp_path / "coco")
+    assert images(tmp_path / "coco") == 1
 
 
 def test_tables_for_people(multibox: Multibox, data: Path, weights: Path):
@@ -144,8 +152,8 @@ def test_renamed_classes(multibox: Multibox, data: Path, tmp_path: Path):
     for wrong, status, said in (
         ("disc", 2, "takes OLD=NEW, not 'disc'"),
         ("=circle", 2, "takes OLD=NEW"),
-        ("disk=circle", 1, "did you mean 'disc'?"),
-        ("disc=cirle", 1, "did you mean 'circle'?"),
+        ("disk=circle", 2, "did you mean 'disc'?"),
+        ("disc=cirle", 2, "did you mean 'circle'?"),
     ):
         result = multibox("evaluate", data, "--model", model, "--rename", wrong)
         assert (result.status, result.out, len(result.err)) == (status, [], 1)

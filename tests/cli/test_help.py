@@ -72,6 +72,12 @@ def test_help_of_commands_loads_neither_torch_nor_pictures():
     assert not {"torch", "torchvision", "hotcoco", "matplotlib", "numpy", "PIL"} & set(loaded)
 
 
+def test_what_prints_richly_is_loaded_only_where_something_is_printed():
+    code = "import sys, json, multibox.cli; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(run_python("-c", code).stdout)
+    assert not [name for name in loaded if name.split(".")[0] == "rich"]
+
+
 def test_version(multibox):
     assert multibox("--version") == (0, [f"multibox {package.__version__}"], [])
 
@@ -145,6 +151,10 @@ def test_models_lists_what_can_be_created_and_loaded(multibox):
     for name in ("ssd256-tiny", "ssd300-vgg16", "ssd512-vgg16", "multibox/shapes", "26,285,486", "31.4", "8,732"):
         assert name in page
     assert "77.2" in page and "Apache-2.0" in page
+    # off a terminal each is one line, whatever its length
+    assert sum(line.startswith("ssd") for line in out) == 3
+    assert any("ssd300-vgg16" in line and "77.2" in line for line in out)
+    assert any(line.startswith("multibox/shapes") and "comes with the package" in line for line in out)
 
 
 def test_a_closed_pipe_is_no_error_message():

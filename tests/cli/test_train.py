@@ -9,11 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+from multibox.cli.terminal import training_words, usual_split
 from multibox.data.synthetic import CLASS_NAMES
-from multibox.data.write import write_yolo
+from multibox.data.write import write_coco, write_yolo
 from multibox.detector import Detector
+from multibox.training import Progress
+from multibox.training.run import Run
 from tests.cli.conftest import Multibox, scenes
 
 SHORT = ("--steps", 2, "--batch-size", 2, "--workers", 0, "--device", "cpu")
@@ -77,10 +81,35 @@ def test_values_come_from_a_file_and_flags_win(multibox: Multibox, data: Path, t
     assert config["learning_rate"] == 0.01
     assert "epochs" not in config
     assert rows(out)[0]["ap"] == ""
+    assert (config["model"], config["train_split"], config["val_split"]) == ("ssd256-tiny", "train", "none")
     # what a run writes is what another reads
-    again = ["train", data, "--model", "ssd256-tiny", "--out", tmp_path / "again", "--val-split", "none"]
-    assert multibox(*again, "--config", out / "config.yaml").status == 0
+    again = ["train", data, "--out", tmp_path / "again", "--config", out / "config.yaml"]
+    assert multibox(*again).status == 0
     assert config_of(tmp_path / "again") == config
+
+
+def test_model_scales_and_splits_from_a_file(multibox: Multibox, data: Path, tmp_path: Path):
+    text = "model: ssd256-tiny\nscales: coco\ntrain_split: test\nval_split: train\nsteps: 1\nworkers: 0\ndevice: cpu\n"
+    (tmp_path / "run.yaml").write_text(text)
+    command = ["train", data, "--config", tmp_path / "run.yaml", "--batch-size", 2]
+    status, _, err = multibox(*command, "--out", tmp_path / "run")
+    assert status == 0
+    assert err[0] == "2 pictures to learn from (test), 4 to validate on (train)"
+    assert {"model": "ssd256-tiny", "scales": "coco", "val_split": "train"}.items() <= config_of(
+        tmp_path / "run"
+    ).items()
+    made = Detector.create("ssd256-tiny", CLASS_NAMES, scales="coco").config
+    assert Detector.load(tmp_path / "run" / "best.safetensors").config == made
+    status, _, err = multibox(*command, "--out", tmp_path / "other", "--val-split", "val", "--scales", "voc")
+    assert err[0] == "2 pictures to learn from (test), 3 to validate on (val)"
+    assert config_of(tmp_path / "other")["scales"] == "voc"
+
+
+def test_a_run_needs_a_model(multibox: Multibox, data: Path, tmp_path: Path):
+    status, lines, err = multibox("train", data, "--out", tmp_path / "run")
+    assert (status, lines) == (2, [])
+    assert err == ["multibox: which detector is to learn? give --model, or a --config that names one"]
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -94,6 +123,11 @@ def test_values_come_from_a_file_and_flags_win(multibox: Multibox, data: Path, t
         ("batch_size: true", "batch_size must be a whole number, but is True"),
         ("learning_rate: [1]", "learning_rate must be a number, but is [1]"),
         ("epochs: -1", "epochs must be above 0, but is -1"),
+        ("epochs: .inf", "epochs must be above 0 and finite, but is inf"),
+        ("steps: .inf", "steps must be a whole number, but is inf"),
+        ("seed: -1", "seed must be from 0 to 2**63 - 1, but is -1"),
+        ("scales: voc2007", "scales must be one of voc, coco, but is 'voc2007'"),
+        ("val_split: no", "val_split must be a text, but is False"),
         ("recipe: classic", "recipe must be one of paper, modern"),
         ("device: gpu", "no device is called 'gpu'"),
         ("- 3", "must hold lines of 'name: value'"),
@@ -116,6 +150,11 @@ def test_a_file_of_values_that_cannot_be(multibox: Multibox, data: Path, tmp_pat
     ("flags", "message"),
     [
         (["--steps", 0], "steps must be above 0, but is 0"),
+        (["--epochs", "inf"], "epochs must be above 0 and finite, but is inf"),
+        (["--minutes", "inf"], "minutes must be above 0 and finite, but is inf"),
+        (["--validate-every", "inf"], "validate_every must be above 0 and finite, but is inf"),
+        (["--seed=-1"], "seed must be from 0 to 2**63 - 1, but is -1"),
+        (["--seed", 10**20], "seed must be from 0 to 2**63 - 1, but is 1"),
         (["--learning-rate", -1], "learning_rate must be above 0"),
         (["--workers", -1], "workers must be 0 or more"),
         (["--recipe", "papre"], 'Did you mean "paper"?'),
@@ -147,8 +186,10 @@ def test_splits(multibox: Multibox, data: Path, tmp_path: Path):
     command = ["train", data, "--model", "ssd256-tiny", "--out", tmp_path / "run", *SHORT]
     for flag, wrong in (("--train-split", "trian"), ("--val-split", "vla")):
         status, _, err = multibox(*command, flag, wrong)
-        assert (status, len(err)) == (1, 1)
-        assert f"no split '{wrong}', only 'test', 'train', 'val'; choose one of them: {flag}" in err[0]
+        assert (status, len(err)) == (2, 1)
+        near = wrong.replace("trian", "train").replace("vla", "val")
+        said = f"{flag}: {data} has no split '{wrong}', only 'test', 'train', 'val'; did you mean '{near}'?"
+        assert err == [f"multibox: {said}"]
     lists = data / "ImageSets" / "Main"
     (lists / "trainval.txt").write_text((lists / "train.txt").read_text() + (lists / "val.txt").read_text())
     status, _, err = multibox(*command, "--train-split", "trainval")
@@ -158,8 +199,79 @@ def test_splits(multibox: Multibox, data: Path, tmp_path: Path):
     (lists / "train.txt").unlink()
     (lists / "trainval.txt").unlink()
     status, _, err = multibox(*command)
-    assert (status, len(err)) == (1, 1)
-    assert "has no split 'train' or 'trainval', only 'test', 'val'; choose one of them: --train-split" in err[0]
+    assert status == 2
+    assert err == [f"multibox: --train-split: {data} has the splits 'test', 'val'; choose one of them"]
+
+
+@pytest.mark.parametrize(
+    ("splits", "learned", "checked"),
+    [
+        (("train2017", "val2017"), "train2017", "val2017"),
+        (("train", "train2017", "val2017"), "train", "val2017"),
+        (("trainval07", "test07"), "trainval07", None),
+        (("all", "2017"), None, None),
+    ],
+)
+def test_usual_splits(splits, learned, checked):
+    assert usual_split(splits, ["train", "trainval"]) == learned
+    assert usual_split(splits, ["val", "valid"]) == checked
+
+
+def test_splits_of_coco_s_year(multibox: Multibox, tmp_path: Path):
+    write_coco({"train2017": scenes(3, seed=1), "val2017": scenes(2, seed=2)}, tmp_path / "coco")
+    status, _, err = multibox("train", tmp_path / "coco", "--model", "ssd256-tiny", "--out", tmp_path / "run", *SHORT)
+    assert status == 0
+    assert err[0] == "3 pictures to learn from (train2017), 2 to validate on (val2017)"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), "a smaller --batch-size needs less"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"), "--batch-size needs less"),
+        (
+            RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"),
+            "fewer --workers, or a smaller --batch-size",
+        ),
+    ],
+)
+def test_too_little_memory(
+    multibox: Multibox, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+):
+    def learn(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(Run, "learn", learn)
+    status, _, err = multibox("train", data, "--model", "ssd256-tiny", "--out", tmp_path / "run", *SHORT)
+    assert status == 1
+    assert err[-1].startswith("multibox: ")
+    assert said in err[-1] and str(error) in err[-1]
+
+
+def test_an_error_of_our_own_is_not_taken_for_memory(
+    multibox: Multibox, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def learn(*args, **kwargs):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(Run, "learn", learn)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        multibox("train", data, "--model", "ssd256-tiny", "--out", tmp_path / "run", *SHORT)
+
+
+def test_the_bar_shows_the_run_s_own_time_left():
+    progress = Progress(
+        step=3,
+        part=0.5,
+        epoch=1.26,
+        localization=1.5,
+        confidence=2.25,
+        learning_rate=0.1,
+        pictures_per_second=33.3,
+        seconds_left=3725.4,
+    )
+    said = "epoch 1.3  localization 1.500  confidence 2.250  33 pictures/s  1:02:06 left"
+    assert training_words(progress) == said
 
 
 def test_trains_on_yolo_s_layout(multibox: Multibox, tmp_path: Path):
