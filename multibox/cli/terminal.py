@@ -11,7 +11,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from functools import cache
 from math import ceil
 from pathlib import Path
@@ -40,20 +39,19 @@ class UsageError(Exception):
 @cache
 def stdout() -> "Console":
     """Where results are printed. Off a terminal, tables are as wide as they need to be."""
-    return _console(sys.stdout.isatty())
+    return _console(width=None if sys.stdout.isatty() else 1000)
 
 
 @cache
 def stderr() -> "Console":
     """Where all is said that is not the result."""
-    return _console(sys.stderr.isatty(), stderr=True)
+    return _console(stderr=True)
 
 
-def _console(is_terminal: bool, *, stderr: bool = False) -> "Console":
+def _console(*, width: int | None = None, stderr: bool = False) -> "Console":
     from rich.console import Console
 
     # names of files and classes are shown as they are: nothing in them is markup, or short for an emoji
-    width = None if is_terminal else 1000
     return Console(highlight=False, soft_wrap=True, markup=False, emoji=False, stderr=stderr, width=width)
 
 
@@ -241,9 +239,10 @@ def training_bar() -> Iterator[Callable[["multibox.training.Progress"], None]]:
 
 def training_words(progress: "multibox.training.Progress") -> str:
     """How a training run is doing."""
+    minutes, seconds = divmod(ceil(progress.seconds_left), 60)
     return (
         f"epoch {progress.epoch:.1f}  localization {progress.localization:.3f}  confidence {progress.confidence:.3f}  "
-        f"{progress.pictures_per_second:.0f} pictures/s  {timedelta(seconds=ceil(progress.seconds_left))} left"
+        f"{progress.pictures_per_second:.0f} pictures/s  {minutes // 60}:{minutes % 60:02d}:{seconds:02d} left"
     )
 
 
