@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from multibox.data import Dataset, DatasetError, list_splits, read_dataset
+from multibox.data.read import choose_split
 from tests.data.folders import voc_object, voc_xml, write_json, write_picture, write_text, write_voc_set, write_yolo_set
 
 XML = voc_xml(voc_object("cat", (10, 8, 30, 40)))
@@ -95,6 +96,11 @@ def test_the_split_is_chosen_or_the_only_one(tmp_path: Path):
     with pytest.raises(DatasetError, match=r"no split 'x', only 'train', 'trainval'$"):
         read_dataset(tmp_path, split="x")
     assert [sample.name for sample in read_dataset(tmp_path, split="trainval")] == ["b.png"]
+    assert choose_split(tmp_path, "trainval") == "trainval"
+    with pytest.raises(DatasetError, match="choose one of them"):
+        choose_split(tmp_path, None)
+    (tmp_path / "ImageSets" / "Main" / "trainval.txt").unlink()
+    assert choose_split(tmp_path, None) == "train"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
