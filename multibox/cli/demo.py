@@ -39,7 +39,7 @@ def demo(*, out: Path = Path("demo-output"), minutes: Minutes = 3.3, seed: int =
         raise UsageError(str(error)) from error
     check_output(out)
     run = out / "run"
-    if (out / "summary.html").is_file() and (run / "log.txt").is_file():  # an earlier demo's
+    if _is_a_demos(run / "config.yaml"):
         shutil.rmtree(run)
 
     began = time.monotonic()
@@ -68,6 +68,11 @@ def demo(*, out: Path = Path("demo-output"), minutes: Minutes = 3.3, seed: int =
         f"objects, in {seconds:.0f} s\nsee {out / 'summary.html'}"
     )
     return 0
+
+
+def _is_a_demos(config: Path) -> bool:
+    """Whether it is of an earlier demo's run, of which nothing is lost; other runs have other recipes."""
+    return config.is_file() and "recipe: drawn" in config.read_text(encoding="utf-8").splitlines()
 
 
 def _page(metrics: Metrics, minutes: float, seconds: float) -> str:

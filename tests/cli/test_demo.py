@@ -13,6 +13,8 @@ def test_it_leaves_its_page_and_can_be_run_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "TEST_SCENES", 3)
     for _ in range(2):
         assert main(["demo", "--out", str(tmp_path), "--minutes", "0.001"]) == 0
+    (tmp_path / "summary.html").unlink()  # as when it was interrupted
+    assert main(["demo", "--out", str(tmp_path), "--minutes", "0.001"]) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["rule"] == "coco"
     assert metrics["images"] == 3
