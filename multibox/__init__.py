@@ -7,13 +7,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from multibox.config import DetectorConfig, preset
+    from multibox.config import DetectorConfig
     from multibox.data import Dataset, DatasetError, GroundTruth, Sample, read_dataset
     from multibox.data.synthetic import drawn_scenes
     from multibox.detections import Detection, Detections
-    from multibox.detector import Detector, load
+    from multibox.detector import Detector, convert, load
     from multibox.evaluation.evaluate import evaluate
     from multibox.evaluation.metrics import Metrics
+    from multibox.presets import preset
     from multibox.training import TrainConfig, train
     from multibox.weights.published import EXAMPLE_PICTURE
 
@@ -31,10 +32,11 @@ _HOMES = {
     "Metrics": "multibox.evaluation.metrics",
     "Sample": "multibox.data",
     "TrainConfig": "multibox.training",
+    "convert": "multibox.detector",
     "drawn_scenes": "multibox.data.synthetic",
     "evaluate": "multibox.evaluation.evaluate",
     "load": "multibox.detector",
-    "preset": "multibox.config",
+    "preset": "multibox.presets",
     "read_dataset": "multibox.data",
     "train": "multibox.training",
 }
@@ -51,6 +53,7 @@ __all__ = [
     "Metrics",
     "Sample",
     "TrainConfig",
+    "convert",
     "drawn_scenes",
     "evaluate",
     "load",

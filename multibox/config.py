@@ -1,19 +1,17 @@
-"""All that differs between detectors, as values: the source layers, the default boxes, the network's parts, selection.
-
-A preset is such a set of values under a name; `preset("ssd300-vgg16")` makes it.
-"""
+"""All that differs between detectors, as values: source layers, default boxes, the network's parts, selection."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
-from math import floor, sqrt
 from typing import Any, Literal, get_args
 
 from multibox.pictures import Resize
 
 Suppression = Literal["by-class", "across-classes"]
-Head = Literal["conv3x3", "separable"]
+Head = Literal["conv3x3", "conv1x1", "separable"]
+Norm = Literal["l2", "batch"]
+Activation = Literal["relu", "relu6"]
+Clip = Literal["none", "size", "all"]
+Scoring = Literal["softmax", "sigmoid"]
 Scales = Literal["voc", "coco"]
 
 
@@ -29,8 +27,10 @@ class FeatureMap:
         box_sizes: The default boxes of a cell, each `(width, height)` in pixels of the input, in the order of the
             network's output.
         offset: Where in its cell a centre lies; 0.5 is the middle.
-        l2_norm_scale: The scale that L2 normalization of this layer starts from (section 3.1: 20 on `conv4_3`); `None`
-            leaves the layer as it is.
+        norm: What the layer goes through before its heads: `l2` is the paper's L2 normalization (section 3.1, on
+            `conv4_3`), `batch` is BatchNorm in its place; `None` leaves the layer as it is.
+        head: What predicts from it: `conv3x3` as in the paper, `conv1x1`, or `separable`: a depthwise 3x3 convolution
+            with BatchNorm, then 1x1.
     """
 
     layer: str
@@ -39,7 +39,8 @@ class FeatureMap:
     step: tuple[float, float]
     box_sizes: tuple[tuple[float, float], ...]
     offset: float = 0.5
-    l2_norm_scale: float | None = None
+    norm: Norm | None = None
+    head: Head = "conv3x3"
 
     @property
     def default_boxes(self) -> int:
@@ -49,13 +50,25 @@ class FeatureMap:
 
 @dataclass(frozen=True)
 class ExtraLayer:
-    """One of the extra feature layers behind the backbone: a convolution, BatchNorm if asked for, ReLU."""
+    """One of the extra feature layers behind the backbone: a convolution, BatchNorm if asked for, an activation.
+
+    Attributes:
+        name: By the paper's way of counting.
+        channels: Of its output.
+        kernel: Its side.
+        stride: Between its places.
+        padding: Rows and columns of zeros on each side; `same` is TensorFlow's rule, which puts an odd one last.
+        depthwise: Each channel by itself; `channels` is then the number of its input's.
+        linear: Without an activation.
+    """
 
     name: str
     channels: int
     kernel: int
     stride: int = 1
-    padding: int = 0
+    padding: int | Literal["same"] = 0
+    depthwise: bool = False
+    linear: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,10 +131,16 @@ class DetectorConfig:
         backbone: A name in `ssd.backbones`.
         extras: The extra feature layers, in order, after the backbone's last layer.
         extras_batch_norm: Whether BatchNorm follows each of them.
-        head: `conv3x3` as in the paper, or `separable`: a depthwise 3x3 convolution, then 1x1.
+        activation: Of the extra layers and of separable heads.
         feature_maps: One row for each source layer, in the order of the network's output.
+        stored_default_boxes: The table of default boxes is a tensor of the weights file, and not made from the rows.
+        clip_default_boxes: `none`, as in the Caffe code; `size` brings widths and heights down to the picture's; `all`
+            clips the centres too. (Of each of the four numbers, so that boxes may still reach over the edge.)
         center_variance: What the centre's offsets are divided by. The Caffe code has the variances; the paper does not.
         size_variance: The same for the logarithms of width and height.
+        max_log_size: A decoded box is larger than its default box by a factor of at most the exponential of this.
+        clip_boxes: Whether decoded boxes are clipped to the picture before suppression; the Caffe code does it after.
+        scoring: `softmax` over the classes and the background, or `sigmoid` of each class by itself.
         selection: What `detect` does where a call does not say otherwise.
     """
 
@@ -134,213 +153,18 @@ class DetectorConfig:
     backbone: str
     extras: tuple[ExtraLayer, ...]
     extras_batch_norm: bool
-    head: Head
     feature_maps: tuple[FeatureMap, ...]
+    activation: Activation = "relu"
+    stored_default_boxes: bool = False
+    clip_default_boxes: Clip = "none"
     center_variance: float = 0.1
     size_variance: float = 0.2
+    max_log_size: float | None = None
+    clip_boxes: bool = False
+    scoring: Scoring = "softmax"
     selection: Selection = Selection()
 
     @property
     def default_boxes(self) -> int:
         """How many default boxes all the feature maps have together."""
         return sum(feature_map.default_boxes for feature_map in self.feature_maps)
-
-
-def paper_box_sizes(
-    min_size: float, max_size: float, aspect_ratios: tuple[int, ...]
-) -> tuple[tuple[float, float], ...]:
-    """The default boxes of a cell, `(width, height)`: a small and a large square, then each ratio and its inverse.
-
-    Section 2.2, in the order of the Caffe code's PriorBoxLayer.
-    """
-    sizes: list[tuple[float, float]] = [(min_size, min_size), (sqrt(min_size * max_size),) * 2]
-    for ratio in aspect_ratios:
-        long, short = min_size * sqrt(ratio), min_size / sqrt(ratio)
-        sizes += [(long, short), (short, long)]
-    return tuple(sizes)
-
-
-def paper_sizes(side: int, maps: int, *, first: int, smallest: int, largest: int = 90) -> list[tuple[int, int]]:
-    """`(min_size, max_size)` of each feature map in pixels, by the rule of the Caffe code (`ssd_pascal.py`).
-
-    Percentages of the input's `side`: `first` for the first map, then equal whole steps from `smallest` to `largest`.
-    This is not equation 4, and the layer that uses the sizes cuts them to whole pixels, which only SSD512 feels.
-    """
-    step = floor((largest - smallest) / (maps - 2))
-    edges = [first, *range(smallest, largest + 1, step)]
-    # max_size of the last map lies one more step above the largest
-    return [
-        (side * low // 100, side * high // 100) for low, high in zip(edges, [*edges[1:], edges[-1] + step], strict=True)
-    ]
-
-
-_RATIOS_300 = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
-_RATIOS_512 = ((2,), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,))
-
-
-def _ssd_vgg16(
-    name: str,
-    side: int,
-    grids: tuple[int, ...],
-    steps: tuple[int, ...],
-    ratios: tuple[tuple[int, ...], ...],
-    sizes: list[tuple[int, int]],
-    extras: tuple[ExtraLayer, ...],
-) -> DetectorConfig:
-    layers = ["conv4_3", "conv7", *(layer.name for layer in extras if layer.name.endswith("_2"))]
-    feature_maps = tuple(
-        FeatureMap(
-            layer=layer,
-            rows=grid,
-            columns=grid,
-            step=(step, step),
-            box_sizes=paper_box_sizes(*size, ratio),
-            l2_norm_scale=20.0 if layer == "conv4_3" else None,
-        )
-        for layer, grid, step, size, ratio in zip(layers, grids, steps, sizes, ratios, strict=True)
-    )
-    return DetectorConfig(
-        name=name,
-        height=side,
-        width=side,
-        mean=(123.0, 117.0, 104.0),
-        scale=(1.0, 1.0, 1.0),
-        resize="bilinear",
-        backbone="vgg16",
-        extras=extras,
-        extras_batch_norm=False,
-        head="conv3x3",
-        feature_maps=feature_maps,
-    )
-
-
-def _ssd300_vgg16(scales: Scales) -> DetectorConfig:
-    first, smallest = {"voc": (10, 20), "coco": (7, 15)}[scales]
-    return _ssd_vgg16(
-        "ssd300-vgg16",
-        side=300,
-        grids=(38, 19, 10, 5, 3, 1),
-        steps=(8, 16, 32, 64, 100, 300),
-        ratios=_RATIOS_300,
-        sizes=paper_sizes(300, 6, first=first, smallest=smallest),
-        extras=(
-            ExtraLayer("conv8_1", 256, 1),
-            ExtraLayer("conv8_2", 512, 3, stride=2, padding=1),
-            ExtraLayer("conv9_1", 128, 1),
-            ExtraLayer("conv9_2", 256, 3, stride=2, padding=1),
-            ExtraLayer("conv10_1", 128, 1),
-            ExtraLayer("conv10_2", 256, 3),
-            ExtraLayer("conv11_1", 128, 1),
-            ExtraLayer("conv11_2", 256, 3),
-        ),
-    )
-
-
-def _ssd512_vgg16(scales: Scales) -> DetectorConfig:
-    first, smallest = {"voc": (7, 15), "coco": (4, 10)}[scales]
-    return _ssd_vgg16(
-        "ssd512-vgg16",
-        side=512,
-        grids=(64, 32, 16, 8, 4, 2, 1),
-        steps=(8, 16, 32, 64, 128, 256, 512),
-        ratios=_RATIOS_512,
-        sizes=paper_sizes(512, 7, first=first, smallest=smallest),
-        extras=(
-            ExtraLayer("conv8_1", 256, 1),
-            ExtraLayer("conv8_2", 512, 3, stride=2, padding=1),
-            ExtraLayer("conv9_1", 128, 1),
-            ExtraLayer("conv9_2", 256, 3, stride=2, padding=1),
-            ExtraLayer("conv10_1", 128, 1),
-            ExtraLayer("conv10_2", 256, 3, stride=2, padding=1),
-            ExtraLayer("conv11_1", 128, 1),
-            ExtraLayer("conv11_2", 256, 3, stride=2, padding=1),
-            ExtraLayer("conv12_1", 128, 1),
-            ExtraLayer("conv12_2", 256, 4, padding=1),
-        ),
-    )
-
-
-def _ssd256_tiny(scales: Scales) -> DetectorConfig:
-    first, smallest = {"voc": (10, 20), "coco": (7, 15)}[scales]
-    layers = ("stage3", "stage4", "stage5", "conv6_2", "conv7_2", "conv8_2")
-    grids = (32, 16, 8, 4, 2, 1)
-    sizes = paper_sizes(256, 6, first=first, smallest=smallest)
-    feature_maps = tuple(
-        FeatureMap(layer, grid, grid, (256 / grid, 256 / grid), paper_box_sizes(*size, ratio))
-        for layer, grid, size, ratio in zip(layers, grids, sizes, _RATIOS_300, strict=True)
-    )
-    return DetectorConfig(
-        name="ssd256-tiny",
-        height=256,
-        width=256,
-        mean=(127.5, 127.5, 127.5),
-        scale=(63.75, 63.75, 63.75),
-        resize="antialias",
-        backbone="tiny",
-        extras=(
-            ExtraLayer("conv6_1", 64, 1),
-            ExtraLayer("conv6_2", 128, 3, stride=2, padding=1),
-            ExtraLayer("conv7_1", 32, 1),
-            ExtraLayer("conv7_2", 64, 3, stride=2, padding=1),
-            ExtraLayer("conv8_1", 32, 1),
-            ExtraLayer("conv8_2", 64, 3, stride=2, padding=1),
-        ),
-        extras_batch_norm=True,
-        head="separable",
-        feature_maps=feature_maps,
-        selection=Selection(overlap_threshold=0.5),  # a little better than 0.45 on the val split of BCCD
-    )
-
-
-@dataclass(frozen=True)
-class Preset:
-    """An architecture that can be created, and what is known of it without building it.
-
-    Attributes:
-        make: The config, for the scales of VOC or of COCO.
-        scales: The scales it has when nothing is said.
-        parameters: With `classes` classes; a test counts them.
-        gmac: Multiplications of one pass in thousands of millions, with `classes` classes; a test counts them.
-        classes: The number of classes of these two figures.
-        published: The accuracy that its source states, and the source.
-    """
-
-    make: Callable[[Scales], DetectorConfig]
-    scales: Scales
-    parameters: int
-    gmac: float
-    classes: int
-    published: str
-
-
-PRESETS: Mapping[str, Preset] = {
-    "ssd256-tiny": Preset(
-        _ssd256_tiny, "coco", 996_990, 0.326, 20, "none published; docs/benchmarks.md has what we measured"
-    ),
-    "ssd300-vgg16": Preset(
-        _ssd300_vgg16, "voc", 26_285_486, 31.4, 20, "VOC2007 test 77.2 mAP (07+12), COCO test-dev 25.1 AP; the paper"
-    ),
-    "ssd512-vgg16": Preset(
-        _ssd512_vgg16, "voc", 27_188_676, 90.2, 20, "VOC2007 test 79.8 mAP (07+12), COCO test-dev 28.8 AP; the paper"
-    ),
-}
-
-
-def preset(name: str, *, scales: Scales | None = None) -> DetectorConfig:
-    """The config of the architecture of that name.
-
-    Args:
-        name: `ssd300-vgg16`, `ssd512-vgg16` or `ssd256-tiny`.
-        scales: The default boxes' sizes as the authors chose them for VOC or for COCO (whose objects are smaller).
-
-    Raises:
-        ValueError: There is no such preset, or no such scales.
-    """
-    if name not in PRESETS:
-        near = get_close_matches(name, PRESETS, n=1, cutoff=0.4)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(PRESETS)}"
-        raise ValueError(f"no preset is called '{name}'; {hint} (multibox models lists them)")
-    if scales is not None and scales not in get_args(Scales):
-        raise ValueError(f"scales must be one of {get_args(Scales)}, but is '{scales}'")
-    chosen = PRESETS[name]
-    return chosen.make(scales or chosen.scales)

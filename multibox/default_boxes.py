@@ -11,7 +11,7 @@ def make_default_boxes(config: DetectorConfig) -> Float[np.ndarray, "default_box
 
     In the order of the network's output: feature map, row, column, box of the cell. Centres are a whole number of steps
     apart, as in the Caffe code, so that on a map whose cells overhang the input (10 cells of 32 pixels on 300) the last
-    centres lie outside the picture; nothing is clipped.
+    centres lie outside the picture. They are clipped where the config says so.
     """
     tables = []
     for feature_map in config.feature_maps:
@@ -25,4 +25,7 @@ def make_default_boxes(config: DetectorConfig) -> Float[np.ndarray, "default_box
         table[..., 2:] = sizes
         tables.append(table.reshape(-1, 4))
     pixels = np.concatenate(tables)
-    return (pixels / [config.width, config.height, config.width, config.height]).astype(np.float32)
+    boxes = (pixels / [config.width, config.height, config.width, config.height]).astype(np.float32)
+    clipped = {"none": slice(0), "size": slice(2, 4), "all": slice(4)}[config.clip_default_boxes]
+    boxes[:, clipped] = boxes[:, clipped].clip(0, 1)
+    return boxes

@@ -2,20 +2,23 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped
 from PIL import Image
 
 from multibox.boxes import clip
-from multibox.config import DetectorConfig, Scales, Selection, Suppression, preset
+from multibox.config import DetectorConfig, Scales, Selection, Suppression
 from multibox.detections import Detections
-from multibox.pictures import Source, open_picture, resize, to_array
+from multibox.pictures import Source, open_picture, resize
+from multibox.presets import preset
 from multibox.runtimes.runtime import Found, Runtime
+from multibox.weights.convert import convert_weights
 from multibox.weights.file import Weights, load_weights, save_weights
 from multibox.weights.published import find_weights
 
@@ -56,25 +59,33 @@ class Detector:
         class_names: Sequence[str],
         *,
         scales: Scales | None = None,
+        height: int | None = None,
+        width: int | None = None,
         seed: int | None = None,
     ) -> "Detector":
         """A new detector with random weights.
 
         Args:
-            model: The name of a preset (`ssd300-vgg16`, `ssd512-vgg16`, `ssd256-tiny`), or a config.
+            model: The name of a preset (`multibox models` lists them), `timm/NAME` for a backbone of timm, or a config.
             class_names: In the order of the labels.
             scales: Sizes of a preset's default boxes: `voc`, or `coco` for smaller objects.
+            height: Of a preset's input, where it is not to be its own; extra layers and default boxes follow.
+            width: The same; where only one of the two is given the input is square.
             seed: Of the random weights.
 
         Raises:
             ValueError: There is no such preset, or class names are missing or stand twice.
         """
-        if scales is not None and not isinstance(model, str):
-            raise ValueError("scales choose the default boxes of a preset, but a config has its own")
-        config = preset(model, scales=scales) if isinstance(model, str) else model
         _check_class_names(class_names)
-        from multibox.runtimes.torch_runtime import create_network
+        from multibox.runtimes.torch_runtime import create_network, timm_config
 
+        if isinstance(model, str):
+            make = timm_config if model.startswith("timm/") else preset
+            config = make(model, scales=scales, height=height, width=width)
+        elif (scales, height, width) == (None, None, None):
+            config = model
+        else:
+            raise ValueError("scales, height and width are for presets: a config has its own")
         return cls.of_network(config, class_names, create_network(config, classes=len(class_names), seed=seed))
 
     @classmethod
@@ -108,6 +119,20 @@ class Detector:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         return cls.of_network(weights.config, weights.class_names, network.to(device), provenance=weights.provenance)
+
+    @classmethod
+    def convert(cls, path: str | os.PathLike[str]) -> "Detector":
+        """The detector of a weights file of another project, with that project's own rules in its config.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is of no kind that is known, or damaged, or holds code.
+        """
+        from multibox.runtimes.torch_runtime import load_network
+
+        weights = convert_weights(path)
+        network = load_network(weights.config, weights.tensors, classes=len(weights.class_names))
+        return cls.of_network(weights.config, weights.class_names, network, provenance=weights.provenance)
 
     def save(self, path: str | os.PathLike[str], *, half: bool = False) -> None:
         """Writes one `.safetensors` file that is all that `load` needs.
@@ -145,11 +170,15 @@ class Detector:
 
         _check_class_names(class_names)
         known = {name: label for label, name in enumerate(self.class_names)}
-        network = network_with_classes(self.config, self.network, [known.get(name) for name in class_names], seed=seed)
-        return Detector.of_network(self.config, class_names, network, provenance=self.provenance)
+        config = replace(self.config, scoring="softmax")  # what the loss trains, whatever it was
+        network = network_with_classes(config, self.network, [known.get(name) for name in class_names], seed=seed)
+        return Detector.of_network(config, class_names, network, provenance=self.provenance)
 
-    def prepare(self, pictures: Source | Iterable[Source]) -> UInt8[np.ndarray, "batch 3 height width"]:
-        """One or many pictures as the network takes them: RGB, resized by the config's rule, not yet normalised."""
+    def prepare(self, pictures: Source | Iterable[Source]) -> Shaped[np.ndarray, "batch 3 height width"]:
+        """One or many pictures as the network takes them: RGB, resized by the config's rule, not yet normalised.
+
+        `uint8`, or `float32` where the rule does not round.
+        """
         many = [pictures] if _is_one(pictures) else pictures
         return self._prepared([open_picture(picture) for picture in many])  # type: ignore[arg-type, union-attr]
 
@@ -225,9 +254,9 @@ class Detector:
         found = self._runtime(self._prepared(pictures), selection=selection, labels=labels)
         return [self._detections(*pair) for pair in zip(found, pictures, strict=True)]
 
-    def _prepared(self, pictures: list[Image.Image]) -> UInt8[np.ndarray, "batch 3 height width"]:
+    def _prepared(self, pictures: list[Image.Image]) -> Shaped[np.ndarray, "batch 3 height width"]:
         height, width, rule = self.config.height, self.config.width, self.config.resize
-        small = [to_array(resize(picture, height, width, rule)) for picture in pictures]
+        small = [resize(picture, height, width, rule) for picture in pictures]
         return np.stack(small) if small else np.empty((0, 3, height, width), np.uint8)
 
     def _detections(self, found: Found, picture: Image.Image) -> Detections:
@@ -245,6 +274,9 @@ class Detector:
 
 load = Detector.load
 """`multibox.load`: the detector of a weights file or of published weights."""
+
+convert = Detector.convert
+"""`multibox.convert`: the detector of a weights file of another project."""
 
 
 def _is_one(pictures: Source | Iterable[Source]) -> bool:

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from multibox.config import PRESETS, DetectorConfig, Selection, paper_box_sizes, paper_sizes, preset
+from multibox.config import DetectorConfig, Selection
 from multibox.default_boxes import make_default_boxes
+from multibox.presets import FIGURE_CLASSES, PRESETS, paper_box_sizes, paper_sizes, preset
 from multibox.ssd.network import SSD
 
 EVERY_PRESET = [(name, scales) for name in PRESETS for scales in ("voc", "coco")]
@@ -44,7 +45,7 @@ def test_parameters_of_the_authors_networks(name, classes, expected):
 @pytest.mark.parametrize("name", PRESETS)
 def test_what_a_preset_says_of_itself_is_counted(name):
     known, config = PRESETS[name], preset(name)
-    network = network_without_numbers(config, classes=known.classes)
+    network = network_without_numbers(config, classes=FIGURE_CLASSES)
     assert parameters(network) == known.parameters
     with FlopCounterMode(display=False) as counter:
         network(images_without_numbers(config))
@@ -93,7 +94,7 @@ def test_source_layers_have_the_papers_names_and_only_conv4_3_is_normalised():
     for name, count in (("ssd300-vgg16", 6), ("ssd512-vgg16", 7)):
         rows = preset(name).feature_maps
         assert [row.layer for row in rows] == layers[:count]
-        assert [row.l2_norm_scale for row in rows] == [20.0] + [None] * (count - 1)
+        assert [row.norm for row in rows] == ["l2"] + [None] * (count - 1)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from multibox.config import FeatureMap, preset
+from multibox.config import FeatureMap
 from multibox.default_boxes import make_default_boxes
+from multibox.presets import preset
 
 # name, scales, number, sum of centres (x and y), sum of sizes (w and h), how many have a side above 1, some rows
 GOLDEN = [

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from multibox.boxes import box_iou
-from multibox.config import preset
 from multibox.detections import Detections
 from multibox.detector import Detector, load
+from multibox.presets import preset
 from multibox.runtimes.runtime import Found
 from multibox.ssd.network import Predictions
 

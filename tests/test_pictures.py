@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from multibox import pictures
@@ -387,22 +388,42 @@ def bilinear(pixels, height, width):
     return resized
 
 
-@pytest.mark.parametrize("size", [(7, 11), (5, 4), (20, 30), (3, 40), (1, 1)])
+SIZES = pytest.mark.parametrize("size", [(7, 11), (5, 4), (20, 30), (3, 40), (1, 1)])
+
+
+@SIZES
 def test_plain_bilinear_is_opencvs(size):
     pixels = noise(7, 11)
-    ours = np.asarray(resize(Image.fromarray(pixels), *size, "bilinear"), dtype=np.float64)
+    ours = resize(Image.fromarray(pixels), *size, "bilinear").transpose(1, 2, 0).astype(np.float64)
     np.testing.assert_allclose(ours, bilinear(pixels, *size), atol=1)
+
+
+@SIZES
+def test_float_bilinear_is_not_rounded(size):
+    pixels = noise(7, 11)
+    ours = resize(Image.fromarray(pixels), *size, "float")
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(ours.transpose(1, 2, 0), bilinear(pixels, *size), atol=1e-3)
+
+
+def test_float_bilinear_is_torchvisions():
+    pixels = noise(375, 500)
+    theirs = torch.nn.functional.interpolate(
+        torch.from_numpy(pixels).permute(2, 0, 1)[None].float(), size=(300, 300), mode="bilinear", align_corners=False
+    )
+    ours = resize(Image.fromarray(pixels), 300, 300, "float")
+    np.testing.assert_allclose(ours, theirs[0].numpy(), atol=1e-3)
 
 
 def test_antialias_averages_over_all_pixels():
     fine = np.zeros((64, 64, 3), np.uint8)
     fine[::2] = 255
-    coarse = np.asarray(resize(Image.fromarray(fine), 8, 8, "antialias"))
+    coarse = resize(Image.fromarray(fine), 8, 8, "antialias")
     assert abs(coarse.astype(int) - 127).max() <= 6
 
 
-@pytest.mark.parametrize("rule", ["bilinear", "antialias"])
+@pytest.mark.parametrize("rule", ["bilinear", "antialias", "float"])
 def test_resize_gives_the_size_and_keeps_a_plain_colour(rule):
     resized = resize(Image.new("RGB", (50, 20), (1, 200, 99)), 30, 40, rule)
-    assert resized.size == (40, 30)
-    np.testing.assert_array_equal(np.asarray(resized).reshape(-1, 3), [[1, 200, 99]] * 1200)
+    assert resized.shape == (3, 30, 40)
+    np.testing.assert_array_equal(resized.reshape(3, -1).T, [[1, 200, 99]] * 1200)

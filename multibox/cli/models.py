@@ -8,7 +8,7 @@ def models() -> int:
     """List the detectors that can be created or loaded."""
     from rich.table import Table
 
-    from multibox.config import PRESETS, preset
+    from multibox.presets import FIGURE_CLASSES, PRESETS, preset
 
     created = Table(
         "to create",
@@ -32,7 +32,7 @@ def models() -> int:
         )
     stdout().print(created)
     stdout().print(
-        f"Parameters and GMAC (thousand million multiplications a picture) are those with {known.classes} classes.\n"
+        f"Parameters and GMAC (thousand million multiplications a picture) are those with {FIGURE_CLASSES} classes.\n"
     )
     loaded = Table("to load", "size", "licence", "what it is", box=None, padding=(0, 2, 0, 0))
     for name, published in PUBLISHED.items():

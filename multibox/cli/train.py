@@ -202,7 +202,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _check_preset(model: str) -> None:
-    from multibox.config import preset
+    from multibox.presets import preset
 
     if Path(model).suffix or "/" in model or Path(model).is_dir():
         find_weights(model)  # says that there is no such file

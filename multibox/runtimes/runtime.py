@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped
 
 from multibox.config import Selection
 
@@ -30,5 +30,5 @@ class Runtime(Protocol):
     """Prepared pictures to what was found in each."""
 
     def __call__(
-        self, images: UInt8[np.ndarray, "batch 3 height width"], *, selection: Selection, labels: Sequence[int] | None
+        self, images: Shaped[np.ndarray, "batch 3 height width"], *, selection: Selection, labels: Sequence[int] | None
     ) -> list[Found]: ...

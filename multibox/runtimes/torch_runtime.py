@@ -3,16 +3,17 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped
 
 try:
     import torch
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("networks need torch: pip install 'multibox[train]'", name="torch") from error
 
-from multibox.config import DetectorConfig, Selection
+from multibox.config import DetectorConfig, Scales, Selection
+from multibox.presets import ssd_on
 from multibox.runtimes.runtime import Found
-from multibox.ssd.backbones import BACKBONES
+from multibox.ssd.backbones import make_backbone, timm_pixels
 from multibox.ssd.coder import BoxCoder
 from multibox.ssd.network import SSD, copy_classes
 from multibox.ssd.selection import select
@@ -23,10 +24,11 @@ class TorchRuntime:
 
     def __init__(self, config: DetectorConfig, network: SSD) -> None:
         self.network = network
-        self._coder = BoxCoder(config.center_variance, config.size_variance)
+        self._config = config
+        self._coder = BoxCoder(config.center_variance, config.size_variance, config.max_log_size)
 
     def __call__(
-        self, images: UInt8[np.ndarray, "batch 3 height width"], *, selection: Selection, labels: Sequence[int] | None
+        self, images: Shaped[np.ndarray, "batch 3 height width"], *, selection: Selection, labels: Sequence[int] | None
     ) -> list[Found]:
         """The detections of each picture of a batch; the network is left in the mode it was in."""
         network, training = self.network, self.network.training
@@ -35,7 +37,15 @@ class TorchRuntime:
             with torch.inference_mode():
                 offsets, logits = network(torch.from_numpy(images).to(network.default_boxes.device))
                 picked = [
-                    select(*row, network.default_boxes, self._coder, selection=selection, labels=labels)
+                    select(
+                        *row,
+                        network.default_boxes,
+                        self._coder,
+                        selection=selection,
+                        scoring=self._config.scoring,
+                        clip_boxes=self._config.clip_boxes,
+                        labels=labels,
+                    )
                     for row in zip(offsets, logits, strict=True)
                 ]
         finally:
@@ -52,14 +62,34 @@ def create_network(config: DetectorConfig, *, classes: int, seed: int | None = N
         return SSD(config, classes=classes).eval()
 
 
+def timm_config(
+    model: str, *, scales: Scales | None = None, height: int | None = None, width: int | None = None
+) -> DetectorConfig:
+    """The config of an SSD on a backbone of timm, `timm/NAME`, which says its mean and deviation itself.
+
+    Raises:
+        ImportError: timm is not installed.
+        ValueError: It has no such model, or the input is too small.
+    """
+    backbone = make_backbone(model)
+    mean, deviation = timm_pixels(backbone)
+    return ssd_on(
+        model,
+        {name: source.stride for name, source in backbone.sources.items()},
+        height=height or width or 300,
+        width=width or height or 300,
+        mean=mean,
+        scale=deviation,
+        scales=scales or "voc",
+    )
+
+
 def load_network(config: DetectorConfig, tensors: Mapping[str, np.ndarray], *, classes: int) -> SSD:
     """A network with these weights.
 
     Raises:
         ValueError: Tensors are missing, left over or of another shape than the config says.
     """
-    if config.backbone not in BACKBONES:
-        raise ValueError(f"this multibox has no backbone '{config.backbone}', only {', '.join(BACKBONES)}")
     with torch.device("meta"):
         wanted = {key: tuple(tensor.shape) for key, tensor in SSD(config, classes=classes).state_dict().items()}
     found = {key: tensor.shape for key, tensor in tensors.items()}

@@ -15,11 +15,13 @@ class BoxCoder:
         Δcy = (g_cy - d_cy) / d_h / center_variance        Δh = log(g_h / d_h) / size_variance
 
     The law that holds: `decode(encode(boxes, default_boxes), default_boxes) == boxes`. The variances (0.1 and 0.2) are
-    the Caffe code's; the paper does not mention them.
+    the Caffe code's; the paper does not mention them. (The law ends where `max_log_size`, which some detectors have,
+    keeps a box from growing to more than exp(max_log_size) times its default box.)
     """
 
     center_variance: float
     size_variance: float
+    max_log_size: float | None = None
 
     def encode(
         self, boxes_center: Float[Tensor, "*rows 4"], default_boxes_center: Float[Tensor, "*rows 4"]
@@ -34,5 +36,8 @@ class BoxCoder:
     ) -> Float[Tensor, "*rows 4"]:
         """The boxes, in centre form, that lie at these offsets from the default boxes."""
         center = offsets[..., :2] * self.center_variance * default_boxes_center[..., 2:] + default_boxes_center[..., :2]
-        size = torch.exp(offsets[..., 2:] * self.size_variance) * default_boxes_center[..., 2:]
+        log_size = offsets[..., 2:] * self.size_variance
+        if self.max_log_size is not None:
+            log_size = log_size.clamp(max=self.max_log_size)
+        size = torch.exp(log_size) * default_boxes_center[..., 2:]
         return torch.cat([center, size], dim=-1)

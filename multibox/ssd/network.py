@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from multibox.config import DetectorConfig, ExtraLayer, Head
+from multibox.config import Activation, DetectorConfig, ExtraLayer, Head, Norm
 from multibox.default_boxes import make_default_boxes
-from multibox.ssd.backbones import BACKBONES
+from multibox.ssd.backbones import make_backbone
+from multibox.ssd.convolution import SameConv2d
 
 _PER_CLASS = re.compile(r"logits\.\w+\.(pointwise\.)?(weight|bias)")
 """Keys of the tensors whose rows belong to classes."""
@@ -45,7 +46,7 @@ class SSD(nn.Module):
     """Backbone, extra feature layers, and on each source layer two heads; all plain tensor code.
 
     State-dict keys are the paper's layer names: `backbone.conv4_3.weight`, `extras.conv8_2.weight`,
-    `offsets.conv4_3.weight`, `logits.conv4_3.weight`, `l2_norm.conv4_3.weight`.
+    `offsets.conv4_3.weight`, `logits.conv4_3.weight`, `norm.conv4_3.weight`.
     """
 
     default_boxes: Tensor
@@ -54,26 +55,30 @@ class SSD(nn.Module):
 
     def __init__(self, config: DetectorConfig, *, classes: int) -> None:
         super().__init__()
-        self.backbone, backbone_channels = BACKBONES[config.backbone]()
-        channels = dict(backbone_channels)
+        self.backbone, sources = make_backbone(config.backbone)
+        channels = {name: source.channels for name, source in sources.items()}
         previous = list(channels.values())[-1]
         self.extras = nn.ModuleDict()
         for layer in config.extras:
             self.extras[layer.name] = _extra(previous, layer, batch_norm=config.extras_batch_norm)
             previous = channels[layer.name] = layer.channels
+        self.linear = {layer.name for layer in config.extras if layer.linear}
+        self.activation = _activation(config.activation)
 
-        self.l2_norm = nn.ModuleDict()
+        self.norm = nn.ModuleDict()
         self.offsets = nn.ModuleDict()
         self.logits = nn.ModuleDict()
         for row in config.feature_maps:
-            if row.l2_norm_scale is not None:
-                self.l2_norm[row.layer] = L2Norm(channels[row.layer], scale=row.l2_norm_scale)
+            if row.norm is not None:
+                self.norm[row.layer] = _norm(row.norm, channels[row.layer])
             boxes = len(row.box_sizes)
-            self.offsets[row.layer] = _head(config.head, channels[row.layer], boxes * 4)
-            self.logits[row.layer] = _head(config.head, channels[row.layer], boxes * (classes + 1))
+            self.offsets[row.layer] = _head(row.head, channels[row.layer], boxes * 4, config.activation)
+            self.logits[row.layer] = _head(row.head, channels[row.layer], boxes * (classes + 1), config.activation)
         self.classes = classes
 
-        self.register_buffer("default_boxes", torch.from_numpy(make_default_boxes(config)), persistent=False)
+        self.register_buffer(
+            "default_boxes", torch.from_numpy(make_default_boxes(config)), persistent=config.stored_default_boxes
+        )
         self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(config.scale).view(3, 1, 1), persistent=False)
         for new_layers in (self.extras, self.offsets, self.logits):
@@ -85,11 +90,12 @@ class SSD(nn.Module):
         sources: dict[str, Tensor] = self.backbone(features)
         features = list(sources.values())[-1]
         for name, layer in self.extras.items():
-            features = sources[name] = layer(features).relu_()
+            features = layer(features)
+            sources[name] = features = features if name in self.linear else self.activation(features)
 
         offsets, logits = [], []
         for name in self.offsets:
-            source = self.l2_norm[name](sources[name]) if name in self.l2_norm else sources[name]
+            source = self.norm[name](sources[name]) if name in self.norm else sources[name]
             offsets.append(_rows(self.offsets[name](source), 4))
             logits.append(_rows(self.logits[name](source), self.classes + 1))
         return Predictions(torch.cat(offsets, dim=1), torch.cat(logits, dim=1))
@@ -101,22 +107,33 @@ def _rows(values: Tensor, width: int) -> Tensor:
 
 
 def _extra(channels: int, layer: ExtraLayer, *, batch_norm: bool) -> nn.Module:
-    convolution = nn.Conv2d(
-        channels, layer.channels, layer.kernel, stride=layer.stride, padding=layer.padding, bias=not batch_norm
+    kind, padding = (SameConv2d, 0) if layer.padding == "same" else (nn.Conv2d, layer.padding)
+    groups = channels if layer.depthwise else 1
+    convolution = kind(
+        channels, layer.channels, layer.kernel, layer.stride, padding, groups=groups, bias=not batch_norm
     )
     return nn.Sequential(convolution, nn.BatchNorm2d(layer.channels)) if batch_norm else convolution
 
 
-def _head(kind: Head, channels: int, outputs: int) -> nn.Module:
-    if kind == "conv3x3":
-        return nn.Conv2d(channels, outputs, 3, padding=1)
+def _head(kind: Head, channels: int, outputs: int, activation: Activation) -> nn.Module:
+    if kind != "separable":
+        kernel = 3 if kind == "conv3x3" else 1
+        return nn.Conv2d(channels, outputs, kernel, padding=kernel // 2)
     layers = {
         "depthwise": nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
         "norm": nn.BatchNorm2d(channels),
-        "relu": nn.ReLU(inplace=True),
+        "activation": _activation(activation),
         "pointwise": nn.Conv2d(channels, outputs, 1),
     }
     return nn.Sequential(OrderedDict(layers))
+
+
+def _norm(kind: Norm, channels: int) -> nn.Module:
+    return L2Norm(channels, scale=20.0) if kind == "l2" else nn.BatchNorm2d(channels)
+
+
+def _activation(kind: Activation) -> nn.Module:
+    return nn.ReLU(inplace=True) if kind == "relu" else nn.ReLU6(inplace=True)
 
 
 def _xavier(module: nn.Module) -> None:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from multibox.config import Selection
+from multibox.config import Scoring, Selection
 from multibox.ssd.boxes import box_iou, center_to_corner
 from multibox.ssd.coder import BoxCoder
 
@@ -27,7 +27,7 @@ class Selected(NamedTuple):
 
     Attributes:
         boxes: Corner form, as fractions of the picture, not clipped.
-        scores: Softmax probabilities.
+        scores: From 0 to 1.
         labels: Indices into the class names.
         default_boxes: The index of the default box of each.
     """
@@ -45,6 +45,8 @@ def select(
     coder: BoxCoder,
     *,
     selection: Selection,
+    scoring: Scoring = "softmax",
+    clip_boxes: bool = False,
     labels: Sequence[int] | None = None,
 ) -> Selected:
     """The detections of one picture.
@@ -60,15 +62,19 @@ def select(
         default_boxes_center: Centre form, as fractions of the picture.
         coder: Offsets to boxes.
         selection: Thresholds and limits.
+        scoring: What makes scores of logits.
+        clip_boxes: Whether boxes are clipped to the picture before they suppress each other.
         labels: The classes that are wanted; all where it is `None`.
     """
-    scores, rows = _scores(logits.float(), selection.score_threshold, labels)
+    scores, rows = _scores(logits.float(), selection.score_threshold, scoring, labels)
     columns = scores.shape[1]
     for places in _prefixes(scores, selection):
         if len(places) > selection.limit_per_class:
             places = places[_rank(places % columns) < selection.limit_per_class]
         found, classes = rows[places // columns], places % columns
         boxes = center_to_corner(coder.decode(offsets[found].float(), default_boxes_center[found]))
+        if clip_boxes:
+            boxes = boxes.clamp(0, 1)
         rival_classes = classes if selection.suppression == "by-class" else torch.zeros_like(classes)
         kept = _suppress(boxes, rival_classes, selection.overlap_threshold, limit=selection.limit)
         if len(kept) == selection.limit:
@@ -77,19 +83,25 @@ def select(
 
 
 def _scores(
-    logits: Float[Tensor, "default_boxes classes_and_background"], threshold: float, labels: Sequence[int] | None
+    logits: Float[Tensor, "default_boxes classes_and_background"],
+    threshold: float,
+    scoring: Scoring,
+    labels: Sequence[int] | None,
 ) -> tuple[Float[Tensor, "rows classes_and_background"], Int[Tensor, " rows"]]:
-    """The probabilities of the default boxes that may pass the threshold, and which those are.
+    """The scores of the default boxes that may pass the threshold, and which those are.
 
     Columns are the logits'; those of classes that are not wanted, and of the background, are 0.
     """
-    # A probability is below exp(logit - background logit): few boxes need the whole softmax. (Rounding gets its due.)
-    margin = logits[:, 1:].amax(dim=1) - logits[:, 0]
-    rows = (margin > (log(threshold) - 1e-4 if threshold > 0 else -inf)).nonzero()[:, 0]
+    # A softmax is below exp(logit - background logit), a sigmoid below exp(logit): few boxes need to be finished.
+    # (Rounding gets its due.)
+    least = log(threshold) - 1e-4 if threshold > 0 else -inf
+    background = logits[:, 0] if scoring == "softmax" else 0.0
+    rows = (logits[:, 1:].amax(dim=1) - background > least).nonzero()[:, 0]
     wanted = torch.zeros(logits.shape[1], device=logits.device)
     wanted[1:] = 1 if labels is None else 0
     wanted[[label + 1 for label in labels or ()]] = 1
-    return logits[rows].softmax(dim=1).mul_(wanted), rows
+    scores = logits[rows].softmax(dim=1) if scoring == "softmax" else logits[rows].sigmoid()
+    return scores.mul_(wanted), rows
 
 
 def _prefixes(

@@ -41,7 +41,8 @@ class Run:
         self._config = json.dumps(dataclasses.asdict(detector.config))
         self._device = device
         self._precision = precision
-        self._coder = BoxCoder(detector.config.center_variance, detector.config.size_variance)
+        config = detector.config
+        self._coder = BoxCoder(config.center_variance, config.size_variance, config.max_log_size)
         self._averaged = _moving_average(self.network, recipe.average) if recipe.average else None
         self._optimizer = make_optimizer(self.network, recipe)
 

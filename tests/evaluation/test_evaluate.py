@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multibox.config import Selection, preset
+from multibox.config import Selection
 from multibox.data.sample import Dataset, GroundTruth, Sample
 from multibox.detections import Detections
 from multibox.detector import Detector
 from multibox.evaluation.evaluate import evaluate, score
+from multibox.presets import preset
 from multibox.runtimes.runtime import Found
 
 WIDTH, HEIGHT = 40, 20

@@ -5,8 +5,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from multibox.boxes import box_iou
-from multibox.config import preset
 from multibox.default_boxes import make_default_boxes
+from multibox.presets import preset
 from multibox.ssd.boxes import center_to_corner
 from multibox.ssd.matching import UNMATCHED, match
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from multibox.config import DetectorConfig, FeatureMap, preset
+from multibox.config import DetectorConfig, FeatureMap
+from multibox.presets import preset
 from multibox.ssd.network import SSD, L2Norm, copy_classes
 
 # A small picture for the small base network: 64 x 96 pixels are 8 x 12, 4 x 6, 2 x 3 and 1 x 2 cells
@@ -14,13 +15,17 @@ TINY = dataclasses.replace(
     width=96,
     extras=preset("ssd256-tiny").extras[:2],
     feature_maps=(
-        FeatureMap("stage3", 8, 12, (8, 8), ((8, 8), (16, 8)), l2_norm_scale=20.0),
-        FeatureMap("stage4", 4, 6, (16, 16), ((16, 16), (32, 16), (16, 32))),
-        FeatureMap("stage5", 2, 3, (32, 32), ((32, 32),)),
-        FeatureMap("conv6_2", 1, 2, (64, 48), ((48, 64), (64, 64))),
+        FeatureMap("stage3", 8, 12, (8, 8), ((8, 8), (16, 8)), norm="l2", head="separable"),
+        FeatureMap("stage4", 4, 6, (16, 16), ((16, 16), (32, 16), (16, 32)), head="separable"),
+        FeatureMap("stage5", 2, 3, (32, 32), ((32, 32),), head="separable"),
+        FeatureMap("conv6_2", 1, 2, (64, 48), ((48, 64), (64, 64)), head="separable"),
     ),
 )
-TINY_WITH_THE_PAPERS_HEADS = dataclasses.replace(TINY, head="conv3x3", extras_batch_norm=False)
+TINY_WITH_THE_PAPERS_HEADS = dataclasses.replace(
+    TINY,
+    extras_batch_norm=False,
+    feature_maps=tuple(dataclasses.replace(row, head="conv3x3") for row in TINY.feature_maps),
+)
 
 # VGG-16 without extra layers, on two source layers: 32 x 48 pixels are 4 x 6 and 2 x 3 cells
 SMALL_VGG = dataclasses.replace(
@@ -29,7 +34,7 @@ SMALL_VGG = dataclasses.replace(
     width=48,
     extras=(),
     feature_maps=(
-        FeatureMap("conv4_3", 4, 6, (8, 8), ((8, 8), (16, 8)), l2_norm_scale=20.0),
+        FeatureMap("conv4_3", 4, 6, (8, 8), ((8, 8), (16, 8)), norm="l2"),
         FeatureMap("conv7", 2, 3, (16, 16), ((16, 16),)),
     ),
 )
@@ -96,7 +101,7 @@ def test_state_dict_has_the_papers_layer_names():
     layers = [f"backbone.{name}" for name in [*backbone, "conv6", "conv7"]]
     layers += [f"extras.{name}" for name in extras]
     layers += [f"{kind}.{source}" for kind in ("offsets", "logits") for source in sources]
-    assert keys == {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")} | {"l2_norm.conv4_3.weight"}
+    assert keys == {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")} | {"norm.conv4_3.weight"}
 
 
 # --- L2Norm ---
@@ -127,8 +132,8 @@ def test_l2_norm_of_nothing_is_nothing_with_finite_gradients():
 
 def test_l2_norm_starts_at_20_and_is_on_conv4_3_only():
     network = create(SMALL_VGG, classes=1)
-    assert list(network.l2_norm) == ["conv4_3"]
-    assert network.l2_norm["conv4_3"].weight.tolist() == [20.0] * 512
+    assert list(network.norm) == ["conv4_3"]
+    assert network.norm["conv4_3"].weight.tolist() == [20.0] * 512
 
 
 # --- VGG-16 ---
@@ -164,7 +169,7 @@ def test_network_is_torchvisions_given_the_same_weights():
         convolutions += head.values()
     keys = [key.removesuffix(".weight") for key in theirs.state_dict() if key.endswith(".weight")]
     # torchvision holds the layers in the order of the network, except that its heads come as classes, then boxes
-    state = {"backbone.scale_weight": ours.l2_norm["conv4_3"].weight}
+    state = {"backbone.scale_weight": ours.norm["conv4_3"].weight}
     for key, layer in zip(keys, convolutions, strict=True):
         state |= {f"{key}.weight": layer.weight, f"{key}.bias": layer.bias}
     theirs.load_state_dict(state, assign=True)

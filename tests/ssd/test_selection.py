@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torchvision.ops import batched_nms
 
 from multibox.boxes import box_iou
-from multibox.config import Selection, preset
+from multibox.config import Selection
 from multibox.default_boxes import make_default_boxes
+from multibox.presets import preset
 from multibox.ssd import selection as module
 from multibox.ssd.boxes import center_to_corner, corner_to_center
 from multibox.ssd.coder import BoxCoder

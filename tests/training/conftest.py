@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from multibox.config import DetectorConfig, preset
+from multibox.config import DetectorConfig
 from multibox.data.augment import Augmentation
 from multibox.data.synthetic import CLASS_NAMES
 from multibox.detector import Detector
+from multibox.presets import preset
 from multibox.training import loop
 from multibox.training.recipes import RECIPES
 

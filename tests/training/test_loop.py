@@ -567,8 +567,10 @@ def paper_network(small_config):
     config = replace(
         small_config,
         extras_batch_norm=False,
-        head="conv3x3",
-        feature_maps=(replace(first, l2_norm_scale=20.0), *rest),
+        feature_maps=(
+            replace(first, head="conv3x3", norm="l2"),
+            *(replace(row, head="conv3x3") for row in rest),
+        ),
     )
     return Detector.create(config, ("a", "b"), seed=0)
 
@@ -591,7 +593,7 @@ def test_the_papers_biases_learn_twice_as_fast_and_do_not_decay(paper_network):
     assert {group["momentum"] for group in optimizer.param_groups} == {0.9}
     for name, (rate, decay) in groups_by_name(network, optimizer).items():
         assert (rate, decay) == ((2.0, 0.0) if name.endswith(".bias") else (1.0, 5e-4)), name
-    assert groups_by_name(network, optimizer)["l2_norm.stage3.weight"] == (1.0, 5e-4)
+    assert groups_by_name(network, optimizer)["norm.stage3.weight"] == (1.0, 5e-4)
     assert any(name.startswith("extras.conv6_2.") and name.endswith(".bias") for name, _ in network.named_parameters())
 
 

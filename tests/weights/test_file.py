@@ -10,8 +10,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch_file
 
-from multibox.config import preset
 from multibox.detector import Detector
+from multibox.presets import preset
 from multibox.weights.file import FORMAT, Weights, load_weights, save_weights
 from multibox.weights.published import PUBLISHED, find_weights
 
@@ -153,7 +153,7 @@ def test_values_of_a_later_version_in_the_config_are_said(path: Path):
         Detector.load(path)
     path.write_bytes(original)
     rewrite(path, header=changed_config(path, backbone="mobilenet"))
-    with pytest.raises(ValueError, match="no backbone 'mobilenet', only tiny, vgg16"):
+    with pytest.raises(ValueError, match="no backbone 'mobilenet'"):
         Detector.load(path)
 
 

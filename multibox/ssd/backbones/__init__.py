@@ -1,11 +1,50 @@
 """The base networks by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from functools import partial
 
-from multibox.ssd.backbones.backbone import Backbone
+from multibox.ssd.backbones.backbone import Backbone, Source
+from multibox.ssd.backbones.mobilenet_v1 import mobilenet_v1
+from multibox.ssd.backbones.timm import timm_backbone, timm_pixels
 from multibox.ssd.backbones.tiny import tiny
+from multibox.ssd.backbones.torchvision import mobilenet_v2, mobilenet_v3_large, resnet
+from multibox.ssd.backbones.ultra_light import ultra_light
 from multibox.ssd.backbones.vgg16 import vgg16
 
-BACKBONES: dict[str, Callable[[], Backbone]] = {"tiny": tiny, "vgg16": vgg16}
+BACKBONES: Mapping[str, Callable[..., Backbone]] = {
+    "tiny": tiny,
+    "vgg16": vgg16,
+    "mobilenet-v1": mobilenet_v1,
+    "mobilenet-v1-0.75": partial(mobilenet_v1, width=0.75),
+    "mobilenet-v1-0.5": partial(mobilenet_v1, width=0.5),
+    "mobilenet-v1-0.25": partial(mobilenet_v1, width=0.25),
+    "mobilenet-v1-tensorflow": partial(mobilenet_v1, tensorflow=True),
+    "mobilenet-v2": mobilenet_v2,
+    "mobilenet-v3-large": partial(mobilenet_v3_large, reduced_tail=False),
+    "mobilenet-v3-large-reduced": partial(mobilenet_v3_large, reduced_tail=True),
+    "resnet18": partial(resnet, 18),
+    "resnet34": partial(resnet, 34),
+    "resnet50": partial(resnet, 50),
+    "ultra-light-rfb": partial(ultra_light, rfb=True),
+    "ultra-light-slim": partial(ultra_light, rfb=False),
+}
+"""Each may also be called with the number of `image_channels`."""
 
-__all__ = ["BACKBONES", "Backbone"]
+__all__ = ["BACKBONES", "Backbone", "Source", "make_backbone", "timm_pixels"]
+
+
+def make_backbone(name: str, image_channels: int = 3) -> Backbone:
+    """The base network of that name, or `timm/NAME`, with random weights.
+
+    Raises:
+        ValueError: There is none.
+        ImportError: It is one of timm's, and timm is not installed.
+    """
+    if name.startswith("timm/"):
+        return timm_backbone(name.removeprefix("timm/"), image_channels)
+    if name not in BACKBONES:
+        near = get_close_matches(name, BACKBONES, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(BACKBONES)}, and timm/NAME"
+        raise ValueError(f"this multibox has no backbone '{name}'; {hint}")
+    return BACKBONES[name](image_channels=image_channels)

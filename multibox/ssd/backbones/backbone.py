@@ -5,13 +5,25 @@ from typing import NamedTuple
 from torch import nn
 
 
+class Source(NamedTuple):
+    """A layer that a base network gives.
+
+    Attributes:
+        channels: Of its features.
+        stride: Pixels of the image between the centres of neighbouring cells.
+    """
+
+    channels: int
+    stride: int
+
+
 class Backbone(NamedTuple):
     """A base network and the layers that it gives.
 
     Attributes:
-        network: Takes normalised images `(batch, 3, height, width)`; returns a dict of the source layers by name.
-        channels: Of each source layer, in the order of the network; extra feature layers follow the last.
+        network: Takes normalised images `(batch, image_channels, height, width)`; returns the source layers by name.
+        sources: By name, in the order of the network; extra feature layers follow the last.
     """
 
     network: nn.Module
-    channels: dict[str, int]
+    sources: dict[str, Source]

@@ -5,20 +5,23 @@ Ours. Plain 3x3 convolutions, because depthwise ones leave a CPU waiting for mem
 
 from torch import Tensor, nn
 
-from multibox.ssd.backbones.backbone import Backbone
+from multibox.ssd.backbones.backbone import Backbone, Source
 
 
-def tiny() -> Backbone:
+def tiny(image_channels: int = 3) -> Backbone:
     """Gives `stage3` (stride 8), `stage4` (16) and `stage5` (32)."""
-    return Backbone(Tiny(), {"stage3": 64, "stage4": 128, "stage5": 128})
+    sources = {"stage3": Source(64, 8), "stage4": Source(128, 16), "stage5": Source(128, 32)}
+    return Backbone(Tiny(image_channels), sources)
 
 
 class Tiny(nn.Module):
     """A stem to stride 4, then three stages that each halve the map."""
 
-    def __init__(self) -> None:
+    def __init__(self, image_channels: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(_convolution(3, 16, stride=2), _convolution(16, 32, stride=2), _Residual(32))
+        self.stem = nn.Sequential(
+            _convolution(image_channels, 16, stride=2), _convolution(16, 32, stride=2), _Residual(32)
+        )
         self.stage3 = nn.Sequential(_convolution(32, 64, stride=2), _Residual(64))
         self.stage4 = nn.Sequential(_convolution(64, 128, stride=2), _Residual(128))
         self.stage5 = nn.Sequential(_convolution(128, 128, stride=2), _convolution(128, 128))

@@ -5,7 +5,7 @@ Simonyan and Zisserman 2015; reduced as in Chen et al. 2015 (DeepLab-LargeFOV).
 
 from torch import Tensor, nn
 
-from multibox.ssd.backbones.backbone import Backbone
+from multibox.ssd.backbones.backbone import Backbone, Source
 
 _STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
@@ -13,10 +13,10 @@ _PIXEL_DEVIATION = 64.0
 """About the standard deviation of the pixels of photographs: this network takes them unscaled, less their mean."""
 
 
-def vgg16() -> Backbone:
+def vgg16(image_channels: int = 3) -> Backbone:
     """Gives `conv4_3` (stride 8) and `conv7` (stride 16)."""
-    channels = {"conv4_3": 512, "conv7": 1024}
-    return Backbone(VGG16(sources=tuple(channels)), channels)
+    sources = {"conv4_3": Source(512, 8), "conv7": Source(1024, 16)}
+    return Backbone(VGG16(image_channels, sources=tuple(sources)), sources)
 
 
 class VGG16(nn.Module):
@@ -26,10 +26,10 @@ class VGG16(nn.Module):
     because `pool5` no longer halves the map. Pools round sizes up: 75 becomes 38.
     """
 
-    def __init__(self, *, sources: tuple[str, ...]) -> None:
+    def __init__(self, image_channels: int, *, sources: tuple[str, ...]) -> None:
         super().__init__()
         self.sources = sources
-        inputs = 3
+        inputs = image_channels
         for stage, (width, convolutions) in enumerate(_STAGES, start=1):
             for index in range(1, convolutions + 1):
                 self.add_module(f"conv{stage}_{index}", nn.Conv2d(inputs, width, 3, padding=1))

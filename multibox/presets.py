@@ -1,0 +1,380 @@
+"""The detectors that have a name: their tables of feature maps, default boxes and extra layers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from itertools import pairwise
+from math import ceil, floor, sqrt
+from typing import Literal, get_args
+
+from multibox.config import DetectorConfig, ExtraLayer, FeatureMap, Scales, Selection
+
+Pair = tuple[float, float]
+
+_IMAGENET_MEAN, _IMAGENET_DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+"""Of the pixels of ImageNet, as torchvision's backbones take them."""
+
+
+def paper_box_sizes(min_size: float, max_size: float, aspect_ratios: tuple[int, ...]) -> tuple[Pair, ...]:
+    """The default boxes of a cell, `(width, height)`: a small and a large square, then each ratio and its inverse.
+
+    Section 2.2, in the order of the Caffe code's PriorBoxLayer.
+    """
+    sizes: list[Pair] = [(min_size, min_size), (sqrt(min_size * max_size),) * 2]
+    for ratio in aspect_ratios:
+        long, short = min_size * sqrt(ratio), min_size / sqrt(ratio)
+        sizes += [(long, short), (short, long)]
+    return tuple(sizes)
+
+
+def paper_sizes(side: int, maps: int, *, first: int, smallest: int, largest: int = 90) -> list[tuple[int, int]]:
+    """`(min_size, max_size)` of each feature map in pixels, by the rule of the Caffe code (`ssd_pascal.py`).
+
+    Percentages of the input's `side`: `first` for the first map, then equal whole steps from `smallest` to `largest`.
+    This is not equation 4, and the layer that uses the sizes cuts them to whole pixels, which only SSD512 feels.
+    """
+    step = floor((largest - smallest) / (maps - 2))
+    # max_size of the last map lies one more step above the largest
+    edges = [first, *(smallest + step * place for place in range(maps))]
+    return [(side * low // 100, side * high // 100) for low, high in pairwise(edges)]
+
+
+def paper_percentages(side: float, scales: Scales) -> tuple[int, int]:
+    """`first` and `smallest` of `paper_sizes`: the authors took smaller ones for COCO, and for SSD512."""
+    large = side > 400
+    return {("voc", False): (10, 20), ("coco", False): (7, 15), ("voc", True): (7, 15), ("coco", True): (4, 10)}[
+        scales, large
+    ]
+
+
+def lay_out(
+    height: int,
+    width: int,
+    sources: Mapping[str, int],
+    scales: Scales,
+    *,
+    extra_channels: tuple[tuple[int, int], ...] = ((256, 512), (128, 256)),
+    first_extra: int = 8,
+) -> tuple[tuple[ExtraLayer, ...], tuple[FeatureMap, ...]]:
+    """Extra layers and feature maps for a backbone and an input of any size, as SSD512 has them.
+
+    Behind the backbone's last source pairs of a 1x1 and a 3x3 convolution halve the map until one cell is left. Default
+    boxes are sized by the side of a square with the input's area.
+
+    Args:
+        height: Of the input.
+        width: Of the input.
+        sources: Strides of the backbone's source layers by name.
+        scales: As the authors chose them for VOC or for COCO.
+        extra_channels: Of the two convolutions of each pair; the last is that of all further pairs.
+        first_extra: The number in the first extra layers' names.
+    """
+    maps = [(layer, ceil(height / stride), ceil(width / stride), stride) for layer, stride in sources.items()]
+    extras: list[ExtraLayer] = []
+    while max(maps[-1][1:3]) > 1:
+        _, rows, columns, stride = maps[-1]
+        place = len(extras) // 2
+        number = first_extra + place
+        narrow, wide = extra_channels[min(place, len(extra_channels) - 1)]
+        extras.append(ExtraLayer(f"conv{number}_1", narrow, 1))
+        extras.append(ExtraLayer(f"conv{number}_2", wide, 3, stride=2, padding=1))
+        maps.append((f"conv{number}_2", ceil(rows / 2), ceil(columns / 2), stride * 2))
+    if len(maps) < 3:
+        raise ValueError(f"an input of {height} x {width} is too small: it leaves {len(maps)} feature maps")
+    side = round(sqrt(height * width))
+    first, smallest = paper_percentages(side, scales)
+    sizes = paper_sizes(side, len(maps), first=first, smallest=smallest)
+    ratios = [(2,), *[(2, 3)] * (len(maps) - 3), (2,), (2,)]
+    return tuple(extras), tuple(
+        FeatureMap(layer, rows, columns, (stride, stride), paper_box_sizes(*size, ratio))
+        for (layer, rows, columns, stride), size, ratio in zip(maps, sizes, ratios, strict=True)
+    )
+
+
+def _ssd_vgg16(height: int, width: int, scales: Scales) -> DetectorConfig:
+    sources = {"conv4_3": 8, "conv7": 16}
+    if (height, width) == (300, 300):
+        extras, feature_maps = _paper_300(scales)
+    else:
+        extras, feature_maps = lay_out(height, width, sources, scales)
+    if (height, width) == (512, 512):  # 2 x 2 cells become 1 by a kernel of 4 without a stride
+        extras = (*extras[:-1], replace(extras[-1], kernel=4, stride=1))
+    return DetectorConfig(
+        name=f"ssd{_size(height, width)}-vgg16",
+        height=height,
+        width=width,
+        mean=(123.0, 117.0, 104.0),
+        scale=(1.0, 1.0, 1.0),
+        resize="bilinear",
+        backbone="vgg16",
+        extras=extras,
+        extras_batch_norm=False,
+        feature_maps=tuple(replace(row, norm="l2") if row.layer == "conv4_3" else row for row in feature_maps),
+    )
+
+
+def _paper_300(scales: Scales) -> tuple[tuple[ExtraLayer, ...], tuple[FeatureMap, ...]]:
+    """SSD300's own: its last two maps come from convolutions without padding, and their cells are 100 and 300 wide."""
+    extras = (
+        ExtraLayer("conv8_1", 256, 1),
+        ExtraLayer("conv8_2", 512, 3, stride=2, padding=1),
+        ExtraLayer("conv9_1", 128, 1),
+        ExtraLayer("conv9_2", 256, 3, stride=2, padding=1),
+        ExtraLayer("conv10_1", 128, 1),
+        ExtraLayer("conv10_2", 256, 3),
+        ExtraLayer("conv11_1", 128, 1),
+        ExtraLayer("conv11_2", 256, 3),
+    )
+    first, smallest = paper_percentages(300, scales)
+    rows = zip(
+        ("conv4_3", "conv7", "conv8_2", "conv9_2", "conv10_2", "conv11_2"),
+        (38, 19, 10, 5, 3, 1),
+        (8, 16, 32, 64, 100, 300),
+        ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,)),
+        paper_sizes(300, 6, first=first, smallest=smallest),
+        strict=True,
+    )
+    return extras, tuple(
+        FeatureMap(layer, grid, grid, (step, step), paper_box_sizes(*size, ratios))
+        for layer, grid, step, ratios, size in rows
+    )
+
+
+def _ssd_tiny(height: int, width: int, scales: Scales) -> DetectorConfig:
+    extras, feature_maps = lay_out(
+        height,
+        width,
+        {"stage3": 8, "stage4": 16, "stage5": 32},
+        scales,
+        extra_channels=((64, 128), (32, 64)),
+        first_extra=6,
+    )
+    return DetectorConfig(
+        name=f"ssd{_size(height, width)}-tiny",
+        height=height,
+        width=width,
+        mean=(127.5, 127.5, 127.5),
+        scale=(63.75, 63.75, 63.75),
+        resize="antialias",
+        backbone="tiny",
+        extras=extras,
+        extras_batch_norm=True,
+        feature_maps=tuple(replace(row, head="separable") for row in feature_maps),
+        selection=Selection(overlap_threshold=0.5),  # a little better than 0.45 on the val split of BCCD
+    )
+
+
+def _ssd_resnet(depth: int, height: int, width: int, scales: Scales) -> DetectorConfig:
+    """As MLPerf's and torchvision's relatives have it: stride 8 on, no L2 normalization, BatchNorm everywhere."""
+    extras, feature_maps = lay_out(height, width, {"layer2": 8, "layer3": 16, "layer4": 32}, scales)
+    return DetectorConfig(
+        name=f"ssd{_size(height, width)}-resnet{depth}",
+        height=height,
+        width=width,
+        mean=_IMAGENET_MEAN,
+        scale=_IMAGENET_DEVIATION,
+        resize="antialias",
+        backbone=f"resnet{depth}",
+        extras=extras,
+        extras_batch_norm=True,
+        feature_maps=feature_maps,
+    )
+
+
+def ssd_on(
+    backbone: str,
+    sources: Mapping[str, int],
+    *,
+    height: int,
+    width: int,
+    mean: tuple[float, float, float],
+    scale: tuple[float, float, float],
+    scales: Scales,
+) -> DetectorConfig:
+    """An SSD on a backbone of timm: the paper's extra layers with BatchNorm, and separable heads."""
+    extras, feature_maps = lay_out(height, width, sources, scales)
+    return DetectorConfig(
+        name=f"ssd{_size(height, width)}-{backbone}",
+        height=height,
+        width=width,
+        mean=mean,
+        scale=scale,
+        resize="antialias",
+        backbone=backbone,
+        extras=extras,
+        extras_batch_norm=True,
+        feature_maps=tuple(replace(row, head="separable") for row in feature_maps),
+    )
+
+
+_SSDLITE_EXTRAS = (512, 256, 256, 128)
+
+
+def _ssdlite(version: Literal["v2", "v3"], height: int, width: int, scales: Scales) -> DetectorConfig:
+    """SSDLite (Sandler et al. 2018, section 6.2) as torchvision has it: all convolutions of heads and extras separable.
+
+    Its sizes are the same whatever the `scales`: 0.2 to 0.95 of the side.
+    """
+    layers = {"v2": ("expand14", "conv18"), "v3": ("expand13", "conv16")}[version]
+    grids = [(ceil(height / stride), ceil(width / stride)) for stride in (16, 32)]
+    extras: list[ExtraLayer] = []
+    for number, channels in enumerate(_SSDLITE_EXTRAS, start=1):
+        extras += [
+            ExtraLayer(f"extra{number}_1", channels // 2, 1),
+            ExtraLayer(f"extra{number}_2", channels // 2, 3, stride=2, padding=1, depthwise=True),
+            ExtraLayer(f"extra{number}_3", channels, 1),
+        ]
+        grids.append((ceil(grids[-1][0] / 2), ceil(grids[-1][1] / 2)))
+    side = sqrt(height * width)
+    shares = [0.2 + 0.15 * place for place in range(len(grids))] + [1.0]
+    feature_maps = tuple(
+        FeatureMap(
+            layer,
+            rows,
+            columns,
+            (height / rows, width / columns),
+            paper_box_sizes(small * side, large * side, (2, 3)),
+            head="separable",
+        )
+        for layer, (rows, columns), small, large in zip(
+            (*layers, *(extra.name for extra in extras[2::3])), grids, shares[:-1], shares[1:], strict=True
+        )
+    )
+    return DetectorConfig(
+        name=f"ssdlite{_size(height, width)}-mobilenet{version}",
+        height=height,
+        width=width,
+        mean=_IMAGENET_MEAN if version == "v2" else (127.5, 127.5, 127.5),
+        scale=_IMAGENET_DEVIATION if version == "v2" else (127.5, 127.5, 127.5),
+        resize="antialias",
+        backbone="mobilenet-v2" if version == "v2" else "mobilenet-v3-large-reduced",
+        extras=tuple(extras),
+        extras_batch_norm=True,
+        activation="relu6",
+        feature_maps=feature_maps,
+        clip_default_boxes="size",
+        selection=Selection(score_threshold=0.001, overlap_threshold=0.55, limit_per_class=300, limit=300),
+    )
+
+
+def _ssd_mobilenet_v1(height: int, width: int, scales: Scales) -> DetectorConfig:
+    """SSD MobileNet v1 of TensorFlow's model zoo (`ssd_mobilenet_v1_coco`): SAME padding, 1x1 heads.
+
+    Its sizes are the same whatever the `scales`: 0.2 to 0.95 of the side, and on the first map three boxes, one of 0.1.
+    """
+    grids = [(ceil(height / stride), ceil(width / stride)) for stride in (16, 32)]
+    extras: list[ExtraLayer] = []
+    for number, channels in enumerate((512, 256, 256, 128), start=14):
+        extras += [
+            ExtraLayer(f"conv{number}_1", channels // 2, 1),
+            ExtraLayer(f"conv{number}_2", channels, 3, stride=2, padding="same"),
+        ]
+        grids.append((ceil(grids[-1][0] / 2), ceil(grids[-1][1] / 2)))
+    side = sqrt(height * width)
+    shares = [0.2 + 0.15 * place for place in range(len(grids))] + [1.0]
+    feature_maps = []
+    for layer, (rows, columns), small, large in zip(
+        ("conv11", "conv13", *(extra.name for extra in extras[1::2])), grids, shares[:-1], shares[1:], strict=True
+    ):
+        square, large_square, *oblong = paper_box_sizes(small * side, large * side, (2, 3))
+        sizes = (square, *oblong, large_square)
+        if layer == "conv11":
+            sizes = ((0.1 * side, 0.1 * side), *oblong[:2])
+        feature_maps.append(FeatureMap(layer, rows, columns, (height / rows, width / columns), sizes, head="conv1x1"))
+    return DetectorConfig(
+        name=f"ssd{_size(height, width)}-mobilenetv1",
+        height=height,
+        width=width,
+        mean=(127.5, 127.5, 127.5),
+        scale=(127.5, 127.5, 127.5),
+        resize="antialias",
+        backbone="mobilenet-v1-tensorflow",
+        extras=tuple(extras),
+        extras_batch_norm=True,
+        activation="relu6",
+        feature_maps=tuple(feature_maps),
+    )
+
+
+def _size(height: int, width: int) -> str:
+    return f"{height}" if height == width else f"{height}x{width}"
+
+
+FIGURE_CLASSES = 20
+"""With how many classes the parameters and multiplications of the presets are counted."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """An architecture that can be created, and what is known of it without building it.
+
+    Attributes:
+        make: The config for a height, a width, and the scales of VOC or of COCO.
+        side: Of its input where no other is asked for.
+        scales: The scales it has when nothing is said.
+        parameters: With `FIGURE_CLASSES` classes, at this side; a test counts them.
+        gmac: Multiplications of one pass in thousands of millions, likewise.
+        published: The accuracy that its source states, and the source.
+    """
+
+    make: Callable[[int, int, Scales], DetectorConfig]
+    side: int
+    scales: Scales
+    parameters: int
+    gmac: float
+    published: str
+
+
+PRESETS: Mapping[str, Preset] = {
+    "ssd256-tiny": Preset(
+        _ssd_tiny, 256, "coco", 996_990, 0.326, "none published; docs/benchmarks.md has what we measured"
+    ),
+    "ssd300-vgg16": Preset(
+        _ssd_vgg16, 300, "voc", 26_285_486, 31.4, "VOC2007 test 77.2 mAP (07+12), COCO test-dev 25.1 AP; the paper"
+    ),
+    "ssd512-vgg16": Preset(
+        _ssd_vgg16, 512, "voc", 27_188_676, 90.2, "VOC2007 test 79.8 mAP (07+12), COCO test-dev 28.8 AP; the paper"
+    ),
+    "ssd300-mobilenetv1": Preset(
+        _ssd_mobilenet_v1, 300, "coco", 5_796_089, 1.15, "COCO val 21 mAP (TensorFlow's model zoo)"
+    ),
+    "ssdlite320-mobilenetv2": Preset(
+        lambda *size: _ssdlite("v2", *size),
+        320,
+        "coco",
+        3_399_108,
+        0.713,
+        "COCO test-dev 22.1 AP (Sandler et al. 2018)",
+    ),
+    "ssdlite320-mobilenetv3": Preset(
+        lambda *size: _ssdlite("v3", *size), 320, "coco", 2_469_860, 0.443, "COCO val 21.3 AP (torchvision)"
+    ),
+    "ssd300-resnet18": Preset(lambda *size: _ssd_resnet(18, *size), 300, "voc", 16_157_380, 3.82, "none published"),
+    "ssd300-resnet34": Preset(lambda *size: _ssd_resnet(34, *size), 300, "voc", 26_265_540, 7.27, "none published"),
+    "ssd300-resnet50": Preset(lambda *size: _ssd_resnet(50, *size), 300, "voc", 32_338_116, 9.18, "none published"),
+}
+
+
+def preset(
+    name: str, *, scales: Scales | None = None, height: int | None = None, width: int | None = None
+) -> DetectorConfig:
+    """The config of the architecture of that name.
+
+    Args:
+        name: `ssd300-vgg16`, `ssd512-vgg16`, `ssd256-tiny`, ...: a key of `PRESETS`.
+        scales: The default boxes' sizes as the authors chose them for VOC or for COCO (whose objects are smaller).
+        height: Of the input, in pixels, where it is not the preset's own; its extra layers and default boxes follow.
+        width: The same; where only one of the two is given the input is square.
+
+    Raises:
+        ValueError: There is no such preset, or no such scales, or the input is too small.
+    """
+    if name not in PRESETS:
+        near = get_close_matches(name, PRESETS, n=1, cutoff=0.4)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(PRESETS)}"
+        raise ValueError(f"no preset is called '{name}'; {hint} (multibox models lists them)")
+    if scales is not None and scales not in get_args(Scales):
+        raise ValueError(f"scales must be one of {get_args(Scales)}, but is '{scales}'")
+    chosen = PRESETS[name]
+    height, width = height or width or chosen.side, width or height or chosen.side
+    return chosen.make(height, width, scales or chosen.scales)

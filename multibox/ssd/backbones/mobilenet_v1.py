@@ -1,0 +1,73 @@
+"""MobileNet v1: depthwise and pointwise convolutions in turn (Howard et al. 2017), in two dialects.
+
+TensorFlow's pads by its SAME rule and stops its activations at a limit that comes with the weights; PyTorch ports pad
+both sides alike and use plain ReLU.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from multibox.ssd.backbones.backbone import Backbone, Source
+from multibox.ssd.convolution import CappedReLU, SameConv2d
+
+_BLOCKS = (
+    (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)
+)  # fmt: skip
+"""Channels and stride of the thirteen blocks, which follow a convolution of 32 channels and stride 2."""
+
+
+def mobilenet_v1(image_channels: int = 3, *, width: float = 1.0, tensorflow: bool = False) -> Backbone:
+    """Gives `conv11` (stride 16) and `conv13` (stride 32).
+
+    Args:
+        image_channels: Of the image.
+        width: The width multiplier: factor on all channels.
+        tensorflow: Which of the two dialects.
+    """
+    network = MobileNetV1(image_channels, width=width, tensorflow=tensorflow)
+    return Backbone(network, {"conv11": Source(_wide(512, width), 16), "conv13": Source(_wide(1024, width), 32)})
+
+
+class MobileNetV1(nn.Module):
+    """`conv0`, then `conv1` to `conv13`, each of a depthwise and a pointwise convolution."""
+
+    def __init__(self, image_channels: int, *, width: float, tensorflow: bool) -> None:
+        super().__init__()
+        channels = _wide(32, width)
+        self.conv0 = _convolution(image_channels, channels, 3, stride=2, tensorflow=tensorflow)
+        for number, (outputs, stride) in enumerate(_BLOCKS, start=1):
+            outputs = _wide(outputs, width)
+            parts = {
+                "depthwise": _convolution(channels, channels, 3, stride=stride, groups=channels, tensorflow=tensorflow),
+                "pointwise": _convolution(channels, outputs, 1, tensorflow=tensorflow),
+            }
+            self.add_module(f"conv{number}", nn.Sequential(OrderedDict(parts)))
+            channels = outputs
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """The source layers by name."""
+        features, sources = images, {}
+        for name, layer in self.named_children():
+            features = layer(features)
+            if name in ("conv11", "conv13"):
+                sources[name] = features
+        return sources
+
+
+def _wide(channels: int, width: float) -> int:
+    return max(8, int(channels * width))
+
+
+def _convolution(
+    inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, tensorflow: bool
+) -> nn.Sequential:
+    kind: Callable[..., nn.Conv2d] = SameConv2d if tensorflow else nn.Conv2d
+    padding = 0 if tensorflow else kernel // 2
+    parts = {
+        "convolution": kind(inputs, outputs, kernel, stride, padding, groups=groups, bias=False),
+        "norm": nn.BatchNorm2d(outputs),
+        "activation": CappedReLU() if tensorflow else nn.ReLU(inplace=True),
+    }
+    return nn.Sequential(OrderedDict(parts))

@@ -1,0 +1,38 @@
+"""From a weights file of another project to ours: which project it is shows in the file."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from multibox.weights.file import Weights
+from multibox.weights.foreign.state_dict import read_state_dict
+
+StateDict = Mapping[str, np.ndarray]
+
+STATE_DICTS: Sequence[Callable[[StateDict], Weights | None]] = ()
+"""Each takes the state dict of a PyTorch project; `None` where its keys are not those of its own project."""
+
+
+def convert_weights(path: str | os.PathLike[str]) -> Weights:
+    """Config, class names and tensors of a weights file of another project; no code in it is ever run.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is of no kind that is known, or damaged, or holds code.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise FileNotFoundError(f"{source}: there is no such weights file")
+    tensors = read_state_dict(source)
+    for convert in STATE_DICTS:
+        try:
+            weights = convert(tensors)
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{source}: {error}") from error
+        if weights is not None:
+            return weights
+    raise ValueError(
+        f"{source}: the weights of no detector that can be converted; its first tensors are {list(tensors)[:3]}"
+    )

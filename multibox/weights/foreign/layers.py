@@ -1,0 +1,62 @@
+"""Layers of other projects as entries of our state dict."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+Tensors = Mapping[str, np.ndarray]
+
+_EPS = 1e-5
+"""Of PyTorch's BatchNorm, which ours is."""
+
+
+def convolution(source: Tensors, key: str, target: str) -> dict[str, np.ndarray]:
+    """Weight, and bias where there is one."""
+    parts = ("weight", "bias") if f"{key}.bias" in source else ("weight",)
+    return {f"{target}.{part}": source[f"{key}.{part}"] for part in parts}
+
+
+def batch_norm(source: Tensors, key: str, target: str, *, eps: float = _EPS) -> dict[str, np.ndarray]:
+    """BatchNorm; another `eps` than ours goes into the variance, which is the same sum."""
+    return _norm(
+        target,
+        weight=source[f"{key}.weight"],
+        bias=source[f"{key}.bias"],
+        mean=source[f"{key}.running_mean"],
+        variance=source[f"{key}.running_var"] + np.float32(eps - _EPS),
+    )
+
+
+def norm_of_bias(bias: Float[np.ndarray, " channels"], target: str) -> dict[str, np.ndarray]:
+    """A BatchNorm that adds this bias and nothing else, where a project has a bias and we have BatchNorm."""
+    one, zero = np.ones_like(bias), np.zeros_like(bias)
+    return _norm(target, weight=one, bias=bias, mean=zero, variance=one - np.float32(_EPS))
+
+
+def turned_to_rgb(weight: Float[np.ndarray, "channels 3 rows columns"]) -> Float[np.ndarray, "channels 3 rows columns"]:
+    """The weight of a first convolution that takes blue, green, red, as one that takes red, green, blue."""
+    return np.ascontiguousarray(weight[:, ::-1])
+
+
+def reordered(head: Float[np.ndarray, "outputs ..."], order: Sequence[int]) -> Float[np.ndarray, "outputs ..."]:
+    """The outputs of a head, groups of `len(order)` for each box, in another order within each group."""
+    groups = head.reshape(-1, len(order), *head.shape[1:])
+    return np.ascontiguousarray(groups[:, list(order)].reshape(head.shape))
+
+
+def join(parts: Iterable[Tensors]) -> dict[str, np.ndarray]:
+    """All of them as one state dict."""
+    return {key: tensor for part in parts for key, tensor in part.items()}
+
+
+def _norm(
+    target: str, *, weight: np.ndarray, bias: np.ndarray, mean: np.ndarray, variance: np.ndarray
+) -> dict[str, np.ndarray]:
+    return {
+        f"{target}.weight": weight,
+        f"{target}.bias": bias,
+        f"{target}.running_mean": mean,
+        f"{target}.running_var": variance,
+        f"{target}.num_batches_tracked": np.zeros((), np.int64),
+    }
