@@ -131,7 +131,10 @@ class Detector:
         from multibox.runtimes.torch_runtime import load_network
 
         weights = convert_weights(path)
-        network = load_network(weights.config, weights.tensors, classes=len(weights.class_names))
+        try:
+            network = load_network(weights.config, weights.tensors, classes=len(weights.class_names))
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)}: {error}") from error
         return cls.of_network(weights.config, weights.class_names, network, provenance=weights.provenance)
 
     def save(self, path: str | os.PathLike[str], *, half: bool = False) -> None:

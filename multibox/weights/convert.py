@@ -7,11 +7,17 @@ from pathlib import Path
 import numpy as np
 
 from multibox.weights.file import Weights
+from multibox.weights.foreign import lufficc, qfgaohao, ssd_pytorch
+from multibox.weights.foreign.caffe import convert_caffemodel, is_caffemodel
 from multibox.weights.foreign.state_dict import read_state_dict
 
 StateDict = Mapping[str, np.ndarray]
 
-STATE_DICTS: Sequence[Callable[[StateDict], Weights | None]] = ()
+STATE_DICTS: Sequence[Callable[[StateDict], Weights | None]] = (
+    ssd_pytorch.convert,
+    lufficc.convert,
+    qfgaohao.convert,
+)
 """Each takes the state dict of a PyTorch project; `None` where its keys are not those of its own project."""
 
 
@@ -25,6 +31,8 @@ def convert_weights(path: str | os.PathLike[str]) -> Weights:
     source = Path(path)
     if not source.is_file():
         raise FileNotFoundError(f"{source}: there is no such weights file")
+    if is_caffemodel(source):
+        return convert_caffemodel(source)
     tensors = read_state_dict(source)
     for convert in STATE_DICTS:
         try:
