@@ -190,7 +190,8 @@ def _row(row: FeatureMap, prior: PriorBox, config: DetectorConfig) -> FeatureMap
 
 def _layer(message: memoryview) -> tuple[str, Layer]:
     """LayerParameter."""
-    name, blobs, prior_box = "", [], None
+    name, prior_box = "", None
+    blobs: list[memoryview] = []
     for field, value in fields(message):
         if field == 1:
             name = bytes(_bytes(value)).decode(errors="replace")
@@ -204,7 +205,8 @@ def _layer(message: memoryview) -> tuple[str, Layer]:
 def _blob(layer: str, message: memoryview) -> Float32[np.ndarray, "..."]:
     """BlobProto: its shape is a field of its own, or in old files four numbers."""
     shape: list[int] | None = None
-    old, parts = [1, 1, 1, 1], []
+    old = [1, 1, 1, 1]
+    parts: list[memoryview] = []
     for field, value in fields(message):
         if field == 7:
             shape = [
@@ -217,7 +219,7 @@ def _blob(layer: str, message: memoryview) -> Float32[np.ndarray, "..."]:
             old[field - 1] = value
         elif field == 5:
             parts.append(_bytes(value))
-    data = parts[0] if len(parts) == 1 else b"".join(parts)
+    data: memoryview | bytes = parts[0] if len(parts) == 1 else b"".join(parts)
     shape = old if shape is None else shape
     if len(data) != 4 * prod(shape):
         raise ValueError(f"a tensor of layer '{layer}' is {shape}, which does not fit its {len(data)} bytes")

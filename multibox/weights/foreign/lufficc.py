@@ -92,8 +92,8 @@ def _on_mobilenet_v2(tensors: Tensors) -> Weights:
         feature_maps=mobilenet_rows(
             ("block13", "conv18", *(layer.name for layer in extras[2::3])),
             (20, 10, 5, 3, 2, 1),
-            (16, 32, 64, 100, 150, 300),
-            (*["separable"] * 5, "conv1x1"),
+            head="separable",
+            last_head="conv1x1",
         ),
     )
     classes = class_count(tensors, f"{_HEADS}.cls_headers.5", config.feature_maps[5])

@@ -11,9 +11,8 @@ suppress each other a little less.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
 
-from multibox.config import DetectorConfig, ExtraLayer, Head, Selection
+from multibox.config import DetectorConfig, ExtraLayer, Selection
 from multibox.presets import preset
 from multibox.weights.file import Weights
 from multibox.weights.foreign.class_names import class_names
@@ -27,7 +26,7 @@ from multibox.weights.foreign.ports import (
     renamed,
 )
 
-_GRIDS, _STEPS = (19, 10, 5, 3, 2, 1), (16, 32, 64, 100, 150, 300)
+_GRIDS = (19, 10, 5, 3, 2, 1)
 """Of both MobileNets (mobilenetv1_ssd_config.py)."""
 
 
@@ -76,7 +75,7 @@ def _mb1_ssd(tensors: Tensors) -> Weights:
         extras_batch_norm=False,
         activation="relu",
         feature_maps=mobilenet_rows(
-            ("conv11", "conv13", *(layer.name for layer in extras[1::2])), _GRIDS, _STEPS, ("conv3x3",) * 6
+            ("conv11", "conv13", *(layer.name for layer in extras[1::2])), _GRIDS, head="conv3x3", last_head="conv3x3"
         ),
     )
     names = {"base_net.0.0": "backbone.conv0.convolution", "base_net.0.1": "backbone.conv0.norm"}
@@ -93,7 +92,6 @@ def _mb2_ssd_lite(tensors: Tensors) -> Weights:
     Its first source is the expansion that block 14 begins with (`GraphPath(14, 'conv', 3)`).
     """
     extras = inverted_residual_extras()
-    heads = cast(tuple[Head, ...], (*["separable"] * 5, "conv1x1"))
     config = replace(
         preset("ssdlite320-mobilenetv2", height=300),
         mean=(127.0, 127.0, 127.0),
@@ -101,10 +99,13 @@ def _mb2_ssd_lite(tensors: Tensors) -> Weights:
         resize="bilinear",
         extras=extras,
         feature_maps=mobilenet_rows(
-            ("expand14", "conv18", *(layer.name for layer in extras[2::3])), _GRIDS, _STEPS, heads
+            ("expand14", "conv18", *(layer.name for layer in extras[2::3])),
+            _GRIDS,
+            head="separable",
+            last_head="conv1x1",
         ),
     )
-    names = {}
+    names: dict[str, str] = {}
     for place in (0, 18):
         names |= {f"base_net.{place}.{part}": f"backbone.features.{place}.{part}" for part in (0, 1)}
     places: Mapping[int, str] = {0: "0.0", 1: "0.1", 3: "1", 4: "2"}  # block 1 does not expand

@@ -120,7 +120,7 @@ def check_predictions(weights: Weights, images: Tensor, theirs: Callable[[Tensor
 def check_shapes(weights: Weights) -> None:
     """Each tensor has the shape that the config's layer has, and each layer gives what the next takes."""
     with torch.device("meta"):
-        network = SSD(weights.config, classes=len(weights.class_names))
+        network = SSD(weights.config, classes=len(weights.class_names)).eval()
         side = weights.config.height
         offsets, logits = network(torch.empty(1, 3, side, side))
     expected = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}

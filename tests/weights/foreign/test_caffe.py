@@ -137,12 +137,12 @@ def tiny(side: int, outputs: int) -> State:
 
 def network(state: State, *, old: bool = False, more: bytes = b"") -> bytes:
     """NetParameter as a solver writes it: the data layer, then layers with and without weights."""
-    found = nested(1, b"VGG_VOC0712_SSD_300x300_train") + layer("data", "AnnotatedData")
+    found = [nested(1, b"VGG_VOC0712_SSD_300x300_train"), layer("data", "AnnotatedData")]
     for name in dict.fromkeys(key.rpartition(".")[0] for key in state):
         parts = [state[f"{name}.{part}"].numpy() for part in ("weight", "bias") if f"{name}.{part}" in state]
         kind = "Normalize" if len(parts) == 1 else "Convolution"
-        found += layer(name, kind, *(blob(part, old=old) for part in parts)) + layer(f"{name}_relu", "ReLU")
-    return found + more
+        found += [layer(name, kind, *(blob(part, old=old) for part in parts)), layer(f"{name}_relu", "ReLU")]
+    return b"".join([*found, more])
 
 
 def forward(state: State, images: Tensor, side: int, outputs: int) -> tuple[Tensor, Tensor]:
