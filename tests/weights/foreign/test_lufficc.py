@@ -105,6 +105,17 @@ def test_vgg16_default_boxes_and_rules(side: int, outputs: int):
     assert (config.mean, config.scale, config.resize) == ((123, 117, 104), (1, 1, 1), "bilinear")
 
 
+PARAMETERS = {(300, 21): 26_285_486, (300, 81): 34_305_206, (512, 21): 27_188_676, (512, 81): 36_038_196}
+"""Of the authors' networks, which these are."""
+
+
+@pytest.mark.parametrize(("side", "outputs"), PARAMETERS)
+def test_vgg16_has_the_parameters_of_the_authors_networks(side: int, outputs: int):
+    weights = convert(empty_arrays(vgg_shapes(side, outputs)))
+    assert weights is not None
+    assert sum(tensor.size for tensor in weights.tensors.values()) == PARAMETERS[side, outputs]
+
+
 # interverted_residual_setting: expansion, channels, blocks, stride of the first
 BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 # InvertedResidual(inputs, outputs, 2, ratio) of `self.extras`: inputs, inside, outputs
