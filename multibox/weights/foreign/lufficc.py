@@ -81,7 +81,11 @@ def _on_vgg16(tensors: Tensors) -> Weights:
 
 
 def _on_mobilenet_v2(tensors: Tensors) -> Weights:
-    """Its first source is the output of block 13; steps are those of an input of 300 (PRIORS.STRIDES), on 320."""
+    """Its first source is the output of block 13 (ssd/modeling/backbone/mobilenet.py).
+
+    Steps are those since March 2020 (lufficc/SSD issue 137); before, the config had 100, 150 and 300 on the last three
+    maps, which are right for an input of 300. The file does not say with which it was trained.
+    """
     extras = inverted_residual_extras()
     config = replace(
         preset("ssdlite320-mobilenetv2"),
@@ -92,6 +96,7 @@ def _on_mobilenet_v2(tensors: Tensors) -> Weights:
         feature_maps=mobilenet_rows(
             ("block13", "conv18", *(layer.name for layer in extras[2::3])),
             (20, 10, 5, 3, 2, 1),
+            (16, 32, 64, 107, 160, 320),
             head="separable",
             last_head="conv1x1",
         ),

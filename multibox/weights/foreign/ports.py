@@ -23,22 +23,19 @@ _MOBILENET_SIZES = ((60, 105), (105, 150), (150, 195), (195, 240), (240, 285), (
 """`(min_size, max_size)` in pixels of each feature map (configs/mobilenet_v2_ssd320_voc0712.yaml of lufficc,
 vision/ssd/config/mobilenetv1_ssd_config.py of qfgaohao)."""
 
-_MOBILENET_STEPS = (16, 32, 64, 100, 150, 300)
-"""In the same files: for an input of 300, but lufficc's is 320."""
-
 _INVERTED_RESIDUALS = ((256, 512), (128, 256), (128, 256), (64, 64))
 """Channels inside and of the output of the extra layers of MobileNetV2 (ssd/modeling/backbone/mobilenet.py of lufficc,
 vision/ssd/mobilenet_v2_ssd_lite.py of qfgaohao)."""
 
 
 def mobilenet_rows(
-    layers: tuple[str, ...], grids: tuple[int, ...], *, head: Head, last_head: Head
+    layers: tuple[str, ...], grids: tuple[int, ...], steps: tuple[int, ...], *, head: Head, last_head: Head
 ) -> tuple[FeatureMap, ...]:
     """The feature maps of the detectors on a MobileNet: six default boxes in each cell."""
     heads = [head] * (len(layers) - 1) + [last_head]
     return tuple(
         FeatureMap(layer, grid, grid, (step, step), paper_box_sizes(*sizes, (2, 3)), head=kind)
-        for layer, grid, step, sizes, kind in zip(layers, grids, _MOBILENET_STEPS, _MOBILENET_SIZES, heads, strict=True)
+        for layer, grid, step, sizes, kind in zip(layers, grids, steps, _MOBILENET_SIZES, heads, strict=True)
     )
 
 

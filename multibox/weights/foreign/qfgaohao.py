@@ -26,7 +26,7 @@ from multibox.weights.foreign.ports import (
     renamed,
 )
 
-_GRIDS = (19, 10, 5, 3, 2, 1)
+_GRIDS, _STEPS = (19, 10, 5, 3, 2, 1), (16, 32, 64, 100, 150, 300)
 """Of both MobileNets (mobilenetv1_ssd_config.py)."""
 
 
@@ -75,7 +75,11 @@ def _mb1_ssd(tensors: Tensors) -> Weights:
         extras_batch_norm=False,
         activation="relu",
         feature_maps=mobilenet_rows(
-            ("conv11", "conv13", *(layer.name for layer in extras[1::2])), _GRIDS, head="conv3x3", last_head="conv3x3"
+            ("conv11", "conv13", *(layer.name for layer in extras[1::2])),
+            _GRIDS,
+            _STEPS,
+            head="conv3x3",
+            last_head="conv3x3",
         ),
     )
     names = {"base_net.0.0": "backbone.conv0.convolution", "base_net.0.1": "backbone.conv0.norm"}
@@ -101,6 +105,7 @@ def _mb2_ssd_lite(tensors: Tensors) -> Weights:
         feature_maps=mobilenet_rows(
             ("expand14", "conv18", *(layer.name for layer in extras[2::3])),
             _GRIDS,
+            _STEPS,
             head="separable",
             last_head="conv1x1",
         ),

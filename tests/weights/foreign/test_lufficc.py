@@ -211,7 +211,7 @@ def test_mobilenet_v2_default_boxes_and_rules():
     expected = slow_default_boxes(
         320,
         (20, 10, 5, 3, 2, 1),
-        (16, 32, 64, 100, 150, 300),
+        (16, 32, 64, 107, 160, 320),
         (60, 105, 150, 195, 240, 285, 330),
         ((2, 3),) * 6,
         clip=True,
