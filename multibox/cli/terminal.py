@@ -88,7 +88,9 @@ def say_warnings() -> Iterator[None]:
         yield
 
 
-def read_splits(data: Path, splits: Sequence[str], on_problem: OnProblem) -> list["multibox.data.sample.Dataset"]:
+def read_splits(
+    data: Path | Sequence[Path], splits: Sequence[str], on_problem: OnProblem
+) -> list["multibox.data.sample.Dataset"]:
     """Splits of a data set without the pictures that cannot be decoded; what is wrong with any of them is listed once.
 
     Raises:
@@ -134,7 +136,7 @@ def _without_broken_pictures(dataset: "multibox.data.sample.Dataset") -> "multib
     return dataclasses.replace(dataset, samples=samples, problems=(*dataset.problems, *problems))
 
 
-def choose_split(data: Path, wanted: str | None, candidates: Sequence[str], flag: str) -> str:
+def choose_split(data: Path | Sequence[Path], wanted: str | None, candidates: Sequence[str], flag: str) -> str:
     """The split that is wanted by the flag, or the first of the candidates that there is, or the only one.
 
     Raises:

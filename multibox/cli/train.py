@@ -2,7 +2,7 @@
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from multibox.cli.terminal import (
     OnProblem,
@@ -26,7 +26,7 @@ NOTES: dict[str, Any] = {"model": str, "scales": Scales | None, "train_split": s
 
 
 def train(
-    data: Path,
+    data: list[Path],
     *,
     model: str | None = None,
     out: Path,
@@ -51,7 +51,7 @@ def train(
     """Train a detector on a data set of your own.
 
     Args:
-        data: The folder of the data set, in the layout of VOC, COCO or YOLO.
+        data: The folder of the data set, in the layout of VOC, COCO or YOLO; several of the same classes are joined.
         model: A preset to start anew (multibox models lists them), or weights to go on from; may stand in --config.
         out: The folder of the run: weights, metrics, curves, pictures.
         recipe: The paper's, or a modern one; by default the one that suits the model.
@@ -155,7 +155,7 @@ def train(
     return 0
 
 
-def _val_split(data: Path, wanted: str | None) -> str | None:
+def _val_split(data: list[Path], wanted: str | None) -> str | None:
     """The split that is wanted, or the usual one where it is there."""
     from multibox.data import list_splits
 
@@ -188,6 +188,11 @@ def _read_config(path: Path) -> dict[str, Any]:
             hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
             raise UsageError(f"{path}: a run has no value '{name}'; {hint}")
         kinds = get_args(known[name]) or (known[name],)
+        if get_origin(kinds[0]) is tuple:
+            if not isinstance(value, list) or not all(type(each) in (int, float) for each in value):
+                raise UsageError(f"{path}: {name} must be a list of numbers, but is {value!r}")
+            values[name] = tuple(map(float, value))
+            continue
         if (choices := get_args(kinds[0])) and value not in choices:
             raise UsageError(f"{path}: {name} must be one of {', '.join(choices)}, but is {value!r}")
         kind = next((kind for kind in (float, int) if kind in kinds), str)

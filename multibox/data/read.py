@@ -1,12 +1,14 @@
 """Reads a folder as a data set, whichever of the three layouts it has."""
 
 import difflib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from multibox.data import coco, voc, yolo
-from multibox.data.sample import Dataset, DatasetError
+from multibox.data.sample import Dataset, DatasetError, Sample, compare_classes
 
 OnProblem = Literal["error", "skip"]
 
@@ -36,14 +38,18 @@ LAYOUTS = (
 )
 
 
-def read_dataset(path: str | Path, *, split: str | None = None, on_problem: OnProblem = "error") -> Dataset:
+Paths = str | Path | Sequence[str | Path]
+
+
+def read_dataset(path: Paths, *, split: str | None = None, on_problem: OnProblem = "error") -> Dataset:
     """The pictures and objects of one split of a data set in the layout of VOC, COCO or YOLO, told from its files.
 
     Pictures are not decoded, but the head of each is read. Whatever is wrong in the files is gathered before anything
     is raised: one bad record does not hide the next.
 
     Args:
-        path: The folder of the set, or one above it that holds no other; or a `data.yaml` or COCO's JSON itself.
+        path: The folder of the set, or one above it that holds no other; or a `data.yaml` or COCO's JSON itself. Of
+            several paths the sets, which must name the same classes, are joined: `["VOC2007", "VOC2012"]`.
         split: `train`, `val`, ... as `list_splits` gives them; may be left out where there is only one.
         on_problem: `error` raises if anything is wrong; `skip` leaves out what cannot be used and keeps the findings
             in `Dataset.problems`.
@@ -51,12 +57,11 @@ def read_dataset(path: str | Path, *, split: str | None = None, on_problem: OnPr
     Raises:
         FileNotFoundError: There is no such path.
         DatasetError: It holds no data set, or more than one; there is no such split; the split has no picture that can
-            be used; or, with `error`, it has problems.
+            be used; the classes of several sets differ; or, with `error`, there are problems.
     """
     if on_problem not in get_args(OnProblem):
         raise ValueError(f"on_problem must be 'error' or 'skip', not {on_problem!r}")
-    place, layout = _recognise(Path(path))
-    dataset = layout.read(place, _choose(split, layout.list_splits(place), place, layout))
+    dataset = join([_read(each, split) for each in _places(path)])
     if dataset.problems and on_problem == "error":
         count = len(dataset.problems)
         advice = "mend the files, or read with on_problem='skip', which does what stands behind each"
@@ -64,16 +69,71 @@ def read_dataset(path: str | Path, *, split: str | None = None, on_problem: OnPr
     return dataset
 
 
-def list_splits(path: str | Path) -> tuple[str, ...]:
-    """The names of the splits of the data set that `read_dataset(path)` finds; raises as it does."""
-    place, layout = _recognise(Path(path))
-    return layout.list_splits(place)
+def list_splits(path: Paths) -> tuple[str, ...]:
+    """The names of the splits of the data set that `read_dataset(path)` finds; raises as it does.
+
+    Of several sets those that each of them has.
+    """
+    first, *others = [layout.list_splits(place) for place, layout in map(_recognise, _places(path))]
+    return tuple(split for split in first if all(split in splits for splits in others))
 
 
-def choose_split(path: str | Path, split: str | None) -> str:
+def join(datasets: Sequence[Dataset]) -> Dataset:
+    """The pictures of all these sets as one set, in their order; `image_id` is the place in it.
+
+    Of pictures of the same name each gets the number of its set in front: `1/000001.jpg`.
+
+    Raises:
+        DatasetError: The classes are not the same, in the same order.
+    """
+    first, *others = datasets
+    if not others:
+        return first
+    for other in others:
+        if other.class_names != first.class_names:
+            difference = compare_classes(first.name, first.class_names, other.name, other.class_names)
+            advice = "where a set has no object of a class, a classes.txt in VOC's folder names it"
+            raise DatasetError(
+                f"{first.name} and {other.name} cannot be joined, their classes differ: {difference} ({advice})"
+            )
+    times = Counter(sample.name for dataset in datasets for sample in dataset)
+    samples: list[Sample] = []
+    for number, dataset in enumerate(datasets, start=1):
+        for sample in dataset:
+            name = sample.name if times[sample.name] == 1 else f"{number}/{sample.name}"
+            samples.append(replace(sample, name=name, image_id=len(samples)))
+    return Dataset(
+        " + ".join(dataset.name for dataset in datasets),
+        first.class_names,
+        samples,
+        tuple(problem for dataset in datasets for problem in dataset.problems),
+        first.category_ids if all(other.category_ids == first.category_ids for other in others) else None,
+    )
+
+
+def _places(path: Paths) -> list[Path]:
+    places = [Path(each) for each in ([path] if isinstance(path, str | Path) else path)]
+    if not places:
+        raise ValueError("there is no path to read a data set from")
+    for place in places:
+        if [other.resolve() for other in places].count(place.resolve()) > 1:
+            raise DatasetError(f"{place} is given twice")
+    return places
+
+
+def _read(path: Path, split: str | None) -> Dataset:
+    place, layout = _recognise(path)
+    return layout.read(place, _choose(split, layout.list_splits(place), place, layout))
+
+
+def choose_split(path: Paths, split: str | None) -> str:
     """The name of the split that `read_dataset(path, split=split)` reads; raises as it does."""
-    place, layout = _recognise(Path(path))
-    return _choose(split, layout.list_splits(place), place, layout)
+    chosen = dict.fromkeys(
+        _choose(split, layout.list_splits(place), place, layout) for place, layout in map(_recognise, _places(path))
+    )
+    if len(chosen) > 1:
+        raise DatasetError(f"the sets have other splits: {', '.join(chosen)}; say which to read")
+    return next(iter(chosen))
 
 
 def _recognise(path: Path) -> tuple[Path, Layout]:

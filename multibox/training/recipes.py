@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import cos, inf, pi
 from typing import Literal, get_args
 
@@ -108,6 +109,9 @@ class TrainConfig:
         minutes: Length of the run in minutes, validation included. Of several lengths the first to be reached ends it.
         batch_size: Pictures in a step.
         learning_rate: At its highest.
+        milestones: Where the rate falls to a tenth, as fractions of the run, rising; without any (an empty list) it
+            falls along a cosine to 0.
+        expand_probability: Of placing a picture on a larger canvas, which the paper's numbers without `*` do not have.
         precision: Of the convolutions; `bf16` where it pays, which is on GPUs.
         validate_every: Epochs between validations.
         workers: Processes that read and augment pictures; 0 for none beside this one.
@@ -121,6 +125,8 @@ class TrainConfig:
     minutes: float | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
+    milestones: tuple[float, ...] | None = None
+    expand_probability: float | None = None
     precision: Precision | None = None
     validate_every: float = 1.0
     workers: int | None = None
@@ -136,6 +142,11 @@ class TrainConfig:
             raise ValueError(f"seed must be from 0 to 2**63 - 1, but is {self.seed}")
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"workers must be 0 or more, but is {self.workers}")
+        if self.expand_probability is not None and not 0 <= self.expand_probability <= 1:
+            raise ValueError(f"expand_probability must be from 0 to 1, but is {self.expand_probability}")
+        edges = (0, *(self.milestones or ()), 1)
+        if not all(before < after for before, after in pairwise(edges)):
+            raise ValueError(f"milestones must rise between 0 and 1, parts of the run, but are {list(edges[1:-1])}")
         for name, choices in (("recipe", get_args(RecipeName)), ("precision", get_args(Precision))):
             value = getattr(self, name)
             if value is not None and value not in choices:
@@ -153,7 +164,11 @@ class TrainConfig:
             recipe,
             batch_size=self.batch_size or recipe.batch_size,
             learning_rate=self.learning_rate or recipe.learning_rate,
+            milestones=recipe.milestones if self.milestones is None else self.milestones,
         )
+        if self.expand_probability is not None:
+            augmentation = replace(recipe.augmentation, expand_probability=self.expand_probability)
+            recipe = replace(recipe, augmentation=augmentation)
         has_length = self.epochs or self.steps or self.minutes
         config = replace(
             self,
@@ -161,5 +176,7 @@ class TrainConfig:
             epochs=self.epochs if has_length else recipe.epochs,
             batch_size=recipe.batch_size,
             learning_rate=recipe.learning_rate,
+            milestones=recipe.milestones,
+            expand_probability=recipe.augmentation.expand_probability,
         )
         return config, recipe

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,6 +71,7 @@ def test_resume_begins_where_nothing_is_saved_yet(multibox: Multibox, data: Path
 def test_values_come_from_a_file_and_flags_win(multibox: Multibox, data: Path, tmp_path: Path):
     # 1e-3 is a text to YAML 1.1, but not to a person
     text = "recipe: paper\nsteps: 1\nbatch_size: 4\nlearning_rate: 1e-3\nworkers: 0\ndevice: cpu\nepochs:\n"
+    text += "milestones: [0.7, 0.9]\nexpand_probability: 0\n"
     (tmp_path / "run.yaml").write_text(text)
     out = tmp_path / "run"
     command = ["train", data, "--model", "ssd256-tiny", "--out", out, "--val-split", "none"]
@@ -79,6 +81,7 @@ def test_values_come_from_a_file_and_flags_win(multibox: Multibox, data: Path, t
     config = config_of(out)
     assert (config["recipe"], config["steps"], config["batch_size"]) == ("paper", 1, 2)
     assert config["learning_rate"] == 0.01
+    assert (config["milestones"], config["expand_probability"]) == ([0.7, 0.9], 0.0)
     assert "epochs" not in config
     assert rows(out)[0]["ap"] == ""
     assert (config["model"], config["train_split"], config["val_split"]) == ("ssd256-tiny", "train", "none")
@@ -122,6 +125,11 @@ def test_a_run_needs_a_model(multibox: Multibox, data: Path, tmp_path: Path):
         ("steps: 2.5", "steps must be a whole number, but is 2.5"),
         ("batch_size: true", "batch_size must be a whole number, but is True"),
         ("learning_rate: [1]", "learning_rate must be a number, but is [1]"),
+        ("milestones: 0.7", "milestones must be a list of numbers, but is 0.7"),
+        ("milestones: [0.7, late]", "milestones must be a list of numbers, but is [0.7, 'late']"),
+        ("milestones: [true]", "milestones must be a list of numbers, but is [True]"),
+        ("milestones: [280000, 360000]", "milestones must rise between 0 and 1"),
+        ("expand_probability: [0]", "expand_probability must be a number, but is [0]"),
         ("epochs: -1", "epochs must be above 0, but is -1"),
         ("epochs: .inf", "epochs must be above 0 and finite, but is inf"),
         ("steps: .inf", "steps must be a whole number, but is inf"),
@@ -272,6 +280,28 @@ def test_the_bar_shows_the_run_s_own_time_left():
     )
     said = "epoch 1.3  localization 1.500  confidence 2.250  33 pictures/s  1:02:06 left"
     assert training_words(progress) == said
+
+
+def test_several_sets_are_learned_from_as_one(multibox: Multibox, data: Path, tmp_path: Path):
+    """VOC 07+12 are two folders."""
+    other = Path(shutil.copytree(data, tmp_path / "other"))
+    command = ["train", data, other, "--model", "ssd256-tiny", "--out", tmp_path / "run", *SHORT]
+    status, _, err = multibox(*command)
+    assert status == 0
+    assert err[0] == "8 pictures to learn from (train), 6 to validate on (val)"
+    trained_on = Detector.load(tmp_path / "run" / "best.safetensors").provenance["trained on"]
+    assert trained_on == f"{data}, train + {other}, train"
+
+    (other / "ImageSets" / "Main" / "val.txt").unlink()
+    status, _, err = multibox(*command, "--val-split", "val")
+    assert (status, len(err)) == (1, 1)
+    assert f"{data} and {other} do not all have a split 'val', only 'test', 'train'" in err[0]
+    (other / "classes.txt").write_text("cat\ndog\n")
+    status, _, err = multibox(*command, "--on-problem", "skip")
+    assert status == 1
+    assert "cannot be joined, their classes differ" in err[-1]
+    status, _, err = multibox("train", data, data, *command[3:])
+    assert (status, err) == (1, [f"multibox: {data} is given twice"])
 
 
 def test_trains_on_yolo_s_layout(multibox: Multibox, tmp_path: Path):

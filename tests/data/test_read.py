@@ -129,3 +129,66 @@ def test_problems_are_raised_or_kept(tmp_path: Path, layout: str):
 def test_on_problem_is_one_of_two(tmp_path: Path):
     with pytest.raises((ValueError, TypeError)):  # the type of the argument is checked before, in the tests
         read_dataset(write_set("VOC", tmp_path), on_problem="ignore")  # type: ignore[arg-type]
+
+
+def test_several_sets_are_one_after_the_other(tmp_path: Path):
+    years = {"VOC2007": {"000001": XML, "000002": XML}, "VOC2012": {"2008_000001": XML}}
+    paths = [write_voc_set(tmp_path / year, annotations, split="trainval") for year, annotations in years.items()]
+    write_voc_set(tmp_path / "VOC2007", {"000003": XML}, split="test")
+    assert list_splits(paths) == ("trainval",)
+    dataset = read_dataset(paths, split="trainval")
+    assert dataset.name == f"{paths[0]}, trainval + {paths[1]}, trainval"
+    assert dataset.class_names == ("cat",)
+    assert [sample.name for sample in dataset] == ["000001.png", "000002.png", "2008_000001.png"]
+    assert [sample.image_id for sample in dataset] == [0, 1, 2]
+    assert [str(sample.picture.parent.parent) for sample in dataset] == [str(paths[0])] * 2 + [str(paths[1])]
+    assert dataset[2].truth.boxes.tolist() == [[10, 8, 30, 40]]
+    alone = read_dataset(paths[:1], split="trainval")
+    assert (alone.name, len(alone)) == (f"{paths[0]}, trainval", 2)
+    with pytest.raises(DatasetError, match="VOC2012 has no split 'test', only 'trainval'"):
+        read_dataset(paths, split="test")
+
+
+def test_sets_of_other_layouts_and_with_pictures_of_the_same_name(tmp_path: Path):
+    coco, voc = write_coco_set(tmp_path / "coco"), write_voc_set(tmp_path / "voc", {"a": XML, "b": XML})
+    dataset = read_dataset([str(coco), voc])
+    assert [sample.name for sample in dataset] == ["1/a.png", "2/a.png", "b.png"]
+    assert [sample.image_id for sample in dataset] == [0, 1, 2]
+    assert dataset.category_ids is None
+    both = [coco, write_coco_set(tmp_path / "more")]
+    assert read_dataset(both).category_ids == (1,)
+
+
+def test_problems_of_several_sets_are_gathered(tmp_path: Path):
+    paths = [write_voc_set(tmp_path / name, {"a": XML, "b": XML}) for name in ("one", "two")]
+    for path in paths:
+        write_text(path / "JPEGImages" / "b.png", "this is text")
+    with pytest.raises(DatasetError, match=r"(?s)one, train \+ .*two, train: 2 problems.*one.*b\.png.*two.*b\.png"):
+        read_dataset(paths)
+    assert len(read_dataset(paths, on_problem="skip").problems) == 2
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (("cat\ndog", "cat\ncow\nhen"), "only .*one, train has 'dog'; only .*two, train has 'cow', 'hen'"),
+        (("cat", "cat\ndog"), r"differ: only .*two, train has 'dog' \(where a set has no object of a class"),
+        (("cat\ndog", "dog\ncat"), "are in another order"),
+    ],
+)
+def test_sets_of_other_classes_are_not_joined(tmp_path: Path, classes: tuple[str, str], message: str):
+    paths = []
+    for name, text in zip(("one", "two"), classes, strict=True):
+        paths.append(write_voc_set(tmp_path / name, {name: XML}))
+        write_text(tmp_path / name / "classes.txt", text)
+    with pytest.raises(DatasetError, match=message):
+        read_dataset(paths)
+
+
+def test_a_set_given_twice_and_none_at_all(tmp_path: Path):
+    write_voc_set(tmp_path / "one", {"a": XML})
+    with pytest.raises(DatasetError, match="one is given twice"):
+        read_dataset([tmp_path / "one", tmp_path / ".." / tmp_path.name / "one"])
+    for read in (read_dataset, list_splits):
+        with pytest.raises(ValueError, match="no path to read"):
+            read([])

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from multibox.training.recipes import RECIPES, TrainConfig
@@ -67,6 +69,14 @@ def test_rate_has_no_jumps_up_and_is_never_negative_or_above_the_highest(name):
         ({"seed": -1}, r"seed must be from 0 to 2\*\*63 - 1, but is -1"),
         ({"seed": 10**20}, r"seed must be from 0 to 2\*\*63 - 1, but is 1000"),
         ({"workers": -1}, "workers must be 0 or more, but is -1"),
+        ({"expand_probability": 1.5}, "expand_probability must be from 0 to 1, but is 1.5"),
+        ({"expand_probability": float("nan")}, "expand_probability must be from 0 to 1, but is nan"),
+        ({"milestones": (0.9, 0.7)}, r"milestones must rise between 0 and 1, parts of the run, but are \[0.9, 0.7\]"),
+        ({"milestones": (0.5, 0.5)}, "milestones must rise between 0 and 1"),
+        ({"milestones": (280_000.0, 360_000.0)}, r"but are \[280000.0, 360000.0\]"),
+        ({"milestones": (0.0,)}, "milestones must rise between 0 and 1"),
+        ({"milestones": (0.5, 1.0)}, "milestones must rise between 0 and 1"),
+        ({"milestones": (float("nan"),)}, "milestones must rise between 0 and 1"),
     ],
 )
 def test_a_run_refuses_what_has_no_meaning(values, message):
@@ -100,3 +110,19 @@ def test_values_of_a_run_are_the_recipes_but_for_its_own(name):
     assert (changed.batch_size, changed.learning_rate) == (3, 0.5)
     assert changed.rate(0.1) / 0.5 == pytest.approx(RECIPES[name].rate(0.1) / RECIPES[name].learning_rate)
     assert changed.augmentation == RECIPES[name].augmentation
+
+
+def test_a_run_has_milestones_and_expansion_of_its_own():
+    config = TrainConfig(recipe="paper", milestones=(0.7, 0.9), expand_probability=0.0)
+    settled, recipe = config.settled(backbone="vgg16")
+    assert (settled.milestones, settled.expand_probability) == ((0.7, 0.9), 0.0)
+    assert recipe.augmentation == replace(PAPER.augmentation, expand_probability=0.0)
+    assert [recipe.rate(part) for part in (0.69, 0.7, 0.89, 0.9)] == pytest.approx([1e-3, 1e-4, 1e-4, 1e-5])
+    along_a_cosine = TrainConfig(recipe="paper", milestones=()).settled(backbone="vgg16")[1]
+    assert along_a_cosine.rate(0.5) == pytest.approx(1e-3 / 2)
+
+
+def test_what_a_run_leaves_open_is_written_down_as_its_recipes():
+    settled, _ = TrainConfig(recipe="paper").settled(backbone="vgg16")
+    assert (settled.milestones, settled.expand_probability) == (PAPER.milestones, 0.5)
+    assert settled.settled(backbone="vgg16") == TrainConfig(recipe="paper").settled(backbone="vgg16")
