@@ -122,6 +122,12 @@ def test_l2_norm_is_the_formula():
                 torch.testing.assert_close(found[picture, :, row, column], expected)
 
 
+def test_l2_norm_adds_a_ten_thousand_millionth_below_the_root():
+    """Of a cell whose features' squares sum to 1e-10 as well, the length becomes the scale by the root of 2."""
+    features = torch.full((1, 4, 1, 1), 1e-5 / 2)
+    assert L2Norm(4, scale=20.0)(features).norm().item() == pytest.approx(20 / 2**0.5, rel=1e-5)
+
+
 def test_l2_norm_of_nothing_is_nothing_with_finite_gradients():
     features = torch.zeros(1, 4, 2, 2, requires_grad=True)
     norm = L2Norm(4, scale=20.0)
@@ -150,6 +156,17 @@ def test_pools_round_up_and_conv6_is_dilated():
     assert conv6.dilation == conv6.padding == (6, 6)
     pool5 = backbone.pool5
     assert (pool5.kernel_size, pool5.stride, pool5.padding) == (3, 1, 1)
+
+
+@torch.no_grad()
+def test_training_changes_nothing_about_the_forward_pass():
+    """VGG-16 has neither dropout nor BatchNorm here, nor have the layers behind it."""
+    network = create(SMALL_VGG, classes=1)
+    images = random_images(SMALL_VGG, 2)
+    evaluated = network(images)
+    for one, other in zip(network.train()(images), evaluated, strict=True):
+        assert torch.equal(one, other)
+    assert not list(network.buffers())[3:]  # default boxes, mean and scale: no statistics
 
 
 @torch.no_grad()

@@ -121,6 +121,14 @@ def test_a_box_that_overlaps_by_just_the_threshold_is_kept(suppression):
         assert select_boxes([wide, more], [[0.9], [0.8]], selection).default_boxes.tolist() == [0]
 
 
+def test_boxes_are_clipped_at_the_end_only():
+    """Not here: two that reach out of the picture overlap by 0.43, and what is left of them in it by 0.91."""
+    outside = [[-0.6, 0.0, 0.5, 1.0], [0.0, 0.0, 0.55, 1.0]]
+    found = select_boxes(outside, [[0.9], [0.8]])
+    torch.testing.assert_close(found.boxes, torch.tensor(outside))
+    assert select_boxes(outside, [[0.9], [0.8]], clip_boxes=True).boxes.tolist() == [[0.0, 0.0, 0.5, 1.0]]
+
+
 def test_a_score_of_just_the_threshold_is_not_enough():
     logits = torch.zeros(3, 2)
     logits[1, 1], logits[2, 1] = 1e-3, -1e-3

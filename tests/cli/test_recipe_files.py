@@ -1,0 +1,118 @@
+"""The files in `recipes/`: the command in each one's head runs, and trains as published."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import multibox.training as multibox_training
+from multibox.data.augment import Augmentation
+from multibox.detector import Detector
+from tests.cli.conftest import Multibox
+from tests.data.folders import voc_object, voc_xml, write_json, write_picture, write_voc_set
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+class Published(NamedTuple):
+    """What paper and released scripts say of one training.
+
+    Attributes:
+        preset: The network.
+        scales: Of its default boxes.
+        folders: Of the data.
+        falls: The steps at which the rate of 1e-3 falls to a tenth; the last is the end.
+        expand: How many of the pictures are expanded.
+        expected: The paper's figure, as the file's head has it.
+    """
+
+    preset: str
+    scales: str
+    folders: tuple[str, ...]
+    falls: tuple[int, int, int]
+    expand: float
+    expected: str
+
+
+SEVEN, TWELVE = "VOCdevkit/VOC2007", "VOCdevkit/VOC2012"
+PUBLISHED = {
+    "ssd300-voc07": Published("ssd300-vgg16", "voc", (SEVEN,), (40_000, 50_000, 60_000), 0.0, "68.0 mAP"),
+    "ssd512-voc07": Published("ssd512-vgg16", "voc", (SEVEN,), (40_000, 50_000, 60_000), 0.0, "71.6 mAP"),
+    "ssd300-voc0712": Published("ssd300-vgg16", "voc", (SEVEN, TWELVE), (80_000, 100_000, 120_000), 0.5, "77.2 mAP"),
+    "ssd512-voc0712": Published("ssd512-vgg16", "voc", (SEVEN, TWELVE), (80_000, 100_000, 120_000), 0.5, "79.8 mAP"),
+    "ssd300-coco": Published(
+        "ssd300-vgg16", "coco", ("coco",), (280_000, 360_000, 400_000), 0.5, "25.1 AP, 43.1 AP50, 25.8 AP75"
+    ),
+    "ssd512-coco": Published(
+        "ssd512-vgg16", "coco", ("coco",), (280_000, 360_000, 400_000), 0.5, "28.8 AP, 48.5 AP50, 30.3 AP75"
+    ),
+}
+
+
+def test_there_is_a_file_for_each():
+    assert sorted(path.name for path in RECIPES.iterdir()) == sorted(f"{name}.yaml" for name in PUBLISHED)
+
+
+def command_of(text: str) -> list[str]:
+    """The arguments of the one `multibox train` in a file's head."""
+    (command,) = re.findall(r"^#     multibox (train (?:.*\\\n)*.*)$", text, re.MULTILINE)
+    return shlex.split(command.replace("\\\n#", ""))
+
+
+def write_data(folder: Path) -> None:
+    """One picture in the place of each split of the published sets."""
+    cat = voc_xml(voc_object("cat", (10, 8, 30, 40)))
+    write_voc_set(folder / SEVEN, {"000005": cat}, split="trainval")
+    write_voc_set(folder / TWELVE, {"2008_000002": cat}, split="trainval")
+    content = {
+        "images": [{"id": 9, "file_name": "a.png"}],
+        "annotations": [{"id": 1, "image_id": 9, "category_id": 17, "bbox": [10, 8, 20, 32]}],
+        "categories": [{"id": 17, "name": "cat"}],
+    }
+    write_json(folder / "coco" / "annotations" / "instances_train2017.json", content)
+    write_picture(folder / "coco" / "train2017" / "a.png")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_command_in_its_head_trains_as_published(
+    multibox: Multibox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    published = PUBLISHED[name]
+    text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
+    asked = {}
+
+    def create(model, class_names, *, scales, seed):
+        asked.update(model=model, scales=scales, class_names=tuple(class_names))
+
+    def train(detector, train_set, val_set, config, **others):
+        asked.update(train_set=train_set, val_set=val_set, config=config, out=others["out"])
+
+    monkeypatch.setattr(Detector, "create", create)
+    monkeypatch.setattr(multibox_training, "train", train)
+    write_data(tmp_path)
+    (tmp_path / "recipes").symlink_to(RECIPES)
+    monkeypatch.chdir(tmp_path)
+    assert multibox(*command_of(text)).status == 0
+
+    assert (asked["model"], asked["scales"]) == (published.preset, published.scales)
+    assert [sample.picture.parts[:-2] for sample in asked["train_set"]] == [
+        Path(folder).parts for folder in published.folders
+    ]
+    assert asked["val_set"] is None
+    assert asked["out"] == Path("runs") / name
+
+    config, recipe = asked["config"].settled(backbone="vgg16")
+    first, second, end = published.falls
+    assert (config.steps, config.epochs, config.minutes) == (end, None, None)
+    rates = {0: 1e-3, first - 1: 1e-3, first: 1e-4, second - 1: 1e-4, second: 1e-5, end - 1: 1e-5}
+    assert {step: recipe.rate(step / end) for step in rates} == pytest.approx(rates)
+    assert (recipe.optimizer, recipe.batch_size, recipe.weight_decay, recipe.bias_rate) == ("sgd", 32, 5e-4, 2.0)
+    assert recipe.augmentation == Augmentation(expand_probability=published.expand)
+    assert config.precision == "fp32"
+
+    head = dict(re.findall(r"^# (data|weights|hardware|expected|got) +(\S.*)$", text, re.MULTILINE))
+    assert head["expected"].startswith(published.expected)
+    assert head["got"] == "not measured by us" or re.match(r"\d+\.\d", head["got"])
+    assert head.keys() == {"data", "weights", "hardware", "expected", "got"}
