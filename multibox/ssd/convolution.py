@@ -1,6 +1,5 @@
-"""The pieces that detectors from TensorFlow are built of, where they differ from PyTorch's."""
+"""The convolution of detectors from TensorFlow, where it differs from PyTorch's."""
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -21,16 +20,3 @@ class SameConv2d(nn.Conv2d):
         )
         padded = F.pad(input, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
         return super().forward(padded)
-
-
-class CappedReLU(nn.Module):
-    """ReLU up to a limit that is part of the weights: 6, or what the range of a quantised activation leaves."""
-
-    limit: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("limit", torch.tensor(6.0))
-
-    def forward(self, features: Tensor) -> Tensor:
-        return torch.minimum(features.relu(), self.limit)

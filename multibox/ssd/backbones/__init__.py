@@ -20,6 +20,7 @@ BACKBONES: Mapping[str, Callable[..., Backbone]] = {
     "mobilenet-v1-0.5": partial(mobilenet_v1, width=0.5),
     "mobilenet-v1-0.25": partial(mobilenet_v1, width=0.25),
     "mobilenet-v1-tensorflow": partial(mobilenet_v1, tensorflow=True),
+    "mobilenet-v1-0.75-tensorflow": partial(mobilenet_v1, width=0.75, tensorflow=True),
     "mobilenet-v2": mobilenet_v2,
     "mobilenet-v3-large": partial(mobilenet_v3_large, reduced_tail=False),
     "mobilenet-v3-large-reduced": partial(mobilenet_v3_large, reduced_tail=True),

@@ -1,7 +1,6 @@
 """MobileNet v1: depthwise and pointwise convolutions in turn (Howard et al. 2017), in two dialects.
 
-TensorFlow's pads by its SAME rule and stops its activations at a limit that comes with the weights; PyTorch ports pad
-both sides alike and use plain ReLU.
+TensorFlow's pads by its SAME rule and uses ReLU6; PyTorch ports pad both sides alike and use plain ReLU.
 """
 
 from collections import OrderedDict
@@ -10,7 +9,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from multibox.ssd.backbones.backbone import Backbone, Source
-from multibox.ssd.convolution import CappedReLU, SameConv2d
+from multibox.ssd.convolution import SameConv2d
 
 _BLOCKS = (
     (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)
@@ -68,6 +67,6 @@ def _convolution(
     parts = {
         "convolution": kind(inputs, outputs, kernel, stride, padding, groups=groups, bias=False),
         "norm": nn.BatchNorm2d(outputs),
-        "activation": CappedReLU() if tensorflow else nn.ReLU(inplace=True),
+        "activation": (nn.ReLU6 if tensorflow else nn.ReLU)(inplace=True),
     }
     return nn.Sequential(OrderedDict(parts))
