@@ -21,6 +21,7 @@ from multibox.cli.terminal import (
     stdout,
 )
 from multibox.evaluation.metrics import Metrics, Pixels, Rule
+from multibox.evaluation.rename import RENAMES, read_renames
 from multibox.weights.published import find_weights
 
 
@@ -53,7 +54,8 @@ def evaluate(
         overlap: A box that overlaps a better one by more than this is suppressed.
         limit: How many detections of a picture are kept.
         suppression: By better boxes of the same class, or of any.
-        rename: OLD=NEW: the detector's class OLD is the data's class NEW. May be given more than once.
+        rename: OLD=NEW, the detector's class OLD is the data's class NEW; or a file of such lines; or coco-to-voc,
+            where a detector of COCO's classes meets data with VOC's. May be given more than once.
         batch_size: Pictures that go through the network at once.
         device: cpu, cuda, mps.
         json: Print one JSON object, not tables.
@@ -61,7 +63,7 @@ def evaluate(
     """
     if rule == "coco" and pixels == "inclusive":
         raise UsageError("COCO's rule has no last pixel to include: leave out --pixels inclusive, or take a VOC rule")
-    new_names = dict(map(_pair, rename))
+    new_names = _renames(rename)
     check_device(device)
     find_weights(model)  # says that there is no such file before the data is read
     (dataset,) = read_splits(data, [choose_split(data, split, ["val", "valid", "test"], "--split")], on_problem)
@@ -135,8 +137,18 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def _pair(text: str) -> tuple[str, str]:
-    old, equals, new = text.partition("=")
-    if not (old and equals and new):
-        raise UsageError(f"--rename takes OLD=NEW, not '{text}'")
-    return old, new
+def _renames(texts: Sequence[str]) -> dict[str, str]:
+    """All that is renamed; what comes last counts."""
+    table: dict[str, str] = {}
+    for text in texts:
+        old, _, new = text.partition("=")
+        if text in RENAMES:
+            table |= RENAMES[text]
+        elif Path(text).is_file():
+            table |= read_renames(Path(text))
+        elif old and new:
+            table[old] = new
+        else:
+            known = ", ".join(RENAMES)
+            raise UsageError(f"--rename takes OLD=NEW, a file of such lines, or {known}; '{text}' is none of them")
+    return table

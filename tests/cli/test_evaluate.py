@@ -9,6 +9,7 @@ import pytest
 from multibox.data.synthetic import CLASS_NAMES, drawn_scenes
 from multibox.data.write import write_coco, write_voc
 from multibox.detector import Detector
+from multibox.weights.foreign.class_names import COCO
 from tests.cli.conftest import Multibox, scenes
 
 KEYS = {"rule", "pixels", "selection", "images", "objects", "ap", "ap50", "ap75", "per_class"}
@@ -150,7 +151,7 @@ def test_renamed_classes(multibox: Multibox, data: Path, tmp_path: Path):
     renamed = ["--rename", "disc=circle", "--rename", "box=rectangle", "--rename", "dog=cross"]
     assert metrics_of(multibox("evaluate", data, "--model", model, "--json", *renamed).out)["images"] == 3
     for wrong, status, said in (
-        ("disc", 2, "takes OLD=NEW, not 'disc'"),
+        ("disc", 2, "takes OLD=NEW, a file of such lines, or coco-to-voc; 'disc' is none of them"),
         ("=circle", 2, "takes OLD=NEW"),
         ("disk=circle", 2, "did you mean 'disc'?"),
         ("disc=cirle", 2, "did you mean 'circle'?"),
@@ -158,6 +159,40 @@ def test_renamed_classes(multibox: Multibox, data: Path, tmp_path: Path):
         result = multibox("evaluate", data, "--model", model, "--rename", wrong)
         assert (result.status, result.out, len(result.err)) == (status, [], 1)
         assert said in result.err[0]
+
+
+def test_classes_renamed_by_a_file(multibox: Multibox, data: Path, tmp_path: Path):
+    others = ["disc", "box", *CLASS_NAMES[2:5], "dog"]
+    Detector.create("ssd256-tiny", others, seed=0).save(model := tmp_path / "other.safetensors")
+    names = tmp_path / "names.txt"
+    names.write_text("\ufeff# ours=theirs\n\ndisc=circle\n  box = rectangle\r\ndog=triangle\n", encoding="utf-8")
+    rest = ["--rename", "dog=cross"]  # what comes last counts
+    by_file = multibox("evaluate", data, "--model", model, "--json", "--rename", names, *rest)
+    pairs = ["--rename", "disc=circle", "--rename", "box=rectangle"]
+    assert by_file.status == 0
+    assert by_file.out == multibox("evaluate", data, "--model", model, "--json", *pairs, *rest).out
+    for text, said in (
+        (b"disc=circle\nbox\n", "names.txt, line 2: 'box' is not of the form OLD=NEW"),
+        (b"disc=circle\n=circle\n", "names.txt, line 2: '=circle' is not"),
+        (b"disc=circle\ndisc=cross\n", "line 2: 'disc' becomes 'cross', but was 'circle' above"),
+        (b"disc=\xff\n", "names.txt: not a text file in UTF-8"),
+    ):
+        names.write_bytes(text)
+        result = multibox("evaluate", data, "--model", model, "--rename", names)
+        assert (result.status, result.out, len(result.err)) == (1, [], 1)
+        assert said in result.err[0]
+
+
+def test_coco_classes_meet_voc(multibox: Multibox, tmp_path: Path):
+    drawn = drawn_scenes(2, seed=2, height=64, width=96)
+    names = ("aeroplane", "tvmonitor", "diningtable", "motorbike", "sofa", "pottedplant")
+    write_voc({"val": dataclasses.replace(drawn, class_names=names)}, tmp_path / "voc")
+    Detector.create("ssd256-tiny", COCO, seed=0).save(model := tmp_path / "coco.safetensors")
+    command = ["evaluate", tmp_path / "voc", "--model", model, "--json"]
+    assert multibox(*command).status == 1
+    metrics = metrics_of(multibox(*command, "--rename", "coco-to-voc").out)
+    assert list(metrics["per_class"]) == sorted(names)
+    assert len(metrics["ignored_classes"]) == 80 - 6
 
 
 def test_classes_that_the_data_does_not_name_are_said(multibox: Multibox, data: Path, tmp_path: Path):
