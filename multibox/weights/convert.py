@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from multibox.weights.file import Weights
-from multibox.weights.foreign import lufficc, qfgaohao, ssd_pytorch
+from multibox.weights.foreign import lufficc, qfgaohao, ssd_pytorch, ultra_light
 from multibox.weights.foreign.caffe import convert_caffemodel, is_caffemodel
 from multibox.weights.foreign.state_dict import read_state_dict
+from multibox.weights.foreign.tflite import convert_tflite, is_tflite
 
 StateDict = Mapping[str, np.ndarray]
 
@@ -17,6 +18,7 @@ STATE_DICTS: Sequence[Callable[[StateDict], Weights | None]] = (
     ssd_pytorch.convert,
     lufficc.convert,
     qfgaohao.convert,
+    ultra_light.convert,
 )
 """Each takes the state dict of a PyTorch project; `None` where its keys are not those of its own project."""
 
@@ -33,11 +35,15 @@ def convert_weights(path: str | os.PathLike[str]) -> Weights:
         raise FileNotFoundError(f"{source}: there is no such weights file")
     if is_caffemodel(source):
         return convert_caffemodel(source)
+    if is_tflite(source):
+        return convert_tflite(source)
     tensors = read_state_dict(source)
     for convert in STATE_DICTS:
         try:
             weights = convert(tensors)
-        except (KeyError, ValueError) as error:
+        except KeyError as error:
+            raise ValueError(f"{source}: it has no tensor {error}") from error
+        except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
         if weights is not None:
             return weights

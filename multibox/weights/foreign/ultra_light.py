@@ -1,0 +1,110 @@
+"""The face detectors `version-slim` and `version-RFB` of Linzaer's Ultra-Light-Fast-Generic-Face-Detector-1MB (MIT).
+
+From its `vision/ssd/{mb_tiny_fd,mb_tiny_RFB_fd,predictor}.py` and `vision/ssd/config/fd_config.py`: default boxes are
+squares, several on each map, clipped to the picture. That the input is 320 x 240 does not show in the weights.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from multibox.config import DetectorConfig, ExtraLayer, FeatureMap, Selection
+from multibox.weights.file import Weights
+from multibox.weights.foreign.layers import batch_norm, convolution, join, norm_of_bias
+
+_HEIGHT, _WIDTH = 240, 320
+
+_MAPS = (
+    ("block7", 30, 40, (10, 16, 24)),
+    ("block10", 15, 20, (32, 48)),
+    ("block12", 8, 10, (64, 96)),
+    ("block13_3", 4, 5, (128, 192, 256)),
+)
+"""Layer, rows, columns, and the sides of the default boxes in pixels."""
+
+_EXTRAS = {"block13_1": "extras.0.0", "block13_2": "extras.0.2.0", "block13_3": "extras.0.2.2"}
+"""The project's name of each of our extra layers."""
+
+_RFB_BLOCK = {
+    f"branch{branch}.{place}": f"branch{branch}.{place}"
+    for branch, length in enumerate((3, 3, 4))
+    for place in range(length)
+} | {"ConvLinear": "join", "shortcut": "shortcut"}
+"""Our name of each convolution of the block with branches."""
+
+
+def convert(tensors: Mapping[str, np.ndarray]) -> Weights | None:
+    """Config, class name and tensors; `None` where it is the state dict of something else."""
+    first = tensors.get("base_net.0.0.weight")
+    if first is None or first.shape != (16, 3, 3, 3) or "extras.0.2.2.weight" not in tensors:
+        return None
+    rfb = "base_net.7.ConvLinear.conv.weight" in tensors
+    config = _config(rfb=rfb)
+    extras = [convolution(tensors, source, f"extras.{name}") for name, source in _EXTRAS.items()]
+    ours = join([*_backbone(tensors, rfb=rfb), *extras, *_heads(tensors)])
+    source = f"Ultra-Light-Fast-Generic-Face-Detector-1MB, version {'RFB' if rfb else 'slim'}"
+    return Weights(config, ("face",), ours, {"converted from": source, "licence": "MIT"})
+
+
+def _config(*, rfb: bool) -> DetectorConfig:
+    version = "rfb" if rfb else "slim"
+    return DetectorConfig(
+        name=f"ssd{_HEIGHT}x{_WIDTH}-ultra-light-{version}",
+        height=_HEIGHT,
+        width=_WIDTH,
+        mean=(127.0, 127.0, 127.0),
+        scale=(128.0, 128.0, 128.0),
+        resize="bilinear",
+        backbone=f"ultra-light-{version}",
+        extras=(
+            ExtraLayer("block13_1", 64, 1),
+            ExtraLayer("block13_2", 64, 3, stride=2, padding=1, depthwise=True),
+            ExtraLayer("block13_3", 256, 1),
+        ),
+        extras_batch_norm=False,
+        feature_maps=tuple(
+            FeatureMap(
+                layer,
+                rows,
+                columns,
+                (_HEIGHT / rows, _WIDTH / columns),
+                tuple((float(side), float(side)) for side in sides),
+                head="conv3x3" if layer == "block13_3" else "separable",
+            )
+            for layer, rows, columns, sides in _MAPS
+        ),
+        clip_default_boxes="all",
+        selection=Selection(score_threshold=0.01, overlap_threshold=0.3, limit_per_class=200, limit=200),
+    )
+
+
+def _backbone(tensors: Mapping[str, np.ndarray], *, rfb: bool) -> Iterator[dict[str, np.ndarray]]:
+    yield from _layer(tensors, "base_net.0.0", "base_net.0.1", "backbone.block0")
+    for number in range(1, 13):
+        if rfb and number == 7:
+            for source, target in _RFB_BLOCK.items():
+                layer = f"base_net.7.{source}"
+                yield from _layer(tensors, f"{layer}.conv", f"{layer}.bn", f"backbone.block7.{target}")
+        else:
+            for part, place in (("depthwise", 0), ("pointwise", 3)):
+                layers = (f"base_net.{number}.{place}", f"base_net.{number}.{place + 1}")
+                yield from _layer(tensors, *layers, f"backbone.block{number}.{part}")
+
+
+def _layer(tensors: Mapping[str, np.ndarray], weight: str, norm: str, target: str) -> Iterator[dict[str, np.ndarray]]:
+    """A convolution and its BatchNorm."""
+    yield convolution(tensors, weight, f"{target}.0")
+    yield batch_norm(tensors, norm, f"{target}.1")
+
+
+def _heads(tensors: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    """The two heads of each map; the depthwise convolutions have a bias, where ours have BatchNorm."""
+    for source, target in (("regression_headers", "offsets"), ("classification_headers", "logits")):
+        for number, (layer, *_) in enumerate(_MAPS):
+            theirs, ours = f"{source}.{number}", f"{target}.{layer}"
+            if layer == "block13_3":
+                yield convolution(tensors, theirs, ours)
+            else:
+                yield {f"{ours}.depthwise.weight": tensors[f"{theirs}.0.weight"]}
+                yield norm_of_bias(tensors[f"{theirs}.0.bias"], f"{ours}.norm")
+                yield convolution(tensors, f"{theirs}.2", f"{ours}.pointwise")
