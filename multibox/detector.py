@@ -69,12 +69,14 @@ class Detector:
             model: The name of a preset (`multibox models` lists them), `timm/NAME` for a backbone of timm, or a config.
             class_names: In the order of the labels.
             scales: Sizes of a preset's default boxes: `voc`, or `coco` for smaller objects.
-            height: Of a preset's input, where it is not to be its own; extra layers and default boxes follow.
+            height: Of a preset's input in pixels, where it is not to be its own; extra layers and default boxes follow.
             width: The same; where only one of the two is given the input is square.
             seed: Of the random weights.
 
         Raises:
-            ValueError: There is no such preset, or class names are missing or stand twice.
+            ValueError: There is no such preset, its input is too small or too large, or class names are missing or
+                stand twice.
+            ImportError: It is a backbone of timm, and timm is not installed.
         """
         _check_class_names(class_names)
         from multibox.runtimes.torch_runtime import create_network, timm_config

@@ -1,18 +1,23 @@
 """The detectors that have a name: their tables of feature maps, default boxes and extra layers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from itertools import pairwise
 from math import ceil, floor, sqrt
 from typing import Literal, get_args
 
-from multibox.config import DetectorConfig, ExtraLayer, FeatureMap, Scales, Selection
+from multibox.config import DetectorConfig, ExtraLayer, FeatureMap, Head, Scales, Selection
 
 Pair = tuple[float, float]
 
 _IMAGENET_MEAN, _IMAGENET_DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 """Of the pixels of ImageNet, as torchvision's backbones take them."""
+
+_SMALLEST_SIDE, _LARGEST_SIDE = 32, 4096
+"""Of an input, in pixels: the stride of most backbones' last map, and a number of default boxes that still fits memory.
+"""
 
 
 def paper_box_sizes(min_size: float, max_size: float, aspect_ratios: tuple[int, ...]) -> tuple[Pair, ...]:
@@ -53,41 +58,49 @@ def lay_out(
     sources: Mapping[str, int],
     scales: Scales,
     *,
+    grids: Mapping[str, tuple[int, int]] | None = None,
     extra_channels: tuple[tuple[int, int], ...] = ((256, 512), (128, 256)),
     first_extra: int = 8,
 ) -> tuple[tuple[ExtraLayer, ...], tuple[FeatureMap, ...]]:
     """Extra layers and feature maps for a backbone and an input of any size, as SSD512 has them.
 
-    Behind the backbone's last source pairs of a 1x1 and a 3x3 convolution halve the map until one cell is left. Default
-    boxes are sized by the side of a square with the input's area.
+    Behind the backbone's last source pairs of a 1x1 and a 3x3 convolution halve the map until one cell is left. Centres
+    are a stride apart on the backbone's maps; on those of the extra layers, whose cells would overhang the input more
+    and more, they are spread evenly over the input, as in the paper (section 2.2). On 512 x 512 the two are the same.
+    Default boxes are sized by the side of a square with the input's area.
 
     Args:
         height: Of the input.
         width: Of the input.
         sources: Strides of the backbone's source layers by name.
         scales: As the authors chose them for VOC or for COCO.
+        grids: Rows and columns of the source layers, where they are not the input's size by the stride, rounded up.
         extra_channels: Of the two convolutions of each pair; the last is that of all further pairs.
         first_extra: The number in the first extra layers' names.
     """
-    maps = [(layer, ceil(height / stride), ceil(width / stride), stride) for layer, stride in sources.items()]
+    if grids is None:
+        grids = {layer: (ceil(height / stride), ceil(width / stride)) for layer, stride in sources.items()}
+    maps = [(layer, *grids[layer], (float(stride), float(stride))) for layer, stride in sources.items()]
     extras: list[ExtraLayer] = []
     while max(maps[-1][1:3]) > 1:
-        _, rows, columns, stride = maps[-1]
+        rows, columns = (ceil(cells / 2) for cells in maps[-1][1:3])
         place = len(extras) // 2
         number = first_extra + place
         narrow, wide = extra_channels[min(place, len(extra_channels) - 1)]
         extras.append(ExtraLayer(f"conv{number}_1", narrow, 1))
         extras.append(ExtraLayer(f"conv{number}_2", wide, 3, stride=2, padding=1))
-        maps.append((f"conv{number}_2", ceil(rows / 2), ceil(columns / 2), stride * 2))
+        maps.append((f"conv{number}_2", rows, columns, (height / rows, width / columns)))
     if len(maps) < 3:
-        raise ValueError(f"an input of {height} x {width} is too small: it leaves {len(maps)} feature maps")
+        raise ValueError(
+            f"an input of {height} x {width} leaves {len(maps)} feature maps, but there must be at least 3"
+        )
     side = round(sqrt(height * width))
     first, smallest = paper_percentages(side, scales)
     sizes = paper_sizes(side, len(maps), first=first, smallest=smallest)
     ratios = [(2,), *[(2, 3)] * (len(maps) - 3), (2,), (2,)]
     return tuple(extras), tuple(
-        FeatureMap(layer, rows, columns, (stride, stride), paper_box_sizes(*size, ratio))
-        for (layer, rows, columns, stride), size, ratio in zip(maps, sizes, ratios, strict=True)
+        FeatureMap(layer, rows, columns, step, paper_box_sizes(*size, ratio))
+        for (layer, rows, columns, step), size, ratio in zip(maps, sizes, ratios, strict=True)
     )
 
 
@@ -184,15 +197,16 @@ def _ssd_resnet(depth: int, height: int, width: int, scales: Scales) -> Detector
 def ssd_on(
     backbone: str,
     sources: Mapping[str, int],
+    grids: Mapping[str, tuple[int, int]],
+    scales: Scales,
     *,
     height: int,
     width: int,
     mean: tuple[float, float, float],
     scale: tuple[float, float, float],
-    scales: Scales,
 ) -> DetectorConfig:
     """An SSD on a backbone of timm: the paper's extra layers with BatchNorm, and separable heads."""
-    extras, feature_maps = lay_out(height, width, sources, scales)
+    extras, feature_maps = lay_out(height, width, sources, scales, grids=grids)
     return DetectorConfig(
         name=f"ssd{_size(height, width)}-{backbone}",
         height=height,
@@ -207,39 +221,40 @@ def ssd_on(
     )
 
 
-_SSDLITE_EXTRAS = (512, 256, 256, 128)
+def _even_rows(height: int, width: int, layers: Sequence[str], *, head: Head) -> list[FeatureMap]:
+    """Rows as TensorFlow's detectors have them: sizes from 0.2 to 0.95 of the side, centres spread over the input.
+
+    The first layer has stride 16; each other halves the map of the one before.
+    """
+    side = sqrt(height * width)
+    rows, columns = ceil(height / 16), ceil(width / 16)
+    feature_maps = []
+    for place, layer in enumerate(layers):
+        small, large = 0.2 + 0.15 * place, min(0.2 + 0.15 * (place + 1), 1.0)
+        sizes = paper_box_sizes(small * side, large * side, (2, 3))
+        feature_maps.append(FeatureMap(layer, rows, columns, (height / rows, width / columns), sizes, head=head))
+        rows, columns = ceil(rows / 2), ceil(columns / 2)
+    return feature_maps
+
+
+_NARROWING = (512, 256, 256, 128)
+"""Channels of the extra layers of TensorFlow's detectors."""
 
 
 def _ssdlite(version: Literal["v2", "v3"], height: int, width: int, scales: Scales) -> DetectorConfig:
     """SSDLite (Sandler et al. 2018, section 6.2) as torchvision has it: all convolutions of heads and extras separable.
 
-    Its sizes are the same whatever the `scales`: 0.2 to 0.95 of the side.
+    Its sizes are the same whatever the `scales`.
     """
     layers = {"v2": ("expand14", "conv18"), "v3": ("expand13", "conv16")}[version]
-    grids = [(ceil(height / stride), ceil(width / stride)) for stride in (16, 32)]
     extras: list[ExtraLayer] = []
-    for number, channels in enumerate(_SSDLITE_EXTRAS, start=1):
+    for number, channels in enumerate(_NARROWING, start=1):
         extras += [
             ExtraLayer(f"extra{number}_1", channels // 2, 1),
             ExtraLayer(f"extra{number}_2", channels // 2, 3, stride=2, padding=1, depthwise=True),
             ExtraLayer(f"extra{number}_3", channels, 1),
         ]
-        grids.append((ceil(grids[-1][0] / 2), ceil(grids[-1][1] / 2)))
-    side = sqrt(height * width)
-    shares = [0.2 + 0.15 * place for place in range(len(grids))] + [1.0]
-    feature_maps = tuple(
-        FeatureMap(
-            layer,
-            rows,
-            columns,
-            (height / rows, width / columns),
-            paper_box_sizes(small * side, large * side, (2, 3)),
-            head="separable",
-        )
-        for layer, (rows, columns), small, large in zip(
-            (*layers, *(extra.name for extra in extras[2::3])), grids, shares[:-1], shares[1:], strict=True
-        )
-    )
+    sources = (*layers, *(extra.name for extra in extras[2::3]))
     return DetectorConfig(
         name=f"ssdlite{_size(height, width)}-mobilenet{version}",
         height=height,
@@ -251,7 +266,7 @@ def _ssdlite(version: Literal["v2", "v3"], height: int, width: int, scales: Scal
         extras=tuple(extras),
         extras_batch_norm=True,
         activation="relu6",
-        feature_maps=feature_maps,
+        feature_maps=tuple(_even_rows(height, width, sources, head="separable")),
         clip_default_boxes="size",
         selection=Selection(score_threshold=0.001, overlap_threshold=0.55, limit_per_class=300, limit=300),
     )
@@ -260,27 +275,22 @@ def _ssdlite(version: Literal["v2", "v3"], height: int, width: int, scales: Scal
 def _ssd_mobilenet_v1(height: int, width: int, scales: Scales) -> DetectorConfig:
     """SSD MobileNet v1 of TensorFlow's model zoo (`ssd_mobilenet_v1_coco`): SAME padding, 1x1 heads.
 
-    Its sizes are the same whatever the `scales`: 0.2 to 0.95 of the side, and on the first map three boxes, one of 0.1.
+    Its sizes are the same whatever the `scales`, and on the first map there are three boxes, one of 0.1 of the side.
     """
-    grids = [(ceil(height / stride), ceil(width / stride)) for stride in (16, 32)]
     extras: list[ExtraLayer] = []
-    for number, channels in enumerate((512, 256, 256, 128), start=14):
+    for number, channels in enumerate(_NARROWING, start=14):
         extras += [
             ExtraLayer(f"conv{number}_1", channels // 2, 1),
             ExtraLayer(f"conv{number}_2", channels, 3, stride=2, padding="same"),
         ]
-        grids.append((ceil(grids[-1][0] / 2), ceil(grids[-1][1] / 2)))
-    side = sqrt(height * width)
-    shares = [0.2 + 0.15 * place for place in range(len(grids))] + [1.0]
-    feature_maps = []
-    for layer, (rows, columns), small, large in zip(
-        ("conv11", "conv13", *(extra.name for extra in extras[1::2])), grids, shares[:-1], shares[1:], strict=True
-    ):
-        square, large_square, *oblong = paper_box_sizes(small * side, large * side, (2, 3))
+    sources = ("conv11", "conv13", *(extra.name for extra in extras[1::2]))
+    feature_maps: list[FeatureMap] = []
+    for row in _even_rows(height, width, sources, head="conv1x1"):
+        square, large_square, *oblong = row.box_sizes
         sizes = (square, *oblong, large_square)
-        if layer == "conv11":
-            sizes = ((0.1 * side, 0.1 * side), *oblong[:2])
-        feature_maps.append(FeatureMap(layer, rows, columns, (height / rows, width / columns), sizes, head="conv1x1"))
+        if not feature_maps:
+            sizes = ((square[0] / 2, square[1] / 2), *oblong[:2])
+        feature_maps.append(replace(row, box_sizes=sizes))
     return DetectorConfig(
         name=f"ssd{_size(height, width)}-mobilenetv1",
         height=height,
@@ -309,14 +319,16 @@ class Preset:
     """An architecture that can be created, and what is known of it without building it.
 
     Attributes:
+        group: What `multibox models` lists it under.
         make: The config for a height, a width, and the scales of VOC or of COCO.
         side: Of its input where no other is asked for.
         scales: The scales it has when nothing is said.
         parameters: With `FIGURE_CLASSES` classes, at this side; a test counts them.
         gmac: Multiplications of one pass in thousands of millions, likewise.
-        published: The accuracy that its source states, and the source.
+        published: The accuracy that its source states, and the source, in short; docs/models.md has them in full.
     """
 
+    group: str
     make: Callable[[int, int, Scales], DetectorConfig]
     side: int
     scales: Scales
@@ -325,33 +337,34 @@ class Preset:
     published: str
 
 
+_PAPER, _SMALL, _RESNET = "the paper's", "for a CPU or small board", "on ResNet"
+
 PRESETS: Mapping[str, Preset] = {
-    "ssd256-tiny": Preset(
-        _ssd_tiny, 256, "coco", 996_990, 0.326, "none published; docs/benchmarks.md has what we measured"
-    ),
-    "ssd300-vgg16": Preset(
-        _ssd_vgg16, 300, "voc", 26_285_486, 31.4, "VOC2007 test 77.2 mAP (07+12), COCO test-dev 25.1 AP; the paper"
-    ),
-    "ssd512-vgg16": Preset(
-        _ssd_vgg16, 512, "voc", 27_188_676, 90.2, "VOC2007 test 79.8 mAP (07+12), COCO test-dev 28.8 AP; the paper"
-    ),
-    "ssd300-mobilenetv1": Preset(
-        _ssd_mobilenet_v1, 300, "coco", 5_796_089, 1.15, "COCO val 21 mAP (TensorFlow's model zoo)"
+    "ssd300-vgg16": Preset(_PAPER, _ssd_vgg16, 300, "voc", 26_285_486, 31.4, "VOC 77.2, COCO 25.1 (paper)"),
+    "ssd512-vgg16": Preset(_PAPER, _ssd_vgg16, 512, "voc", 27_188_676, 90.2, "VOC 79.8, COCO 28.8 (paper)"),
+    "ssd256-tiny": Preset(_SMALL, _ssd_tiny, 256, "coco", 996_990, 0.326, "none"),
+    "ssdlite320-mobilenetv3": Preset(
+        _SMALL,
+        partial(_ssdlite, "v3"),
+        320,
+        "coco",
+        2_469_860,
+        0.443,
+        "COCO 21.3 (torchvision)",
     ),
     "ssdlite320-mobilenetv2": Preset(
-        lambda *size: _ssdlite("v2", *size),
+        _SMALL,
+        partial(_ssdlite, "v2"),
         320,
         "coco",
         3_399_108,
         0.713,
-        "COCO test-dev 22.1 AP (Sandler et al. 2018)",
+        "COCO 22.1 (its paper)",
     ),
-    "ssdlite320-mobilenetv3": Preset(
-        lambda *size: _ssdlite("v3", *size), 320, "coco", 2_469_860, 0.443, "COCO val 21.3 AP (torchvision)"
-    ),
-    "ssd300-resnet18": Preset(lambda *size: _ssd_resnet(18, *size), 300, "voc", 16_157_380, 3.82, "none published"),
-    "ssd300-resnet34": Preset(lambda *size: _ssd_resnet(34, *size), 300, "voc", 26_265_540, 7.27, "none published"),
-    "ssd300-resnet50": Preset(lambda *size: _ssd_resnet(50, *size), 300, "voc", 32_338_116, 9.18, "none published"),
+    "ssd300-mobilenetv1": Preset(_SMALL, _ssd_mobilenet_v1, 300, "coco", 5_796_089, 1.15, "COCO 21 (TensorFlow)"),
+    "ssd300-resnet18": Preset(_RESNET, partial(_ssd_resnet, 18), 300, "voc", 16_157_380, 3.82, "none"),
+    "ssd300-resnet34": Preset(_RESNET, partial(_ssd_resnet, 34), 300, "voc", 26_265_540, 7.27, "none"),
+    "ssd300-resnet50": Preset(_RESNET, partial(_ssd_resnet, 50), 300, "voc", 32_338_116, 9.18, "none"),
 }
 
 
@@ -367,7 +380,7 @@ def preset(
         width: The same; where only one of the two is given the input is square.
 
     Raises:
-        ValueError: There is no such preset, or no such scales, or the input is too small.
+        ValueError: There is no such preset, or no such scales, or the input is too small or too large.
     """
     if name not in PRESETS:
         near = get_close_matches(name, PRESETS, n=1, cutoff=0.4)
@@ -376,5 +389,22 @@ def preset(
     if scales is not None and scales not in get_args(Scales):
         raise ValueError(f"scales must be one of {get_args(Scales)}, but is '{scales}'")
     chosen = PRESETS[name]
-    height, width = height or width or chosen.side, width or height or chosen.side
-    return chosen.make(height, width, scales or chosen.scales)
+    return chosen.make(*input_size(height, width, chosen.side), scales or chosen.scales)
+
+
+def input_size(height: int | None, width: int | None, side: int) -> tuple[int, int]:
+    """Height and width of an input; where one is not given it is the other, where none is, `side`.
+
+    Raises:
+        ValueError: One is too small to leave several feature maps, or so large that it can only be a mistake.
+    """
+    if height is None:
+        height = side if width is None else width
+    if width is None:
+        width = height
+    for name, value in (("height", height), ("width", width)):
+        if not _SMALLEST_SIDE <= value <= _LARGEST_SIDE:
+            raise ValueError(
+                f"the {name} of the input must be from {_SMALLEST_SIDE} to {_LARGEST_SIDE} pixels, but is {value}"
+            )
+    return height, width

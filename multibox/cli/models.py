@@ -1,5 +1,7 @@
 """multibox models"""
 
+from itertools import groupby
+
 from multibox.cli.terminal import stdout
 from multibox.weights.published import PUBLISHED
 
@@ -10,29 +12,28 @@ def models() -> int:
 
     from multibox.presets import FIGURE_CLASSES, PRESETS, preset
 
-    created = Table(
-        "to create",
-        "input",
-        "parameters",
-        "GMAC",
-        "default boxes",
-        "published accuracy",
-        box=None,
-        padding=(0, 2, 0, 0),
-    )
-    for name, known in PRESETS.items():
-        config = preset(name)
-        created.add_row(
-            name,
-            f"{config.height} x {config.width}",
-            f"{known.parameters:,}",
-            f"{known.gmac:.2g}" if known.gmac < 1 else f"{known.gmac:.1f}",
-            f"{config.default_boxes:,}",
-            known.published,
-        )
+    created = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    created.add_column("to create", no_wrap=True)
+    for header in ("parameters", "GMAC", "boxes"):
+        created.add_column(header, justify="right")
+    created.add_column("published accuracy")
+    for group, presets in groupby(PRESETS.items(), key=lambda item: item[1].group):
+        created.add_row(group)
+        for name, known in presets:
+            created.add_row(
+                f"  {name}",
+                f"{known.parameters:,}",
+                f"{known.gmac:.3g}",
+                f"{preset(name).default_boxes:,}",
+                known.published,
+            )
+    created.add_row("on a model of timm")
+    created.add_row("  timm/NAME", "", "", "", "NAME: of timm.list_models()")
     stdout().print(created)
     stdout().print(
+        f"The number in a name is the side of the input: train --size takes others, 512 or 240x320 (height x width).\n"
         f"Parameters and GMAC (thousand million multiplications a picture) are those with {FIGURE_CLASSES} classes.\n"
+        "VOC is mAP on VOC 2007 test, trained on 07+12; COCO is AP. docs/models.md has sources and speed.\n"
     )
     loaded = Table("to load", "size", "licence", "what it is", box=None, padding=(0, 2, 0, 0))
     for name, published in PUBLISHED.items():

@@ -1,8 +1,9 @@
 """multibox train"""
 
+import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from multibox.cli.terminal import (
     OnProblem,
@@ -19,9 +20,18 @@ from multibox.cli.terminal import (
 )
 from multibox.weights.published import PUBLISHED, find_weights
 
-Scales = Literal["voc", "coco"]
+if TYPE_CHECKING:
+    from multibox.config import DetectorConfig, Scales
 
-NOTES: dict[str, Any] = {"model": str, "scales": Scales | None, "train_split": str, "val_split": str}
+ScalesName = Literal["voc", "coco"]
+
+NOTES: dict[str, Any] = {
+    "model": str,
+    "size": str,
+    "scales": ScalesName | None,
+    "train_split": str,
+    "val_split": str,
+}
 """What a `config.yaml` holds beside the values of `TrainConfig`."""
 
 
@@ -33,7 +43,8 @@ def train(
     recipe: Literal["paper", "modern"] | None = None,
     train_split: str | None = None,
     val_split: str | None = None,
-    scales: Scales | None = None,
+    size: str | None = None,
+    scales: ScalesName | None = None,
     epochs: float | None = None,
     steps: int | None = None,
     minutes: float | None = None,
@@ -52,11 +63,13 @@ def train(
 
     Args:
         data: The folder of the data set, in the layout of VOC, COCO or YOLO; several of the same classes are joined.
-        model: A preset to start anew (multibox models lists them), or weights to go on from; may stand in --config.
+        model: A preset or timm/NAME to start anew (multibox models lists them), or weights to go on from; may stand in
+            --config.
         out: The folder of the run: weights, metrics, curves, pictures.
         recipe: The paper's, or a modern one; by default the one that suits the model.
         train_split: To learn from; by default train, or trainval, or the only one.
         val_split: To validate on; by default val, where there is one; 'none' for no validation.
+        size: Of a preset's input in pixels, HEIGHTxWIDTH (240x320), or one number for both; by default its own.
         scales: Sizes of a preset's default boxes, as for VOC, or for COCO's smaller objects.
         epochs: Length of the run: how often each picture is seen.
         steps: Length of the run in steps.
@@ -74,6 +87,7 @@ def train(
     """
     given: dict[str, Any] = {
         "model": model,
+        "size": size,
         "scales": scales,
         "train_split": train_split,
         "val_split": val_split,
@@ -91,14 +105,15 @@ def train(
     }
     values = {name: value for name, value in given.items() if value is not None}
     values = (_read_config(config) if config else {}) | values
-    model, scales, train_split, val_split = (values.pop(name, None) for name in NOTES)
+    model, size, scales, train_split, val_split = (values.pop(name, None) for name in NOTES)
     if model is None:
         raise UsageError("which detector is to learn? give --model, or a --config that names one")
     is_file = Path(model).is_file() or model in PUBLISHED
-    if not is_file:
-        _check_preset(model)
-    elif scales is not None:
+    if is_file and scales is not None:
         raise UsageError(f"--scales is for presets; {model} has default boxes of its own")
+    if is_file and size is not None:
+        raise UsageError(f"--size is for presets; {model} has an input size of its own")
+    new = None if is_file else _new_config(model, size, scales)
     learn_name = choose_split(data, train_split, ["train", "trainval"], "--train-split")
     check_name = None if val_split == "none" else _val_split(data, val_split)
 
@@ -134,16 +149,21 @@ def train(
         shared = sum(sample.picture in learned for sample in val_set)
         if shared:
             say(f"{shared} of those to validate on are learned from as well: their scores will be too good")
-    if is_file:
+    if new is None:
         before = Detector.load(model)
         kept = [name for name in train_set.class_names if name in before.class_names]
         say(f"{model}: {len(kept)} of {len(train_set.class_names)} classes are kept: {', '.join(kept) or 'none'}")
         detector = before.with_classes(train_set.class_names, seed=train_config.seed)
     else:
-        detector = Detector.create(model, train_set.class_names, scales=scales, seed=train_config.seed)
-    notes = {"model": model, "train_split": learn_name, "val_split": check_name or "none"}
-    if scales is not None:
-        notes["scales"] = scales
+        detector = Detector.create(new, train_set.class_names, seed=train_config.seed)
+    notes = {
+        "model": model,
+        "size": size,
+        "scales": scales,
+        "train_split": learn_name,
+        "val_split": check_name or "none",
+    }
+    notes = {name: value for name, value in notes.items() if value is not None}
     with log_lines(), training_bar() as show:
         try:
             run(detector, train_set, val_set, train_config, out=out, resume=resume, on_progress=show, notes=notes)
@@ -206,13 +226,24 @@ def _read_config(path: Path) -> dict[str, Any]:
     return values
 
 
-def _check_preset(model: str) -> None:
+def _new_config(model: str, size: str | None, scales: "Scales | None") -> "DetectorConfig":
+    """The config of a preset, or of a backbone of timm, for an input of that size.
+
+    Raises:
+        FileNotFoundError: The model looks like a file, and there is none.
+        UsageError: There is no such preset or backbone, or it takes no such input.
+    """
     from multibox.presets import preset
 
-    if Path(model).suffix or "/" in model or Path(model).is_dir():
-        find_weights(model)  # says that there is no such file
+    height, width = _height_and_width(size)
     try:
-        preset(model)
+        if model.startswith("timm/"):
+            from multibox.runtimes.torch_runtime import timm_config
+
+            return timm_config(model, scales=scales, height=height, width=width)
+        if Path(model).suffix or "/" in model or Path(model).is_dir():
+            find_weights(model)  # says that there is no such file
+        return preset(model, scales=scales, height=height, width=width)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -232,3 +263,12 @@ def _too_little_memory(error: RuntimeError) -> str:
             f"--batch-size, need less ({first})"
         )
     raise error
+
+
+def _height_and_width(size: str | None) -> tuple[int | None, int | None]:
+    if size is None:
+        return None, None
+    parts = re.fullmatch(r"(\d{1,9})(?:[xX\u00d7](\d{1,9}))?", size.strip(), re.ASCII)
+    if parts is None:
+        raise UsageError(f"--size takes HEIGHTxWIDTH in pixels, such as 240x320, or one number for both, not '{size}'")
+    return int(parts[1]), int(parts[2] or parts[1])

@@ -11,9 +11,9 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError("networks need torch: pip install 'multibox[train]'", name="torch") from error
 
 from multibox.config import DetectorConfig, Scales, Selection
-from multibox.presets import ssd_on
+from multibox.presets import input_size, ssd_on
 from multibox.runtimes.runtime import Found
-from multibox.ssd.backbones import make_backbone, timm_pixels
+from multibox.ssd.backbones import measure_timm
 from multibox.ssd.coder import BoxCoder
 from multibox.ssd.network import SSD, copy_classes
 from multibox.ssd.selection import select
@@ -69,18 +69,19 @@ def timm_config(
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: It has no such model, or the input is too small.
+        ValueError: It has no such model, or one that does not take such an input.
     """
-    backbone = make_backbone(model)
-    mean, deviation = timm_pixels(backbone)
+    height, width = input_size(height, width, 300)
+    measured = measure_timm(model.removeprefix("timm/"), height, width)
     return ssd_on(
         model,
-        {name: source.stride for name, source in backbone.sources.items()},
-        height=height or width or 300,
-        width=width or height or 300,
-        mean=mean,
-        scale=deviation,
-        scales=scales or "voc",
+        measured.strides,
+        measured.grids,
+        scales or "voc",
+        height=height,
+        width=width,
+        mean=measured.mean,
+        scale=measured.deviation,
     )
 
 

@@ -190,6 +190,65 @@ def test_fine_tuning_says_which_classes_are_kept(multibox: Multibox, data: Path,
     assert "--scales is for presets" in err[0]
 
 
+@pytest.mark.parametrize(("size", "height", "width"), [("64", 64, 64), ("64x96", 64, 96), (" 96X64 ", 96, 64)])
+def test_any_size_of_input(multibox: Multibox, data: Path, tmp_path: Path, size: str, height: int, width: int):
+    command = ["train", data, "--model", "ssd300-resnet18", "--size", size, "--out", tmp_path / "run"]
+    assert multibox(*command, *SHORT, "--steps", 1, "--val-split", "none").status == 0
+    config = Detector.load(tmp_path / "run" / "best.safetensors").config
+    assert (config.height, config.width, config.backbone) == (height, width, "resnet18")
+
+
+@pytest.mark.parametrize(
+    "size", ["", "big", "64x", "x64", "64x96x3", "64.5", "-64", "64,96", "64 96", "٦٤", "1" * 5000]
+)
+def test_a_size_that_is_none(multibox: Multibox, data: Path, tmp_path: Path, size: str):
+    status, lines, err = multibox("train", data, "--model", "ssd256-tiny", "--out", tmp_path / "run", f"--size={size}")
+    assert (status, lines, len(err)) == (2, [], 1)
+    assert "--size takes HEIGHTxWIDTH in pixels, such as 240x320, or one number for both, not" in err[0]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "which", "value"), [("16", "height", 16), ("64x5000", "width", 5000), ("0", "height", 0)]
+)
+def test_a_size_that_is_too_small_or_too_large(
+    multibox: Multibox, data: Path, tmp_path: Path, size: str, which: str, value: int
+):
+    for model in ("ssd256-tiny", "timm/resnet18"):
+        status, lines, err = multibox("train", data, "--model", model, "--out", tmp_path / "run", "--size", size)
+        assert (status, lines) == (2, [])
+        assert err == [f"multibox: the {which} of the input must be from 32 to 4096 pixels, but is {value}"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_have_a_size_of_their_own(multibox: Multibox, data: Path, weights: Path, tmp_path: Path):
+    for model in (weights, "multibox/shapes"):
+        status, lines, err = multibox("train", data, "--model", model, "--out", tmp_path / "run", "--size", 300)
+        assert (status, lines) == (2, [])
+        assert err == [f"multibox: --size is for presets; {model} has an input size of its own"]
+
+
+def test_a_backbone_of_timm(multibox: Multibox, data: Path, tmp_path: Path):
+    pytest.importorskip("timm", reason="timm is not installed: pip install 'multibox[timm]'")
+    command = ["train", data, "--out", tmp_path / "run", *SHORT, "--val-split", "none", "--size", "64x96", "--model"]
+    status, lines, err = multibox(*command, "timm/resnet_18")
+    assert (status, lines) == (2, [])
+    assert err == ["multibox: timm has no model 'resnet_18'; did you mean 'timm/resnet18'?"]
+    status, _, err = multibox(*command, "timm/test_resnet")
+    assert status == 0
+    config = Detector.load(tmp_path / "run" / "best.safetensors").config
+    assert (config.name, config.backbone) == ("ssd64x96-timm/test_resnet", "timm/test_resnet")
+
+
+def test_a_backbone_of_timm_without_timm(
+    multibox: Multibox, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    status, lines, err = multibox("train", data, "--model", "timm/resnet18", "--out", tmp_path / "run")
+    assert (status, lines) == (1, [])
+    assert err == ["multibox: backbones of timm need the package timm: pip install 'multibox[timm]'"]
+
+
 def test_splits(multibox: Multibox, data: Path, tmp_path: Path):
     command = ["train", data, "--model", "ssd256-tiny", "--out", tmp_path / "run", *SHORT]
     for flag, wrong in (("--train-split", "trian"), ("--val-split", "vla")):

@@ -6,7 +6,7 @@ from functools import partial
 
 from multibox.ssd.backbones.backbone import Backbone, Source
 from multibox.ssd.backbones.mobilenet_v1 import mobilenet_v1
-from multibox.ssd.backbones.timm import timm_backbone, timm_pixels
+from multibox.ssd.backbones.timm import measure_timm, timm_backbone
 from multibox.ssd.backbones.tiny import tiny
 from multibox.ssd.backbones.torchvision import mobilenet_v2, mobilenet_v3_large, resnet
 from multibox.ssd.backbones.ultra_light import ultra_light
@@ -32,7 +32,7 @@ BACKBONES: Mapping[str, Callable[..., Backbone]] = {
 }
 """Each may also be called with the number of `image_channels`."""
 
-__all__ = ["BACKBONES", "Backbone", "Source", "make_backbone", "timm_pixels"]
+__all__ = ["BACKBONES", "Backbone", "Source", "make_backbone", "measure_timm"]
 
 
 def make_backbone(name: str, image_channels: int = 3) -> Backbone:

@@ -1,56 +1,104 @@
-"""Any convolutional model of timm that gives feature maps (`timm.list_models()`), by its name there."""
+"""Any model of timm that gives feature maps and takes inputs of any size, by its name there (`timm.list_models()`)."""
 
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from multibox.ssd.backbones.backbone import Backbone, Source
 
 
+class Measured(NamedTuple):
+    """What an SSD on a model of timm is laid out by.
+
+    Attributes:
+        strides: Of its source layers, by name.
+        grids: Their rows and columns: some models round them up, some down.
+        mean: Of the pixels, 0 to 255, that it was trained with.
+        deviation: The same.
+    """
+
+    strides: dict[str, int]
+    grids: dict[str, tuple[int, int]]
+    mean: tuple[float, float, float]
+    deviation: tuple[float, float, float]
+
+
 def timm_backbone(name: str, image_channels: int = 3) -> Backbone:
-    """Gives its feature maps of stride 8 and more, as `stride8`, `stride16`, ...
+    """Gives its feature maps of stride 8 and more, as `stride8`, `stride16`, ...; of several of a stride the last.
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: It has no such model, or one that gives no feature maps.
+        ValueError: It has no such model, or one that gives no such maps, or takes inputs of one size only.
     """
     try:
         import timm
+        from timm.models import get_pretrained_cfg
     except ImportError as error:
         raise ImportError("backbones of timm need the package timm: pip install 'multibox[timm]'") from error
+    if not timm.is_model(name):
+        near = get_close_matches(name, timm.list_models(), n=1)
+        hint = f"did you mean 'timm/{near[0]}'?" if near else "timm.list_models() lists them"
+        raise ValueError(f"timm has no model '{name}'; {hint}")
+    known = get_pretrained_cfg(name)
+    # what transformers that were made for one size take any size with, where they can
+    any_size: dict[str, Any] = {"dynamic_img_size": True} if known is not None and known.fixed_input_size else {}
     try:
-        network: Any = timm.create_model(name, pretrained=False, features_only=True, in_chans=image_channels)
-    except (RuntimeError, ValueError, AttributeError, NotImplementedError) as error:
-        raise ValueError(f"timm gives no feature maps of a model '{name}' ({error})") from error
-    found = zip(network.feature_info.channels(), network.feature_info.reduction(), strict=True)
-    sources = {f"stride{stride}": Source(channels, stride) for channels, stride in found}
-    kept = {key: source for key, source in sources.items() if source.stride >= 8}
-    if not kept:
-        raise ValueError(f"the model '{name}' of timm has no feature map of stride 8 or more")
-    return Backbone(_Features(network, list(sources), kept), kept)
+        network: Any = timm.create_model(
+            name, pretrained=False, features_only=True, in_chans=image_channels, **any_size
+        )
+    except (TypeError, RuntimeError, ValueError, AttributeError, AssertionError) as error:
+        raise ValueError(
+            f"the model '{name}' of timm gives no feature maps of inputs of any size ({error}); choose another"
+        ) from error
+    places = {stride: place for place, stride in enumerate(network.feature_info.reduction()) if stride >= 8}
+    channels = network.feature_info.channels()
+    if not places:
+        raise ValueError(f"the model '{name}' of timm has no feature map of stride 8 or more; choose another")
+    sources = {f"stride{stride}": Source(channels[place], stride) for stride, place in places.items()}
+    return Backbone(_Features(network, dict(zip(sources, places.values(), strict=True))), sources)
 
 
-def timm_pixels(backbone: Backbone) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and deviation of the pixels, 0 to 255, that a backbone of timm was trained with."""
-    network: Any = backbone.network.network
-    known = network.pretrained_cfg
-    (red, green, blue), (red_deviation, green_deviation, blue_deviation) = known["mean"], known["std"]
-    return (255 * red, 255 * green, 255 * blue), (255 * red_deviation, 255 * green_deviation, 255 * blue_deviation)
+def measure_timm(name: str, height: int, width: int) -> Measured:
+    """What an SSD on that model of timm is laid out by.
+
+    Raises:
+        ImportError: timm is not installed.
+        ValueError: It has no such model, or one that does not take such an input, or that does not span it.
+    """
+    with torch.device("meta"):  # shapes without numbers: quick, however large it is
+        backbone = timm_backbone(name)
+    try:
+        found = backbone.network.eval()(torch.empty(1, 3, height, width, device="meta"))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ValueError(
+            f"the model '{name}' of timm takes no input of {height} x {width} ({error}); "
+            "most of those that are choosy take multiples of 32"
+        ) from error
+    grids = {}
+    for layer, (_, stride) in backbone.sources.items():
+        rows, columns = found[layer].shape[2:]
+        if abs(rows - height / stride) >= 1 or abs(columns - width / stride) >= 1:
+            raise ValueError(
+                f"the map of stride {stride} of the model '{name}' of timm has {rows} x {columns} cells: it does not "
+                f"span an input of {height} x {width}; choose another"
+            )
+        grids[layer] = (rows, columns)
+    known: Any = backbone.network.network
+    mean, deviation = (tuple(255 * value for value in known.pretrained_cfg[key]) for key in ("mean", "std"))
+    return Measured({layer: stride for layer, (_, stride) in backbone.sources.items()}, grids, mean, deviation)
 
 
 class _Features(nn.Module):
-    def __init__(self, network: nn.Module, names: list[str], sources: dict[str, Source]) -> None:
+    def __init__(self, network: nn.Module, places: dict[str, int]) -> None:
         super().__init__()
         self.network = network
-        self.names = names
-        self.sources = sources
+        self.places = places
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """The source layers by name."""
-        found = dict(zip(self.names, self.network(images), strict=True))
-        return {name: _channels_first(found[name], source.channels) for name, source in self.sources.items()}
-
-
-def _channels_first(features: Tensor, channels: int) -> Tensor:
-    """Some transformers give (batch, rows, columns, channels)."""
-    return features if features.shape[1] == channels else features.permute(0, 3, 1, 2)
+        found = self.network(images)
+        if getattr(self.network, "output_fmt", "NCHW") == "NHWC":  # of some transformers
+            found = [features.permute(0, 3, 1, 2) for features in found]
+        return {name: found[place] for name, place in self.places.items()}

@@ -1,0 +1,78 @@
+"""What TensorFlow does otherwise than PyTorch: its SAME padding against loops, and activations with a limit."""
+
+from math import ceil
+
+import pytest
+import torch
+from torch import nn
+
+from multibox.ssd.convolution import CappedReLU, SameConv2d
+
+
+def same_convolution(
+    image: torch.Tensor, weight: torch.Tensor, *, stride: int, dilation: int = 1, groups: int = 1
+) -> torch.Tensor:
+    """TensorFlow's SAME convolution of one image, by its own definition (tf.nn, "notes on padding").
+
+    As many places as the stride leaves, rounded up; the padding that takes is split, and what is odd of it comes last.
+    """
+    outputs, inputs, kernel, _ = weight.shape
+    height, width = image.shape[1:]
+    rows, columns = ceil(height / stride), ceil(width / stride)
+    reach = (kernel - 1) * dilation + 1
+    top = max((rows - 1) * stride + reach - height, 0) // 2
+    left = max((columns - 1) * stride + reach - width, 0) // 2
+    result = torch.zeros(outputs, rows, columns)
+    for output in range(outputs):
+        group = output // (outputs // groups)
+        for row in range(rows):
+            for column in range(columns):
+                for k_row in range(kernel):
+                    for k_column in range(kernel):
+                        y = row * stride + k_row * dilation - top
+                        x = column * stride + k_column * dilation - left
+                        if 0 <= y < height and 0 <= x < width:
+                            pixels = image[group * inputs : (group + 1) * inputs, y, x]
+                            result[output, row, column] += (weight[output, :, k_row, k_column] * pixels).sum()
+    return result
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("height, width", [(6, 6), (7, 6), (6, 7), (5, 5), (1, 1), (2, 3)])
+@pytest.mark.parametrize(
+    "kernel, stride, dilation, groups", [(3, 2, 1, 1), (3, 1, 1, 4), (3, 2, 1, 4), (1, 1, 1, 1), (1, 2, 1, 1),
+                                         (5, 3, 1, 2), (2, 1, 1, 1), (3, 1, 2, 1)]
+)  # fmt: skip
+def test_same_padding_is_tensorflows(height, width, kernel, stride, dilation, groups):
+    torch.manual_seed(0)
+    layer = SameConv2d(4, 4, kernel, stride, dilation=dilation, groups=groups, bias=False)
+    image = torch.randn(4, height, width)
+    expected = same_convolution(image, layer.weight, stride=stride, dilation=dilation, groups=groups)
+    torch.testing.assert_close(layer(image[None])[0], expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_on_even_sizes_a_stride_of_2_looks_elsewhere_than_pytorchs_padding():
+    """A kernel that takes its middle pixel: here pixels 1 and 3, with a padding of 1 on both sides pixels 0 and 2."""
+    layer = SameConv2d(1, 1, 3, 2, bias=False)
+    layer.weight.zero_()
+    layer.weight[0, 0, 1, 1] = 1
+    image = torch.arange(16.0).view(1, 1, 4, 4)
+    assert layer(image).flatten().tolist() == [5, 7, 13, 15]
+    plain = nn.Conv2d(1, 1, 3, 2, padding=1, bias=False)
+    plain.load_state_dict(layer.state_dict())
+    assert plain(image).flatten().tolist() == [0, 2, 8, 10]
+
+
+def test_capped_relu_is_relu6_until_its_limit_is_another():
+    features = torch.linspace(-10, 10, 81)
+    layer = CappedReLU()
+    torch.testing.assert_close(layer(features), nn.functional.relu6(features))
+    layer.load_state_dict({"limit": torch.tensor(2.5)})
+    torch.testing.assert_close(layer(features), features.clamp(0, 2.5))
+    assert features[0] == -10  # it does not write to its argument
+
+
+def test_limit_of_capped_relu_is_stored_but_not_learned():
+    layer = CappedReLU()
+    assert list(layer.state_dict()) == ["limit"] and not list(layer.parameters())
