@@ -3,8 +3,8 @@
     python benchmarks/latency.py [--rounds 15] [NAME ...]
 
 The network alone (normalised pixels to offsets and logits; no resizing, no selection), random weights, batch 1, 20
-classes, one thread, eager PyTorch in float32. The networks take turns, so that what else runs on the machine slows all
-of them alike; each time is the median of its rounds, and what counts is the ratio to torchvision's.
+classes, one thread, eager PyTorch in float32. The networks take turns, and CPU time is measured, so that what else runs
+on the machine matters little; each time is the median of its rounds, and what counts is the ratio to torchvision's.
 """
 
 import argparse
@@ -45,10 +45,10 @@ def main() -> None:
     with torch.inference_mode():
         for turn in range(given.rounds + 2):
             for name, run in runs.items():
-                began = time.perf_counter()
+                began = time.process_time()
                 run()
                 if turn >= 2:  # the first two warm up
-                    times[name].append(time.perf_counter() - began)
+                    times[name].append(time.process_time() - began)
     whole = statistics.median(times[REFERENCE])
     print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {given.rounds} rounds, one thread")
     print(f"{'network':26} {'ms':>8} {'ratio':>7}   quartiles of the ratio to the same round's")
