@@ -1,12 +1,13 @@
 """What users hold: a config, class names, and a runtime that turns prepared pictures into boxes."""
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 from jaxtyping import Shaped
@@ -19,11 +20,15 @@ from multibox.pictures import Source, open_picture, resize
 from multibox.presets import preset
 from multibox.runtimes.runtime import Found, Runtime
 from multibox.weights.convert import convert_weights
+from multibox.weights.download import OnProgress
 from multibox.weights.file import Weights, load_weights, save_weights
+from multibox.weights.imagenet import start_of
 from multibox.weights.published import find_weights
 
 if TYPE_CHECKING:
     import multibox.ssd.network
+
+_log = logging.getLogger(__name__)
 
 
 class Detector:
@@ -61,9 +66,11 @@ class Detector:
         scales: Scales | None = None,
         height: int | None = None,
         width: int | None = None,
+        start_from: Literal["imagenet"] | None = None,
         seed: int | None = None,
+        on_progress: OnProgress | None = None,
     ) -> "Detector":
-        """A new detector with random weights.
+        """A new detector with random weights, or with a backbone that was trained on ImageNet.
 
         Args:
             model: The name of a preset (`multibox models` lists them), `timm/NAME` for a backbone of timm, or a config.
@@ -71,15 +78,19 @@ class Detector:
             scales: Sizes of a preset's default boxes: `voc`, or `coco` for smaller objects.
             height: Of a preset's input in pixels, where it is not to be its own; extra layers and default boxes follow.
             width: The same; where only one of the two is given the input is square.
+            start_from: `imagenet` fetches weights for the backbone (torchvision's, or timm's for its own); the mean and
+                scale of the pixels become those that they were trained with.
             seed: Of the random weights.
+            on_progress: Told how far the weights are while they are fetched: bytes, of how many, bytes a second.
 
         Raises:
-            ValueError: There is no such preset, its input is too small or too large, or class names are missing or
-                stand twice.
+            ValueError: There is no such preset, its input is too small or too large, class names are missing or stand
+                twice, or there are no such weights.
             ImportError: It is a backbone of timm, and timm is not installed.
+            OSError: The weights cannot be fetched.
         """
         _check_class_names(class_names)
-        from multibox.runtimes.torch_runtime import create_network, timm_config
+        from multibox.runtimes.torch_runtime import create_network, start_backbone, timm_config
 
         if isinstance(model, str):
             make = timm_config if model.startswith("timm/") else preset
@@ -88,7 +99,17 @@ class Detector:
             config = model
         else:
             raise ValueError("scales, height and width are for presets: a config has its own")
-        return cls.of_network(config, class_names, create_network(config, classes=len(class_names), seed=seed))
+        if start_from is None:
+            return cls.of_network(config, class_names, create_network(config, classes=len(class_names), seed=seed))
+        if start_from != "imagenet":
+            raise ValueError(f"start_from must be 'imagenet' or None, but is '{start_from}'; weights are for load")
+        start = start_of(config.backbone, on_progress=on_progress)
+        config = replace(config, mean=start.mean, scale=start.scale)
+        network = create_network(config, classes=len(class_names), seed=seed)
+        random = start_backbone(network, start.tensors)
+        if random:
+            _log.info("%s: %d tensors of the backbone stay random, %s on", start.source, len(random), random[0])
+        return cls.of_network(config, class_names, network, provenance={"backbone": start.source})
 
     @classmethod
     def of_network(
@@ -105,16 +126,26 @@ class Detector:
         return cls(config, class_names, TorchRuntime(config, network), provenance=provenance)
 
     @classmethod
-    def load(cls, model: str | os.PathLike[str], *, device: str = "cpu") -> "Detector":
-        """The detector of a weights file, or of published weights by name (`multibox/shapes`).
+    def load(
+        cls, model: str | os.PathLike[str], *, device: str = "cpu", on_progress: OnProgress | None = None
+    ) -> "Detector":
+        """The detector of a weights file, or of published weights by name.
+
+        Args:
+            model: A path; a name that `multibox models` lists (`torchvision/ssd300-vgg16-coco`), fetched into the cache
+                (`MULTIBOX_CACHE`, by default `~/.cache/multibox`); or a repository of the Hugging Face Hub,
+                `hf://owner/name`.
+            device: `cpu`, `cuda`, `mps`.
+            on_progress: Told how far a file is while it is fetched: bytes, of how many, bytes a second.
 
         Raises:
             FileNotFoundError: It is neither a file nor the name of published weights.
+            OSError: It cannot be fetched.
             ValueError: The file is not one of multibox, is damaged, or does not fit this version.
         """
         from multibox.runtimes.torch_runtime import load_network
 
-        path = find_weights(model)
+        path = find_weights(model, on_progress=on_progress)
         weights = load_weights(path)
         try:
             network = load_network(weights.config, weights.tensors, classes=len(weights.class_names))
@@ -146,10 +177,34 @@ class Detector:
             path: The folder must be there; a file of that name is replaced.
             half: Weights in half precision: half the size, and scores that differ in the third decimal or so.
         """
+        save_weights(Path(path), self._weights(half=half))
+
+    def push_to_hub(
+        self, repository: str, *, half: bool = False, licence: str | None = None, private: bool | None = None
+    ) -> str:
+        """Saves it to a repository of the Hugging Face Hub, where `load("hf://owner/name")` finds it; its address.
+
+        A page that says what it is comes with it, unless there is one. You must be logged in (`hf auth login`).
+
+        Args:
+            repository: `owner/name`; made if need be.
+            half: Weights in half precision.
+            licence: By its name on the hub (`apache-2.0`), for a new page.
+            private: Whether a new repository is closed to others; by default as the owner has set it.
+
+        Raises:
+            ConnectionError: The hub cannot be reached, or refuses.
+            ImportError: The package huggingface-hub is not installed.
+            ValueError: It is no name of a repository.
+        """
+        from multibox.weights.hub import push_to_hub
+
+        return push_to_hub(repository, self._weights(half=half), licence=licence, private=private)
+
+    def _weights(self, *, half: bool) -> Weights:
         from multibox.runtimes.torch_runtime import tensors_of
 
-        tensors = tensors_of(self.network, half=half)
-        save_weights(Path(path), Weights(self.config, self.class_names, tensors, self.provenance))
+        return Weights(self.config, self.class_names, tensors_of(self.network, half=half), self.provenance)
 
     @property
     def network(self) -> "multibox.ssd.network.SSD":

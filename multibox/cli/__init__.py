@@ -15,6 +15,7 @@ _COMMANDS = {
     "train": "Train a detector on a data set of your own.",
     "evaluate": "Score a detector on a data set.",
     "detect": "Find objects in pictures.",
+    "convert": "Make a weights file of another project one of multibox's.",
     "models": "List the detectors that can be created or loaded.",
 }
 

@@ -17,10 +17,10 @@ from multibox.cli.terminal import (
     check_device,
     check_output,
     complain,
+    fetch_weights,
     progress_bar,
     stdout,
 )
-from multibox.weights.published import find_weights
 
 
 def detect(
@@ -53,7 +53,7 @@ def detect(
     if wanted == []:
         raise UsageError("--classes takes names with commas between them, such as 'cat,dog'")
     check_device(device)
-    find_weights(model)  # says that there is no such file before anything is made
+    fetch_weights(model)  # says that there is no such file before anything is made
     paths, failed = _find_pictures(sources, out=out)
     total = len(paths) + len(failed)
     targets = {} if out is None else _targets(out, paths)

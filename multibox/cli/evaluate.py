@@ -15,6 +15,7 @@ from multibox.cli.terminal import (
     check_device,
     choose_split,
     count,
+    fetch_weights,
     progress_bar,
     read_splits,
     say,
@@ -22,7 +23,6 @@ from multibox.cli.terminal import (
 )
 from multibox.evaluation.metrics import Metrics, Pixels, Rule
 from multibox.evaluation.rename import RENAMES, read_renames
-from multibox.weights.published import find_weights
 
 
 def evaluate(
@@ -65,7 +65,7 @@ def evaluate(
         raise UsageError("COCO's rule has no last pixel to include: leave out --pixels inclusive, or take a VOC rule")
     new_names = _renames(rename)
     check_device(device)
-    find_weights(model)  # says that there is no such file before the data is read
+    fetch_weights(model)  # says that there is no such file before the data is read
     (dataset,) = read_splits(data, [choose_split(data, split, ["val", "valid", "test"], "--split")], on_problem)
 
     from multibox.detector import Detector

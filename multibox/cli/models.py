@@ -35,8 +35,13 @@ def models() -> int:
         f"Parameters and GMAC (thousand million multiplications a picture) are those with {FIGURE_CLASSES} classes.\n"
         "VOC is mAP on VOC 2007 test, trained on 07+12; COCO is AP. docs/models.md has sources and speed.\n"
     )
-    loaded = Table("to load", "size", "licence", "what it is", box=None, padding=(0, 2, 0, 0))
+    loaded = Table("to load", "size", "licence", "published accuracy", "what it is", box=None, padding=(0, 2, 0, 0))
     for name, published in PUBLISHED.items():
-        loaded.add_row(name, f"{published.path.stat().st_size / 1e6:.1f} MB", published.licence, published.description)
+        size = f"{published.megabytes:.1f} MB"
+        loaded.add_row(name, size, published.licence, published.accuracy, published.description)
     stdout().print(loaded)
+    stdout().print(
+        "And hf://owner/name, a repository of the Hugging Face Hub. What does not come with the package is fetched "
+        "when it is first used, into MULTIBOX_CACHE, by default ~/.cache/multibox."
+    )
     return 0

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from multibox.weights.published import find_weights
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -246,6 +248,29 @@ def training_words(progress: "multibox.training.Progress") -> str:
         f"epoch {progress.epoch:.1f}  localization {progress.localization:.3f}  confidence {progress.confidence:.3f}  "
         f"{progress.pictures_per_second:.0f} pictures/s  {minutes // 60}:{minutes % 60:02d}:{seconds:02d} left"
     )
+
+
+@contextmanager
+def fetch_bar() -> Iterator[Callable[[int, int | None, float], None]]:
+    """A bar for files that may have to be fetched: it takes the bytes done, of how many, bytes a second."""
+    with progress_bar("fetching", 1.0) as bar:
+
+        def show(done: int, total: int | None, rate: float) -> None:
+            size = "" if total is None else f" of {total / 1e6:.1f}"
+            bar(done / total if total else 0.0, f"{done / 1e6:.1f}{size} MB  {rate / 1e6:.1f} MB/s")
+
+        yield show
+
+
+def fetch_weights(model: str) -> Path:
+    """The file of a model by path or name, fetched if need be, before the work begins that needs it.
+
+    Raises:
+        FileNotFoundError: There is none.
+        OSError: It cannot be fetched.
+    """
+    with fetch_bar() as show:
+        return find_weights(model, on_progress=show)
 
 
 @contextmanager

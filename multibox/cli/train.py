@@ -12,23 +12,27 @@ from multibox.cli.terminal import (
     check_output,
     choose_split,
     count,
+    fetch_bar,
+    fetch_weights,
     log_lines,
     read_splits,
     say,
     training_bar,
     usual_split,
 )
-from multibox.weights.published import PUBLISHED, find_weights
+from multibox.weights.published import find_weights, is_weights
 
 if TYPE_CHECKING:
     from multibox.config import DetectorConfig, Scales
 
 ScalesName = Literal["voc", "coco"]
+StartFrom = Literal["imagenet"]
 
 NOTES: dict[str, Any] = {
     "model": str,
     "size": str,
     "scales": ScalesName | None,
+    "start_from": StartFrom | None,
     "train_split": str,
     "val_split": str,
 }
@@ -45,6 +49,7 @@ def train(
     val_split: str | None = None,
     size: str | None = None,
     scales: ScalesName | None = None,
+    start_from: StartFrom | None = None,
     epochs: float | None = None,
     steps: int | None = None,
     minutes: float | None = None,
@@ -71,6 +76,7 @@ def train(
         val_split: To validate on; by default val, where there is one; 'none' for no validation.
         size: Of a preset's input in pixels, HEIGHTxWIDTH (240x320), or one number for both; by default its own.
         scales: Sizes of a preset's default boxes, as for VOC, or for COCO's smaller objects.
+        start_from: Weights for a preset's backbone, fetched if need be; by default they are random.
         epochs: Length of the run: how often each picture is seen.
         steps: Length of the run in steps.
         minutes: Length of the run in minutes.
@@ -89,6 +95,7 @@ def train(
         "model": model,
         "size": size,
         "scales": scales,
+        "start_from": start_from,
         "train_split": train_split,
         "val_split": val_split,
         "recipe": recipe,
@@ -105,15 +112,21 @@ def train(
     }
     values = {name: value for name, value in given.items() if value is not None}
     values = (_read_config(config) if config else {}) | values
-    model, size, scales, train_split, val_split = (values.pop(name, None) for name in NOTES)
+    model, size, scales, start_from, train_split, val_split = (values.pop(name, None) for name in NOTES)
     if model is None:
         raise UsageError("which detector is to learn? give --model, or a --config that names one")
-    is_file = Path(model).is_file() or model in PUBLISHED
-    if is_file and scales is not None:
-        raise UsageError(f"--scales is for presets; {model} has default boxes of its own")
-    if is_file and size is not None:
-        raise UsageError(f"--size is for presets; {model} has an input size of its own")
-    new = None if is_file else _new_config(model, size, scales)
+    if is_weights(model):
+        for flag, given_value, what in (
+            ("--size", size, "an input size"),
+            ("--scales", scales, "default boxes"),
+            ("--start-from", start_from, "weights"),
+        ):
+            if given_value is not None:
+                raise UsageError(f"{flag} is for presets; {model} has {what} of its own")
+        new = None
+    else:
+        new = _new_config(model, size, scales)
+    source = None if new is None or start_from is None else _start_source(new.backbone)
     learn_name = choose_split(data, train_split, ["train", "trainval"], "--train-split")
     check_name = None if val_split == "none" else _val_split(data, val_split)
 
@@ -150,16 +163,23 @@ def train(
         if shared:
             say(f"{shared} of those to validate on are learned from as well: their scores will be too good")
     if new is None:
+        fetch_weights(model)
         before = Detector.load(model)
         kept = [name for name in train_set.class_names if name in before.class_names]
         say(f"{model}: {len(kept)} of {len(train_set.class_names)} classes are kept: {', '.join(kept) or 'none'}")
         detector = before.with_classes(train_set.class_names, seed=train_config.seed)
     else:
-        detector = Detector.create(new, train_set.class_names, seed=train_config.seed)
+        if source:
+            _say_start(source)
+        with fetch_bar() as show_fetched:
+            detector = Detector.create(
+                new, train_set.class_names, start_from=start_from, seed=train_config.seed, on_progress=show_fetched
+            )
     notes = {
         "model": model,
         "size": size,
         "scales": scales,
+        "start_from": start_from,
         "train_split": learn_name,
         "val_split": check_name or "none",
     }
@@ -182,6 +202,28 @@ def _val_split(data: list[Path], wanted: str | None) -> str | None:
     if wanted is not None:
         return choose_split(data, wanted, [], "--val-split")
     return usual_split(list_splits(data), ["val", "valid"])
+
+
+def _start_source(backbone: str) -> str:
+    """Which weights this backbone would start from, and their licence.
+
+    Raises:
+        UsageError: There are none for it.
+    """
+    from multibox.weights.imagenet import source_of
+
+    try:
+        return source_of(backbone)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _say_start(source: str) -> None:
+    from multibox.weights.imagenet import is_non_commercial
+
+    say(f"the backbone starts from {source}")
+    if is_non_commercial(source):
+        say("beware: this licence forbids commercial use, and with it that of what is trained from these weights")
 
 
 def _read_config(path: Path) -> dict[str, Any]:

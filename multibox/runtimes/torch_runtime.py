@@ -106,6 +106,22 @@ def load_network(config: DetectorConfig, tensors: Mapping[str, np.ndarray], *, c
     return network.eval()
 
 
+def start_backbone(network: SSD, tensors: Mapping[str, np.ndarray]) -> list[str]:
+    """Gives the network's backbone these weights; the keys of those that it keeps its own of.
+
+    Raises:
+        ValueError: A tensor is not one of the backbone's.
+    """
+    state = network.backbone.state_dict()
+    for key, tensor in tensors.items():
+        if key not in state or state[key].shape != tensor.shape:
+            expected = tuple(state[key].shape) if key in state else "none of that name"
+            raise ValueError(f"the backbone's '{key}' is {tensor.shape} in the weights, expected {expected}")
+        state[key].copy_(torch.from_numpy(np.array(tensor)))
+    # older files have no such counts
+    return [key for key in state if key not in tensors and not key.endswith("num_batches_tracked")]
+
+
 def tensors_of(network: SSD, *, half: bool = False) -> dict[str, np.ndarray]:
     """The network's weights by state-dict key, decimal ones in half precision if asked for."""
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}

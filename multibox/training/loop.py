@@ -108,7 +108,7 @@ def train(
             seed=config.seed,
             workers=workers,
         )
-        provenance = {
+        provenance = detector.provenance | {
             "trained with": f"multibox {version('multibox')}",
             "trained on": train_set.name,
             "recipe": str(config.recipe),

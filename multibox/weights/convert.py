@@ -11,10 +11,12 @@ from multibox.weights.foreign import lufficc, qfgaohao, ssd_pytorch, ultra_light
 from multibox.weights.foreign.caffe import convert_caffemodel, is_caffemodel
 from multibox.weights.foreign.state_dict import read_state_dict
 from multibox.weights.foreign.tflite import convert_tflite, is_tflite
+from multibox.weights.foreign.torchvision import from_torchvision
 
 StateDict = Mapping[str, np.ndarray]
 
 STATE_DICTS: Sequence[Callable[[StateDict], Weights | None]] = (
+    from_torchvision,
     ssd_pytorch.convert,
     lufficc.convert,
     qfgaohao.convert,
@@ -42,7 +44,7 @@ def convert_weights(path: str | os.PathLike[str]) -> Weights:
         try:
             weights = convert(tensors)
         except KeyError as error:
-            raise ValueError(f"{source}: it has no tensor {error}") from error
+            raise ValueError(f"{source}: the tensor {error} is missing") from error
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
         if weights is not None:

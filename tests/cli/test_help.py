@@ -14,7 +14,7 @@ from multibox import cli
 from multibox.cli import main
 from multibox.presets import PRESETS
 
-COMMANDS = ("demo", "detect", "evaluate", "models", "train")
+COMMANDS = ("convert", "demo", "detect", "evaluate", "models", "train")
 PACKAGE = Path(package.__file__).parent
 
 
@@ -48,7 +48,7 @@ def test_each_command_has_help(multibox, command: str):
     assert cli._COMMANDS[command] in page
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "detect"])
+@pytest.mark.parametrize("command", ["convert", "train", "evaluate", "detect"])
 def test_every_option_is_explained(command: str):
     """A parameter without a line in the docstring would have an empty one in the help."""
     import importlib

@@ -3,6 +3,7 @@
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,16 +33,12 @@ def timm_backbone(name: str, image_channels: int = 3) -> Backbone:
         ImportError: timm is not installed.
         ValueError: It has no such model, or one that gives no such maps, or takes inputs of one size only.
     """
-    try:
-        import timm
-        from timm.models import get_pretrained_cfg
-    except ImportError as error:
-        raise ImportError("backbones of timm need the package timm: pip install 'multibox[timm]'") from error
+    timm = _package()
     if not timm.is_model(name):
         near = get_close_matches(name, timm.list_models(), n=1)
         hint = f"did you mean 'timm/{near[0]}'?" if near else "timm.list_models() lists them"
         raise ValueError(f"timm has no model '{name}'; {hint}")
-    known = get_pretrained_cfg(name)
+    known = timm.models.get_pretrained_cfg(name)
     # what transformers that were made for one size take any size with, where they can
     any_size: dict[str, Any] = {"dynamic_img_size": True} if known is not None and known.fixed_input_size else {}
     try:
@@ -85,9 +82,57 @@ def measure_timm(name: str, height: int, width: int) -> Measured:
                 f"span an input of {height} x {width}; choose another"
             )
         grids[layer] = (rows, columns)
-    known: Any = backbone.network.network
-    mean, deviation = (tuple(255 * value for value in known.pretrained_cfg[key]) for key in ("mean", "std"))
+    mean, deviation = timm_pixels(name)
     return Measured({layer: stride for layer, (_, stride) in backbone.sources.items()}, grids, mean, deviation)
+
+
+def timm_pixels(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and deviation of the pixels, 0 to 255, red, green, blue, that this model of timm is trained with."""
+    known = _package().models.get_pretrained_cfg(name)
+    (red, green, blue), (red_deviation, green_deviation, blue_deviation) = known.mean, known.std
+    return (255 * red, 255 * green, 255 * blue), (255 * red_deviation, 255 * green_deviation, 255 * blue_deviation)
+
+
+def timm_weights(name: str) -> dict[str, np.ndarray]:
+    """The weights that timm has for this backbone, by its state-dict keys; timm fetches them into its own cache.
+
+    Raises:
+        ImportError: timm is not installed.
+        ValueError: It has no weights for it.
+        ConnectionError: They cannot be fetched.
+    """
+    timm = _package()
+    timm_licence(name)  # says that there are none
+    try:
+        network: Any = timm.create_model(name, pretrained=True, features_only=True)
+    except OSError as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConnectionError(f"the weights of timm's '{name}' cannot be fetched ({reason[0]})") from error
+    return {f"network.{key}": tensor.numpy() for key, tensor in network.state_dict().items()}
+
+
+def timm_licence(name: str) -> str:
+    """The licence of the weights that timm has for this backbone.
+
+    Raises:
+        ImportError: timm is not installed.
+        ValueError: It has no weights for it.
+    """
+    try:
+        known = _package().models.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError as error:
+        raise ValueError(f"timm has no trained weights for a model '{name}' ({error})") from error
+    if not known.has_weights:
+        raise ValueError(f"timm has no trained weights for a model '{name}'")
+    return known.license or "not stated"
+
+
+def _package() -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError("backbones of timm need the package timm: pip install 'multibox[timm]'") from error
+    return timm
 
 
 class _Features(nn.Module):

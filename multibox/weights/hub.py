@@ -1,0 +1,125 @@
+"""Weights on the Hugging Face Hub: a repository holds our file and a page that says what it is."""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from multibox.weights.file import Weights, save_weights
+
+FILE_NAME = "model.safetensors"
+
+
+def fetch_from_hub(repository: str) -> Path:
+    """The weights file of a repository `owner/name`, from the hub's own cache where it is there.
+
+    Raises:
+        FileNotFoundError: There is no such repository, or it holds no weights.
+        ConnectionError: The hub cannot be reached.
+        ImportError: huggingface-hub is not installed.
+        ValueError: It is no name of a repository.
+    """
+    hub = _package()
+    _check_name(repository)
+    try:
+        return Path(hub.hf_hub_download(repository, FILE_NAME, library_name="multibox"))
+    except hub.errors.RepositoryNotFoundError as error:  # also of those that are closed to this user
+        raise FileNotFoundError(
+            f"hf://{repository}: the hub has no such repository, or it is not open to you (log in: hf auth login)"
+        ) from error
+    except hub.errors.LocalEntryNotFoundError as error:
+        raise ConnectionError(
+            f"hf://{repository}: the hub cannot be reached, and its {FILE_NAME} was not fetched before; "
+            "is this machine offline?"
+        ) from error
+    except hub.errors.EntryNotFoundError as error:
+        raise FileNotFoundError(
+            f"hf://{repository}: the repository has no {FILE_NAME}; push_to_hub of a detector would make one"
+        ) from error
+    except hub.errors.HfHubHTTPError as error:
+        raise ConnectionError(f"hf://{repository}: the hub refuses ({_first_line(error)})") from error
+
+
+def push_to_hub(repository: str, weights: Weights, *, licence: str | None, private: bool | None) -> str:
+    """Saves the weights to a repository `owner/name`, which is made if need be; the page's address.
+
+    A page (`README.md`) that is there already stays as it is.
+
+    Raises:
+        ConnectionError: The hub cannot be reached, or refuses.
+        ImportError: huggingface-hub is not installed.
+        ValueError: It is no name of a repository.
+    """
+    hub = _package()
+    _check_name(repository)
+    api = hub.HfApi(library_name="multibox")
+    try:
+        made = api.create_repo(repository, private=private, exist_ok=True)
+        with TemporaryDirectory() as folder:
+            save_weights(Path(folder) / FILE_NAME, weights)
+            if not api.file_exists(repository, "README.md"):
+                (Path(folder) / "README.md").write_text(model_card(repository, weights, licence), encoding="utf-8")
+            api.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"multibox: {weights.config.name}")
+    except (hub.errors.HfHubHTTPError, hub.errors.LocalTokenNotFoundError) as error:
+        raise ConnectionError(
+            f"{repository}: the hub refuses ({_first_line(error)}); are you logged in (hf auth login), and is it yours?"
+        ) from error
+    return str(made)
+
+
+def model_card(repository: str, weights: Weights, licence: str | None) -> str:
+    """The page of a repository, in Markdown with the hub's head of values."""
+    config, chosen = weights.config, weights.config.selection
+    head = {"library_name": "multibox", "pipeline_tag": "object-detection", "tags": ["ssd", config.name]}
+    if licence is not None:
+        head["license"] = licence
+    names = ", ".join(weights.class_names)
+    origin = "\n".join(f"- {name}: {text}" for name, text in weights.provenance.items()) or "- not stated"
+    lines = [
+        "---",
+        *(f"{name}: {json.dumps(value)}" for name, value in head.items()),  # JSON is YAML
+        "---",
+        f"# {repository.partition('/')[2]}",
+        "",
+        f"An SSD (Single Shot MultiBox Detector) for the Python package `multibox`: `{config.name}`, "
+        f"input {config.height} x {config.width}, {config.default_boxes:,} default boxes, "
+        f"{len(weights.class_names)} classes.",
+        "",
+        "```python",
+        "import multibox",
+        "",
+        f'detector = multibox.load("hf://{repository}")',
+        'for found in detector.detect("picture.jpg", score_threshold=0.5):',
+        "    print(found.name, found.score, found.box)",
+        "```",
+        "",
+        f"**Classes.** {names}",
+        "",
+        f"**Selection by default.** Scores above {chosen.score_threshold}; suppression {chosen.suppression} at an "
+        f"overlap of {chosen.overlap_threshold}; at most {chosen.limit} of a picture.",
+        "",
+        "**Where it comes from.**",
+        "",
+        origin,
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _package() -> Any:
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+    except ImportError as error:
+        raise ImportError("the hub needs the package huggingface-hub: pip install 'multibox[hub]'") from error
+    return huggingface_hub
+
+
+def _check_name(repository: str) -> None:
+    owner, slash, name = repository.partition("/")
+    if not (owner and slash and name) or "/" in name:
+        raise ValueError(f"'{repository}' is no repository of the hub; they are called owner/name")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,71 @@
+"""multibox convert: what it prints, and that it spoils nothing."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+
+from multibox.detector import Detector
+from tests.cli.conftest import Multibox
+
+
+@pytest.fixture(scope="session")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("foreign") / "model.pth"
+    torch.save(ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3).state_dict(), path)
+    return path
+
+
+def test_it_says_what_it_is_and_what_its_rules_are(multibox: Multibox, foreign: Path, tmp_path: Path):
+    out_path = tmp_path / "made" / "it.safetensors"
+    status, out, err = multibox("convert", foreign, out_path)
+    assert (status, err) == (0, [])
+    assert out[0] == f"{foreign}: torchvision ssdlite320_mobilenet_v3_large"
+    page = "\n".join(out)
+    for words in (
+        "network: ssdlite320-mobilenetv3, backbone mobilenet-v3-large-reduced",
+        "320 x 320, bilinear, not rounded to whole numbers; less 127.5 127.5 127.5, divided by 127.5 127.5 127.5",
+        "default boxes: 3,234, width and height clipped",
+        "variances 0.1 and 0.2, sizes up to exp(4.135) times; boxes are clipped to the picture before suppression",
+        "scores: softmax",
+        "scores above 0.001, suppression by-class at an overlap of 0.55, 300 of a class go in, 300 are kept",
+        "classes: 2, class 1, class 2",
+        f"written to {out_path} (",
+    ):
+        assert words in page
+    assert Detector.load(out_path).class_names == ("class 1", "class 2")
+    assert multibox("convert", foreign, out_path).status == 0  # a file that was written is replaced
+
+
+def test_it_never_overwrites_what_it_reads(multibox: Multibox, tmp_path: Path):
+    source = tmp_path / "it.safetensors"
+    source.write_bytes(b"precious")
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(source)
+    for out_path in (source, link, tmp_path / "." / "it.safetensors"):
+        status, out, err = multibox("convert", source, out_path)
+        assert (status, out, len(err)) == (2, [], 1)
+        assert "is the file that is read; choose another name" in err[0]
+    assert source.read_bytes() == b"precious"
+
+
+def test_wrong_usage_is_status_2(multibox: Multibox, foreign: Path, tmp_path: Path):
+    (tmp_path / "folder.safetensors").mkdir()
+    for out_path, words in (
+        (tmp_path / "it.pth", "is called .safetensors"),
+        (tmp_path / "folder.safetensors", "a folder"),
+    ):
+        status, out, err = multibox("convert", foreign, out_path)
+        assert (status, out, len(err)) == (2, [], 1)
+        assert words in err[0]
+    assert multibox("convert", foreign).status == 2
+
+
+def test_what_cannot_be_converted_is_status_1_and_leaves_nothing(multibox: Multibox, foreign: Path, tmp_path: Path):
+    (tmp_path / "cut.pth").write_bytes(foreign.read_bytes()[:100_000])
+    for source, words in (("none.pth", "there is no such weights file"), ("cut.pth", "cut.pth: ")):
+        status, out, err = multibox("convert", tmp_path / source, tmp_path / "new" / "it.safetensors")
+        assert (status, out, len(err)) == (1, [], 1)
+        assert words in err[0]
+    assert not (tmp_path / "new").exists()

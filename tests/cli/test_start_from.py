@@ -1,0 +1,47 @@
+"""multibox train --start-from imagenet: whose weights, under which licence, and for whom there are none."""
+
+from pathlib import Path
+
+import pytest
+
+from multibox.detector import Detector
+from multibox.runtimes.torch_runtime import tensors_of
+from multibox.weights import imagenet
+from multibox.weights.imagenet import Start
+from tests.cli.conftest import Multibox
+
+
+@pytest.fixture
+def tiny_start(monkeypatch: pytest.MonkeyPatch) -> Start:
+    """As if there were weights for the small backbone."""
+    network = Detector.create("ssd256-tiny", ["cat"], seed=3).network
+    tensors = tensors_of(network)
+    backbone = {key.removeprefix("backbone."): tensors[key] for key in tensors if key.startswith("backbone.")}
+    start = Start(backbone, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), "somebody's net, licence cc-by-nc-4.0")
+    monkeypatch.setattr("multibox.detector.start_of", lambda name, on_progress: start)
+    monkeypatch.setattr(imagenet, "source_of", lambda name: start.source)
+    return start
+
+
+@pytest.mark.usefixtures("tiny_start")
+def test_the_licence_is_said_and_the_weights_are_taken(multibox: Multibox, data: Path, tmp_path: Path):
+    command = ["train", data, "--model", "ssd256-tiny", "--start-from", "imagenet", "--val-split", "none"]
+    status, _, err = multibox(*command, "--steps", 1, "--batch-size", 2, "--workers", 0, "--out", tmp_path / "run")
+    assert status == 0
+    assert "the backbone starts from somebody's net, licence cc-by-nc-4.0" in err
+    assert any(line.startswith("beware: this licence forbids commercial use") for line in err)
+    trained = Detector.load(tmp_path / "run" / "last.safetensors")
+    assert (trained.config.mean, trained.config.scale) == ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    assert trained.provenance["backbone"] == "somebody's net, licence cc-by-nc-4.0"
+
+
+def test_where_there_are_none_it_is_said_at_once(multibox: Multibox, data: Path, weights: Path, tmp_path: Path):
+    for model, words in (
+        ("ssd256-tiny", "no weights from ImageNet for the backbone 'tiny'"),
+        (weights, "--start-from is for presets"),
+    ):
+        out_path = tmp_path / "run"
+        status, out, err = multibox("train", data, "--model", model, "--start-from", "imagenet", "--out", out_path)
+        assert (status, out, len(err)) == (2, [], 1)
+        assert words in err[0]
+        assert not out_path.exists()
