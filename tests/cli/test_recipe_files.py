@@ -10,6 +10,7 @@ import pytest
 import multibox.training as multibox_training
 from multibox.data.augment import Augmentation
 from multibox.detector import Detector
+from multibox.presets import preset
 from tests.cli.conftest import Multibox
 from tests.data.folders import voc_object, voc_xml, write_json, write_picture, write_voc_set
 
@@ -83,8 +84,8 @@ def test_the_command_in_its_head_trains_as_published(
     text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
     asked = {}
 
-    def create(model, class_names, *, scales, seed):
-        asked.update(model=model, scales=scales, class_names=tuple(class_names))
+    def create(config, class_names, *, start_from, seed, on_progress):
+        asked.update(network=config, start_from=start_from)
 
     def train(detector, train_set, val_set, config, **others):
         asked.update(train_set=train_set, val_set=val_set, config=config, out=others["out"])
@@ -96,7 +97,8 @@ def test_the_command_in_its_head_trains_as_published(
     monkeypatch.chdir(tmp_path)
     assert multibox(*command_of(text)).status == 0
 
-    assert (asked["model"], asked["scales"]) == (published.preset, published.scales)
+    assert asked["network"] == preset(published.preset, scales=published.scales)
+    assert asked["start_from"] == "imagenet"
     assert [sample.picture.parts[:-2] for sample in asked["train_set"]] == [
         Path(folder).parts for folder in published.folders
     ]
