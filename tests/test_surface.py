@@ -19,6 +19,7 @@ PUBLIC = [
     "Metrics",
     "Sample",
     "TrainConfig",
+    "convert",
     "drawn_scenes",
     "evaluate",
     "load",
