@@ -39,6 +39,7 @@ def models() -> int:
     for name, published in PUBLISHED.items():
         size = f"{published.megabytes:.1f} MB"
         loaded.add_row(name, size, published.licence, published.accuracy, published.description)
+    loaded.columns[0].min_width = max(map(len, PUBLISHED))
     stdout().print(loaded)
     stdout().print(
         "And hf://owner/name, a repository of the Hugging Face Hub. What does not come with the package is fetched "

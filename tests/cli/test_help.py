@@ -13,6 +13,7 @@ import multibox as package
 from multibox import cli
 from multibox.cli import main
 from multibox.presets import PRESETS
+from multibox.weights.published import PUBLISHED
 
 COMMANDS = ("convert", "demo", "detect", "evaluate", "models", "train")
 PACKAGE = Path(package.__file__).parent
@@ -153,6 +154,7 @@ def test_models_lists_what_can_be_created_and_loaded(multibox):
         assert name in page
     assert "77.2" in page and "Apache-2.0" in page
     assert all(f"  {name} " in page for name in PRESETS)
+    assert all(any(line.startswith(f"{name} ") for line in out) for name in PUBLISHED)
     assert "timm/NAME" in page
     assert "…" not in page  # 80 columns are enough
 
