@@ -89,6 +89,20 @@ def test_a_text_is_no_list_of_names(detector: Detector):
         detector.detect(pixels(0), classes="cat")
 
 
+def test_an_input_of_any_size():
+    detector = Detector.create("ssd256-tiny", NAMES, height=96, width=160, seed=0)
+    assert detector.prepare([pixels(0)]).shape == (1, 3, 96, 160)
+    found = detector.detect(pixels(0), score_threshold=LOW)
+    assert len(found) > 0 and (found.boxes[:, 2] <= WIDTH).all() and (found.boxes[:, 3] <= HEIGHT).all()
+    square = Detector.create("ssd256-tiny", NAMES, width=96)
+    assert (square.config.height, square.config.width) == (96, 96)
+    with pytest.raises(ValueError, match="the height of the input must be from 32 to 4096 pixels, but is 5"):
+        Detector.create("ssd256-tiny", NAMES, height=5)
+    for given in ({"height": 96}, {"width": 96}, {"scales": "voc"}):
+        with pytest.raises(ValueError, match="scales, height and width are for presets: a config has its own"):
+            Detector.create(detector.config, NAMES, **given)
+
+
 def test_scales_choose_the_default_boxes_of_a_preset():
     small, large = (Detector.create("ssd256-tiny", ["a"], scales=scales) for scales in ("coco", "voc"))
     assert small.config.feature_maps[0].box_sizes < large.config.feature_maps[0].box_sizes

@@ -65,8 +65,8 @@ def test_two_steps_on_drawn_scenes(model: str, height: int, width: int, tmp_path
     [
         ("ssd256-tiny", 240, 320, 4),
         ("ssd256-tiny", 768, 768, 2),
-        ("ssd300-resnet34", 300, 300, 4),
-        pytest.param("timm/resnet18", 300, 300, 4, marks=needs_timm),
+        ("ssd300-resnet34", 300, 300, 2),
+        pytest.param("timm/resnet18", 300, 300, 2, marks=needs_timm),
     ],
 )
 def test_fifty_steps_on_blood_cells(
