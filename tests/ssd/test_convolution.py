@@ -1,4 +1,4 @@
-"""What TensorFlow does otherwise than PyTorch: its SAME padding against loops, and activations with a limit."""
+"""What TensorFlow does otherwise than PyTorch: its SAME padding, against loops."""
 
 from math import ceil
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from multibox.ssd.convolution import CappedReLU, SameConv2d
+from multibox.ssd.convolution import SameConv2d
 
 
 def same_convolution(
@@ -62,17 +62,3 @@ def test_on_even_sizes_a_stride_of_2_looks_elsewhere_than_pytorchs_padding():
     plain = nn.Conv2d(1, 1, 3, 2, padding=1, bias=False)
     plain.load_state_dict(layer.state_dict())
     assert plain(image).flatten().tolist() == [0, 2, 8, 10]
-
-
-def test_capped_relu_is_relu6_until_its_limit_is_another():
-    features = torch.linspace(-10, 10, 81)
-    layer = CappedReLU()
-    torch.testing.assert_close(layer(features), nn.functional.relu6(features))
-    layer.load_state_dict({"limit": torch.tensor(2.5)})
-    torch.testing.assert_close(layer(features), features.clamp(0, 2.5))
-    assert features[0] == -10  # it does not write to its argument
-
-
-def test_limit_of_capped_relu_is_stored_but_not_learned():
-    layer = CappedReLU()
-    assert list(layer.state_dict()) == ["limit"] and not list(layer.parameters())
