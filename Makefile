@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint
+.PHONY: help setup demo test test-slow lint
 
 # What a call may change: make demo OUT=elsewhere, make test ARGS="-k boxes", make setup PYTHON=python3.13
 PYTHON ?=
@@ -20,15 +20,18 @@ endif
 
 help:  ## this list
 	@echo "make TARGET, where TARGET is one of"
-	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "  %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
 
 setup: $(STAMP)  ## make .venv with everything in it (the others do it by themselves; nothing where nothing changed)
 
 demo: $(STAMP)  ## train, evaluate and detect on drawn scenes; OUT=demo-output
 	.venv/bin/multibox demo --out "$(OUT)" $(ARGS)
 
-test: $(STAMP)  ## all tests that need neither a GPU nor the network; ARGS="..." goes to pytest
-	.venv/bin/python -m pytest $(ARGS)
+test: $(STAMP)  ## all quick tests that need neither a GPU nor the network; ARGS="..." goes to pytest
+	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 8 $(ARGS)
+
+test-slow: $(STAMP)  ## the slow ones: whole trainings
+	.venv/bin/python -m pytest -m slow $(ARGS)
 
 lint: $(STAMP)  ## format, rules and types
 	.venv/bin/python -m ruff format --check .

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # before torch is imported; the command line does the same
+if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores, one each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

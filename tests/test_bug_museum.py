@@ -565,7 +565,7 @@ def test_negatives_are_ranked_with_each_boxs_own_largest_logit():
 
     def ours(logits: Tensor) -> list[int]:
         logits = logits.clone().requires_grad_()
-        multibox_loss(Predictions(torch.zeros(1, 6, 4), logits), targets, negatives_per_match=2.0).total.backward()
+        multibox_loss(Predictions(torch.zeros(1, 6, 4), logits), targets, per_positive=2.0).total.backward()
         assert logits.grad is not None
         return (logits.grad[0].abs().sum(dim=1) > 0).nonzero()[:, 0].tolist()
 

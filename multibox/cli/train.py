@@ -1,6 +1,7 @@
 """multibox train"""
 
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
@@ -250,7 +251,7 @@ def _read_config(path: Path) -> dict[str, Any]:
             hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
             raise UsageError(f"{path}: a run has no value '{name}'; {hint}")
         kinds = get_args(known[name]) or (known[name],)
-        if get_origin(kinds[0]) is tuple:
+        if get_origin(kinds[0]) is Sequence:
             if not isinstance(value, list) or not all(type(each) in (int, float) for each in value):
                 raise UsageError(f"{path}: {name} must be a list of numbers, but is {value!r}")
             values[name] = tuple(map(float, value))

@@ -1,6 +1,6 @@
 """The recipes, and what a user may say about a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import cos, inf, pi
@@ -125,7 +125,7 @@ class TrainConfig:
     minutes: float | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
-    milestones: tuple[float, ...] | None = None
+    milestones: Sequence[float] | None = None
     expand_probability: float | None = None
     precision: Precision | None = None
     validate_every: float = 1.0
@@ -134,6 +134,8 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.milestones is not None:
+            object.__setattr__(self, "milestones", tuple(self.milestones))
         for name in ("epochs", "steps", "minutes", "batch_size", "learning_rate", "validate_every"):
             value = getattr(self, name)
             if value is not None and not 0 < value < inf:
@@ -164,7 +166,7 @@ class TrainConfig:
             recipe,
             batch_size=self.batch_size or recipe.batch_size,
             learning_rate=self.learning_rate or recipe.learning_rate,
-            milestones=recipe.milestones if self.milestones is None else self.milestones,
+            milestones=recipe.milestones if self.milestones is None else tuple(self.milestones),
         )
         if self.expand_probability is not None:
             augmentation = replace(recipe.augmentation, expand_probability=self.expand_probability)

@@ -164,7 +164,13 @@ def test_the_config_of_a_run_gives_the_run_again(finished):
     values = yaml.safe_load((finished[0] / "config.yaml").read_text(encoding="utf-8"))
     recipe = RECIPES["modern"]
     assert TrainConfig(**values) == TrainConfig(
-        recipe="modern", steps=32, batch_size=6, validate_every=4, learning_rate=recipe.learning_rate
+        recipe="modern",
+        steps=32,
+        batch_size=6,
+        validate_every=4,
+        learning_rate=recipe.learning_rate,
+        milestones=recipe.milestones,
+        expand_probability=recipe.augmentation.expand_probability,
     )
 
 
