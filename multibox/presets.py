@@ -178,7 +178,7 @@ def _ssd_tiny(height: int, width: int, scales: Scales) -> DetectorConfig:
 
 
 def _ssd_resnet(depth: int, height: int, width: int, scales: Scales) -> DetectorConfig:
-    """As MLPerf's and torchvision's relatives have it: stride 8 on, no L2 normalization, BatchNorm everywhere."""
+    """Ours: layers 2 to 4 of the ResNet, BatchNorm in backbone and extra layers, the paper's 3x3 heads."""
     extras, feature_maps = lay_out(height, width, {"layer2": 8, "layer3": 16, "layer4": 32}, scales)
     return DetectorConfig(
         name=f"ssd{_size(height, width)}-resnet{depth}",
