@@ -88,7 +88,8 @@ def train(
         workers: Processes that read pictures; torch has the cores that they leave.
         device: cpu, cuda, mps; by default a GPU where there is one.
         seed: Of all that is random; by default 0.
-        config: A YAML file with these values under the same names, as config.yaml of another run; flags win over it.
+        config: A YAML file with these values under the same names, as config.yaml of another run; flags win over it,
+            and of its size, scales and start_from none is taken where the model is weights.
         resume: Go on with the run in --out; begin where it saved nothing yet.
         on_problem: What to do about bad records: skip lists them and goes on, error stops.
     """
@@ -117,14 +118,14 @@ def train(
     if model is None:
         raise UsageError("which detector is to learn? give --model, or a --config that names one")
     if is_weights(model):
-        for flag, given_value, what in (
-            ("--size", size, "an input size"),
-            ("--scales", scales, "default boxes"),
-            ("--start-from", start_from, "weights"),
-        ):
-            if given_value is not None:
-                raise UsageError(f"{flag} is for presets; {model} has {what} of its own")
-        new = None
+        of_presets = {"size": "an input size", "scales": "default boxes", "start_from": "weights"}
+        for name, what in of_presets.items():
+            if given[name] is not None:
+                raise UsageError(f"--{name.replace('_', '-')} is for presets; {model} has {what} of its own")
+        left_out = [name for name, value in zip(of_presets, (size, scales, start_from), strict=True) if value]
+        if left_out:
+            say(f"not taken from {config}, as {model} has its own: {', '.join(left_out)}")
+        size = scales = start_from = new = None
     else:
         new = _new_config(model, size, scales)
     source = None if new is None or start_from is None else _start_source(new.backbone)

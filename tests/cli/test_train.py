@@ -228,6 +228,26 @@ def test_weights_have_a_size_of_their_own(multibox: Multibox, data: Path, weight
         assert err == [f"multibox: --size is for presets; {model} has an input size of its own"]
 
 
+@pytest.mark.parametrize("named", ["by the flag", "in the file"])
+def test_weights_take_nothing_of_presets_from_a_file(
+    multibox: Multibox, data: Path, weights: Path, tmp_path: Path, named: str
+):
+    """As where weights are trained on by a published recipe; what a flag says of presets is still refused."""
+    file = tmp_path / "recipe.yaml"
+    text = "scales: voc\nstart_from: imagenet\nsize: 300\nsteps: 1\nbatch_size: 2\nworkers: 0\ndevice: cpu\n"
+    file.write_text(f"model: {'ssd300-vgg16' if named == 'by the flag' else weights}\n{text}")
+    flags = ["--model", weights] if named == "by the flag" else []
+    command = ["train", data, "--config", file, *flags, "--val-split", "none", "--out", tmp_path / "run"]
+    status, lines, err = multibox(*command, "--scales", "coco")
+    assert (status, lines) == (2, [])
+    assert err == [f"multibox: --scales is for presets; {weights} has default boxes of its own"]
+    status, _, err = multibox(*command)
+    assert status == 0
+    assert err[0] == f"not taken from {file}, as {weights} has its own: size, scales, start_from"
+    assert Detector.load(tmp_path / "run" / "last.safetensors").config == Detector.load(weights).config
+    assert config_of(tmp_path / "run").keys().isdisjoint({"size", "scales", "start_from"})
+
+
 def test_a_backbone_of_timm(multibox: Multibox, data: Path, tmp_path: Path):
     pytest.importorskip("timm", reason="timm is not installed: pip install 'multibox[timm]'")
     command = ["train", data, "--out", tmp_path / "run", *SHORT, "--val-split", "none", "--size", "64x96", "--model"]
