@@ -225,12 +225,18 @@ class Detector:
         return self
 
     def with_classes(self, class_names: Sequence[str], *, seed: int | None = None) -> "Detector":
-        """A copy for other classes, to train on: classes of the same name keep their weights, others start anew."""
+        """A copy for other classes, to train on: classes of the same name keep their weights, others start anew.
+
+        The loss trains a softmax, so the copy scores by one. Where this detector scores by sigmoids, as TensorFlow's,
+        its selection was made for those, and the copy has the paper's in its place.
+        """
         from multibox.runtimes.torch_runtime import network_with_classes
 
         _check_class_names(class_names)
         known = {name: label for label, name in enumerate(self.class_names)}
-        config = replace(self.config, scoring="softmax")  # what the loss trains, whatever it was
+        config = self.config
+        if config.scoring != "softmax":
+            config = replace(config, scoring="softmax", selection=Selection())
         network = network_with_classes(config, self.network, [known.get(name) for name in class_names], seed=seed)
         return Detector.of_network(config, class_names, network, provenance=self.provenance)
 

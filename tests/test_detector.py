@@ -3,6 +3,7 @@
 Its weights are random; what is tested is what surrounds them.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from multibox.boxes import box_iou
+from multibox.config import Selection
 from multibox.detections import Detections
 from multibox.detector import Detector, load
 from multibox.presets import preset
@@ -236,6 +238,19 @@ def test_fine_tuning_keeps_the_default_boxes():
     tuned = coco.with_classes(["aeroplane", "bicycle"], seed=0)
     assert tuned.config == coco.config != preset("ssd256-tiny", scales="voc")
     assert torch.equal(tuned.network.default_boxes, coco.network.default_boxes)
+
+
+def test_fine_tuning_keeps_the_selection_unless_it_was_made_for_sigmoids(detector: Detector):
+    """TensorFlow's keeps ten of a picture, and lets boxes of all classes suppress each other."""
+    foreign = Selection(
+        score_threshold=1e-8, overlap_threshold=0.6, suppression="across-classes", limit_per_class=1917, limit=10
+    )
+    sigmoid = Detector.create(replace(detector.config, scoring="sigmoid", selection=foreign), NAMES, seed=0)
+    tuned = sigmoid.with_classes(["bird"], seed=0)
+    assert (tuned.config.scoring, tuned.config.selection) == ("softmax", Selection())
+    softmax = Detector.create(replace(detector.config, selection=foreign), NAMES, seed=0)
+    assert softmax.with_classes(["bird"], seed=0).config.selection == foreign
+    assert sigmoid.config.selection == foreign
 
 
 # what a picture may be
