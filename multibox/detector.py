@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -22,7 +23,7 @@ from multibox.runtimes.runtime import Found, Runtime
 from multibox.weights.convert import convert_weights
 from multibox.weights.download import OnProgress
 from multibox.weights.file import Weights, load_weights, save_weights
-from multibox.weights.imagenet import start_of
+from multibox.weights.imagenet import is_non_commercial, start_of
 from multibox.weights.published import find_weights
 
 if TYPE_CHECKING:
@@ -88,6 +89,9 @@ class Detector:
                 twice, or there are no such weights.
             ImportError: It is a backbone of timm, and timm is not installed.
             OSError: The weights cannot be fetched.
+
+        Warns:
+            UserWarning: The licence of the weights forbids commercial use.
         """
         _check_class_names(class_names)
         from multibox.runtimes.torch_runtime import create_network, start_backbone, timm_config
@@ -104,6 +108,12 @@ class Detector:
         if start_from != "imagenet":
             raise ValueError(f"start_from must be 'imagenet' or None, but is '{start_from}'; weights are for load")
         start = start_of(config.backbone, on_progress=on_progress)
+        if is_non_commercial(start.source):
+            warnings.warn(
+                f"beware of {start.source}: it forbids commercial use, and with it that of what is trained from these "
+                "weights",
+                stacklevel=2,
+            )
         config = replace(config, mean=start.mean, scale=start.scale)
         network = create_network(config, classes=len(class_names), seed=seed)
         random = start_backbone(network, start.tensors)

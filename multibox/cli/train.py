@@ -172,12 +172,12 @@ def train(
         detector = before.with_classes(train_set.class_names, seed=train_config.seed)
     else:
         if source:
-            _say_start(source)
+            say(f"the backbone starts from {source}")
         with fetch_bar() as show_fetched:
             detector = Detector.create(
                 new, train_set.class_names, start_from=start_from, seed=train_config.seed, on_progress=show_fetched
             )
-    notes = {
+    notes: dict[str, Any] = {
         "model": model,
         "size": size,
         "scales": scales,
@@ -218,14 +218,6 @@ def _start_source(backbone: str) -> str:
         return source_of(backbone)
     except ValueError as error:
         raise UsageError(str(error)) from error
-
-
-def _say_start(source: str) -> None:
-    from multibox.weights.imagenet import is_non_commercial
-
-    say(f"the backbone starts from {source}")
-    if is_non_commercial(source):
-        say("beware: this licence forbids commercial use, and with it that of what is trained from these weights")
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -24,15 +24,26 @@ def tiny_start(monkeypatch: pytest.MonkeyPatch) -> Start:
 
 
 @pytest.mark.usefixtures("tiny_start")
+@pytest.mark.filterwarnings("default:beware of")
 def test_the_licence_is_said_and_the_weights_are_taken(multibox: Multibox, data: Path, tmp_path: Path):
     command = ["train", data, "--model", "ssd256-tiny", "--start-from", "imagenet", "--val-split", "none"]
     status, _, err = multibox(*command, "--steps", 1, "--batch-size", 2, "--workers", 0, "--out", tmp_path / "run")
     assert status == 0
     assert "the backbone starts from somebody's net, licence cc-by-nc-4.0" in err
-    assert any(line.startswith("beware: this licence forbids commercial use") for line in err)
+    (beware,) = (line for line in err if "commercial" in line)  # said once
+    assert beware.startswith("beware of somebody's net, licence cc-by-nc-4.0: it forbids commercial use")
     trained = Detector.load(tmp_path / "run" / "last.safetensors")
     assert (trained.config.mean, trained.config.scale) == ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
     assert trained.provenance["backbone"] == "somebody's net, licence cc-by-nc-4.0"
+
+
+@pytest.mark.usefixtures("tiny_start")
+def test_who_creates_one_in_python_is_warned_as_well():
+    with pytest.warns(
+        UserWarning, match=r"^beware of somebody's net, licence cc-by-nc-4\.0: .* commercial use"
+    ) as said:
+        Detector.create("ssd256-tiny", ["cat"], start_from="imagenet", seed=0)
+    assert len(said) == 1
 
 
 def test_where_there_are_none_it_is_said_at_once(multibox: Multibox, data: Path, weights: Path, tmp_path: Path):
