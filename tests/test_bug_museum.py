@@ -48,6 +48,7 @@ from multibox.ssd.selection import select
 from multibox.training.batches import Batch, make_loader
 from multibox.training.recipes import RECIPES
 from multibox.training.run import Run, make_optimizer
+from multibox.weights.imagenet import decimated_vgg16
 from tests.data.folders import voc_object, voc_xml, write_voc_set
 
 PAPER = RECIPES["paper"]
@@ -421,6 +422,38 @@ def test_new_layers_start_within_caffes_xavier(port: Callable[[Tensor], Tensor])
         assert 0.99 * (3 / 128) ** 0.5 < weight.abs().max() <= (3 / 128) ** 0.5
 
     show(check, ours=ours, port=port(torch.empty_like(ours)))
+
+
+def test_conv6_and_conv7_answer_as_the_classifier_of_vgg16():
+    """torchvision `ssd.py` draws both by Glorot's rule, also where VGG-16 comes with its weights from ImageNet."""
+    generator = torch.Generator().manual_seed(0)
+    channels, width = 8, 16
+    fc6 = torch.randn(4 * width, channels, 1, 1, generator=generator)
+    fc6 = fc6 + 0.3 * torch.randn(4 * width, channels, 7, 7, generator=generator)  # kernels that are mostly smooth
+    fc7 = torch.randn(4 * width, 4 * width, generator=generator)
+    state = {f"features.{place}.{part}": np.zeros(1) for place in range(30) for part in ("weight", "bias")} | {
+        "classifier.0.weight": fc6.flatten(1).numpy(),
+        "classifier.0.bias": np.zeros(4 * width, np.float32),
+        "classifier.3.weight": fc7.numpy(),
+        "classifier.3.bias": np.zeros(4 * width, np.float32),
+    }
+    start = {key: torch.from_numpy(tensor) for key, tensor in decimated_vgg16(state).items()}
+    ours = [start["conv6.weight"], start["conv7.weight"]]
+    torch.manual_seed(0)
+    port = [nn.init.xavier_uniform_(torch.empty_like(weight)) for weight in ours]
+
+    pictures = torch.randn(200, channels, 1, 1, generator=generator)
+    hidden = F.conv2d(pictures.expand(-1, -1, 7, 7), fc6).relu()[..., 0, 0]
+    classifier = hidden[:, ::4] @ fc7[::4, ::4].T  # every fourth channel of both
+
+    def check(weights: list[Tensor]) -> None:
+        conv6, conv7 = weights
+        # pool5 keeps the map's size: the 7x7 cells of the classifier lie on 13x13 that a dilation of 6 reaches over
+        answers = F.conv2d(F.conv2d(pictures.expand(-1, -1, 13, 13), conv6, dilation=6).relu(), conv7)[..., 0, 0]
+        for pair in zip(answers.T, classifier.T, strict=True):
+            assert torch.corrcoef(torch.stack(pair))[0, 1] > 0.8
+
+    show(check, ours=ours, port=port)
 
 
 IMAGENET_MEAN, IMAGENET_DEVIATION = (torch.tensor(v) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))

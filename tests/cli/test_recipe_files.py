@@ -116,5 +116,7 @@ def test_the_command_in_its_head_trains_as_published(
 
     head = dict(re.findall(r"^# (data|weights|hardware|expected|got) +(\S.*)$", text, re.MULTILINE))
     assert head["expected"].startswith(published.expected)
+    start = preset("ssd300-resnet18")  # on torchvision's weights too
+    assert f"pixels' mean is\n#           {start.mean} and their scale {start.scale}, not" in text
     assert head["got"] == "not measured by us" or re.match(r"\d+\.\d", head["got"])
     assert head.keys() == {"data", "weights", "hardware", "expected", "got"}
