@@ -72,7 +72,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	@rm -f $(STAMP)
 	@.venv/bin/python -c '$(if $(filter pip,$(INSTALLER)),import pip; )$(RIGHT_PYTHON)' 2>/dev/null || { $(make_with_$(INSTALLER)); }
 	@echo "Set-up: $(INSTALLER) installs multibox, what it trains with (torch, torchvision, hotcoco, matplotlib) and what it"
-	@echo "is tested with into .venv, in the versions of constraints.txt: some 80 packages."
+	@echo "is tested with into .venv, in the versions of constraints.txt: some 100 packages."
 	@ls -d .venv/lib/python*/site-packages/torch >/dev/null 2>&1 || case `uname -s` in \
 	  Linux) echo "torch comes with its CUDA libraries here: 3.2 GB are fetched, and .venv takes 6 GB of the disk.";; \
 	  *) echo "About 0.3 GB are fetched.";; esac

@@ -33,7 +33,7 @@ EXEMPT = {"multibox", "multibox.__main__"}
 
 # All other modules import on numpy and Pillow alone.
 NEEDS_TORCH = ("multibox.ssd", "multibox.training", "multibox.deploy", "multibox.runtimes.torch_runtime")
-OPTIONAL = ("torch", "torchvision", "hotcoco", "matplotlib", "pandas", "supervision")
+OPTIONAL = ("torch", "torchvision", "hotcoco", "matplotlib", "pandas", "supervision", "timm", "huggingface_hub")
 
 
 class Import(NamedTuple):
