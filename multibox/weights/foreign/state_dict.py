@@ -5,9 +5,13 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _PLACES = ("state_dict", "model", "model_state_dict")
 """Where checkpoints have their state dict."""
@@ -15,17 +19,26 @@ _PLACES = ("state_dict", "model", "model_state_dict")
 _PICKLES_BEFORE_STORAGES = 4
 """A file of torch before 1.6 begins with its magic number, the protocol's version, the machine, and the tensors."""
 
+_ZIP = b"PK\x03\x04"
+"""What later ones begin with, by which torch tells the two apart; a zip may also hang on to the end of any file."""
+
+_SHARED = 4
+"""How many times the file its tensors may be: some models have one tensor under several keys."""
+
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     """The tensors of the file by key; of a checkpoint those under `state_dict`, `model` or the like.
 
-    Decimal numbers are given in 32 bits, whatever they have in the file.
+    Which of its forms the file has shows in how it begins. Decimal numbers are given in 32 bits, whatever they have in
+    the file.
 
     Raises:
-        ImportError: It is not `.safetensors`, and torch is not installed.
+        ImportError: It is not of safetensors, and torch is not installed.
         ValueError: It is damaged, or holds anything but tensors and plain values.
     """
-    if path.suffix == ".safetensors":
+    with path.open("rb") as file:
+        begins_as_safetensors = file.read(9)[8:] == b"{"  # the length of the header in eight bytes, and the header
+    if begins_as_safetensors:
         return _read_safetensors(path)
     found = _load(path)
     while isinstance(found, Mapping) and (
@@ -52,9 +65,9 @@ def _load(path: Path) -> object:
 
     _check_sizes(path)
     try:
-        with warnings.catch_warnings():
+        with path.open("rb") as file, warnings.catch_warnings():  # by its name torch takes a file for safetensors
             warnings.simplefilter("ignore")  # torch's about its own old formats
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path}: not a file of plain tensors: it is damaged, or holds code, which is never run"
@@ -66,21 +79,22 @@ def _load(path: Path) -> object:
 def _check_sizes(path: Path) -> None:
     """That the tensors are no larger than the file, before memory is taken for them."""
     size = path.stat().st_size
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            # torch stores its tensors as they are: what would unpack to more than the file is an attack, or damaged.
-            # That each is as large as the part it is read from torch checks itself.
-            total = sum(item.file_size for item in archive.infolist())
-    else:
-        total = 0
-        try:
-            with open(path, "rb") as file:
+    total = 0
+    try:
+        with path.open("rb") as file:
+            if file.read(len(_ZIP)) == _ZIP:
+                with zipfile.ZipFile(file) as archive:
+                    # torch stores its tensors as they are: what would unpack to more than the file is an attack, or
+                    # damaged. That each is as large as the part it is read from torch checks itself.
+                    total = sum(item.file_size for item in archive.infolist())
+            else:
+                file.seek(0)
                 for _ in range(_PICKLES_BEFORE_STORAGES):
                     reader = _Sizes(file)
                     reader.load()
                     total += sum(reader.sizes.values())
-        except Exception as error:
-            raise _damaged(path, error) from error
+    except Exception as error:
+        raise _damaged(path, error) from error
     if total > size:
         raise ValueError(
             f"{path}: truncated or damaged: its parts would take {total:,} bytes, and the file has {size:,}"
@@ -97,21 +111,30 @@ class _StandIn(dict[object, object]):
         """Nothing is kept."""
 
 
-class _Sizes(pickle.Unpickler):
-    """Reads which storages a file of torch before 1.6 has, and how many numbers they hold (at least a byte each)."""
+class _Sizes(pickle._Unpickler):
+    """Reads which storages a file of torch before 1.6 has, and how many numbers they hold (at least a byte each).
 
-    sizes: dict[object, int]
+    The unpickler in Python, because the one in C takes memory for the largest number that an object in the file is
+    given. Neither may make a `bytearray` of a claimed length, which torch has no use for.
+    """
 
-    def __init__(self, file: object) -> None:
-        super().__init__(file)  # type: ignore[arg-type]
-        self.sizes = {}
+    dispatch: ClassVar = {
+        code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]
+    }
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
+        self.sizes: dict[object, int] = {}
 
     def find_class(self, module: str, name: str) -> object:
         return _StandIn
 
     def persistent_load(self, saved_id: object) -> object:
-        if isinstance(saved_id, tuple) and len(saved_id) > 4 and isinstance(saved_id[4], int):
-            self.sizes[saved_id[2]] = saved_id[4]
+        match saved_id:
+            case ("storage", _, key, _, int(numbers), *_):
+                self.sizes[key] = max(numbers, self.sizes.get(key, 0))  # torch takes memory where it is named first
+            case _:
+                raise pickle.UnpicklingError("what it refers to is no storage of numbers")
         return _StandIn()
 
 
@@ -128,12 +151,19 @@ def _arrays(path: Path, found: object) -> dict[str, np.ndarray]:
     wrong = [key for key, value in found.items() if not isinstance(value, torch.Tensor)]
     if wrong:
         raise ValueError(f"{path}: holds no state dict: '{wrong[0]}' is no tensor")
-    size = path.stat().st_size
     for key, tensor in found.items():
-        if tensor.layout != torch.strided or tensor.is_quantized:
+        plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+        if not plain or tensor.is_quantized or tensor.is_complex() or tensor.is_neg():
             raise ValueError(f"{path}: '{key}' is no plain tensor")
-        if tensor.nbytes > size:  # the same number again and again, by a stride of 0
-            raise ValueError(f"{path}: damaged: '{key}' would take {tensor.nbytes:,} bytes, and the file has {size:,}")
-    plain = {str(key): tensor.detach() for key, tensor in found.items()}
-    arrays = {key: (tensor.float() if tensor.is_floating_point() else tensor).numpy() for key, tensor in plain.items()}
-    return {key.removeprefix("module."): array for key, array in arrays.items()}
+    size, total = path.stat().st_size, sum(tensor.nbytes for tensor in found.values())
+    if total > _SHARED * size:  # the same numbers again and again, by a stride of 0 or under other keys
+        raise ValueError(f"{path}: damaged: its tensors would take {total:,} bytes, and the file has {size:,}")
+    return {str(key).removeprefix("module."): _array(path, key, tensor) for key, tensor in found.items()}
+
+
+def _array(path: Path, key: object, tensor: "Tensor") -> np.ndarray:
+    plain = tensor.detach()
+    try:
+        return (plain.float() if plain.is_floating_point() else plain).numpy()
+    except (TypeError, RuntimeError) as error:  # numpy has no such numbers
+        raise ValueError(f"{path}: '{key}' is no plain tensor ({error})") from error

@@ -3,6 +3,7 @@
 import io
 import pickle
 import struct
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -65,12 +66,19 @@ def test_tensors_are_read_as_they_are(tmp_path: Path, save, wrap):
     check(tmp_path / "it.pth")
 
 
-def test_safetensors_are_read(tmp_path: Path):
-    save_file({key: tensor.contiguous() for key, tensor in STATE.items()}, tmp_path / "it.safetensors")
-    found = read_state_dict(tmp_path / "it.safetensors")
+@pytest.mark.parametrize("name", ["it.safetensors", "it.bin"])
+def test_safetensors_are_read_whatever_their_name(tmp_path: Path, name: str):
+    save_file({key: tensor.contiguous() for key, tensor in STATE.items()}, tmp_path / name)
+    found = read_state_dict(tmp_path / name)
     assert found["layer.half"].dtype == np.float32
     assert set(found) == set(STATE)
     np.testing.assert_array_equal(found["layer.turned"], STATE["layer.turned"].numpy())
+
+
+@SAVES
+def test_files_of_torch_are_read_whatever_their_name(tmp_path: Path, save):
+    save(STATE, tmp_path / "it.safetensors")
+    check(tmp_path / "it.safetensors")
 
 
 def refused(path: Path, words: str) -> None:
@@ -117,6 +125,10 @@ def test_code_in_a_file_is_never_run(tmp_path: Path, save, place):
         ({}, "holds no state dict, but a dict"),
         ({"epoch": 3}, "'epoch' is no tensor"),
         ({"weight": torch.eye(3).to_sparse()}, "'weight' is no plain tensor"),
+        ({"weight": torch.empty(3, device="meta")}, "'weight' is no plain tensor"),
+        ({"weight": torch.zeros(3, dtype=torch.complex64).conj()}, "'weight' is no plain tensor"),
+        ({"weight": torch.zeros(3, dtype=torch.complex64).conj().imag}, "'weight' is no plain tensor"),
+        ({"weight": torch.zeros(4, dtype=torch.uint8).view(torch.bits8)}, "'weight' is no plain tensor .*Bits8"),
         ({"conv.weight": torch.ones(2)}, r"the weights of no detector that can be converted; .*conv\.weight"),
     ],
 )
@@ -132,7 +144,7 @@ def test_a_file_of_multibox_need_not_be_converted(tmp_path: Path):
 
 def test_a_tensor_that_claims_more_than_the_file_holds_is_refused(tmp_path: Path):
     torch.save({"weight": torch.ones(1).expand(10**6, 10**6)}, tmp_path / "it.pth")
-    refused(tmp_path / "it.pth", "'weight' would take 4,000,000,000,000 bytes, and the file has")
+    refused(tmp_path / "it.pth", "its tensors would take 4,000,000,000,000 bytes, and the file has")
 
 
 def swap_pickle(path: Path, change: Callable[[bytes], bytes], *, compressed: bool = False) -> None:
@@ -167,5 +179,75 @@ def test_memory_is_not_taken_for_what_an_old_file_claims(tmp_path: Path, monkeyp
     written = io.BytesIO()
     torch.save({"weight": torch.ones(77)}, written, _use_new_zipfile_serialization=False)
     (tmp_path / "it.pth").write_bytes(longer(written.getvalue()))
-    monkeypatch.setattr(torch, "load", lambda *arguments, **values: pytest.fail("it was loaded"))
+    not_loaded(monkeypatch)
     refused(tmp_path / "it.pth", "its parts would take 1,000,000 bytes, and the file has")
+
+
+def not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "load", lambda *arguments, **values: pytest.fail("it was loaded"))
+
+
+def test_a_zip_at_the_end_does_not_hide_what_an_old_file_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As torch tells the two apart: by how the file begins."""
+    save_old({"weight": torch.ones(77)}, tmp_path / "it.pth")
+    with (tmp_path / "it.pth").open("r+b") as file:
+        data = longer(file.read())
+        file.seek(0)
+        file.write(data)
+        with zipfile.ZipFile(file, "a") as archive:
+            archive.writestr("a", b"")
+    assert zipfile.is_zipfile(tmp_path / "it.pth")
+    not_loaded(monkeypatch)
+    refused(tmp_path / "it.pth", "its parts would take 1,000,000 bytes, and the file has")
+
+
+def old_file(*storages: tuple[object, ...]) -> bytes:
+    """A file of torch before 1.6 as far as its fourth pickle, which only refers to these storages."""
+
+    class Reference:
+        def __init__(self, saved_id: object) -> None:
+            self.saved_id = saved_id
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value: object) -> object:
+            return value.saved_id if isinstance(value, Reference) else None
+
+    written = io.BytesIO()
+    for value in (1, 2, 3, list(map(Reference, storages))):
+        Pickler(written, protocol=2).dump(value)
+    return written.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (old_file(("storage", 0, "a", "cpu", 10**9), ("storage", 0, "b", "cpu", -(10**9))), "would take 1,000,000,000"),
+        (old_file(("storage", 0, "a", "cpu", 10**9), ("storage", 0, "a", "cpu", 1)), "would take 1,000,000,000"),
+        (old_file(("storage", 0, "a", "cpu", 1e9)), "what it refers to is no storage"),
+        (old_file(("module", 0, "a", "b")), "what it refers to is no storage"),
+        (b"Nr" + struct.pack("<I", 2**25) + b".", "truncated, damaged"),
+        (pickle.BYTEARRAY8 + struct.pack("<Q", 2**28) + b".", "truncated, damaged"),
+    ],
+    ids=["less than none", "twice", "decimal", "module", "memo", "bytearray"],
+)
+def test_memory_is_not_taken_for_what_a_pickle_claims(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, words: str
+):
+    (tmp_path / "it.pth").write_bytes(data)
+    not_loaded(monkeypatch)
+    tracemalloc.start()
+    try:
+        refused(tmp_path / "it.pth", words)
+        assert tracemalloc.get_traced_memory()[1] < 10**8
+    finally:
+        tracemalloc.stop()
+
+
+@SAVES
+def test_keys_that_share_their_numbers_are_counted_together(tmp_path: Path, save):
+    """One tensor under two keys is usual; under a thousand it would be a thousand times the file."""
+    tied = torch.ones(10**4, dtype=torch.float16)
+    save({"a": tied, "b": tied}, tmp_path / "it.pth")
+    assert read_state_dict(tmp_path / "it.pth").keys() == {"a", "b"}
+    save({str(key): tied for key in range(1000)}, tmp_path / "it.pth")
+    refused(tmp_path / "it.pth", "its tensors would take 20,000,000 bytes, and the file has")
