@@ -10,8 +10,10 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from ssl import SSLError
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
@@ -40,8 +42,8 @@ def cache_folder() -> Path:
 def fetch(url: str, *, sha256: str, on_progress: OnProgress | None = None) -> Path:
     """The file of that URL, from the cache or fetched into it.
 
-    What breaks off is kept beside its place as `.part`, and the next call goes on from there. A second process that
-    wants the same file waits for the first.
+    A file that is there is checked, once in a process. What breaks off is kept beside its place as `.part`, and the
+    next call goes on from there. A second process that wants the same file waits for the first.
 
     Args:
         url: Its last part is the name of the file.
@@ -60,12 +62,19 @@ def fetch(url: str, *, sha256: str, on_progress: OnProgress | None = None) -> Pa
     if not re.fullmatch("[0-9a-f]{8,64}", sha256):
         raise ValueError(f"{url}: a SHA-256 has 8 to 64 hexadecimal digits, unlike '{sha256}'")
     target = cache_folder() / Path(parts.path).name
-    if target.is_file():
-        return target
-    with locked(target):
-        if not target.is_file():  # now it may be: another process had the lock
-            _log.info("fetching %s", url)
-            _Download(url, target, on_progress).run(sha256)
+    if not target.is_file():
+        with locked(target):
+            if not target.is_file():  # now it may be: another process had the lock
+                _log.info("fetching %s", url)
+                _Download(url, target, on_progress).run(sha256)
+                return target
+    stamp = target.stat()
+    found = _sha256_once(target, stamp.st_size, stamp.st_mtime_ns)
+    if not found.startswith(sha256):  # someone put it there, or it was damaged since
+        raise ValueError(
+            f"{target}: has the SHA-256 {_start(found, sha256)}..., expected {sha256}...: it is not the file of {url}; "
+            "delete it, and the next call fetches it"
+        )
     return target
 
 
@@ -96,7 +105,7 @@ class _Download:
         if not found.startswith(sha256):
             self.part.unlink()
             raise ValueError(
-                f"{self.url}: the file that came has the SHA-256 {found[: max(len(sha256), 16)]}..., expected "
+                f"{self.url}: the file that came has the SHA-256 {_start(found, sha256)}..., expected "
                 f"{sha256}...; it was thrown away (is there a proxy or a login page in between?)"
             )
         os.replace(self.part, self.target)
@@ -112,7 +121,7 @@ class _Download:
             try:
                 self._read_once()
                 return
-            except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
+            except (URLError, HTTPException, ConnectionError, TimeoutError, SSLError) as error:
                 if isinstance(error, HTTPError):
                     raise self._refused(error) from error
                 failures = 0 if self._size() > before else failures + 1
@@ -200,3 +209,14 @@ def _reason(error: URLError) -> str:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def _sha256_once(path: Path, size: int, changed: int) -> str:
+    """Of a file that has this size and was changed at this time."""
+    return _sha256(path)
+
+
+def _start(found: str, expected: str) -> str:
+    """As much of a hash as was expected, and enough to look for."""
+    return found[: max(len(expected), 16)]

@@ -16,6 +16,8 @@ from multibox.config import DetectorConfig, ExtraLayer, FeatureMap, Selection
 FORMAT = 1
 """The version of the format; a file of a later one is refused."""
 
+_FOREIGN = "is it of another project? multibox.convert, or `multibox convert`, makes it one of ours"
+
 
 class Weights(NamedTuple):
     """What a weights file holds.
@@ -74,7 +76,7 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
             _check_format(name, header)
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, TypeError) as error:  # TypeError: numpy has no such numbers
-        raise ValueError(f"{name}: not a .safetensors file, or damaged ({error})") from error
+        raise ValueError(f"{name}: not a .safetensors file, or damaged ({error}); {_FOREIGN}") from error
     try:
         config = _config(json.loads(header["config"]))
         class_names, provenance = json.loads(header["class_names"]), json.loads(header["provenance"])
@@ -90,7 +92,7 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
 def _check_format(name: str, header: Mapping[str, str]) -> None:
     kind, _, version = header.get("format", "").partition(" ")
     if kind != "multibox":
-        raise ValueError(f"{name}: a .safetensors file without multibox's config in its header")
+        raise ValueError(f"{name}: a .safetensors file without multibox's config in its header; {_FOREIGN}")
     if not version.isdecimal() or int(version) > FORMAT:
         raise ValueError(
             f"{name}: written in format {version}, this multibox reads up to {FORMAT}; install a newer one"

@@ -64,6 +64,10 @@ def push_to_hub(repository: str, weights: Weights, *, licence: str | None, priva
         raise ConnectionError(
             f"{repository}: the hub refuses ({_first_line(error)}); are you logged in (hf auth login), and is it yours?"
         ) from error
+    except hub.errors.HTTPError as error:  # of httpx: without an answer
+        raise ConnectionError(
+            f"{repository}: the hub cannot be reached ({_first_line(error)}); is this machine offline?"
+        ) from error
     return str(made)
 
 

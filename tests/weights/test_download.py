@@ -5,9 +5,11 @@ import os
 import random
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
+from http.client import HTTPResponse
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,40 @@ def test_a_wrong_file_never_gets_into_its_place(server: Server, cache: Path, cha
     assert files_in(cache) == []
     server.files[f"/{NAME}"] = DATA
     assert fetch(server.url(f"/{NAME}"), sha256=HASH[:8]).read_bytes() == DATA
+
+
+def test_a_file_that_someone_put_into_the_cache_is_checked(server: Server, cache: Path):
+    cache.mkdir()
+    (cache / NAME).write_bytes(b"<html>log in</html>")
+    with pytest.raises(ValueError, match=rf"{NAME}: has the SHA-256 .*, expected {HASH[:8]}\.\.\.: .*; delete it"):
+        fetch(server.url(f"/{NAME}"), sha256=HASH[:8])
+    (cache / NAME).write_bytes(DATA)
+    assert fetch(server.url(f"/{NAME}"), sha256=HASH[:8]) == cache / NAME
+    assert server.requests == []
+
+
+def test_a_file_in_the_cache_is_read_once_in_a_process(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    cache.mkdir()
+    (cache / NAME).write_bytes(DATA)
+    fetch(server.url(f"/{NAME}"), sha256=HASH)
+    monkeypatch.setattr(download, "_sha256", lambda path: pytest.fail("it was read again"))
+    fetch(server.url(f"/{NAME}"), sha256=HASH)
+
+
+def test_a_connection_that_ends_in_an_error_of_its_encryption_is_made_anew(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    broken = [ssl.SSLError(ssl.SSL_ERROR_SSL, "decryption failed or bad record mac")]
+    read = HTTPResponse.read
+
+    def read_or_break(response: HTTPResponse, amount: int) -> bytes:
+        if broken:
+            raise broken.pop()
+        return read(response, amount)
+
+    monkeypatch.setattr(HTTPResponse, "read", read_or_break)
+    assert fetch(server.url(f"/{NAME}"), sha256=HASH).read_bytes() == DATA
+    assert len(server.requests) == 2
 
 
 def test_what_is_not_there_is_said(server: Server, cache: Path):

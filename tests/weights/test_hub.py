@@ -1,7 +1,9 @@
 """Weights on the Hugging Face Hub: read from a server here that answers as the hub does, written to a fake of it."""
 
 import hashlib
+import socket
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -178,6 +180,18 @@ def test_a_refusal_is_said(api: FakeApi, detector: Detector, monkeypatch: pytest
     monkeypatch.setattr(api, "create_repo", refuse)
     with pytest.raises(ConnectionError, match=r"me/cats: the hub refuses \(no token\); are you logged in"):
         detector.push_to_hub("me/cats")
+
+
+def test_pushing_without_a_network_is_said(detector: Detector, monkeypatch: pytest.MonkeyPatch):
+    with socket.socket() as nobody:  # a port where nobody listens
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(
+            huggingface_hub, "HfApi", partial(huggingface_hub.HfApi, f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        )
+        monkeypatch.setenv("no_proxy", "*")
+        monkeypatch.setenv("HF_TOKEN", "none")
+        with pytest.raises(ConnectionError, match=r"me/cats: the hub cannot be reached \(.*refused\); is this machine"):
+            detector.push_to_hub("me/cats")
 
 
 def test_the_page_says_what_it_is(detector: Detector):
