@@ -66,18 +66,20 @@ def _read(data: bytes) -> Weights:
     options = {"use_regular_nms": 0.0} | flex_numbers(last.table.numbers(5, "u1").tobytes())
     if not _OPTIONS.items() <= options.items():
         raise ValueError(f"another model: its last operator has the options {options}, expected {_OPTIONS}")
+    if options["y_scale"] != options["x_scale"] or options["h_scale"] != options["w_scale"]:
+        raise ValueError(f"another model: in the options {options} x and y differ, or width and height")
     channels = len(graph.layer(_feature_layer("MobilenetV1/Conv2d_0")).bias)
     if channels not in _WIDTHS:
         raise ValueError(f"another model: its first layer has {channels} channels, expected one of {list(_WIDTHS)}")
     image = graph.tensor(graph.image)
     config = _config(image, options, *_WIDTHS[channels])
-    anchors = graph.tensor(last.inputs[-1]).values()
-    if image.shape != (1, 300, 300, 3) or anchors.shape != (config.default_boxes, 4):
+    default_boxes = graph.tensor(last.inputs[-1]).values()
+    if image.shape != (1, 300, 300, 3) or default_boxes.shape != (config.default_boxes, 4):
         raise ValueError(
-            f"another model: its input is {image.shape} and its default boxes are {anchors.shape}, "
+            f"another model: its input is {image.shape} and its default boxes are {default_boxes.shape}, "
             f"expected (1, 300, 300, 3) and ({config.default_boxes}, 4)"
         )
-    tensors = join([*_layers(graph, config), {"default_boxes": np.ascontiguousarray(anchors[:, _YXHW])}])
+    tensors = join([*_layers(graph, config), {"default_boxes": np.ascontiguousarray(default_boxes[:, _YXHW])}])
     source = "SSD MobileNet v1 on COCO, TensorFlow Object Detection API, 8-bit .tflite"
     return Weights(config, COCO, tensors, {"converted from": source})
 

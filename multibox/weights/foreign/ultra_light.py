@@ -25,6 +25,8 @@ _MAPS = (
 _EXTRAS = {"block13_1": "extras.0.0", "block13_2": "extras.0.2.0", "block13_3": "extras.0.2.2"}
 """The project's name of each of our extra layers."""
 
+_HEADS = {"regression_headers": "offsets", "classification_headers": "logits"}
+
 _RFB_BLOCK = {
     f"branch{branch}.{place}": f"branch{branch}.{place}"
     for branch, length in enumerate((3, 3, 4))
@@ -34,16 +36,27 @@ _RFB_BLOCK = {
 
 
 def convert(tensors: Mapping[str, np.ndarray]) -> Weights | None:
-    """Config, class name and tensors; `None` where it is the state dict of something else."""
+    """Config, class name and tensors; `None` where it is the state dict of something else.
+
+    Raises:
+        KeyError: A tensor is missing.
+        ValueError: There is one too many.
+    """
     first = tensors.get("base_net.0.0.weight")
     if first is None or first.shape != (16, 3, 3, 3) or "extras.0.2.2.weight" not in tensors:
         return None
     rfb = "base_net.7.ConvLinear.conv.weight" in tensors
-    config = _config(rfb=rfb)
+    version = "RFB" if rfb else "slim"
+    layers = list(_backbone(rfb=rfb))
+    known = {*(name for pair in layers for name in pair[:2]), *_EXTRAS.values(), *_head_layers()}
+    left = [key for key in tensors if key.rpartition(".")[0] not in known]
+    if left:
+        raise ValueError(f"its tensor '{left[0]}' belongs to no layer of version {version}")
+    backbone = [part for layer in layers for part in _layer(tensors, *layer)]
     extras = [convolution(tensors, source, f"extras.{name}") for name, source in _EXTRAS.items()]
-    ours = join([*_backbone(tensors, rfb=rfb), *extras, *_heads(tensors)])
-    source = f"Ultra-Light-Fast-Generic-Face-Detector-1MB, version {'RFB' if rfb else 'slim'}"
-    return Weights(config, ("face",), ours, {"converted from": source, "licence": "MIT"})
+    ours = join([*backbone, *extras, *_heads(tensors)])
+    source = f"Ultra-Light-Fast-Generic-Face-Detector-1MB, version {version}"
+    return Weights(_config(rfb=rfb), ("face",), ours, {"converted from": source, "licence": "MIT"})
 
 
 def _config(*, rfb: bool) -> DetectorConfig:
@@ -78,17 +91,18 @@ def _config(*, rfb: bool) -> DetectorConfig:
     )
 
 
-def _backbone(tensors: Mapping[str, np.ndarray], *, rfb: bool) -> Iterator[dict[str, np.ndarray]]:
-    yield from _layer(tensors, "base_net.0.0", "base_net.0.1", "backbone.block0")
+def _backbone(*, rfb: bool) -> Iterator[tuple[str, str, str]]:
+    """Of each layer the project's names of the convolution and its BatchNorm, and ours."""
+    yield "base_net.0.0", "base_net.0.1", "backbone.block0"
     for number in range(1, 13):
         if rfb and number == 7:
             for source, target in _RFB_BLOCK.items():
                 layer = f"base_net.7.{source}"
-                yield from _layer(tensors, f"{layer}.conv", f"{layer}.bn", f"backbone.block7.{target}")
+                yield f"{layer}.conv", f"{layer}.bn", f"backbone.block7.{target}"
         else:
             for part, place in (("depthwise", 0), ("pointwise", 3)):
-                layers = (f"base_net.{number}.{place}", f"base_net.{number}.{place + 1}")
-                yield from _layer(tensors, *layers, f"backbone.block{number}.{part}")
+                first, second = f"base_net.{number}.{place}", f"base_net.{number}.{place + 1}"
+                yield first, second, f"backbone.block{number}.{part}"
 
 
 def _layer(tensors: Mapping[str, np.ndarray], weight: str, norm: str, target: str) -> Iterator[dict[str, np.ndarray]]:
@@ -97,9 +111,17 @@ def _layer(tensors: Mapping[str, np.ndarray], weight: str, norm: str, target: st
     yield batch_norm(tensors, norm, f"{target}.1")
 
 
+def _head_layers() -> Iterator[str]:
+    """The project's names of the convolutions of the heads."""
+    for source in _HEADS:
+        for number, (layer, *_) in enumerate(_MAPS):
+            theirs = f"{source}.{number}"
+            yield from [theirs] if layer == "block13_3" else [f"{theirs}.0", f"{theirs}.2"]
+
+
 def _heads(tensors: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
     """The two heads of each map; the depthwise convolutions have a bias, where ours have BatchNorm."""
-    for source, target in (("regression_headers", "offsets"), ("classification_headers", "logits")):
+    for source, target in _HEADS.items():
         for number, (layer, *_) in enumerate(_MAPS):
             theirs, ours = f"{source}.{number}", f"{target}.{layer}"
             if layer == "block13_3":

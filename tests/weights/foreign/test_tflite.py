@@ -19,8 +19,9 @@ from multibox.default_boxes import make_default_boxes
 from multibox.detector import Detector
 from multibox.ssd.network import Predictions
 from multibox.weights.convert import convert_weights
+from multibox.weights.foreign import tflite
 from multibox.weights.foreign.class_names import COCO_BY_ID
-from multibox.weights.foreign.flatbuffer import Table
+from multibox.weights.foreign.flatbuffer import Table, flex_numbers
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_tflite.json").read_text(encoding="utf-8"))
 """What TensorFlow Lite (ai-edge-litert 2.3.0) finds in pictures of VOC 2007 test, written by make_golden_tflite.py."""
@@ -230,6 +231,14 @@ def test_another_model_is_refused(path: Path, tmp_path: Path, here: bytes, there
     assert here in data
     (tmp_path / "other.tflite").write_bytes(data.replace(here, there))
     assert said in refused(tmp_path / "other.tflite")
+
+
+@pytest.mark.parametrize("option", ["y_scale", "h_scale"])
+def test_variances_that_differ_between_x_and_y_are_refused(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+):
+    monkeypatch.setattr(tflite, "flex_numbers", lambda data: flex_numbers(data) | {option: 8.0})
+    assert f"'{option}': 8.0" in refused(path)
 
 
 @pytest.mark.parametrize("rest", [b"", b"\0" * 64, b"\xff" * 64, bytes(range(64))])

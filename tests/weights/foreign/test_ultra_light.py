@@ -142,6 +142,13 @@ def test_one_with_a_tensor_missing_is_refused(shared_file: SharedFile, tmp_path:
     assert "the tensor 'base_net.5.1.running_var' is missing" in refused(tmp_path / "less.pth")
 
 
+@pytest.mark.parametrize("version", ["slim", "RFB"])
+def test_one_with_a_tensor_too_many_is_refused(shared_file: SharedFile, tmp_path: Path, version: str):
+    tensors = torch.load(shared_file(f"face/version-{version}-320.pth"), weights_only=True, map_location="cpu")
+    torch.save({**tensors, "more.weight": torch.ones(1)}, tmp_path / "more.pth")
+    assert f"its tensor 'more.weight' belongs to no layer of version {version}" in refused(tmp_path / "more.pth")
+
+
 def test_another_model_of_the_same_family_is_refused(tmp_path: Path):
     torch.save({"base_net.0.0.weight": torch.zeros(32, 3, 3, 3)}, tmp_path / "other.pth")
     assert "no detector that can be converted" in refused(tmp_path / "other.pth")
