@@ -1,22 +1,18 @@
 """From a weights file of another project to ours: which project it is shows in the file."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from multibox.weights.file import Weights
-from multibox.weights.foreign import lufficc, qfgaohao, ssd_pytorch, ultra_light
+from multibox.weights.foreign import lufficc, qfgaohao, ssd_pytorch, torchvision, ultra_light
 from multibox.weights.foreign.caffe import convert_caffemodel, is_caffemodel
+from multibox.weights.foreign.layers import Tensors
 from multibox.weights.foreign.state_dict import read_state_dict
 from multibox.weights.foreign.tflite import convert_tflite, is_tflite
-from multibox.weights.foreign.torchvision import from_torchvision
 
-StateDict = Mapping[str, np.ndarray]
-
-STATE_DICTS: Sequence[Callable[[StateDict], Weights | None]] = (
-    from_torchvision,
+STATE_DICTS: Sequence[Callable[[Tensors], Weights | None]] = (
+    torchvision.convert,
     ssd_pytorch.convert,
     lufficc.convert,
     qfgaohao.convert,
@@ -47,6 +43,8 @@ def convert_weights(path: str | os.PathLike[str]) -> Weights:
             raise ValueError(f"{source}: the tensor {error} is missing") from error
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
+        except (LookupError, TypeError, ArithmeticError) as error:  # of tensors with other axes
+            raise ValueError(f"{source}: damaged, or another model ({error!r})") from error
         if weights is not None:
             return weights
     raise ValueError(

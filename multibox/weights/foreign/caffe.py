@@ -20,6 +20,7 @@ from multibox.presets import preset
 from multibox.weights.file import Weights
 from multibox.weights.foreign.class_names import class_names
 from multibox.weights.foreign.layers import turned_to_rgb
+from multibox.weights.foreign.ports import class_count
 from multibox.weights.foreign.protobuf import fields, numbers
 
 _LAYER = b"\xa2\x06"
@@ -116,9 +117,8 @@ def convert(layers: Mapping[str, Layer]) -> Weights:
     if tensors[first].ndim != 4:
         raise ValueError(f"its layer 'conv1_1' has a weight of {tensors[first].shape}, expected four axes")
     tensors[first] = turned_to_rgb(tensors[first])
-    classes = tensors["logits.conv4_3.bias"].size // (tensors["offsets.conv4_3.bias"].size // 4 or 1) - 1
-    if classes < 1:
-        raise ValueError("its heads have no outputs for classes beside the background")
+    head, row = "conv4_3_norm_mbox_conf", _with_default_boxes(config, layers).feature_maps[0]
+    classes = class_count({f"{head}.bias": tensors["logits.conv4_3.bias"]}, head, row)
     return Weights(
         _with_default_boxes(preset(name, scales="coco" if classes == 80 else "voc"), layers),
         class_names(classes),

@@ -4,36 +4,25 @@ Names and rules from `models/detection` of torchvision 0.29 (BSD-3-Clause): `ssd
 (default boxes), `_utils.py` (box coder), `transform.py` (resize).
 """
 
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from math import log
 
-import numpy as np
-
 from multibox.config import DetectorConfig
 from multibox.presets import preset
 from multibox.weights.file import Weights
-from multibox.weights.foreign.layers import batch_norm, convolution, join
-
-StateDict = Mapping[str, np.ndarray]
+from multibox.weights.foreign.class_names import COCO_BY_ID
+from multibox.weights.foreign.layers import Tensors, batch_norm, convolution, join
+from multibox.weights.foreign.ports import VGG16_PLACES, class_count
 
 _MAX_LOG_SIZE = log(1000 / 16)  # 4.135
 _EPS = 1e-3
 """Of all of SSDLite's BatchNorms; those of our backbone have it too."""
 
 _OFFSETS, _LOGITS = "head.regression_head.module_list", "head.classification_head.module_list"
-_VGG_CONVOLUTIONS = {
-    "features.0": "1_1", "features.2": "1_2", "features.5": "2_1", "features.7": "2_2",
-    "features.10": "3_1", "features.12": "3_2", "features.14": "3_3",
-    "features.17": "4_1", "features.19": "4_2", "features.21": "4_3",
-    "extra.0.1": "5_1", "extra.0.3": "5_2", "extra.0.5": "5_3", "extra.0.7.1": "6", "extra.0.7.3": "7",
-}  # fmt: skip
-"""Where the convolutions of VGG-16 are, by the paper's numbers."""
 
 
-def from_torchvision(tensors: StateDict) -> Weights | None:
+def convert(tensors: Tensors) -> Weights | None:
     """The weights of one of the two; `None` where the tensors are of another model.
 
     Raises:
@@ -47,7 +36,7 @@ def from_torchvision(tensors: StateDict) -> Weights | None:
     return None
 
 
-def _ssd300(tensors: StateDict) -> Weights:
+def _ssd300(tensors: Tensors) -> Weights:
     config = replace(
         preset("ssd300-vgg16", scales="coco"),
         mean=(255 * 0.48235, 255 * 0.45882, 255 * 0.40784),
@@ -56,7 +45,7 @@ def _ssd300(tensors: StateDict) -> Weights:
         max_log_size=_MAX_LOG_SIZE,
         clip_boxes=True,
     )
-    layers = {f"backbone.{place}": f"backbone.conv{number}" for place, number in _VGG_CONVOLUTIONS.items()}
+    layers = {_vgg16_key(place): f"backbone.{name}" for place, name in VGG16_PLACES.items()}
     for place, (first, second) in enumerate(_pairs(config), start=1):
         layers |= {f"backbone.extra.{place}.0": f"extras.{first}", f"backbone.extra.{place}.2": f"extras.{second}"}
     for place, row in enumerate(config.feature_maps):
@@ -64,7 +53,14 @@ def _ssd300(tensors: StateDict) -> Weights:
     ours = join(convolution(tensors, theirs, name) for theirs, name in layers.items())
     ours["norm.conv4_3.weight"] = tensors["backbone.scale_weight"]
     _check_all_used(tensors, {*layers, "backbone"})
-    return _weights(config, ours, tensors[f"{_LOGITS}.0.bias"], "ssd300_vgg16")
+    return _weights(config, ours, class_count(tensors, f"{_LOGITS}.0", config.feature_maps[0]), "ssd300_vgg16")
+
+
+def _vgg16_key(place: int) -> str:
+    """Their three parts are one list of layers in the other ports: behind conv4_3, and behind conv5_3."""
+    if place < 23:
+        return f"backbone.features.{place}"
+    return f"backbone.extra.0.{place - 23}" if place < 30 else f"backbone.extra.0.7.{place - 30}"
 
 
 def _pairs(config: DetectorConfig) -> list[tuple[str, str]]:
@@ -73,7 +69,7 @@ def _pairs(config: DetectorConfig) -> list[tuple[str, str]]:
     return list(pairwise(names))[::2]
 
 
-def _ssdlite320(tensors: StateDict) -> Weights:
+def _ssdlite320(tensors: Tensors) -> Weights:
     config = replace(preset("ssdlite320-mobilenetv3"), resize="float", max_log_size=_MAX_LOG_SIZE, clip_boxes=True)
     # where its training began with ImageNet's weights the last blocks have all their channels
     if tensors["backbone.features.1.3.0.weight"].shape[0] == 960:
@@ -98,7 +94,9 @@ def _ssdlite320(tensors: StateDict) -> Weights:
         ]
     )
     _check_all_used(tensors, {*convolutions, *norms, *(key.rpartition(".")[0] for key in backbone.values())})
-    return _weights(config, found, tensors[f"{_LOGITS}.0.1.bias"], "ssdlite320_mobilenet_v3_large")
+    return _weights(
+        config, found, class_count(tensors, f"{_LOGITS}.0.1", config.feature_maps[0]), "ssdlite320_mobilenet_v3_large"
+    )
 
 
 def _mobilenet_key(theirs: str) -> str:
@@ -111,7 +109,7 @@ def _mobilenet_key(theirs: str) -> str:
     return f"backbone.features.{13 + int(block)}.{inside}"
 
 
-def _check_all_used(tensors: StateDict, layers: set[str]) -> None:
+def _check_all_used(tensors: Tensors, layers: set[str]) -> None:
     left = [key for key in tensors if key.rpartition(".")[0] not in layers]
     if left:
         raise ValueError(
@@ -119,24 +117,17 @@ def _check_all_used(tensors: StateDict, layers: set[str]) -> None:
         )
 
 
-def _weights(config: DetectorConfig, tensors: dict[str, np.ndarray], first_bias: np.ndarray, origin: str) -> Weights:
-    boxes = len(config.feature_maps[0].box_sizes)
-    classes, rest = divmod(first_bias.shape[0], boxes)
-    if rest or classes < 2:
-        raise ValueError(f"{first_bias.shape[0]} outputs for the {boxes} default boxes of a cell: no number of classes")
-    return Weights(config, class_names(classes - 1), tensors, {"converted from": f"torchvision {origin}"})
+def _weights(config: DetectorConfig, tensors: Tensors, classes: int, origin: str) -> Weights:
+    return Weights(config, _class_names(classes), tensors, {"converted from": f"torchvision {origin}"})
 
 
-def class_names(count: int) -> tuple[str, ...]:
+def _class_names(count: int) -> tuple[str, ...]:
     """COCO's by their numbers from 1 where there are 90; else `class 1`, `class 2`, ...
 
     Of COCO's 90 numbers ten have no name. Their columns count in the softmax all the same, so they are classes too:
     `N/A 12`, by their number.
     """
-    if count != 90:
-        return tuple(f"class {number}" for number in range(1, count + 1))
-    from torchvision.models.detection import SSD300_VGG16_Weights
-
-    names = SSD300_VGG16_Weights.COCO_V1.meta["categories"]
-    often = Counter(names)
-    return tuple(name if often[name] == 1 else f"{name} {number}" for number, name in enumerate(names))[1:]
+    numbers = range(1, count + 1)
+    if count != max(COCO_BY_ID):
+        return tuple(f"class {number}" for number in numbers)
+    return tuple(COCO_BY_ID.get(number, f"N/A {number}") for number in numbers)
