@@ -65,7 +65,7 @@ def create_network(config: DetectorConfig, *, classes: int, seed: int | None = N
 def timm_config(
     model: str, *, scales: Scales | None = None, height: int | None = None, width: int | None = None
 ) -> DetectorConfig:
-    """The config of an SSD on a backbone of timm, `timm/NAME`, which says its mean and deviation itself.
+    """The config of an SSD on a backbone of timm, `timm/NAME`, which says its mean and scale itself.
 
     Raises:
         ImportError: timm is not installed.
@@ -81,7 +81,7 @@ def timm_config(
         height=height,
         width=width,
         mean=measured.mean,
-        scale=measured.deviation,
+        scale=measured.scale,
     )
 
 

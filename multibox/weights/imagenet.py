@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from multibox.weights.foreign.ports import VGG16_PLACES
 from multibox.weights.foreign.state_dict import read_state_dict
 from multibox.weights.published import fetch_entry, torchvision_entry
 
@@ -26,11 +27,8 @@ ENTRIES: Mapping[str, str] = {
 }
 """Of torchvision's table of weights, by the name of the backbone. (None are of the reduced V3: see `start_of`.)"""
 
-_VGG_CONVOLUTIONS = {
-    0: "1_1", 2: "1_2", 5: "2_1", 7: "2_2", 10: "3_1", 12: "3_2", 14: "3_3",
-    17: "4_1", 19: "4_2", 21: "4_3", 24: "5_1", 26: "5_2", 28: "5_3",
-}  # fmt: skip
-"""Where torchvision's VGG-16 has its convolutions, by the paper's numbers."""
+_CLASSIFIER = 31
+"""The place in VGG-16 behind all its layers of features: what the ports have from there on is its classifier here."""
 
 _REDUCED_TAIL = re.compile(r"features\.(13\.block\.3|14|15|16)\.")
 """Of MobileNetV3-Large: what has half the channels where the tail is reduced."""
@@ -88,8 +86,6 @@ def source_of(backbone: str) -> str:
         ImportError: timm is not installed.
     """
     if backbone.startswith("timm/"):
-        from multibox.ssd.backbones.timm import timm_licence
-
         return f"{backbone}, licence {timm_licence(backbone.removeprefix('timm/'))}"
     _check(backbone)
     return f"torchvision {ENTRIES[backbone]}, licence BSD-3-Clause"
@@ -107,8 +103,9 @@ def decimated_vgg16(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     third row and column (DeepLab-LargeFOV; the dilation of `conv6` puts them back to about their places).
     """
     found = {
-        f"conv{number}.{part}": tensors[f"features.{index}.{part}"]
-        for index, number in _VGG_CONVOLUTIONS.items()
+        f"{name}.{part}": tensors[f"features.{place}.{part}"]
+        for place, name in VGG16_PLACES.items()
+        if place < _CLASSIFIER
         for part in ("weight", "bias")
     }
     bias6, bias7 = tensors["classifier.0.bias"], tensors["classifier.3.bias"]
@@ -127,6 +124,44 @@ def decimate(tensor: Float[np.ndarray, "..."], steps: tuple[int | None, ...]) ->
     return np.ascontiguousarray(tensor[tuple(slice(None, None, step) for step in steps)])
 
 
+def timm_weights(name: str) -> dict[str, np.ndarray]:
+    """The weights that timm has for this backbone, by its state-dict keys; timm fetches them into its own cache.
+
+    Raises:
+        ImportError: timm is not installed.
+        ValueError: It has no weights for it.
+        ConnectionError: They cannot be fetched.
+    """
+    from multibox.ssd.backbones.timm import timm_package
+
+    timm = timm_package()
+    timm_licence(name)  # says that there are none
+    try:
+        network: Any = timm.create_model(name, pretrained=True, features_only=True)
+    except OSError as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConnectionError(f"the weights of timm's '{name}' cannot be fetched ({reason[0]})") from error
+    return {f"network.{key}": tensor.numpy() for key, tensor in network.state_dict().items()}
+
+
+def timm_licence(name: str) -> str:
+    """The licence of the weights that timm has for this backbone.
+
+    Raises:
+        ImportError: timm is not installed.
+        ValueError: It has no weights for it.
+    """
+    from multibox.ssd.backbones.timm import timm_package
+
+    try:
+        known = timm_package().models.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError as error:
+        raise ValueError(f"timm has no trained weights for a model '{name}' ({error})") from error
+    if not known.has_weights:
+        raise ValueError(f"timm has no trained weights for a model '{name}'")
+    return known.license or "not stated"
+
+
 def _check(backbone: str) -> None:
     if backbone not in ENTRIES:
         raise ValueError(
@@ -136,7 +171,7 @@ def _check(backbone: str) -> None:
 
 
 def _of_timm(backbone: str) -> Start:
-    from multibox.ssd.backbones.timm import timm_pixels, timm_weights
+    from multibox.ssd.backbones.timm import timm_pixels
 
     name = backbone.removeprefix("timm/")
     mean, scale = timm_pixels(name)

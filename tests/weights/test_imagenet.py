@@ -15,10 +15,18 @@ from torchvision.models import get_weight
 from multibox.detector import Detector
 from multibox.ssd.backbones import make_backbone
 from multibox.weights import imagenet, published
-from multibox.weights.imagenet import ENTRIES, decimate, decimated_vgg16, is_non_commercial, source_of, start_of
+from multibox.weights.imagenet import (
+    ENTRIES,
+    decimate,
+    decimated_vgg16,
+    is_non_commercial,
+    source_of,
+    start_of,
+    timm_weights,
+)
 from tests.weights.server import Server
 
-MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+MEAN, SCALE = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 """Of ImageNet's pixels, as torchvision's documentation has them: 0.485, 0.456, 0.406 and 0.229, 0.224, 0.225."""
 
 
@@ -82,7 +90,7 @@ def test_a_detector_on_vgg16_starts_from_imagenet(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(imagenet, "read_state_dict", lambda path: theirs)
     detector = Detector.create("ssd300-vgg16", ["cat"], start_from="imagenet", seed=0)
     assert detector.config.mean == pytest.approx(MEAN)
-    assert detector.config.scale == pytest.approx(DEVIATION)
+    assert detector.config.scale == pytest.approx(SCALE)
     assert detector.provenance["backbone"] == "torchvision VGG16_Weights.IMAGENET1K_V1, licence BSD-3-Clause"
     state = detector.network.backbone.state_dict()
     np.testing.assert_array_equal(state["conv1_1.weight"], theirs["features.0.weight"])
@@ -123,7 +131,7 @@ def served(request: pytest.FixtureRequest, server: Server, cache: Path, monkeypa
 @torch.no_grad()
 def test_features_are_those_of_the_classifier(served: torch.nn.Module, preset: str):
     detector = Detector.create(preset, ["cat"], start_from="imagenet", seed=0)
-    assert detector.config.mean == pytest.approx(MEAN) and detector.config.scale == pytest.approx(DEVIATION)
+    assert detector.config.mean == pytest.approx(MEAN) and detector.config.scale == pytest.approx(SCALE)
     images = torch.rand(1, 3, 64, 96)
     last = list(detector.network.backbone(images).values())[-1]
     expected = served.features(images) if hasattr(served, "features") else _before_pooling(served, images)
@@ -201,7 +209,5 @@ def test_what_timm_does_not_have_is_said(monkeypatch: pytest.MonkeyPatch):
         raise ConnectionError("no network\nmore")
 
     monkeypatch.setattr(timm, "create_model", offline)
-    from multibox.ssd.backbones.timm import timm_weights
-
     with pytest.raises(ConnectionError, match=r"timm's 'resnet18' cannot be fetched \(no network\)"):
         timm_weights("resnet18")

@@ -3,7 +3,6 @@
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,13 +16,13 @@ class Measured(NamedTuple):
         strides: Of its source layers, by name.
         grids: Their rows and columns: some models round them up, some down.
         mean: Of the pixels, 0 to 255, that it was trained with.
-        deviation: The same.
+        scale: What they were divided by after that.
     """
 
     strides: dict[str, int]
     grids: dict[str, tuple[int, int]]
     mean: tuple[float, float, float]
-    deviation: tuple[float, float, float]
+    scale: tuple[float, float, float]
 
 
 def timm_backbone(name: str, image_channels: int = 3) -> Backbone:
@@ -33,7 +32,7 @@ def timm_backbone(name: str, image_channels: int = 3) -> Backbone:
         ImportError: timm is not installed.
         ValueError: It has no such model, or one that gives no such maps, or takes inputs of one size only.
     """
-    timm = _package()
+    timm = timm_package()
     if not timm.is_model(name):
         near = get_close_matches(name, timm.list_models(), n=1)
         hint = f"did you mean 'timm/{near[0]}'?" if near else "timm.list_models() lists them"
@@ -82,52 +81,23 @@ def measure_timm(name: str, height: int, width: int) -> Measured:
                 f"span an input of {height} x {width}; choose another"
             )
         grids[layer] = (rows, columns)
-    mean, deviation = timm_pixels(name)
-    return Measured({layer: stride for layer, (_, stride) in backbone.sources.items()}, grids, mean, deviation)
+    mean, scale = timm_pixels(name)
+    return Measured({layer: stride for layer, (_, stride) in backbone.sources.items()}, grids, mean, scale)
 
 
 def timm_pixels(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and deviation of the pixels, 0 to 255, red, green, blue, that this model of timm is trained with."""
-    known = _package().models.get_pretrained_cfg(name)
-    (red, green, blue), (red_deviation, green_deviation, blue_deviation) = known.mean, known.std
-    return (255 * red, 255 * green, 255 * blue), (255 * red_deviation, 255 * green_deviation, 255 * blue_deviation)
+    """Mean and scale of the pixels, 0 to 255, red, green, blue, that this model of timm is trained with."""
+    known = timm_package().models.get_pretrained_cfg(name)
+    (red, green, blue), (red_scale, green_scale, blue_scale) = known.mean, known.std
+    return (255 * red, 255 * green, 255 * blue), (255 * red_scale, 255 * green_scale, 255 * blue_scale)
 
 
-def timm_weights(name: str) -> dict[str, np.ndarray]:
-    """The weights that timm has for this backbone, by its state-dict keys; timm fetches them into its own cache.
-
-    Raises:
-        ImportError: timm is not installed.
-        ValueError: It has no weights for it.
-        ConnectionError: They cannot be fetched.
-    """
-    timm = _package()
-    timm_licence(name)  # says that there are none
-    try:
-        network: Any = timm.create_model(name, pretrained=True, features_only=True)
-    except OSError as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ConnectionError(f"the weights of timm's '{name}' cannot be fetched ({reason[0]})") from error
-    return {f"network.{key}": tensor.numpy() for key, tensor in network.state_dict().items()}
-
-
-def timm_licence(name: str) -> str:
-    """The licence of the weights that timm has for this backbone.
+def timm_package() -> Any:
+    """timm, which takes seconds to import.
 
     Raises:
-        ImportError: timm is not installed.
-        ValueError: It has no weights for it.
+        ImportError: It is not installed.
     """
-    try:
-        known = _package().models.get_pretrained_cfg(name, allow_unregistered=False)
-    except RuntimeError as error:
-        raise ValueError(f"timm has no trained weights for a model '{name}' ({error})") from error
-    if not known.has_weights:
-        raise ValueError(f"timm has no trained weights for a model '{name}'")
-    return known.license or "not stated"
-
-
-def _package() -> Any:
     try:
         import timm
     except ImportError as error:
