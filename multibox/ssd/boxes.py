@@ -26,9 +26,9 @@ def box_iou(boxes1: Float[Tensor, "*#rows 4"], boxes2: Float[Tensor, "*#rows 4"]
 
     Rows are broadcast: `box_iou(boxes1[:, None], boxes2)` is the table of all pairs.
     """
-    # one coordinate at a time: no (..., 2) tensors between, which is what makes it quick
-    x_min, y_min, x_max, y_max = boxes1.unbind(-1)
-    left, top, right, bottom = boxes2.unbind(-1)
+    # one coordinate at a time, each in a row of its own: no (..., 2) tensors between, which is what makes it quick
+    x_min, y_min, x_max, y_max = boxes1.movedim(-1, 0).contiguous().unbind()
+    left, top, right, bottom = boxes2.movedim(-1, 0).contiguous().unbind()
     width = (torch.minimum(x_max, right) - torch.maximum(x_min, left)).clamp_(min=0)
     intersection = width.mul_((torch.minimum(y_max, bottom) - torch.maximum(y_min, top)).clamp_(min=0))
     union = (x_max - x_min) * (y_max - y_min) + (right - left) * (bottom - top) - intersection

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from multibox.data.sample import compare_classes
 from multibox.detector import Detector
@@ -145,19 +145,19 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         {"params": biases, "weight_decay": 0.0, "rate": recipe.bias_rate},
     ]
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, fused=True)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
 
 
 def _moving_average(network: SSD, decay: float) -> AveragedModel:
     """A copy that follows the network, quickly at first so that it does not remember the random start."""
 
     def update(averages: list[Tensor], values: list[Tensor], steps: Tensor) -> None:
-        weight = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
-        for average, value in zip(averages, values, strict=True):
-            if average.is_floating_point():
-                average.lerp_(value, weight)
-            else:
+        warm = min(decay, (1 + int(steps)) / (10 + int(steps)))
+        if averages[0].is_floating_point():
+            get_ema_multi_avg_fn(warm)(averages, values, steps)
+        else:  # BatchNorm's counts
+            for average, value in zip(averages, values, strict=True):
                 average.copy_(value)
 
     averaged = AveragedModel(network, multi_avg_fn=update, use_buffers=True)  # type: ignore[arg-type]
