@@ -153,15 +153,8 @@ class Detector:
             OSError: It cannot be fetched.
             ValueError: The file is not one of multibox, is damaged, or does not fit this version.
         """
-        from multibox.runtimes.torch_runtime import load_network
-
         path = find_weights(model, on_progress=on_progress)
-        weights = load_weights(path)
-        try:
-            network = load_network(weights.config, weights.tensors, classes=len(weights.class_names))
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-        return cls.of_network(weights.config, weights.class_names, network.to(device), provenance=weights.provenance)
+        return cls._of_weights(load_weights(path), path).to(device)
 
     @classmethod
     def convert(cls, path: str | os.PathLike[str]) -> "Detector":
@@ -171,9 +164,13 @@ class Detector:
             FileNotFoundError: There is no such file.
             ValueError: It is of no kind that is known, or damaged, or holds code.
         """
+        return cls._of_weights(convert_weights(path), path)
+
+    @classmethod
+    def _of_weights(cls, weights: Weights, path: str | os.PathLike[str]) -> "Detector":
+        """The detector of what was read from a file, which is named where its tensors do not fit."""
         from multibox.runtimes.torch_runtime import load_network
 
-        weights = convert_weights(path)
         try:
             network = load_network(weights.config, weights.tensors, classes=len(weights.class_names))
         except ValueError as error:

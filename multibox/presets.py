@@ -179,33 +179,32 @@ def _ssd_tiny(height: int, width: int, scales: Scales) -> DetectorConfig:
 
 def _ssd_resnet(depth: int, height: int, width: int, scales: Scales) -> DetectorConfig:
     """Ours: layers 2 to 4 of the ResNet, BatchNorm in backbone and extra layers, the paper's 3x3 heads."""
-    extras, feature_maps = lay_out(height, width, {"layer2": 8, "layer3": 16, "layer4": 32}, scales)
-    return DetectorConfig(
-        name=f"ssd{_size(height, width)}-resnet{depth}",
+    return ssd_on(
+        f"resnet{depth}",
+        {"layer2": 8, "layer3": 16, "layer4": 32},
+        None,
+        scales,
+        head="conv3x3",
         height=height,
         width=width,
         mean=_IMAGENET_MEAN,
         scale=_IMAGENET_DEVIATION,
-        resize="antialias",
-        backbone=f"resnet{depth}",
-        extras=extras,
-        extras_batch_norm=True,
-        feature_maps=feature_maps,
     )
 
 
 def ssd_on(
     backbone: str,
     sources: Mapping[str, int],
-    grids: Mapping[str, tuple[int, int]],
+    grids: Mapping[str, tuple[int, int]] | None,
     scales: Scales,
     *,
+    head: Head,
     height: int,
     width: int,
     mean: tuple[float, float, float],
     scale: tuple[float, float, float],
 ) -> DetectorConfig:
-    """An SSD on a backbone of timm: the paper's extra layers with BatchNorm, and separable heads."""
+    """An SSD on a backbone with BatchNorm: the paper's extra layers, with BatchNorm too, and one kind of head."""
     extras, feature_maps = lay_out(height, width, sources, scales, grids=grids)
     return DetectorConfig(
         name=f"ssd{_size(height, width)}-{backbone}",
@@ -217,7 +216,7 @@ def ssd_on(
         backbone=backbone,
         extras=extras,
         extras_batch_norm=True,
-        feature_maps=tuple(replace(row, head="separable") for row in feature_maps),
+        feature_maps=tuple(replace(row, head=head) for row in feature_maps),
     )
 
 

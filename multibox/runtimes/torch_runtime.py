@@ -78,6 +78,7 @@ def timm_config(
         measured.strides,
         measured.grids,
         scales or "voc",
+        head="separable",
         height=height,
         width=width,
         mean=measured.mean,
