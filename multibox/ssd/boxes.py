@@ -29,7 +29,9 @@ def box_iou(boxes1: Float[Tensor, "*#rows 4"], boxes2: Float[Tensor, "*#rows 4"]
     # one coordinate at a time, each in a row of its own: no (..., 2) tensors between, which is what makes it quick
     x_min, y_min, x_max, y_max = boxes1.movedim(-1, 0).contiguous().unbind()
     left, top, right, bottom = boxes2.movedim(-1, 0).contiguous().unbind()
-    width = (torch.minimum(x_max, right) - torch.maximum(x_min, left)).clamp_(min=0)
-    intersection = width.mul_((torch.minimum(y_max, bottom) - torch.maximum(y_min, top)).clamp_(min=0))
-    union = (x_max - x_min) * (y_max - y_min) + (right - left) * (bottom - top) - intersection
-    return intersection / union.clamp_(min=torch.finfo(union.dtype).tiny)  # 0 / 0 where both are empty
+    width = torch.minimum(x_max, right).sub_(torch.maximum(x_min, left)).clamp_(min=0)
+    height = torch.minimum(y_max, bottom).sub_(torch.maximum(y_min, top)).clamp_(min=0)
+    intersection = width.mul_(height)
+    del height  # these tables are large
+    union = ((x_max - x_min) * (y_max - y_min) + (right - left) * (bottom - top)).sub_(intersection)
+    return intersection.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))  # 0 / 0 where both are empty

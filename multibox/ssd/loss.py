@@ -1,5 +1,6 @@
 """The MultiBox loss: localization and confidence, with hard negative mining (section 2.2, equations 1 to 3)."""
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from multibox.ssd.boxes import center_to_corner, corner_to_center
 from multibox.ssd.coder import BoxCoder
-from multibox.ssd.matching import UNMATCHED, match
+from multibox.ssd.matching import UNMATCHED, match, picture_by_picture
 from multibox.ssd.network import Predictions
 
 
@@ -26,12 +27,12 @@ class Targets(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """The two terms of equation 1, each divided by N, the number of matched default boxes of the batch.
+    """The two terms of equation 1, each divided by N: the number of matched default boxes, or the given divisor.
 
     Attributes:
         localization: L_loc of equation 2: smooth L1 between offsets and those of the matched objects.
         confidence: L_conf of equation 3: softmax cross-entropy over the matched boxes and the mined negatives.
-        matches: N.
+        matches: The number of matched default boxes of these targets.
     """
 
     localization: Float[Tensor, ""]
@@ -59,9 +60,17 @@ def make_targets(
         coder: Boxes to offsets.
     """
     matched = match(boxes, labels >= 0, center_to_corner(default_boxes_center))
-    if boxes.shape[1] == 0:
-        return Targets(torch.zeros(*matched.shape, 4, device=boxes.device), torch.zeros_like(matched))
     positive = matched != UNMATCHED
+    if picture_by_picture(boxes):
+        picture, place = positive.nonzero(as_tuple=True)
+        index = matched[picture, place]
+        chosen = corner_to_center(boxes[picture, index])
+        targets = Targets(boxes.new_zeros(*matched.shape, 4), torch.zeros_like(matched))
+        targets.offsets[picture, place] = coder.encode(chosen, default_boxes_center[place])
+        targets.labels[picture, place] = labels[picture, index] + 1
+        return targets
+    if boxes.shape[1] == 0:
+        return Targets(boxes.new_zeros(*matched.shape, 4), torch.zeros_like(matched))
     index = matched.clamp(min=0)
     chosen = corner_to_center(boxes).gather(1, index[..., None].expand(-1, -1, 4))
     offsets = coder.encode(chosen, default_boxes_center.expand_as(chosen))
@@ -71,39 +80,102 @@ def make_targets(
     )
 
 
-def multibox_loss(predictions: Predictions, targets: Targets, *, per_positive: float = 3.0) -> Losses:
+def count_matches(
+    targets: Targets, *, per_positive: float = 3.0, negatives_without_matches: int = 0
+) -> Float[Tensor, ""]:
+    """N of these targets: what `multibox_loss` divides by, or their share of it where they are part of a larger batch.
+
+    The matched default boxes, and of each picture without any, `negatives_without_matches / per_positive`: with three
+    negatives to a match, three negatives alone weigh as much as a match with its own. The N of parts add up to that of
+    the whole; it is zero where there is nothing to learn.
+    """
+    positives = (targets.labels > 0).sum(dim=1).float()
+    alone = negatives_without_matches / per_positive if negatives_without_matches else 0.0
+    return torch.where(positives > 0, positives, alone).sum()
+
+
+def multibox_loss(
+    predictions: Predictions,
+    targets: Targets,
+    *,
+    per_positive: float = 3.0,
+    negatives_without_matches: int = 0,
+    divisor: Float[Tensor, ""] | float | None = None,
+) -> Losses:
     """The two losses of a batch; both zero, never NaN, for a batch without matches.
 
     Each picture's negatives are mined by themselves: its unmatched default boxes with the largest loss against the
     background, at most `per_positive` times its matches. A picture without objects has no matches and therefore
     no negatives, as in the Caffe code. (There a negative must also overlap no object by 0.5 or more; such a box is
     always matched, so that nothing is left to test.)
+
+    Args:
+        predictions: Of any precision; the losses are reckoned in single.
+        targets: Of the same pictures, from `make_targets`.
+        per_positive: Negatives for each match.
+        negatives_without_matches: Negatives of a picture in which nothing matches; 0 is the Caffe code's rule.
+        divisor: What both losses are divided by, if above 1: the N (see `count_matches`) of the whole batch where this
+            is only a part of it, so that the losses of the parts add up to those of the whole. None: this batch's own.
     """
-    offsets, logits = (values.float() for values in predictions)
+    offsets, logits = predictions
     positive = targets.labels > 0
-    matches = positive.sum()
-
-    # unmatched boxes are labelled background: this one cross-entropy is also what the mining ranks by
-    cross_entropy = F.cross_entropy(logits.flatten(0, 1), targets.labels.flatten(), reduction="none")
-    cross_entropy = cross_entropy.view_as(targets.labels)
-    chosen = positive | hard_negatives(cross_entropy.detach(), positive, per_positive=per_positive)
-    distance = F.smooth_l1_loss(offsets, targets.offsets, reduction="none").sum(dim=-1)
-
-    divisor = matches.clamp(min=1)
-    return Losses(
-        localization=torch.where(positive, distance, 0.0).sum() / divisor,
-        confidence=torch.where(chosen, cross_entropy, 0.0).sum() / divisor,
-        matches=matches,
+    mine = partial(
+        hard_negatives,
+        positive=positive,
+        per_positive=per_positive,
+        negatives_without_matches=negatives_without_matches,
     )
+    if picture_by_picture(logits):
+        background = torch.empty(positive.shape)
+        for row, picture in zip(background, logits.detach(), strict=True):
+            row[:] = -F.log_softmax(picture, dim=-1, dtype=torch.float32)[:, 0]
+        chosen = positive | mine(background)
+        localization = F.smooth_l1_loss(_rows(offsets, positive), _rows(targets.offsets, positive), reduction="sum")
+        confidence = F.cross_entropy(_rows(logits, chosen), targets.labels[chosen], reduction="sum")
+    else:
+        # unmatched boxes are labelled background: this one cross-entropy is also what the mining ranks by
+        cross_entropy = F.cross_entropy(logits.flatten(0, 1).float(), targets.labels.flatten(), reduction="none")
+        cross_entropy = cross_entropy.view_as(targets.labels)
+        chosen = positive | mine(cross_entropy.detach())
+        distance = F.smooth_l1_loss(offsets.float(), targets.offsets, reduction="none").sum(dim=-1)
+        localization = torch.where(positive, distance, 0.0).sum()
+        confidence = torch.where(chosen, cross_entropy, 0.0).sum()
+
+    if divisor is None:
+        divisor = count_matches(targets, per_positive=per_positive, negatives_without_matches=negatives_without_matches)
+    divisor = torch.as_tensor(divisor).clamp(min=1)
+    return Losses(localization / divisor, confidence / divisor, positive.sum())
+
+
+def _rows(
+    values: Float[Tensor, "batch default_boxes numbers"], chosen: Bool[Tensor, "batch default_boxes"]
+) -> Float[Tensor, "chosen numbers"]:
+    """The chosen rows, in single precision. (`values[chosen]` is the same, with a slower gradient.)"""
+    return values.flatten(0, 1).index_select(0, chosen.flatten().nonzero()[:, 0]).float()
 
 
 def hard_negatives(
-    losses: Float[Tensor, "batch default_boxes"], positive: Bool[Tensor, "batch default_boxes"], *, per_positive: float
+    losses: Float[Tensor, "batch default_boxes"],
+    positive: Bool[Tensor, "batch default_boxes"],
+    *,
+    per_positive: float,
+    negatives_without_matches: int = 0,
 ) -> Bool[Tensor, "batch default_boxes"]:
-    """The negatives of each picture that it scores worst: at most `per_positive` times its positives."""
-    count = (positive.sum(dim=1, keepdim=True) * per_positive).long()
-    order = torch.where(positive, -torch.inf, losses).sort(dim=1, descending=True, stable=True).indices
-    rank = torch.empty_like(order).scatter_(
-        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
-    )
-    return (rank < count) & ~positive
+    """The negatives of each picture that it scores worst: at most `per_positive` times its positives.
+
+    Of a picture without positives, at most `negatives_without_matches`. Of equal losses that of the default box that
+    comes first is taken.
+    """
+    positives = positive.sum(dim=1, keepdim=True)
+    count = torch.where(positives > 0, (positives * per_positive).long(), negatives_without_matches)
+    last = count.clamp(1, positive.shape[1]) - 1
+    ranked = torch.where(positive, -torch.inf, losses)
+    if picture_by_picture(losses):
+        in_order = ranked.topk(max(last.flatten().tolist(), default=0) + 1, dim=1).values
+    else:
+        in_order = ranked.sort(dim=1, descending=True).values
+    limit = in_order.gather(1, last)
+    above = ~(ranked <= limit)  # NaN too: the loss must not hide it
+    equal = ranked == limit
+    first = equal.cumsum(dim=1, dtype=torch.int32) <= count - above.sum(dim=1, keepdim=True)
+    return (above | (equal & first)) & ~positive

@@ -9,8 +9,18 @@ from hypothesis import strategies as st
 from multibox.boxes import box_iou
 from multibox.ssd.boxes import center_to_corner
 from multibox.ssd.coder import BoxCoder
-from multibox.ssd.loss import Targets, hard_negatives, make_targets, multibox_loss
+from multibox.ssd.loss import Targets, count_matches, hard_negatives, make_targets, multibox_loss
 from multibox.ssd.network import Predictions
+
+
+@pytest.fixture(params=[True, False], ids=["picture by picture", "all at once"], autouse=True, scope="module")
+def path(request):
+    """Each test takes both paths, whatever the device."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("matching", "loss"):
+            patch.setattr(f"multibox.ssd.{module}.picture_by_picture", lambda values: request.param)
+        yield
+
 
 CODER = BoxCoder(center_variance=0.1, size_variance=0.2)
 
@@ -259,9 +269,16 @@ def test_laws_of_mining(seed, batch, default_boxes, per_positive):
     assert not (negative & positive).any()
     for loss, chosen, matched in zip(losses, negative, positive, strict=True):
         assert chosen.sum() == min(int(per_positive * matched.sum()), int((~matched).sum()))
-        left = loss[~chosen & ~matched]
-        if chosen.any() and len(left):
-            assert loss[chosen].min() >= left.max()
+        order = sorted((~matched).nonzero()[:, 0].tolist(), key=lambda place: -loss[place])  # the first of equals first
+        assert sorted(order[: int(chosen.sum())]) == chosen.nonzero()[:, 0].tolist()
+
+
+@pytest.mark.parametrize("place", [0, 2, 5])
+def test_a_loss_that_is_not_a_number_is_not_hidden(place):
+    logits = torch.zeros(1, 6, 3)
+    logits[0, place, 1] = torch.nan
+    targets = Targets(torch.zeros(1, 6, 4), torch.tensor([[0, 0, 1, 0, 0, 0]]))
+    assert multibox_loss(Predictions(torch.zeros(1, 6, 4), logits), targets, per_positive=1.0).total.isnan()
 
 
 def test_mining_ranks_by_the_loss_against_the_background():
@@ -278,3 +295,63 @@ def test_loss_does_not_depend_on_the_order_of_the_objects():
     boxes, labels, *rest = random_case(random, batch=4, most_objects=6, default_boxes=50, classes=3)
     turned = ([some[::-1] for some in boxes], [names[::-1] for names in labels])
     torch.testing.assert_close(whole(boxes, labels, *rest), whole(*turned, *rest))
+
+
+@pytest.mark.parametrize("negatives_without_matches", [0, 1, 3])
+@pytest.mark.parametrize("parts", [(6,), (1, 5), (3, 1, 2), (1, 1, 1, 1, 1, 1)])
+def test_the_losses_of_parts_divided_by_the_n_of_the_whole_add_up_to_those_of_the_whole(
+    parts, negatives_without_matches
+):
+    """As in gradient accumulation, and in training with several processes; some parts have no objects."""
+    random = np.random.default_rng(sum(parts) * len(parts))
+    boxes, labels, default_boxes, *predicted = random_case(random, batch=6, most_objects=4, default_boxes=40, classes=3)
+    for empty in (0, 3):
+        boxes[empty], labels[empty] = [], []
+    targets = make_targets(*padded(boxes, labels), torch.tensor(default_boxes), CODER)
+    rule = {"negatives_without_matches": negatives_without_matches}
+
+    def learn(sizes, divisor):
+        predictions = [torch.tensor(values, requires_grad=True) for values in predicted]
+        split = zip(*(values.split(sizes) for values in (*predictions, *targets)), strict=True)
+        losses = [multibox_loss(Predictions(*part[:2]), Targets(*part[2:]), **rule, divisor=divisor) for part in split]
+        sum(part.total for part in losses).backward()
+        return [sum(column) for column in zip(*losses, strict=True)], [values.grad for values in predictions]
+
+    split = zip(*(values.split(parts) for values in targets), strict=True)
+    divisor = sum(count_matches(Targets(*part), **rule) for part in split)
+    assert divisor == pytest.approx((targets.labels > 0).sum().item() + boxes.count([]) * negatives_without_matches / 3)
+    torch.testing.assert_close(learn(parts, divisor), learn((6,), None), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(learn(parts, divisor.item()), learn((6,), None), rtol=1e-6, atol=1e-6)
+
+
+def test_the_hardest_negatives_of_a_picture_without_matches_are_learned_where_asked_for():
+    """Two of four for picture 1, which has no objects; they weigh like two thirds of a match."""
+    logits = torch.zeros(2, 4, 2)
+    logits[0, 1:, 0] = 9.0
+    logits[1, :, 1] = torch.tensor([1.0, 4.0, 2.0, 3.0])
+    targets = Targets(torch.zeros(2, 4, 4), torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0]]))
+    predictions = Predictions(torch.zeros(2, 4, 4), logits.requires_grad_())
+    assert count_matches(targets, negatives_without_matches=2).item() == pytest.approx(1 + 2 / 3)
+    losses = multibox_loss(predictions, targets, negatives_without_matches=2)
+    summed = log(2) + 3 * cross_entropy([9.0, 0.0], 0) + cross_entropy([0.0, 4.0], 0) + cross_entropy([0.0, 3.0], 0)
+    assert losses.matches == 1
+    assert losses.confidence.item() == pytest.approx(summed / (1 + 2 / 3))
+    losses.total.backward()
+    assert (logits.grad[1, [0, 2]] == 0).all() and (logits.grad[1, [1, 3]] != 0).all()
+
+
+def test_a_batch_without_objects_learns_its_negatives_where_asked_for():
+    """Its N is below one, and is not divided by: a picture alone must not count more than among others."""
+    targets = Targets(torch.zeros(1, 4, 4), torch.zeros(1, 4, dtype=torch.long))
+    predictions = Predictions(torch.zeros(1, 4, 4), torch.zeros(1, 4, 2))
+    assert count_matches(targets).item() == 0
+    assert count_matches(targets, negatives_without_matches=2).item() == pytest.approx(2 / 3)
+    losses = multibox_loss(predictions, targets, negatives_without_matches=2)
+    assert losses.matches == 0 and losses.confidence.item() == pytest.approx(2 * log(2))
+    assert multibox_loss(predictions, targets, negatives_without_matches=9).confidence.item() == pytest.approx(
+        4 * log(2) / 3
+    )
+    assert multibox_loss(predictions, targets, negatives_without_matches=2, divisor=0.0).confidence == losses.confidence
+    assert multibox_loss(predictions, targets, negatives_without_matches=2, divisor=8.0).confidence.item() == (
+        pytest.approx(2 * log(2) / 8)
+    )

@@ -10,6 +10,15 @@ from multibox.presets import preset
 from multibox.ssd.boxes import center_to_corner
 from multibox.ssd.matching import UNMATCHED, match
 
+
+@pytest.fixture(params=[True, False], ids=["picture by picture", "all at once"], autouse=True, scope="module")
+def path(request):
+    """Each test takes both paths, whatever the device."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("multibox.ssd.matching.picture_by_picture", lambda values: request.param)
+        yield
+
+
 SSD300 = center_to_corner(torch.from_numpy(make_default_boxes(preset("ssd300-vgg16"))))
 
 
@@ -190,6 +199,14 @@ def test_a_big_batch_is_its_pictures_one_by_one():
         rows = present[picture].nonzero()[:, 0]
         expected = [row if row == UNMATCHED else int(rows[row]) for row in oracle(boxes[picture, rows], table)]
         assert matched[picture].tolist() == expected
+
+
+def test_a_crowd_on_one_spot_is_the_oracle():
+    """Every object wants the same default boxes, and most of them must look again and again."""
+    random = np.random.default_rng(4)
+    objects = torch.tensor([[8.0, 8, 24, 24]]) + torch.from_numpy(random.integers(0, 2, (30, 4))).float()
+    table = torch.tensor([[7.0, 7, 23, 23]]) + torch.from_numpy(random.integers(0, 5, (60, 4))).float()
+    assert match_one(objects, table) == oracle(objects, table)
 
 
 def test_arguments_are_not_written_to():
