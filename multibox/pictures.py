@@ -6,6 +6,9 @@ The one place that decodes and resizes. What is transparent is shown on white; 1
 import io
 import os
 import struct
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -104,6 +107,23 @@ def read_picture(source: Source) -> UInt8[np.ndarray, "3 height width"]:
     return to_array(open_picture(source))
 
 
+def open_pixels(source: Source, *, at_least: tuple[int, int] | None = None) -> UInt8[np.ndarray, "height width 3"]:
+    """The pixels of `open_picture`, colour last, to be written to.
+
+    Where simplejpeg is installed (the extra `fast`) it decodes RGB in JPEG files, to the same pixels in less time.
+
+    Raises:
+        FileNotFoundError: As `open_picture`.
+        ValueError: The same.
+        TypeError: The same.
+    """
+    if isinstance(source, bytes | str | os.PathLike) and (decode := _fast_decoder()):
+        pixels = _decode_fast(source, at_least, decode)
+        if pixels is not None:
+            return pixels
+    return np.array(open_picture(source, at_least=at_least))
+
+
 def to_array(picture: Image.Image) -> UInt8[np.ndarray, "3 height width"]:
     """The pixels of an RGB picture, colour first."""
     return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
@@ -185,6 +205,36 @@ def _decode(file: BinaryFile, name: str, at_least: tuple[int, int] | None) -> Im
     except _UNREADABLE as error:
         raise ValueError(_damage(name, error)) from error
     return _rgb(upright, name)
+
+
+@cache
+def _fast_decoder() -> Callable[..., UInt8[np.ndarray, "height width 3"]] | None:
+    try:
+        from simplejpeg import decode_jpeg
+    except ImportError:
+        return None
+    decode: Callable[..., UInt8[np.ndarray, "height width 3"]] = decode_jpeg
+    return decode
+
+
+def _decode_fast(
+    source: bytes | str | os.PathLike[str],
+    at_least: tuple[int, int] | None,
+    decode: Callable[..., UInt8[np.ndarray, "height width 3"]],
+) -> UInt8[np.ndarray, "height width 3"] | None:
+    """None where it is no upright RGB in JPEG, or anything is wrong with it: Pillow then decodes it, or says what."""
+    try:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        if not data.startswith(b"\xff\xd8"):
+            return None
+        with Image.open(io.BytesIO(data)) as picture:
+            if picture.mode != "RGB" or _orientation(picture) != 1:
+                return None
+            if at_least is not None:
+                picture.draft(None, at_least[::-1])
+            return decode(data, "RGB", min_height=picture.height, min_width=picture.width)
+    except _UNREADABLE:
+        return None
 
 
 def _upright(picture: Image.Image) -> Image.Image:

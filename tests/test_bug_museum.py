@@ -16,14 +16,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
 from multibox.boxes import box_iou
 from multibox.config import Selection
 from multibox.data import Dataset, GroundTruth, Sample, read_dataset
 from multibox.data.augment import (
-    FILTERS,
+    INTERPOLATIONS,
     MIN_OVERLAPS,
     Augmentation,
     Colours,
@@ -37,7 +36,6 @@ from multibox.data.augment import (
 )
 from multibox.default_boxes import make_default_boxes
 from multibox.detector import Detector
-from multibox.pictures import to_array
 from multibox.presets import paper_box_sizes, preset
 from multibox.ssd.boxes import corner_to_center
 from multibox.ssd.coder import BoxCoder
@@ -46,8 +44,9 @@ from multibox.ssd.matching import UNMATCHED, match
 from multibox.ssd.network import SSD, L2Norm, Predictions
 from multibox.ssd.selection import select
 from multibox.training.batches import Batch, make_loader
-from multibox.training.recipes import RECIPES
+from multibox.training.recipes import RECIPES, TrainConfig
 from multibox.training.run import Run, make_optimizer
+from multibox.training.world import World
 from multibox.weights.imagenet import decimated_vgg16
 from tests.data.folders import voc_object, voc_xml, write_voc_set
 
@@ -220,10 +219,10 @@ def test_pictures_without_objects_are_seen():
 
 def test_colour_channels_are_never_shuffled():
     """ssd.pytorch `utils/augmentations.py`, lufficc/SSD and torchvision's RandomPhotometricDistort do, with 0.5."""
-    red = Image.new("RGB", (2, 2), (200, 60, 40))
+    red = np.tile(np.array([200, 60, 40], np.uint8)[:, None, None], (1, 2, 2))
 
     def ours(rng: np.random.Generator) -> np.ndarray:
-        return to_array(change_colours(red, draw(rng, np.zeros((0, 4)), Augmentation()).colours))
+        return change_colours(red, draw(rng, np.zeros((0, 4)), Augmentation()).colours)
 
     def shuffled(rng: np.random.Generator) -> np.ndarray:
         picture = ours(rng)
@@ -245,7 +244,7 @@ def test_one_of_five_interpolations_is_drawn():
     """ssd.pytorch `utils/augmentations.py` and lufficc/SSD `ssd/data/transforms/transforms.py`: always bilinear."""
 
     def check(augmentation: Augmentation) -> None:
-        assert {drawn.interpolation for drawn in draws_of(augmentation)} == set(FILTERS)
+        assert {drawn.interpolation for drawn in draws_of(augmentation)} == set(INTERPOLATIONS)
 
     show(check, ours=PAPER.augmentation, port=replace(PAPER.augmentation, interpolations=("bilinear",)))
 
@@ -519,7 +518,7 @@ def test_no_layer_is_frozen():
         return network
 
     def check(make: Callable[[], SSD]) -> None:
-        groups = make_optimizer(network := make(), PAPER).param_groups
+        groups = make_optimizer(network := make(), PAPER, TrainConfig()).param_groups
         trained = {id(parameter) for group in groups for parameter in group["params"] if parameter.requires_grad}
         assert trained == {id(parameter) for parameter in network.parameters()}
 
@@ -618,7 +617,8 @@ def test_negatives_are_ranked_with_each_boxs_own_largest_logit():
 
 
 def new_run() -> Run:
-    return Run(Detector.create(SMALL, ("cat", "dog"), seed=0), PAPER, device="cpu", precision="fp32")
+    detector = Detector.create(SMALL, ("cat", "dog"), seed=0)
+    return Run(detector, PAPER, TrainConfig(), precision="fp32", world=World(rank=0, size=1, device="cpu"))
 
 
 def random_batch(seed: int) -> Batch:
@@ -632,7 +632,7 @@ def test_biases_learn_twice_as_fast_and_without_decay():
     """ssd.pytorch `train.py` and lufficc/SSD `ssd/solver/build.py` give all parameters the same."""
     port = new_run()
     port._optimizer = torch.optim.SGD(
-        [{"params": list(port.network.parameters()), "rate": 1.0}], lr=1e-3, momentum=0.9, weight_decay=5e-4
+        [{"params": list(port.network.parameters()), "rate": 1.0}], lr=1e-3, momentum=0.9, weight_decay=5e-4, fused=True
     )
 
     def check(run: Run) -> None:
@@ -653,13 +653,13 @@ def test_a_resumed_run_goes_on_where_it_was(tmp_path: Path):
     straight = new_run()
     for seed in range(3):
         if seed == 2:
-            straight.save(tmp_path / "last.pt")
+            torch.save(straight.state(), tmp_path / "last.pt")
             weights = {name: value.clone() for name, value in straight.network.state_dict().items()}
         straight.learn(random_batch(seed), learning_rate=1e-3)
 
     def ours() -> Run:
         run = new_run()
-        run.load(tmp_path / "last.pt")
+        run.restore(torch.load(tmp_path / "last.pt", weights_only=True), tmp_path / "last.pt")
         return run
 
     def weights_alone() -> Run:

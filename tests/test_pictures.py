@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from multibox import pictures
-from multibox.pictures import open_picture, picture_size, read_picture, resize, to_array
+from multibox.pictures import open_picture, open_pixels, picture_size, read_picture, resize, to_array
 
 # what EXIF says of the stored picture: the side that its first row shows, and the side that its first column shows
 ORIENTATIONS = {
@@ -367,6 +367,86 @@ def test_at_least(at_least, orientation, kind):
 
 def test_at_least_is_for_jpeg_alone():
     assert open_picture(encoded(Image.new("RGB", (80, 60)), "PNG"), at_least=(2, 2)).size == (80, 60)
+
+
+# --- pixels, by simplejpeg where it is installed ---
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    """The JPEGs that simplejpeg decoded, in full."""
+    simplejpeg = pytest.importorskip("simplejpeg")
+    decoded = []
+
+    def decode(*args, **kwargs):
+        pixels = simplejpeg.decode_jpeg(*args, **kwargs)
+        decoded.append(args[0])
+        return pixels
+
+    monkeypatch.setattr(pictures, "_fast_decoder", lambda: decode)
+    return decoded
+
+
+def photograph(height, width):
+    """Smooth, with noise: as JPEG has it in the wild."""
+    coarse = Image.fromarray(noise(7, 9, seed=1)).resize((width, height), Image.Resampling.BICUBIC)
+    return Image.fromarray((0.9 * np.asarray(coarse) + 0.1 * noise(height, width)).astype(np.uint8))
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"subsampling": 1, "progressive": True}, {"quality": 30}])
+@pytest.mark.parametrize("kind", ["JPEG", "MPO"])
+@pytest.mark.parametrize("at_least", [None, (230, 300), (120, 155), (60, 70), (10, 10)])
+def test_the_fast_decoder_gives_pillows_pixels(fast, kind, at_least, options):
+    data = encoded(photograph(243, 317), kind, **options)
+    pixels = open_pixels(data, at_least=at_least)
+    assert fast == [data]
+    np.testing.assert_array_equal(pixels, np.asarray(open_picture(data, at_least=at_least)))
+    assert pixels.flags.writeable and pixels.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(photograph(40, 60), "PNG"),
+        encoded(photograph(40, 60).convert("L"), "JPEG"),
+        encoded(photograph(40, 60).convert("CMYK"), "JPEG"),
+        encoded(photograph(40, 60), "JPEG", exif=with_orientation(6)),
+    ],
+    ids=["PNG", "grey", "CMYK", "turned"],
+)
+def test_what_the_fast_decoder_is_not_for(fast, data):
+    np.testing.assert_array_equal(open_pixels(data), np.asarray(open_picture(data)))
+    assert not fast
+
+
+@pytest.mark.parametrize("keep", [0, 2, 300, 0.5, 0.98])
+def test_what_is_broken_is_said_as_by_pillow(fast, tmp_path, keep):
+    data = encoded(photograph(64, 64), "JPEG")
+    file = tmp_path / "cut.jpg"
+    file.write_bytes(data[: keep if isinstance(keep, int) else int(keep * len(data))])
+    said = []
+    for read in (open_picture, open_pixels):
+        with pytest.raises(ValueError, match=r"cut\.jpg: ") as caught:
+            read(file)
+        said.append(str(caught.value))
+    assert said[0] == said[1] and not fast
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.jpg: there is no such picture"):
+        open_pixels(tmp_path / "nowhere.jpg")
+
+
+def test_a_bomb_is_not_decoded_fast_either(fast, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)
+    with pytest.raises(ValueError, match="too large to be decoded safely"):
+        open_pixels(encoded(photograph(40, 60), "JPEG"))
+    assert not fast
+
+
+def test_pixels_without_the_fast_decoder(monkeypatch, tmp_path):
+    monkeypatch.setattr(pictures, "_fast_decoder", lambda: None)
+    file = tmp_path / "some.jpg"
+    photograph(40, 60).save(file)
+    for source in (file, file.read_bytes(), photograph(40, 60), np.asarray(photograph(40, 60))):
+        np.testing.assert_array_equal(open_pixels(source), np.asarray(open_picture(source)))
 
 
 # --- resizing ---

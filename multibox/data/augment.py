@@ -1,29 +1,23 @@
 """The paper's augmentation (section 2.2 and the Caffe code): colour, expand, crop by seven samplers, resize, mirror.
 
 Everything random is drawn first, as numbers (`draw`), and then applied with one crop and resize of the decoded picture
-(`apply`). The colours are changed last, on the small picture, and only where the picture is.
+(`apply`, which needs torch). The colours are changed last, on the small picture, and only where the picture is.
 """
 
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Float32, Int, Int16, UInt8
 from PIL import Image
 
 from multibox.boxes import box_iou
 from multibox.data.sample import Sample
-from multibox.pictures import to_array
+from multibox.pictures import open_pixels
 
-FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "box": Image.Resampling.BOX,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-"""Pillow's stand-ins for OpenCV's nearest, area, linear, cubic and Lanczos4; these average where they make smaller."""
+INTERPOLATIONS = ("bilinear", "box", "nearest", "bicubic", "lanczos")
+"""Stand-ins for OpenCV's linear, area, nearest, cubic and Lanczos4; all but nearest average where they make smaller."""
 
 MIN_OVERLAPS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Of the samplers 1 to 5: some object must overlap the crop by at least this."""
@@ -41,7 +35,7 @@ class Augmentation:
         brightness: Added to the pixels: up to this, up or down (of 255).
         contrast: Factor on the pixels: from 1 - this to 1 + this.
         saturation: The same for the saturation of HSV.
-        hue: Added to the hue: up to this many degrees, either way.
+        hue: Added to the hue: up to this many degrees, either way; at most 60.
         expand_probability: Of placing the picture on a larger canvas of the mean colour.
         max_expansion: Of the canvas's sides, as a multiple of the picture's.
         crop_probability: Of cropping by the seven samplers.
@@ -58,7 +52,11 @@ class Augmentation:
     max_expansion: float = 4.0
     crop_probability: float = 1.0
     mirror_probability: float = 0.5
-    interpolations: tuple[str, ...] = ("bilinear", "box", "nearest", "bicubic", "lanczos")
+    interpolations: tuple[str, ...] = INTERPOLATIONS
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.hue <= 60:
+            raise ValueError(f"hue must be from 0 to 60 degrees, but is {self.hue}")
 
 
 class Colours(NamedTuple):
@@ -88,7 +86,7 @@ class Draw(NamedTuple):
         sampler: Which of the seven gave the crop: 0 the whole picture, 1 to 5 those of `MIN_OVERLAPS`, 6 the free one.
         window: What is seen, corner form, as fractions of the picture: below 0 and above 1 there is only margin.
         mirror: Whether left and right are swapped.
-        interpolation: A key of `FILTERS`.
+        interpolation: One of `INTERPOLATIONS`.
     """
 
     colours: Colours
@@ -150,11 +148,13 @@ def draw_crop(rng: np.random.Generator, boxes: Float[np.ndarray, "objects 4"]) -
     """
     found = [(0, np.array([0.0, 0.0, 1.0, 1.0]))]
     if len(boxes):
-        for sampler, min_overlap in enumerate((*MIN_OVERLAPS, 0.0), start=1):
-            crops = random_crops(rng, TRIALS if min_overlap else 1)
-            meets = (box_iou(crops, boxes.astype(np.float64)) >= min_overlap).any(axis=1)
-            if meets.any():
-                found.append((sampler, crops[np.argmax(meets)]))
+        # all trials at once, the free sampler's single one last
+        crops = random_crops(rng, len(MIN_OVERLAPS) * TRIALS + 1)
+        overlaps = box_iou(crops[:-1], boxes.astype(np.float64)).max(axis=1)
+        meets = overlaps.reshape(-1, TRIALS) >= np.array(MIN_OVERLAPS)[:, None]
+        first = meets.argmax(axis=1) + np.arange(len(MIN_OVERLAPS)) * TRIALS
+        found += [(row + 1, crops[first[row]]) for row in np.flatnonzero(meets.any(axis=1)).tolist()]
+        found.append((len(MIN_OVERLAPS) + 1, crops[-1]))
     return found[rng.integers(len(found))]
 
 
@@ -165,19 +165,21 @@ def random_crops(rng: np.random.Generator, count: int) -> Float[np.ndarray, "cou
     """
     scale = rng.uniform(0.3, 1.0, count)
     ratio = rng.uniform(np.maximum(0.5, scale**2), np.minimum(2.0, scale**-2))
-    size = np.stack([scale * np.sqrt(ratio), scale / np.sqrt(ratio)], axis=1)
-    corner = rng.uniform(0, 1, (count, 2)) * (1 - size)
-    return np.concatenate([corner, corner + size], axis=1)
+    root = np.sqrt(ratio)
+    size = np.stack([scale * root, scale / root])
+    corner = rng.uniform(0, 1, (2, count)) * (1 - size)
+    return np.concatenate([corner, corner + size]).T
 
 
 def apply(sample: Sample, drawn: Draw, *, height: int, width: int, margin: tuple[float, float, float]) -> Augmented:
     """The sample as drawn, `height` x `width`, and the objects whose centre is in the window, clipped to it.
 
-    Crowd regions are left out. `margin` is the colour outside the picture: the mean that the network takes off.
+    Crowd regions are left out. `margin` is the colour outside the picture: the mean that the network takes off. The
+    window is moved a little, so that whole pixels of the picture become whole pixels of the image.
     """
-    image = _window(sample, drawn, height, width, margin)
-    boxes, kept = see_boxes(fractions(sample), drawn)
-    return Augmented(to_array(image), boxes, sample.truth.labels[~sample.truth.crowd][kept])
+    image, window = _window(sample, drawn, height, width, margin)
+    boxes, kept = see_boxes(fractions(sample), drawn._replace(window=window))
+    return Augmented(image, boxes, sample.truth.labels[~sample.truth.crowd][kept])
 
 
 def see_boxes(
@@ -190,8 +192,8 @@ def see_boxes(
     low, high = drawn.window[:2], drawn.window[2:]
     center = (boxes[:, :2] + boxes[:, 2:]) / 2
     kept = ((center >= low) & (center <= high)).all(axis=1)
-    seen = (boxes[kept] - np.tile(low, 2)) / np.tile(high - low, 2)
-    seen = seen.clip(0, 1)
+    seen = (boxes[kept].reshape(-1, 2, 2) - low) / (high - low)
+    seen = seen.clip(0, 1).reshape(-1, 4)
     if drawn.mirror:
         seen[:, [0, 2]] = 1 - seen[:, [2, 0]]
     return seen.astype(np.float32), kept
@@ -216,59 +218,181 @@ def _draw_colours(rng: np.random.Generator, augmentation: Augmentation) -> Colou
     )
 
 
-def _window(sample: Sample, drawn: Draw, height: int, width: int, margin: tuple[float, float, float]) -> Image.Image:
-    """The one crop and resize: of the part of the window that the picture fills, straight to its place in the image."""
-    left, top, right, bottom = drawn.window
-    scale_x, scale_y = width / (right - left), height / (bottom - top)
-    # whole pixels of the image that the picture covers
-    x_min, x_max = ceil(max(-left, 0) * scale_x - 1e-6), floor(min(1 - left, right - left) * scale_x + 1e-6)
-    y_min, y_max = ceil(max(-top, 0) * scale_y - 1e-6), floor(min(1 - top, bottom - top) * scale_y + 1e-6)
-    image = Image.new("RGB", (width, height), tuple(round(value) for value in margin))
-    if x_max <= x_min or y_max <= y_min:  # a crop of an expanded picture may see nothing but margin
-        return image
+def _window(
+    sample: Sample, drawn: Draw, height: int, width: int, margin: tuple[float, float, float]
+) -> tuple[UInt8[np.ndarray, "3 height width"], Float[np.ndarray, " 4"]]:
+    """The one crop and resize: of the part of the window that the picture fills, straight to its place in the image.
 
-    picture = sample.open(at_least=(ceil(scale_y), ceil(scale_x)))
-    part = picture.resize(
-        (x_max - x_min, y_max - y_min),
-        FILTERS[drawn.interpolation],
-        box=(
-            max(left + x_min / scale_x, 0) * picture.width,
-            max(top + y_min / scale_y, 0) * picture.height,
-            min(left + x_max / scale_x, 1) * picture.width,
-            min(top + y_max / scale_y, 1) * picture.height,
-        ),
-    )
-    image.paste(change_colours(part, drawn.colours), (x_min, y_min))
-    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if drawn.mirror else image
+    With the image comes the window that it shows, which is `drawn.window` in whole pixels.
+    """
+    image = np.empty((3, height, width), np.uint8)
+    image[:] = np.array([round(value) for value in margin], np.uint8)[:, None, None]
+    left, top, right, bottom = drawn.window.tolist()
+    if max(left, top) >= 1 or min(right, bottom) <= 0:  # a crop of an expanded picture may see nothing but margin
+        return image, drawn.window
+
+    pixels = open_pixels(sample.picture, at_least=(ceil(height / (bottom - top)), ceil(width / (right - left))))
+    x, columns, (left, right) = _whole_pixels(left, right, pixels.shape[1], width)
+    y, rows, (top, bottom) = _whole_pixels(top, bottom, pixels.shape[0], height)
+    part = _resize(pixels[y.start : y.stop, x.start : x.stop], len(rows), len(columns), drawn.interpolation)
+    if drawn.mirror:
+        part = part[:, ::-1]
+        columns = range(width - columns.stop, width - columns.start)
+    colour_first = np.ascontiguousarray(part.transpose(2, 0, 1))
+    image[:, rows.start : rows.stop, columns.start : columns.stop] = change_colours(colour_first, drawn.colours)
+    return image, np.array([left, top, right, bottom])
 
 
-def change_colours(picture: Image.Image, colours: Colours) -> Image.Image:
-    """The picture with its colours changed, in 8 bits that saturate at each step, as in the Caffe code."""
-    values = _scale(np.arange(256) + colours.brightness)
+def _whole_pixels(low: float, high: float, pixels: int, wanted: int) -> tuple[range, range, tuple[float, float]]:
+    """Along one side: which pixels of the picture are seen, which of the image they become, and the window of that.
+
+    Args:
+        low: Where the window begins, as a fraction of the picture.
+        high: Where it ends.
+        pixels: Of the picture.
+        wanted: Pixels of the image.
+    """
+    first = min(round(max(low, 0) * pixels), pixels - 1)
+    seen = range(first, max(round(min(high, 1) * pixels), first + 1))
+    scale = wanted / (high - low)
+    start = min(round(max(-low, 0) * scale), wanted - 1)
+    filled = range(start, max(round((min(high, 1) - low) * scale), start + 1))
+    pixel = len(seen) / len(filled) / pixels  # the side of a pixel of the image, as a fraction of the picture
+    begin = seen.start / pixels - filled.start * pixel
+    return seen, filled, (begin, begin + wanted * pixel)
+
+
+def _resize(
+    pixels: UInt8[np.ndarray, "rows columns 3"], height: int, width: int, interpolation: str
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The whole of it by Pillow's filters, for three of which torch has the faster kernels."""
+    if interpolation == "nearest":
+        rows, columns = (
+            ((np.arange(wanted) + 0.5) * (count / wanted)).astype(np.intp)
+            for wanted, count in zip((height, width), pixels.shape[:2], strict=True)
+        )
+        part: UInt8[np.ndarray, "height width 3"] = pixels.take(rows, axis=0).take(columns, axis=1)
+        return part
+    if interpolation == "box":
+        return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX))
+    import torch
+
+    channels_last = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(channels_last, (height, width), mode=interpolation, antialias=True)
+    part = resized[0].permute(1, 2, 0).numpy()
+    return part
+
+
+def change_colours(
+    pixels: UInt8[np.ndarray, "3 height width"], colours: Colours
+) -> UInt8[np.ndarray, "3 height width"]:
+    """The pixels with their colours changed, in 8 bits that saturate at each step, as in the Caffe code.
+
+    Saturation and hue are those of HSV, but without its rounding; they are changed in one step.
+    """
+    pixels = _add(pixels, round(colours.brightness))
     if not colours.contrast_last:
-        values = _scale(values * colours.contrast)
-    picture = _look_up(picture, values)
-    if colours.saturation != 1 or colours.hue != 0:
-        hue, saturation, value = picture.convert("HSV").split()
-        if colours.hue != 0:
-            # OpenCV's sum stops at 0 (red) but may pass the end of the circle; Pillow's circle has 255 steps
-            turned = np.maximum(np.arange(256) + round(colours.hue * 255 / 360), 0) % 255
-            hue = hue.point(turned.tolist())
-        if colours.saturation != 1:
-            saturation = saturation.point(_scale(np.arange(256) * colours.saturation).tolist())
-        picture = Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+        pixels = _multiply(pixels, colours.contrast)
+    pixels = _saturate_and_turn(pixels, colours.saturation, colours.hue)
     if colours.contrast_last:
-        picture = _look_up(picture, _scale(np.arange(256) * colours.contrast))
-    return picture
+        pixels = _multiply(pixels, colours.contrast)
+    return pixels
 
 
-def _scale(values: Float[np.ndarray, " 256"]) -> Int[np.ndarray, " 256"]:
-    """The values as whole numbers of 8 bits, which stop at 0 and 255."""
-    whole: Int[np.ndarray, " 256"] = np.clip(np.rint(values), 0, 255).astype(np.int64)
-    return whole
+def _add(pixels: UInt8[np.ndarray, "3 height width"], amount: int) -> UInt8[np.ndarray, "3 height width"]:
+    if amount == 0:
+        return pixels
+    change = min(abs(amount), 255)
+    # numpy's `minimum` and `maximum` are many times faster with a whole array than with a single number
+    added: UInt8[np.ndarray, "3 height width"]
+    if amount > 0:
+        added = np.minimum(pixels, np.full_like(pixels, 255 - change)) + np.uint8(change)
+    else:
+        added = np.maximum(pixels, np.full_like(pixels, change)) - np.uint8(change)
+    return added
 
 
-def _look_up(picture: Image.Image, values: Int[np.ndarray, " 256"]) -> Image.Image:
-    if np.array_equal(values, np.arange(256)):
-        return picture
-    return picture.point(values.tolist() * 3)
+def _multiply(pixels: UInt8[np.ndarray, "3 height width"], factor: float) -> UInt8[np.ndarray, "3 height width"]:
+    if factor == 1:
+        return pixels
+    product = pixels.astype(np.float32)
+    product *= np.float32(factor)
+    np.rint(product, out=product)
+    np.minimum(product, np.full_like(product, 255), out=product)
+    return product.astype(np.uint8)
+
+
+def _saturate_and_turn(
+    pixels: UInt8[np.ndarray, "3 height width"], saturation: float, hue: float
+) -> UInt8[np.ndarray, "3 height width"]:
+    """The pixels with HSV's saturation multiplied (up to 1) and its hue turned, at the same value.
+
+    In HSV each colour lies below the value (the largest of the three) by some part of the chroma (the largest less the
+    smallest); which parts these are says the hue. The saturation is a factor on how far they lie below.
+    """
+    if saturation == 1 and hue == 0:
+        return pixels
+    red, green, blue = pixels
+    value = np.maximum(np.maximum(red, green), blue)
+    chroma = value - np.minimum(np.minimum(red, green), blue)
+    factor: np.float32 | Float32[np.ndarray, "height width"] = np.float32(saturation)
+    if saturation > 1:
+        factor = np.clip(value / (chroma + (chroma == 0)).astype(np.float32), 0, factor)
+    if hue == 0:
+        below = (value - pixels) * factor
+    else:
+        below = _turn(pixels, value, chroma, hue) * (factor / np.float32(FRACTIONS))
+    np.rint(below, out=below)
+    changed: UInt8[np.ndarray, "3 height width"] = value - below.astype(np.uint8)
+    return changed
+
+
+FRACTIONS = 16
+"""Turning the hue counts in whole numbers of 16 bits, in this part of a grey level."""
+
+
+def _turn(
+    pixels: UInt8[np.ndarray, "3 height width"],
+    value: UInt8[np.ndarray, "height width"],
+    chroma: UInt8[np.ndarray, "height width"],
+    hue: float,
+) -> Int16[np.ndarray, "3 height width"]:
+    """How far each colour lies below the value when the hue is turned by up to 60 degrees, in `FRACTIONS`.
+
+    All is a multiple of the chroma, so that nothing is divided by it and grey needs no case of its own. `way` is how
+    far the hue is from red, either way round: 1 at yellow and magenta, 2 at green and blue, 3 at cyan, where both ways
+    meet. The colour that one meets first on the way (green or blue) is `near`, the other `far`.
+    """
+    red, green, blue = pixels
+    red_part = chroma - (value - red)
+    apart = np.maximum(green, blue) - np.minimum(green, blue)
+    way = chroma.astype(np.int16)
+    way *= 3
+    way -= red_part
+    way -= apart
+    least = np.minimum(chroma - apart, red_part)
+    way -= least
+    way -= least
+    way *= FRACTIONS
+
+    through_blue = np.negative((green < blue).view(np.int8)).astype(np.int16)  # all bits set, or none
+    turn = np.rint(chroma * np.float32(hue / 60 * FRACTIONS)).astype(np.int16)
+    turn ^= through_blue
+    turn -= through_blue  # the other way round it counts the other way
+    way += turn
+    zero = np.zeros_like(way)
+    if hue < 0:
+        np.maximum(way, zero, out=way)  # OpenCV's sum stops at 0 (red), but may pass the end of the circle
+
+    unit = chroma.astype(np.int16) * FRACTIONS
+    below = np.empty((3, *way.shape), np.int16)
+    red_below, near, far = below
+    np.subtract(way, unit, out=red_below)
+    np.subtract(2 * unit, np.abs(red_below), out=far)
+    np.subtract(np.abs(way - 2 * unit), unit, out=near)
+    np.maximum(below, zero, out=below)
+    np.minimum(below, unit, out=below)
+    swap = (near ^ far) & through_blue
+    near ^= swap
+    far ^= swap
+    return below
