@@ -9,7 +9,7 @@ from math import ceil, sqrt
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from multibox.boxes import box_iou
@@ -64,7 +64,7 @@ def draw_boxes(
     *,
     labels: Int[np.ndarray, " boxes"],
     texts: Sequence[str] | None = None,
-    dashed: bool = False,
+    dashed: bool | Bool[np.ndarray, " boxes"] = False,
     line_width: int | None = None,
     font_size: int | None = None,
 ) -> Image.Image:
@@ -78,7 +78,7 @@ def draw_boxes(
         boxes: Corner form, in pixels of the picture.
         labels: Choose the colours.
         texts: One for each box; nothing is written where it is empty.
-        dashed: Broken outlines, as for ground truth beside detections.
+        dashed: Broken outlines, as for ground truth beside detections: of all, or of those where it is true.
         line_width: In pixels; follows the size of the picture where it is not given.
         font_size: The same.
 
@@ -101,8 +101,9 @@ def draw_boxes(
     colours = [class_colour(label) for label in labels.tolist()]
     drawn = picture.copy()
     draw = ImageDraw.Draw(drawn)
-    for outline, colour in reversed(list(zip(outlines, colours, strict=True))):
-        for left, top, right, bottom in _strokes(outline, line_width, dashed):
+    broken = np.broadcast_to(dashed, len(boxes)).tolist()
+    for outline, colour, is_broken in reversed(list(zip(outlines, colours, broken, strict=True))):
+        for left, top, right, bottom in _strokes(outline, line_width, is_broken):
             draw.rectangle((left, top, right - 1, bottom - 1), fill=colour)
     if texts is not None:
         _draw_texts(draw, drawn.size, outlines, colours, texts, font_size or usual_size)
@@ -112,6 +113,7 @@ def draw_boxes(
 def contact_sheet(
     pictures: Sequence[Image.Image],
     *,
+    captions: Sequence[str] | None = None,
     columns: int = 4,
     cell_height: int = 240,
     cell_width: int = 320,
@@ -120,14 +122,28 @@ def contact_sheet(
 ) -> Image.Image:
     """Pictures row by row in equal cells, each scaled to fit its cell and centred in it.
 
+    Args:
+        pictures: At least one.
+        captions: One for each picture, written below it; may have several lines, which are made to fit.
+        columns: At most so many in a row.
+        cell_height: In pixels, without the caption.
+        cell_width: In pixels.
+        margin: Between the cells, and around them.
+        background: Behind all.
+
     Raises:
-        ValueError: There are none.
+        ValueError: There are no pictures, or not as many captions.
     """
     if not pictures:
         raise ValueError("a sheet needs at least one picture")
+    if captions is not None and len(captions) != len(pictures):
+        raise ValueError(f"{len(captions)} captions for {len(pictures)} pictures: give one for each")
     columns = min(columns, len(pictures))
     rows = ceil(len(pictures) / columns)
-    pitch_x, pitch_y = cell_width + margin, cell_height + margin
+    lines = max((caption.count("\n") + 1 for caption in captions or ()), default=0)
+    font_size = max(_SMALLEST_TEXT, cell_width // 28)
+    line_height = round(1.3 * font_size)
+    pitch_x, pitch_y = cell_width + margin, cell_height + margin + lines * line_height
     sheet = Image.new("RGB", (columns * pitch_x + margin, rows * pitch_y + margin), background)
     for place, picture in enumerate(pictures):
         row, column = divmod(place, columns)
@@ -135,6 +151,10 @@ def contact_sheet(
         x = margin + column * pitch_x + (cell_width - fitted.width) // 2
         y = margin + row * pitch_y + (cell_height - fitted.height) // 2
         sheet.paste(fitted, (x, y))
+        for number, line in enumerate(captions[place].split("\n") if captions else ()):
+            text, font = _fit(line, font_size, cell_width)
+            at = margin + column * pitch_x, margin + row * pitch_y + cell_height + number * line_height + font_size // 4
+            ImageDraw.Draw(sheet).text(at, text, _ink(background), font)
     return sheet
 
 

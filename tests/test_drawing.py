@@ -313,3 +313,34 @@ def test_a_sheet_is_no_wider_than_its_pictures():
 def test_a_sheet_of_nothing():
     with pytest.raises(ValueError, match="at least one picture"):
         contact_sheet([])
+
+
+def test_captions_stand_below_their_pictures():
+    pictures = [Image.new("RGB", (80, 60), "red")] * 3
+    options = {"columns": 2, "cell_height": 60, "cell_width": 80, "margin": 10}
+    plain = contact_sheet(pictures, **options)
+    captions = ["first\nof three", "", "very long " * 20]
+    sheet = contact_sheet(pictures, captions=captions, **options)
+    extra = (sheet.height - plain.height) // 2
+    assert sheet.width == plain.width and extra > 0
+    pixels = np.asarray(sheet)
+    for row, column, written in ((0, 0, True), (0, 1, False), (1, 0, True), (1, 1, False)):
+        y, x = 10 + row * (70 + extra) + 60, 10 + column * 90
+        assert bool((pixels[y : y + extra, x : x + 80] < 100).all(axis=-1).any()) == written
+        assert (pixels[y : y + extra, x + 80 : x + 90] == 255).all()  # none reaches its neighbour
+    assert has_colour(pixels, (255, 0, 0)).sum() == 3 * 60 * 80  # none is on a picture
+
+
+def test_each_picture_has_a_caption_or_none_has():
+    with pytest.raises(ValueError, match="1 captions for 2 pictures"):
+        contact_sheet([blank(9, 9)] * 2, captions=["one"])
+
+
+def test_some_outlines_are_dashed():
+    boxes = np.array([[10, 10, 200, 100], [220, 150, 450, 350]], np.float32)
+    labels = np.array([0, 1])
+    mixed = draw_boxes(blank(500, 375), boxes, labels=labels, dashed=np.array([True, False]))
+    first = draw_boxes(blank(500, 375), boxes[:1], labels=labels[:1], dashed=True)
+    both = draw_boxes(first, boxes[1:], labels=labels[1:])
+    np.testing.assert_array_equal(mixed, both)
+    assert (np.asarray(mixed) != np.asarray(draw_boxes(blank(500, 375), boxes, labels=labels))).any()

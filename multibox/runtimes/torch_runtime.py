@@ -30,8 +30,9 @@ class TorchRuntime:
     def __call__(
         self, images: Shaped[np.ndarray, "batch 3 height width"], *, selection: Selection, labels: Sequence[int] | None
     ) -> list[Found]:
-        """The detections of each picture of a batch; the network is left in the mode it was in."""
-        network, training = self.network, self.network.training
+        """The detections of each picture of a batch; each layer of the network is left in the mode it was in."""
+        network = self.network
+        training = [layer for layer in network.modules() if layer.training]
         network.eval()
         try:
             with torch.inference_mode():
@@ -49,7 +50,8 @@ class TorchRuntime:
                     for row in zip(offsets, logits, strict=True)
                 ]
         finally:
-            network.train(training)
+            for layer in training:
+                layer.training = True
         return [Found(*(values.cpu().numpy() for values in one)) for one in picked]
 
 
