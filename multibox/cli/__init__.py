@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(str(error))
         return 2
     except KeyboardInterrupt as error:
-        complain(f"interrupted; {error}" if str(error) else "interrupted")
+        if os.environ.get("RANK", "0") == "0":  # the processes of torchrun stop together
+            complain(f"interrupted; {error}" if str(error) else "interrupted")
         return 130
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
         sys.stderr.close()

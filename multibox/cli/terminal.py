@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
@@ -63,8 +62,9 @@ def complain(message: str) -> None:
 
 
 def say(message: str) -> None:
-    """A remark that is not the command's result, on the error stream."""
-    stderr().print(message)
+    """A remark that is not the command's result, on the error stream; of torchrun's processes the first speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        stderr().print(message)
 
 
 @contextmanager
@@ -217,7 +217,7 @@ def progress_bar(
         show: False for none at all.
         time_left: Estimate it, where the words do not say it.
     """
-    if not (show and stderr().is_terminal):
+    if not (show and stderr().is_terminal and os.environ.get("RANK", "0") == "0"):
         yield lambda done, words: None
         return
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -238,16 +238,7 @@ def progress_bar(
 def training_bar() -> Iterator[Callable[["multibox.training.Progress"], None]]:
     """The bar of a training run, with the run's own estimate of the time that is left, for its `on_progress`."""
     with progress_bar("training", 1.0, time_left=False) as bar:
-        yield lambda progress: bar(progress.part, training_words(progress))
-
-
-def training_words(progress: "multibox.training.Progress") -> str:
-    """How a training run is doing."""
-    minutes, seconds = divmod(ceil(progress.seconds_left), 60)
-    return (
-        f"epoch {progress.epoch:.1f}  localization {progress.localization:.3f}  confidence {progress.confidence:.3f}  "
-        f"{progress.pictures_per_second:.0f} pictures/s  {minutes // 60}:{minutes % 60:02d}:{seconds:02d} left"
-    )
+        yield lambda progress: bar(progress.part, str(progress))
 
 
 @contextmanager

@@ -1,10 +1,16 @@
 """multibox train"""
 
+import dataclasses
+import os
 import re
+import shlex
+import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from cyclopts import Parameter
 
 from multibox.cli.terminal import (
     OnProblem,
@@ -21,6 +27,7 @@ from multibox.cli.terminal import (
     training_bar,
     usual_split,
 )
+from multibox.training.recipes import TrainConfig
 from multibox.weights.published import find_weights, is_weights
 
 if TYPE_CHECKING:
@@ -39,28 +46,24 @@ NOTES: dict[str, Any] = {
 }
 """What a `config.yaml` holds beside the values of `TrainConfig`."""
 
+# a flag for each value of TrainConfig; without a value of its own it is not given, and --config may have it
+_Flags = dataclasses.make_dataclass(
+    "_Flags", [(name, kind | None, None) for name, kind in get_type_hints(TrainConfig).items()], kw_only=True
+)
+_Flags.__doc__, _Flags.__module__ = TrainConfig.__doc__, __name__
+
 
 def train(
     data: list[Path],
     *,
     model: str | None = None,
     out: Path,
-    recipe: Literal["paper", "modern"] | None = None,
     train_split: str | None = None,
     val_split: str | None = None,
     size: str | None = None,
     scales: ScalesName | None = None,
     start_from: StartFrom | None = None,
-    epochs: float | None = None,
-    steps: int | None = None,
-    minutes: float | None = None,
-    batch_size: int | None = None,
-    learning_rate: float | None = None,
-    precision: Literal["fp32", "bf16"] | None = None,
-    validate_every: float | None = None,
-    workers: int | None = None,
-    device: str | None = None,
-    seed: int | None = None,
+    flags: Annotated[_Flags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
     config: Path | None = None,
     resume: bool = False,
     on_problem: OnProblem = "skip",
@@ -72,22 +75,12 @@ def train(
         model: A preset or timm/NAME to start anew (multibox models lists them), or weights to go on from; may stand in
             --config.
         out: The folder of the run: weights, metrics, curves, pictures.
-        recipe: The paper's, or a modern one; by default the one that suits the model.
         train_split: To learn from; by default train, or trainval, or the only one.
         val_split: To validate on; by default val, where there is one; 'none' for no validation.
         size: Of a preset's input in pixels, HEIGHTxWIDTH (240x320), or one number for both; by default its own.
         scales: Sizes of a preset's default boxes, as for VOC, or for COCO's smaller objects.
         start_from: Weights for a preset's backbone, fetched if need be; by default they are random.
-        epochs: Length of the run: how often each picture is seen.
-        steps: Length of the run in steps.
-        minutes: Length of the run in minutes.
-        batch_size: Pictures in a step.
-        learning_rate: At its highest.
-        precision: Of the convolutions; by default bf16 on a GPU and fp32 elsewhere.
-        validate_every: Epochs between validations; by default 1.
-        workers: Processes that read pictures; torch has the cores that they leave.
-        device: cpu, cuda, mps; by default a GPU where there is one.
-        seed: Of all that is random; by default 0.
+        flags: Values of the run.
         config: A YAML file with these values under the same names, as config.yaml of another run; flags win over it,
             and of its size, scales and start_from none is taken where the model is weights.
         resume: Go on with the run in --out; begin where it saved nothing yet.
@@ -100,17 +93,7 @@ def train(
         "start_from": start_from,
         "train_split": train_split,
         "val_split": val_split,
-        "recipe": recipe,
-        "epochs": epochs,
-        "steps": steps,
-        "minutes": minutes,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "precision": precision,
-        "validate_every": validate_every,
-        "workers": workers,
-        "device": device,
-        "seed": seed,
+        **(vars(flags) if flags else {}),
     }
     values = {name: value for name, value in given.items() if value is not None}
     values = (_read_config(config) if config else {}) | values
@@ -134,7 +117,6 @@ def train(
 
     from multibox.data.sample import compare_classes
     from multibox.detector import Detector
-    from multibox.training import TrainConfig
     from multibox.training import train as run
 
     try:
@@ -188,12 +170,22 @@ def train(
     notes = {name: value for name, value in notes.items() if value is not None}
     with log_lines(), training_bar() as show:
         try:
-            run(detector, train_set, val_set, train_config, out=out, resume=resume, on_progress=show, notes=notes)
+            run(
+                detector,
+                train_set,
+                val_set,
+                train_config,
+                out=out,
+                resume=resume,
+                on_progress=show,
+                notes=notes,
+                data=[str(each) for each in data],
+            )
         except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(f"the same command with --resume goes on in {out}") from error
+            raise KeyboardInterrupt(f"{error}; to go on:\n{_resume_command()}" if str(error) else "") from error
         except RuntimeError as error:
             raise OSError(_too_little_memory(error)) from error
-    say(f"written to {out}: best.safetensors, last.safetensors, metrics.csv, curves.png, validation.jpg")
+    say(f"written to {out}: best.safetensors, last.safetensors, metrics.csv, card.md, curves.png, validation.jpg")
     return 0
 
 
@@ -228,8 +220,6 @@ def _read_config(path: Path) -> dict[str, Any]:
     """
     import yaml
 
-    from multibox.training import TrainConfig
-
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -244,10 +234,13 @@ def _read_config(path: Path) -> dict[str, Any]:
             hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
             raise UsageError(f"{path}: a run has no value '{name}'; {hint}")
         kinds = get_args(known[name]) or (known[name],)
+        kinds = kinds if get_origin(known[name]) is not Sequence else (known[name],)
         if get_origin(kinds[0]) is Sequence:
-            if not isinstance(value, list) or not all(type(each) in (int, float) for each in value):
-                raise UsageError(f"{path}: {name} must be a list of numbers, but is {value!r}")
-            values[name] = tuple(map(float, value))
+            values[name] = _list_of(name, value, get_args(kinds[0])[0], path)
+            continue
+        if bool in kinds:
+            if not isinstance(value, bool):
+                raise UsageError(f"{path}: {name} must be true or false, but is {value!r}")
             continue
         if (choices := get_args(kinds[0])) and value not in choices:
             raise UsageError(f"{path}: {name} must be one of {', '.join(choices)}, but is {value!r}")
@@ -260,6 +253,29 @@ def _read_config(path: Path) -> dict[str, Any]:
             what = {int: "a whole number", float: "a number"}.get(kind, "a text")
             raise UsageError(f"{path}: {name} must be {what}, but is {value!r}") from error
     return values
+
+
+def _list_of(name: str, value: object, kind: object, path: Path) -> tuple[Any, ...]:
+    """The values of a list in a `config.yaml`.
+
+    Raises:
+        UsageError: It is none, or not of that kind.
+    """
+    kinds, what = ((int, float), "numbers") if kind is float else ((str,), "texts")
+    if not isinstance(value, list) or not all(type(each) in kinds for each in value):
+        raise UsageError(f"{path}: {name} must be a list of {what}, but is {value!r}")
+    return tuple(map(float, value) if kind is float else value)
+
+
+def _resume_command() -> str:
+    """This very command, to go on where it stopped."""
+    environment, arguments = os.environ, sys.argv[1:]
+    command = ["multibox"]
+    if "TORCHELASTIC_RUN_ID" in environment:
+        size, local = (int(environment[name]) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+        nodes = ["--nnodes", str(size // local), "..."] if size > local else []
+        command = ["torchrun", *nodes, "--nproc-per-node", str(local), "-m", "multibox"]
+    return shlex.join([*command, *arguments, *(["--resume"] if "--resume" not in arguments else [])])
 
 
 def _new_config(model: str, size: str | None, scales: "Scales | None") -> "DetectorConfig":

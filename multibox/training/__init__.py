@@ -1,6 +1,29 @@
-"""Training: the recipes, the loop, and what a run leaves."""
+"""Training: the recipes, the loop, and what a run leaves.
 
-from multibox.training.loop import Progress, train
-from multibox.training.recipes import RECIPES, Recipe, TrainConfig
+The names are loaded when they are first used: the command line reads `TrainConfig` to say what a run takes, and does
+without torch until one begins.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from multibox.training.loop import train
+    from multibox.training.progress import Progress
+    from multibox.training.recipes import RECIPES, Recipe, TrainConfig
+
+_HOMES = {
+    "RECIPES": "multibox.training.recipes",
+    "Progress": "multibox.training.progress",
+    "Recipe": "multibox.training.recipes",
+    "TrainConfig": "multibox.training.recipes",
+    "train": "multibox.training.loop",
+}
 
 __all__ = ["RECIPES", "Progress", "Recipe", "TrainConfig", "train"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'multibox.training' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)

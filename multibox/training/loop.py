@@ -1,55 +1,43 @@
-"""The training loop: steps, validations, and when they are due."""
+"""The training loop: steps, validations, states saved, and when they are due."""
 
 import logging
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
-from math import ceil, isnan, nan
+from math import isnan, nan
 from pathlib import Path
-from types import FrameType
+from typing import NoReturn
 
 import torch
+from PIL import Image
 
 from multibox.data.sample import Dataset, compare_classes
+from multibox.detections import Detections
 from multibox.detector import Detector
-from multibox.evaluation.evaluate import evaluate
-from multibox.ssd.loss import Losses
-from multibox.training.batches import make_loader
-from multibox.training.recipes import TrainConfig
+from multibox.evaluation.evaluate import score
+from multibox.evaluation.hits import PrecisionRecall, precision_recall
+from multibox.evaluation.metrics import Metrics
+from multibox.training.batches import Batch, make_loader
+from multibox.training.card import device_name, pictures_to_show, write_card
+from multibox.training.interrupts import Interrupts
+from multibox.training.machine import borrow
+from multibox.training.progress import Length, Progress, Stretch
+from multibox.training.recipes import RECIPES, Recipe, TrainConfig
 from multibox.training.record import Record
 from multibox.training.run import Run
+from multibox.training.trackers import Tracker, open_trackers
+from multibox.training.validation import find
+from multibox.training.watch import Watch
+from multibox.training.world import World, join_world
 
 log = logging.getLogger("multibox")
 
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is.
-
-    Attributes:
-        step: Steps done.
-        part: Of the run, from 0 to 1.
-        epoch: How often each picture was seen.
-        localization: The localization loss, averaged since the last validation.
-        confidence: The confidence loss, averaged since the last validation.
-        learning_rate: Of the last step.
-        pictures_per_second: Of training since the last validation.
-        seconds_left: To the end of the run, validations included, at the rate so far.
-    """
-
-    step: int
-    part: float
-    epoch: float
-    localization: float
-    confidence: float
-    learning_rate: float
-    pictures_per_second: float
-    seconds_left: float
+LOG_SECONDS = 60.0
+"""Between two lines of the log that say how far a run is."""
 
 
 def train(
@@ -62,11 +50,16 @@ def train(
     resume: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     notes: Mapping[str, str] | None = None,
+    data: Sequence[str] = (),
 ) -> Detector:
     """Trains the detector in place, and returns the best of the run: by AP on `val_set`, the last where there is none.
 
-    The folder `out` then holds `best.safetensors`, `last.safetensors` and, for `resume`, `last.pt`; `metrics.csv`,
-    `config.yaml`, `log.txt`, `curves.png` and `validation.jpg`.
+    The folder `out` then holds `best.safetensors`, `last.safetensors` and, for `resume`, `last.pt` and `previous.pt`;
+    `metrics.csv`, `config.yaml`, `log.txt`; and at its end `card.md`, `card.json`, `curves.png` and `validation.jpg`.
+
+    A run that was killed and is resumed ends with the weights of one that was not: to the bit, on a CPU with as many
+    threads, where its length is in steps or epochs. Started by torchrun, its processes share each step's pictures, and
+    the first of them writes the files.
 
     Args:
         detector: Its classes must be those of the data, in their order: see `Detector.with_classes`.
@@ -74,29 +67,35 @@ def train(
         val_set: To validate on.
         config: Values of the run; what they leave open is the recipe's that suits the detector.
         out: Made where it is not there.
-        resume: Go on from what an interrupted run saved in `out`; begin where it saved nothing yet.
+        resume: Go on from what was saved last in `out`; begin where nothing was saved yet.
         on_progress: Called after each step.
         notes: What else `config.yaml` is to hold, as the command line's model and splits.
+        data: The folders of the data set, for the commands on the card.
 
     Raises:
-        ValueError: The classes differ, a set is empty, a loss is not finite, or what is saved in `out` is of another
-            detector.
+        ValueError: The classes differ, a set is empty, a loss is not finite, too many pictures cannot be read, or what
+            is saved in `out` is of another detector.
         FileExistsError: `out` holds a run, and `resume` was not asked for.
+        KeyboardInterrupt: Ctrl-C or SIGTERM came; all that was done is saved.
     """
     for dataset in [train_set] if val_set is None else [train_set, val_set]:
         _check(detector, dataset)
     config, recipe = (config or TrainConfig()).settled(backbone=detector.config.backbone)
-    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    precision = config.precision or ("bf16" if device.startswith("cuda") else "fp32")
-    workers = _default_workers(device) if config.workers is None else config.workers
-    # on a small machine torch's threads and the workers fight for the cores: each gets its own
-    with _threads(max(1, _cores() - workers)), Record(Path(out), resume=resume) as record:
-        run = Run(detector, recipe, device=device, precision=precision)
-        if record.state.exists():
-            run.load(record.state)
+    with (
+        join_world(config.device) as world,
+        Record(Path(out), resume=resume, writes=world.is_first) as record,
+        borrow(config, world) as workers,
+        Interrupts() as interrupts,
+    ):
+        precision = config.precision or ("bf16" if world.device.startswith("cuda") else "fp32")
+        run = Run(detector, recipe, config, precision=precision, world=world)
+        saved = world.from_first(record.checkpoints.read) if resume else None
+        if saved is not None:
+            run.restore(saved.state, saved.path)
         record.write_config(config, notes or {})
         record.drop_rows_after(run.validated)
-        log.info("%s pictures, %s", len(train_set), "from the start" if run.step == 0 else f"from step {run.step}")
+        for line in _first_lines(run, train_set, recipe, config, world, workers):
+            log.info(line)
         length = Length.of(config, epoch_steps=len(train_set) / recipe.batch_size)
         batches = make_loader(
             train_set,
@@ -107,141 +106,238 @@ def train(
             steps=length.steps,
             seed=config.seed,
             workers=workers,
+            pin_memory=world.device.startswith("cuda"),
+            rank=world.rank,
+            world_size=world.size,
+            balance_classes=config.balance_classes,
         )
-        provenance = detector.provenance | {
-            "trained with": f"multibox {version('multibox')}",
-            "trained on": train_set.name,
-            "recipe": str(config.recipe),
-            "seed": str(config.seed),
-        }
-        stretch = _Stretch()
-        began = time.monotonic() - run.seconds
-        try:
-            while True:
-                # before the step, because an interrupted run may have missed the validation of its last one
-                if run.step > run.validated and (length.part(run) >= 1 or length.validation_due(run.step)):
-                    _validate(run, record, detector, val_set, stretch.progress(run, length), provenance)
-                    stretch = _Stretch()
-                    run.seconds = time.monotonic() - began
-                    run.validated = run.step
-                    run.save(record.state)
-                if length.part(run) >= 1:
-                    break
-                batch = next(batches)
-                with _interrupts_wait():  # a step is done whole or not at all: what is saved is what goes on
-                    losses = run.learn(batch, learning_rate=recipe.rate(length.part(run)))
-                stretch.add(losses, pictures=len(batch.names))
-                run.seconds = time.monotonic() - began
-                if on_progress is not None:
-                    on_progress(stretch.progress(run, length))
-        except KeyboardInterrupt:
-            run.save(record.state)
-            raise
-        best = Detector.load(record.best)
-        record.draw_curves()
-        record.draw_validation(best, val_set or train_set)
-    return best
+        told = config.trackers if world.is_first else ()
+        with closing(batches), open_trackers(told, record.folder, config, step=run.step) as trackers:
+            loop = _Loop(
+                detector, train_set, val_set, config, recipe, length, run, batches, world, interrupts, record, trackers
+            )
+            loop.go(on_progress or (lambda progress: None))
+            return loop.finish(workers=workers, data=data, val_split=(notes or {}).get("val_split"))
 
 
-@dataclass(frozen=True)
-class Length:
-    """How long a run is, in steps and seconds, and how far apart its validations are.
+@dataclass
+class _Loop:
+    """All that a run goes through between its first step and its last."""
 
-    Attributes:
-        steps: Or no limit.
-        seconds: Or no limit.
-        epoch_steps: How many steps see each picture once.
-        validation_steps: Between two validations.
-    """
+    detector: Detector
+    train_set: Dataset
+    val_set: Dataset | None
+    config: TrainConfig
+    recipe: Recipe
+    length: Length
+    run: Run
+    batches: Iterator[Batch]
+    world: World
+    interrupts: Interrupts
+    record: Record
+    trackers: list[Tracker]
 
-    steps: int | None
-    seconds: float | None
-    epoch_steps: float
-    validation_steps: int
+    best: tuple[Metrics, list[Detections]] | None = None
 
-    @classmethod
-    def of(cls, config: TrainConfig, *, epoch_steps: float) -> "Length":
-        limits = [] if config.steps is None else [config.steps]
-        limits += [] if config.epochs is None else [ceil(config.epochs * epoch_steps)]
-        return cls(
-            steps=min(limits, default=None),
-            seconds=None if config.minutes is None else config.minutes * 60,
-            epoch_steps=epoch_steps,
-            validation_steps=max(1, round(config.validate_every * epoch_steps)),
+    def __post_init__(self) -> None:
+        now = time.monotonic()
+        self.watch = Watch(self.run, self.config, self.length, self.record, self.world)
+        self.began = now - self.run.seconds
+        self.marked = self.logged = now
+        self.saved = self.run.seconds
+
+    def go(self, on_progress: Callable[[Progress], None]) -> None:
+        """To the end of the run, or until it is told to stop."""
+        run, length, config = self.run, self.length, self.config
+        while True:
+            # before the step, because an interrupted run may have missed the validation of its last one
+            if run.step > run.validated and (self._is_over() or length.validation_due(run.step)):
+                self._validate()
+            if self._is_over():
+                return
+            self._learn()
+            now = time.monotonic()
+            run.seconds = now - self.began
+            if self.world.is_first:
+                try:
+                    on_progress(self._progress())
+                except KeyboardInterrupt:
+                    self.interrupts.heard = self.interrupts.heard or signal.SIGINT
+            if now - self.logged >= LOG_SECONDS and not length.validation_due(run.step):
+                self.logged = now
+                log.info(f"step {run.step}, {self._progress()}")
+                for tracker in self.trackers:
+                    tracker.scalars(run.step, self._row(None))
+            stop = self.interrupts.heard is not None
+            # what follows is the same in all processes: they go by the first one's clock
+            stop, run.seconds = self.world.agree(stop, time.monotonic() - self.began)
+            if stop:
+                self._stop()
+            if run.seconds - self.saved >= config.checkpoint_minutes * 60:
+                self._save()
+            self.watch.look_at_unreadable(self.unreadable, len(self.train_set))
+
+    def finish(self, *, workers: int, data: Sequence[str], val_split: str | None) -> Detector:
+        """Writes the card of the run; the best detector."""
+        best = self.world.from_first(lambda: Detector.load(self.record.best))
+        shown = pictures_to_show(self.train_set, self.val_set)
+        metrics, found = self.best or self._score(best.to(self.world.device), shown)
+        best, run = best.to("cpu"), self.run
+        training = run.seconds - run.validation_seconds
+        if self.world.is_first:
+            write_card(
+                self.record.folder,
+                best,
+                train_set=self.train_set,
+                val_set=self.val_set,
+                shown=shown,
+                found=found,
+                metrics=metrics if self.val_set else None,
+                rows=self.record.rows(),
+                config=self.config,
+                facts={
+                    "on": f"{self.world.device}, {device_name(self.world.device)}",
+                    "precision": run.precision,
+                    "processes": self.world.size,
+                    "threads of torch": torch.get_num_threads(),
+                    "processes that read pictures": workers,
+                    "minutes in all": run.seconds / 60,
+                    "minutes of validation": run.validation_seconds / 60,
+                    "pictures/s of training": round(run.step * self.recipe.batch_size / max(training, 1e-9), 1),
+                    "unreadable pictures, replaced by others": len(run.unreadable),
+                },
+                data=data,
+                val_split=val_split,
+            )
+        for tracker in self.trackers:
+            with Image.open(self.record.folder / "validation.jpg") as sheet:
+                tracker.pictures(run.step, "validation", sheet.copy())
+        return best
+
+    def _is_over(self) -> bool:
+        out_of_patience = self.config.patience is not None and self.run.since_best >= self.config.patience
+        return out_of_patience or self.length.part(self.run.step, self.run.seconds) >= 1
+
+    def _learn(self) -> None:
+        """A step, its waits measured."""
+        run, stretch, device = self.run, self.run.stretch, self.world.device
+        with stretch.waiting("input"):
+            batch = next(self.batches)
+        self.unreadable = batch.unreadable
+        rate = self.recipe.rate(self.length.part(run.step, run.seconds))
+        with stretch.waiting("device") if device == "cpu" else nullcontext():
+            step = run.learn(batch, learning_rate=rate)
+        self.watch.add(step, batch)
+        now = time.monotonic()
+        stretch.pictures += self.recipe.batch_size
+        stretch.seconds += now - self.marked
+        self.marked = now
+
+    def _validate(self) -> None:
+        """Scores the averaged weights, and writes them down: as the last, and as the best if they are."""
+        began = time.monotonic()
+        self.watch.read()
+        run, record = self.run, self.record
+        self.world.share(run.average)
+        trained = Detector.of_network(
+            self.detector.config,
+            self.detector.class_names,
+            run.average,
+            provenance=self.detector.provenance | _provenance(self.config, self.train_set, run.step),
         )
+        scored = None if self.val_set is None else self._score(trained, self.val_set)
+        ap = scored[0].ap if scored else None
+        is_best = ap is None or ap > run.best
+        run.seconds = self.world.agree(False, time.monotonic() - self.began)[1]
+        row = self._row(scored[0] if scored else None)
+        log.info(", ".join(f"{name} {value:.4g}" for name, value in row.items() if value is not None))
+        if self.world.is_first:
+            record.write_row(row)
+            trained.save(record.last)
+            if is_best:
+                trained.save(record.best)
+        curves = _precision_recall(self.val_set, scored[1]) if self.trackers and self.val_set and scored else {}
+        for tracker in self.trackers:
+            tracker.scalars(run.step, row)
+            if curves:
+                tracker.pr_curves(run.step, curves)
+        if is_best:
+            self.best = scored
+            run.best, run.best_step = run.best if ap is None else ap, run.step
+        run.since_best = 0 if is_best else run.since_best + 1
+        if self.config.patience is not None and run.since_best >= self.config.patience:
+            log.info(f"no higher AP in {run.since_best} validations, since step {run.best_step}: the run ends here")
+        run.validated = run.step
+        run.stretch = Stretch()
+        run.validation_seconds += time.monotonic() - began
+        self._save()
+        self.marked = self.logged = time.monotonic()
 
-    def part(self, run: Run) -> float:
-        """How much of the run is done, from 0 to 1 (and above, where a step took it past the end)."""
-        by_steps = run.step / self.steps if self.steps else 0.0
-        by_time = run.seconds / self.seconds if self.seconds else 0.0
-        return max(by_steps, by_time)
+    def _score(self, detector: Detector, dataset: Dataset) -> tuple[Metrics, list[Detections]]:
+        """The detector's metrics on a set, and what it finds there.
 
-    def validation_due(self, step: int) -> bool:
-        return step % self.validation_steps == 0
+        Raises:
+            KeyboardInterrupt: It was told to stop meanwhile.
+        """
+        found = find(detector, dataset, self.world, stop=lambda: self.interrupts.heard is not None)
+        if found is None:
+            self._stop()
+        truths = [sample.truth for sample in dataset]
+        metrics = self.world.from_first(lambda: score(truths, found, class_names=dataset.class_names, rule="coco"))
+        return metrics, found
 
+    def _save(self) -> None:
+        """Writes the state; in all processes at the same step, since its numbers are read."""
+        self.watch.read()
+        if self.world.is_first:
+            self.record.checkpoints.write(self.run.state())
+        self.saved = self.run.seconds
 
-class _Stretch:
-    """The steps since the last validation."""
+    def _stop(self) -> NoReturn:
+        """Saves, and leaves when all processes have come here: torchrun ends the others when the first one leaves.
 
-    def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.steps = 0
-        self.pictures = 0
-        self.losses = torch.zeros(2)
+        Raises:
+            KeyboardInterrupt: Always.
+        """
+        self._save()
+        self.world.agree(True, self.run.seconds)
+        heard = self.interrupts.heard.name if self.interrupts.heard else "another process stopped"
+        raise KeyboardInterrupt(f"{heard} at step {self.run.step}; all is saved")
 
-    def add(self, losses: Losses, *, pictures: int) -> None:
-        self.losses += torch.stack([losses.localization, losses.confidence]).detach().cpu()
-        self.steps += 1
-        self.pictures += pictures
-
-    def progress(self, run: Run, length: Length) -> Progress:
-        part = min(length.part(run), 1.0)
-        localization, confidence = (self.losses / self.steps).tolist() if self.steps else (nan, nan)
+    def _progress(self) -> Progress:
+        run, stretch = self.run, self.run.stretch
+        part = min(self.length.part(run.step, run.seconds), 1.0)
         return Progress(
             step=run.step,
             part=part,
-            epoch=run.step / length.epoch_steps,
-            localization=localization,
-            confidence=confidence,
+            epoch=run.step / self.length.epoch_steps,
+            localization=stretch.mean("localization"),
+            confidence=stretch.mean("confidence"),
+            gradient_norm=stretch.mean("gradient_norm"),
             learning_rate=run.learning_rate,
-            pictures_per_second=self.pictures / (time.monotonic() - self.began),
-            seconds_left=run.seconds * (1 - part) / part,
+            pictures_per_second=stretch.pictures / max(stretch.seconds, 1e-9),
+            seconds_left=run.seconds * (1 - part) / part if part else nan,
         )
 
-
-def _validate(
-    run: Run,
-    record: Record,
-    detector: Detector,
-    val_set: Dataset | None,
-    progress: Progress,
-    provenance: dict[str, str],
-) -> None:
-    """Scores the averaged weights, and writes them down: as the last, and as the best if they are."""
-    trained = Detector.of_network(
-        detector.config, detector.class_names, run.average, provenance=provenance | {"step": str(run.step)}
-    )
-    metrics = None if val_set is None else evaluate(trained, val_set)
-    row: dict[str, float | int | None] = {
-        "step": run.step,
-        "epoch": progress.epoch,
-        "minutes": run.seconds / 60,
-        "learning_rate": progress.learning_rate,
-        # unknown where a resumed run has made no step yet
-        "localization": None if isnan(progress.localization) else progress.localization,
-        "confidence": None if isnan(progress.confidence) else progress.confidence,
-        "pictures_per_second": progress.pictures_per_second or None,
-        "ap": metrics.ap if metrics else None,
-        "ap50": metrics.ap50 if metrics else None,
-        "ap75": metrics.ap75 if metrics else None,
-    }
-    record.write_row(row)
-    log.info(", ".join(f"{name} {value:.4g}" for name, value in row.items() if value is not None))
-    trained.save(record.last)
-    ap = metrics.ap if metrics else None
-    if ap is None or ap > run.best:
-        trained.save(record.best)
-        run.best = run.best if ap is None else ap
+    def _row(self, metrics: Metrics | None) -> dict[str, float | int | None]:
+        """Of `metrics.csv`; unknown losses are those of a stretch without a good step."""
+        progress, stretch = self._progress(), self.run.stretch
+        row: dict[str, float | int | None] = {
+            "step": progress.step,
+            "epoch": progress.epoch,
+            "minutes": self.run.seconds / 60,
+            "learning_rate": progress.learning_rate,
+            "localization": progress.localization,
+            "confidence": progress.confidence,
+            "gradient_norm": progress.gradient_norm,
+            "bad_steps": stretch.bad_steps,
+            "pictures_per_second": progress.pictures_per_second,
+            **{f"wait_{whom}": share for whom, share in stretch.shares().items()},
+            "ap": metrics.ap if metrics else None,
+            "ap50": metrics.ap50 if metrics else None,
+            "ap75": metrics.ap75 if metrics else None,
+        }
+        return {name: None if value is not None and isnan(value) else value for name, value in row.items()}
 
 
 def _check(detector: Detector, dataset: Dataset) -> None:
@@ -252,39 +348,40 @@ def _check(detector: Detector, dataset: Dataset) -> None:
         raise ValueError(f"{difference}; make one for the data with detector.with_classes(dataset.class_names)")
 
 
-@contextmanager
-def _interrupts_wait() -> Iterator[None]:
-    """Ctrl-C is heard at the end of this block, not within it."""
-    before = signal.getsignal(signal.SIGINT)
-    # other threads hear of no signals, and what is ignored stays ignored
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
-    heard: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: heard.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if heard:
-        before(*heard[0])
+def _precision_recall(dataset: Dataset, found: list[Detections]) -> dict[str, PrecisionRecall]:
+    """Of each class, for those who watch the run."""
+    truths = [sample.truth for sample in dataset]
+    return {name: precision_recall(truths, found, label=label) for label, name in enumerate(dataset.class_names)}
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Torch with this many threads for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _provenance(config: TrainConfig, train_set: Dataset, step: int) -> dict[str, str]:
+    return {
+        "trained with": f"multibox {version('multibox')}",
+        "trained on": train_set.name,
+        "recipe": str(config.recipe),
+        "seed": str(config.seed),
+        "step": str(step),
+    }
 
 
-def _default_workers(device: str) -> int:
-    """On a CPU one core reads what three can learn from; a GPU takes all that can be had."""
-    return max(1, _cores() - 1) if device.startswith("cuda") else _cores() // 4
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _first_lines(
+    run: Run, train_set: Dataset, recipe: Recipe, config: TrainConfig, world: World, workers: int
+) -> Iterator[str]:
+    """What the log says of a run before its first step."""
+    yield f"{len(train_set)} pictures, {'from the start' if run.step == 0 else f'from step {run.step}'}"
+    own = RECIPES[config.recipe or "modern"]
+    in_proportion = own.learning_rate * recipe.batch_size / own.batch_size
+    says = f"the recipe's {own.learning_rate:g} for batches of {own.batch_size}"
+    if recipe.learning_rate != in_proportion:
+        says = f"as given; in proportion to {says} it would be {in_proportion:g}"
+    rises = f"; it rises over the first {100 * recipe.warmup:g} % of the run" if recipe.warmup else ""
+    yield f"{recipe.batch_size} pictures a step at a learning rate of up to {recipe.learning_rate:g}, {says}{rises}"
+    if world.size > 1:
+        shares = sorted({len(range(recipe.batch_size)[rank :: world.size]) for rank in range(world.size)}, reverse=True)
+        yield f"{world.size} processes, {' or '.join(map(str, shares))} pictures of a step in each"
+        if run.has_batch_norm and not config.sync_batch_norm:
+            yield (
+                "BatchNorm takes each process's pictures by themselves: not quite what one process would learn; on "
+                "GPUs sync_batch_norm (--sync-batch-norm) takes them together"
+            )
+    yield f"on {world.device}, {torch.get_num_threads()} threads, {workers} workers that read pictures"

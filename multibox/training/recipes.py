@@ -10,6 +10,22 @@ from multibox.data.augment import Augmentation
 
 RecipeName = Literal["paper", "modern", "drawn"]
 Precision = Literal["fp32", "bf16"]
+Tracker = Literal["tensorboard", "wandb", "mlflow"]
+
+_ABOVE_0 = (
+    "epochs",
+    "steps",
+    "minutes",
+    "patience",
+    "batch_size",
+    "accumulate",
+    "learning_rate",
+    "clip_norm",
+    "validate_every",
+)
+
+LARGE_BATCH_WARMUP = 0.02
+"""Part of a run in which the rate rises, where a recipe without warm-up takes larger batches than its own."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +40,7 @@ class Recipe:
         milestones: Where the rate falls to a tenth, as fractions of the run; without any it falls along a cosine to 0.
         warmup: The part of the run in which the rate rises from 0.
         average: Decay of the moving average of the weights, which is validated and saved; 0 for the weights themselves.
-        batch_size: Pictures in a step.
+        batch_size: Pictures in a step, for which the learning rate is meant.
         epochs: How often each picture is seen where a run does not say how long it is.
         augmentation: How far the random changes go.
     """
@@ -103,74 +119,121 @@ class TrainConfig:
     """One run, as values. What is `None` is the recipe's, or the machine's, own.
 
     Attributes:
-        recipe: `paper`, `modern`, or the demo's `drawn`; `None` is the one that suits the detector's backbone.
+        recipe: The paper's, or a modern one (or the demo's `drawn`); by default the one that suits the detector.
         epochs: Length of the run: how often each picture is seen.
         steps: Length of the run in steps.
         minutes: Length of the run in minutes, validation included. Of several lengths the first to be reached ends it.
-        batch_size: Pictures in a step.
-        learning_rate: At its highest.
+        patience: End the run after so many validations without a higher AP.
+        batch_size: Pictures in a step, those of all processes together.
+        accumulate: Work on a step's pictures in so many parts, one after the other, to need less memory.
+        learning_rate: At its highest; by default the recipe's, in proportion to the batch size.
         milestones: Where the rate falls to a tenth, as fractions of the run, rising; without any (an empty list) it
             falls along a cosine to 0.
+        warmup: The part of the run, from 0 to 1, in which the rate rises from 0.
+        backbone_rate: Factor on the learning rate of the backbone.
+        freeze: Layers that do not learn, by the beginnings of their names: `backbone`, `backbone.conv1`.
+        clip_norm: Scale the gradient down to this norm where it is larger.
         expand_probability: Of placing a picture on a larger canvas, which the paper's numbers without `*` do not have.
-        precision: Of the convolutions; `bf16` where it pays, which is on GPUs.
-        validate_every: Epochs between validations.
-        workers: Processes that read and augment pictures; 0 for none beside this one.
-        device: `cpu`, `cuda`, `mps`; a GPU where there is one.
-        seed: Of all that is random; from 0 to 2**63 - 1.
+        balance_classes: Show pictures with rare classes more often: LVIS's repeat factors, without a threshold.
+        negatives_without_matches: Of a picture in which nothing matches, learn so many of its hardest negatives; the
+            paper's code learns none.
+        precision: Of the convolutions; by default `bf16` on a GPU and `fp32` elsewhere.
+        compile: Compile the network: a minute or more at the start, and faster steps.
+        sync_batch_norm: BatchNorm over the pictures of all processes; on GPUs only.
+        validate_every: Epochs between validations; by default 1.
+        checkpoint_minutes: Minutes between savings of the state, which is what a killed run may lose; by default 5.
+        max_unreadable: The part of the pictures that may be unreadable, each then replaced by another; with more the
+            run stops. By default 0.05.
+        skip_bad_steps: Go on where a loss or gradient is not finite, without that step, instead of stopping.
+        trackers: Where else to write the metrics: `tensorboard`, `wandb`, `mlflow`; each needs its package.
+        workers: Processes that read and augment pictures; torch has the cores that they leave; 0 for none.
+        device: `cpu`, `cuda`, `mps`; by default `cuda` where there is one.
+        seed: Of all that is random, from 0 to 2**63 - 1; by default 0.
     """
 
     recipe: RecipeName | None = None
     epochs: float | None = None
     steps: int | None = None
     minutes: float | None = None
+    patience: int | None = None
     batch_size: int | None = None
+    accumulate: int = 1
     learning_rate: float | None = None
     milestones: Sequence[float] | None = None
+    warmup: float | None = None
+    backbone_rate: float = 1.0
+    freeze: Sequence[str] = ()
+    clip_norm: float | None = None
     expand_probability: float | None = None
+    balance_classes: bool = False
+    negatives_without_matches: int = 0
     precision: Precision | None = None
+    compile: bool = False
+    sync_batch_norm: bool = False
     validate_every: float = 1.0
+    checkpoint_minutes: float = 5.0
+    max_unreadable: float = 0.05
+    skip_bad_steps: bool = False
+    trackers: Sequence[Tracker] = ()
     workers: int | None = None
     device: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.milestones is not None:
-            object.__setattr__(self, "milestones", tuple(self.milestones))
-        for name in ("epochs", "steps", "minutes", "batch_size", "learning_rate", "validate_every"):
+        for name in ("milestones", "freeze", "trackers"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, tuple(value))
+        for name in _ABOVE_0:
             value = getattr(self, name)
             if value is not None and not 0 < value < inf:
                 raise ValueError(f"{name} must be above 0{' and finite' if value == inf else ''}, but is {value}")
+        for name in ("workers", "backbone_rate", "negatives_without_matches", "checkpoint_minutes"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < inf:
+                raise ValueError(f"{name} must be 0 or more{' and finite' if value == inf else ''}, but is {value}")
+        if self.warmup is not None and not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup must be from 0 to below 1, a part of the run, but is {self.warmup}")
+        for name in ("expand_probability", "max_unreadable"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, but is {value}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be from 0 to 2**63 - 1, but is {self.seed}")
-        if self.workers is not None and self.workers < 0:
-            raise ValueError(f"workers must be 0 or more, but is {self.workers}")
-        if self.expand_probability is not None and not 0 <= self.expand_probability <= 1:
-            raise ValueError(f"expand_probability must be from 0 to 1, but is {self.expand_probability}")
         edges = (0, *(self.milestones or ()), 1)
         if not all(before < after for before, after in pairwise(edges)):
             raise ValueError(f"milestones must rise between 0 and 1, parts of the run, but are {list(edges[1:-1])}")
-        for name, choices in (("recipe", get_args(RecipeName)), ("precision", get_args(Precision))):
+        for name, kind in (("recipe", RecipeName), ("precision", Precision), ("trackers", Tracker)):
             value = getattr(self, name)
-            if value is not None and value not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, but is '{value}'")
+            for each in value if name == "trackers" else [value]:
+                if each is not None and each not in get_args(kind):
+                    raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, but is '{each}'")
 
     def settled(self, *, backbone: str) -> tuple["TrainConfig", Recipe]:
         """The same run with its recipe's values where it left them open, and the recipe with the run's own values.
+
+        The learning rate follows the batch size: twice the pictures, twice the rate (linear scaling, Goyal et al.
+        2017). Where it is raised so, and the recipe has no warm-up, the run gets one.
 
         Args:
             backbone: What is trained; where no recipe is named it is the one that suits it.
         """
         name = self.recipe or ("paper" if backbone == "vgg16" else "modern")
         recipe = RECIPES[name]
+        scale = (self.batch_size or recipe.batch_size) / recipe.batch_size
+        raised = scale > 1 and self.learning_rate is None
+        warmup = max(recipe.warmup, LARGE_BATCH_WARMUP) if raised else recipe.warmup
+        augmentation = recipe.augmentation
+        if self.expand_probability is not None:
+            augmentation = replace(augmentation, expand_probability=self.expand_probability)
         recipe = replace(
             recipe,
             batch_size=self.batch_size or recipe.batch_size,
-            learning_rate=self.learning_rate or recipe.learning_rate,
+            learning_rate=self.learning_rate or recipe.learning_rate * scale,
             milestones=recipe.milestones if self.milestones is None else tuple(self.milestones),
+            warmup=warmup if self.warmup is None else self.warmup,
+            augmentation=augmentation,
         )
-        if self.expand_probability is not None:
-            augmentation = replace(recipe.augmentation, expand_probability=self.expand_probability)
-            recipe = replace(recipe, augmentation=augmentation)
         has_length = self.epochs or self.steps or self.minutes
         config = replace(
             self,
@@ -179,6 +242,7 @@ class TrainConfig:
             batch_size=recipe.batch_size,
             learning_rate=recipe.learning_rate,
             milestones=recipe.milestones,
-            expand_probability=recipe.augmentation.expand_probability,
+            warmup=recipe.warmup,
+            expand_probability=augmentation.expand_probability,
         )
         return config, recipe

@@ -1,17 +1,18 @@
-"""The folder of a run: weights, state, metrics, log, curves, pictures of what was found."""
+"""The folder of a run: its weights, state, metrics and log."""
 
 import csv
 import dataclasses
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+import torch
 import yaml
 
-from multibox.data.sample import Dataset
-from multibox.detector import Detector
-from multibox.drawing import contact_sheet, draw_boxes
+from multibox.training.batches import Batch
+from multibox.training.checkpoint import Checkpoints
 from multibox.training.recipes import TrainConfig
 
 log = logging.getLogger("multibox")
@@ -23,7 +24,12 @@ COLUMNS = (
     "learning_rate",
     "localization",
     "confidence",
+    "gradient_norm",
+    "bad_steps",
     "pictures_per_second",
+    "wait_input",
+    "wait_host",
+    "wait_device",
     "ap",
     "ap50",
     "ap75",
@@ -31,10 +37,19 @@ COLUMNS = (
 
 
 class Record:
-    """The files of one run, as a context that keeps the log open."""
+    """The files of one run, as a context that keeps the log open.
 
-    def __init__(self, folder: Path, *, resume: bool) -> None:
+    Attributes:
+        checkpoints: The state of the run.
+    """
+
+    def __init__(self, folder: Path, *, resume: bool, writes: bool = True) -> None:
         """Makes the folder.
+
+        Args:
+            folder: Of the run.
+            resume: Whether it may hold a run already.
+            writes: Whether this process is the one that writes its files.
 
         Raises:
             FileExistsError: It holds a run, and `resume` was not asked for.
@@ -42,14 +57,18 @@ class Record:
         self.folder = folder
         self.best = folder / "best.safetensors"
         self.last = folder / "last.safetensors"
-        self.state = folder / "last.pt"
         self.metrics = folder / "metrics.csv"
-        if not resume and (self.state.exists() or self.metrics.exists()):
+        self.checkpoints = Checkpoints(folder)
+        self.writes = writes
+        of_a_run = (self.checkpoints.last, self.checkpoints.previous, self.metrics)
+        if not resume and any(path.exists() for path in of_a_run):
             raise FileExistsError(
                 f"{folder} holds a run already; choose another folder, or go on with it: resume=True, --resume"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        self._log = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+        self._log: logging.Handler = (
+            logging.FileHandler(folder / "log.txt", encoding="utf-8") if writes else logging.NullHandler()
+        )
         self._log.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
 
     def __enter__(self) -> "Record":
@@ -70,69 +89,51 @@ class Record:
 
     def write_config(self, config: TrainConfig, notes: Mapping[str, str]) -> None:
         """`config.yaml`: what `multibox train --config` reads, the notes first."""
+        if not self.writes:
+            return
         values = {**notes, **{name: value for name, value in dataclasses.asdict(config).items() if value is not None}}
-        (self.folder / "config.yaml").write_text(
-            yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8"
-        )
+        part = self.folder / "config.yaml.part"
+        part.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        os.replace(part, self.folder / "config.yaml")
 
     def write_row(self, row: dict[str, float | int | None]) -> None:
         """One more row of `metrics.csv`."""
-        new = not self.metrics.exists()
-        with self.metrics.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            if new:
-                writer.writeheader()
-            writer.writerow(
-                {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
-            )
+        self._write_rows([*self.rows(), row])
 
-    def rows(self) -> list[dict[str, float | None]]:
+    def rows(self) -> list[dict[str, float | int | None]]:
         """The rows of `metrics.csv`."""
         if not self.metrics.exists():
             return []
         with self.metrics.open(newline="", encoding="utf-8") as file:
             return [
-                {name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(file)
+                {name: float(value) if value else None for name, value in row.items() if name in COLUMNS}
+                for row in csv.DictReader(file)
             ]
 
     def drop_rows_after(self, step: int) -> None:
         """Takes back the rows of steps that were lost when a run was interrupted."""
-        rows = self.rows()
-        if rows:
-            self.metrics.unlink()
-        for row in rows:
-            if row["step"] is not None and row["step"] <= step:
-                self.write_row({**row, "step": int(row["step"])})
+        if self.writes and self.metrics.exists():
+            self._write_rows([row for row in self.rows() if row["step"] is not None and row["step"] <= step])
 
-    def draw_curves(self) -> None:
-        """`curves.png`: the losses, and AP, over the epochs."""
-        from matplotlib.figure import Figure
+    def _write_rows(self, rows: Sequence[dict[str, float | int | None]]) -> None:
+        """All of `metrics.csv`, whole or not at all."""
+        part = self.metrics.with_name("metrics.csv.part")
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            for row in rows:
+                writer.writerow({name: _text(name, value) for name, value in row.items() if value is not None})
+        os.replace(part, self.metrics)
 
-        rows = self.rows()
-        epochs = [row["epoch"] for row in rows]
-        figure = Figure(figsize=(10, 4), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        for name in ("localization", "confidence"):
-            left.plot(epochs, [row[name] for row in rows], marker=".", label=f"{name} loss")
-        for name, label in (("ap50", "AP50"), ("ap", "AP")):
-            if any(row[name] is not None for row in rows):
-                right.plot(epochs, [row[name] for row in rows], marker=".", label=label)
-        left.set(xlabel="epoch", title="training", ylim=(0, None))
-        right.set(xlabel="epoch", title="validation", ylim=(0, 1))
-        for axes in (left, right):
-            axes.grid(alpha=0.3)
-            if axes.lines:
-                axes.legend()
-        figure.savefig(self.folder / "curves.png", dpi=100)
+    def save_batch(self, step: int, rank: int, batch: Batch) -> Path:
+        """Writes a batch that gave no finite loss, for a look at it; where it is. The first ten files are enough."""
+        kept = sorted(self.folder.glob("bad-step-*.pt"))
+        if len(kept) >= 10:
+            return kept[-1]
+        path = self.folder / (f"bad-step-{step}.pt" if rank == 0 else f"bad-step-{step}-process-{rank}.pt")
+        torch.save(batch._asdict(), path)
+        return path
 
-    def draw_validation(self, detector: Detector, dataset: Dataset, *, pictures: int = 12) -> None:
-        """`validation.jpg`: what the detector finds in pictures from all over the set, the true boxes dashed."""
-        count = min(pictures, len(dataset))
-        chosen = [dataset[index * len(dataset) // count] for index in range(count)]
-        drawn = []
-        for sample in chosen:
-            picture = sample.open()
-            truth = sample.truth
-            marked = draw_boxes(picture, truth.boxes, labels=truth.labels, dashed=True)
-            drawn.append(detector.detect(picture, score_threshold=0.4).draw(marked))
-        contact_sheet(drawn, columns=4).save(self.folder / "validation.jpg", quality=90)
+
+def _text(name: str, value: float) -> str:
+    return f"{value:.0f}" if name in ("step", "bad_steps") else f"{value:.6g}"

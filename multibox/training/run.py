@@ -1,23 +1,45 @@
-"""The moving parts of a run: network, optimizer, average of the weights; a step of learning; saving and loading."""
+"""The moving parts of a run: network, optimizer, average of the weights; and a step of learning."""
 
+import copy
 import dataclasses
 import json
-import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from difflib import get_close_matches
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from multibox.data.sample import compare_classes
 from multibox.detector import Detector
 from multibox.ssd.coder import BoxCoder
-from multibox.ssd.loss import Losses, make_targets, multibox_loss
+from multibox.ssd.loss import count_matches, make_targets, multibox_loss
 from multibox.ssd.network import SSD
 from multibox.training.batches import Batch
-from multibox.training.recipes import Precision, Recipe
+from multibox.training.progress import Stretch
+from multibox.training.recipes import Precision, Recipe, TrainConfig
+from multibox.training.world import World
+
+
+class Step(NamedTuple):
+    """What a step did, on the device: to read it is to wait for it.
+
+    Attributes:
+        localization: The loss over the pictures of all processes.
+        confidence: The same.
+        gradient_norm: Before clipping.
+        bad: A loss or a gradient was not finite; the weights are as before the step.
+    """
+
+    localization: Float[Tensor, ""]
+    confidence: Float[Tensor, ""]
+    gradient_norm: Float[Tensor, ""]
+    bad: Bool[Tensor, ""]
 
 
 class Run:
@@ -25,141 +47,269 @@ class Run:
 
     Attributes:
         network: The one that learns.
+        precision: Of the convolutions.
+        average: The moving average of its weights, or the network itself where the recipe takes none.
         step: Steps done.
         seconds: Of training and validation, those before a resume included.
+        validation_seconds: Of these, of validation.
         validated: The step of the last validation.
         best: The highest AP of the validations so far.
+        best_step: Its step.
+        since_best: Validations since then.
+        learning_rate: Of the last step.
+        stretch: The steps since the last validation.
+        unreadable: What was wrong with pictures whose places others took.
     """
 
-    def __init__(self, detector: Detector, recipe: Recipe, *, device: str, precision: Precision) -> None:
-        self.network = detector.network.to(device).to(memory_format=torch.channels_last).train()
+    def __init__(
+        self, detector: Detector, recipe: Recipe, config: TrainConfig, *, precision: Precision, world: World
+    ) -> None:
+        self._memory_format = memory_format(detector.network, device=world.device, precision=precision)
+        self.network: SSD = detector.network.to(world.device).to(memory_format=self._memory_format)
+        self.average = copy.deepcopy(self.network).eval() if recipe.average else self.network
         self.step = 0
         self.seconds = 0.0
+        self.validation_seconds = 0.0
         self.validated = 0
         self.best = -1.0
+        self.best_step = 0
+        self.since_best = 0
+        self.learning_rate = 0.0
+        self.stretch = Stretch()
+        self.unreadable: list[str] = []
         self._class_names = list(detector.class_names)
-        self._config = json.dumps(dataclasses.asdict(detector.config))
-        self._device = device
-        self._precision = precision
-        config = detector.config
-        self._coder = BoxCoder(config.center_variance, config.size_variance, config.max_log_size)
-        self._averaged = _moving_average(self.network, recipe.average) if recipe.average else None
-        self._optimizer = make_optimizer(self.network, recipe)
+        self._detector_config = json.dumps(dataclasses.asdict(detector.config))
+        self._recipe = recipe
+        self._config = config
+        self.precision = precision
+        self._world = world
+        values = detector.config
+        self._coder = BoxCoder(values.center_variance, values.size_variance, values.max_log_size)
+        freeze(self.network, config.freeze)
+        self._optimizer = make_optimizer(self.network, recipe, config)
+        self._fused = self._optimizer.defaults["fused"]
+        self._learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        self._statistics = [
+            values
+            for layer in self.network.modules()
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training
+            for values in (layer.running_mean, layer.running_var)
+            if values is not None
+        ]
+        pairs = list(zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True))
+        self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counted = [pair for pair in pairs if not pair[0].is_floating_point()]
+        _check_parts(recipe, config, world, batch_norm=self.has_batch_norm)
+        if config.compile:
+            self.network.compile()
+        self._distributed = None
+        if world.size > 1:
+            if config.sync_batch_norm:
+                self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
+            self._distributed = DistributedDataParallel(self.network)
 
     @property
-    def average(self) -> SSD:
-        """The moving average of the weights, or the network itself where the recipe takes none."""
-        return self.network if self._averaged is None else self._averaged.module  # type: ignore[return-value]
+    def has_batch_norm(self) -> bool:
+        """Whether what is learned of a picture depends on those beside it."""
+        return bool(self._statistics)
 
-    @property
-    def learning_rate(self) -> float:
-        """Of the last step."""
-        rate: float = self._optimizer.param_groups[0]["lr"]
-        return rate
+    def learn(self, batch: Batch, *, learning_rate: float) -> Step:
+        """One step: images to predictions, objects to targets, loss, gradients, new weights.
 
-    def learn(self, batch: Batch, *, learning_rate: float) -> Losses:
-        """One step: images to predictions, objects to targets, loss, gradients, new weights."""
+        Whatever is random in it depends on the seed, the step and the process only. Nothing in it makes the host wait
+        for a GPU.
+        """
+        self.learning_rate = learning_rate
+        torch.manual_seed(hash((self._config.seed, self.step, self._world.rank)))
+        self._optimizer.zero_grad()
+        statistics = [values.clone() for values in self._statistics]
+        losses = self._gradients(batch)
+        gradients = [parameter.grad for parameter in self._learning if parameter.grad is not None]
+        norm = get_total_norm(gradients)
+        bad = ~torch.isfinite(norm + losses.sum())
+        if self._config.clip_norm is not None:
+            clip_grads_with_norm_(self._learning, self._config.clip_norm, norm)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate * group["rate"]
-        images, boxes, labels = (values.to(self._device, non_blocking=True) for values in batch[:3])
-        with torch.autocast(torch.device(self._device).type, torch.bfloat16, enabled=self._precision == "bf16"):
-            predictions = self.network(images.contiguous(memory_format=torch.channels_last))
-        targets = make_targets(boxes, labels, self.network.default_boxes, self._coder)
-        losses = multibox_loss(predictions, targets)
-        if not torch.isfinite(losses.total):
-            raise ValueError(
-                f"step {self.step}: the localization loss is {losses.localization.item():.3g} and the confidence loss "
-                f"{losses.confidence.item():.3g}; the batch was {', '.join(batch.names)}; try a lower learning rate"
-            )
-        self._optimizer.zero_grad()
-        losses.total.backward()
-        self._optimizer.step()
-        if self._averaged is not None:
-            self._averaged.update_parameters(self.network)
+        if self._fused:
+            # how the gradient scaler tells the fused optimizers, on the device, to leave the weights as they are
+            self._optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
+            self._optimizer.step()
+        elif not bad:
+            self._optimizer.step()
+        for values, before in zip(self._statistics, statistics, strict=True):
+            values.copy_(torch.where(bad, before, values))
         self.step += 1
-        return losses
+        if self._recipe.average:
+            self._follow()
+        return Step(losses[0], losses[1], norm, bad)
 
-    def save(self, path: Path) -> None:
-        """Writes all that `load` needs to go on just here, whole or not at all."""
-        part = path.with_name(path.name + ".part")
-        torch.save(self._state(), part)
-        os.replace(part, path)
+    def _gradients(self, batch: Batch) -> Float[Tensor, "2"]:
+        """Leaves the gradients of the loss over all processes' pictures in the weights; the two losses.
 
-    def load(self, path: Path) -> None:
-        """Goes on from what `save` wrote.
+        Both are divided by the matches of the whole step, whatever part of it a process, or a part of a batch, has.
+        """
+        device, config, size = self._world.device, self._config, self._world.size
+        images, boxes, labels = (values.to(device, non_blocking=True) for values in batch[:3])
+        rules = {"negatives_without_matches": config.negatives_without_matches}
+        targets = make_targets(boxes, labels, self.network.default_boxes, self._coder)
+        divisor = self._world.sum_(count_matches(targets, **rules))
+        predict = self._distributed or self.network
+        losses = torch.zeros(2, device=device)
+        parts = config.accumulate  # no process has fewer pictures than that
+        for part, (part_images, *part_targets) in enumerate(
+            zip(*(values.tensor_split(parts) for values in (images, *targets)), strict=True), start=1
+        ):
+            last = part == parts
+            alone = self._distributed.no_sync() if self._distributed and not last else nullcontext()
+            with alone:
+                with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=self.precision == "bf16"):
+                    predictions = predict(part_images.contiguous(memory_format=self._memory_format))
+                part_losses = multibox_loss(predictions, type(targets)(*part_targets), divisor=divisor, **rules)
+                (part_losses.total * size).backward()  # DDP takes the mean over the processes
+            losses += torch.stack([part_losses.localization, part_losses.confidence]).detach()
+        return self._world.sum_(losses)
+
+    def _follow(self) -> None:
+        """The average follows the weights, quickly at first so that it does not remember the random start."""
+        keep = min(self._recipe.average, self.step / (9 + self.step)) if self.step > 1 else 0.0
+        averages, values = (list(side) for side in zip(*self._averaged, strict=True))
+        torch._foreach_lerp_(averages, values, 1 - keep)
+        for average, value in self._counted:
+            average.copy_(value)
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs to go on just here, in any number of processes."""
+        return {
+            "class_names": self._class_names,
+            "config": self._detector_config,
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "average": self.average.state_dict() if self._recipe.average else None,
+            "stretch": dataclasses.asdict(self.stretch),
+            **{name: getattr(self, name) for name in _COUNTS},
+        }
+
+    def restore(self, state: dict[str, Any], path: Path) -> None:
+        """Goes on from what `state` gave, and `path` held.
 
         Raises:
-            ValueError: The file is damaged, or of a detector of other classes or another config, or of a recipe of
-                another kind.
+            ValueError: It is of a detector of other classes or another config, or of a recipe of another kind.
         """
         try:
-            state = torch.load(path, map_location=self._device, weights_only=True)
             self._check(state["class_names"], json.loads(state["config"]))
             self.network.load_state_dict(state["network"])
-            self._optimizer.load_state_dict(state["optimizer"])
-            if self._averaged is not None:
-                self._averaged.load_state_dict(state["average"])
-            self.step, self.seconds = state["step"], state["seconds"]
-            self.validated, self.best = state["validated"], state["best"]
-        except (OSError, EOFError, UnpicklingError, RuntimeError, KeyError, TypeError, ValueError) as error:
-            # torch's own advice about files that it cannot read safely is no good one
-            why = "it is not what a run saves" if isinstance(error, UnpicklingError) else f"{error}".split("\n\t")[0]
+            self._load_optimizer(state["optimizer"])
+            if self._recipe.average:
+                self.average.load_state_dict(state["average"])
+            self.stretch = Stretch(**state["stretch"])
+            for name in _COUNTS:
+                setattr(self, name, state[name])
+        except (RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:
+            why = str(error).split("\n\t")[0]
             raise ValueError(f"{path}: cannot go on from it ({why}); start anew in another folder") from error
+
+    def _load_optimizer(self, state: dict[str, Any]) -> None:
+        """What it has seen of each weight; the rates and decays are those of this run."""
+        groups = self._optimizer.param_groups
+        if [len(group["params"]) for group in groups] != [len(group["params"]) for group in state["param_groups"]]:
+            raise ValueError("it learns other weights, or in other groups: recipe, freeze or backbone_rate differ")
+        own = [{name: group[name] for name in ("rate", "weight_decay")} for group in groups]
+        self._optimizer.load_state_dict(state)
+        for group, values in zip(self._optimizer.param_groups, own, strict=True):
+            group.update(values)
 
     def _check(self, class_names: list[str], config: dict[str, Any]) -> None:
         """That a state is of this very detector; weights of the same shapes fit others as well."""
         if class_names != self._class_names:
             raise ValueError(compare_classes("it", class_names, "this run", self._class_names))
-        ours = json.loads(self._config)
+        ours = json.loads(self._detector_config)
         different = [name for name in ours if name not in config or config[name] != ours[name]]
         if different:
             raise ValueError(f"its detector '{config.get('name')}' has another {', '.join(different)}")
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            "class_names": self._class_names,
-            "config": self._config,
-            "network": self.network.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "average": None if self._averaged is None else self._averaged.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "validated": self.validated,
-            "best": self.best,
-        }
+
+_COUNTS = (
+    "unreadable",
+    "step",
+    "seconds",
+    "validation_seconds",
+    "validated",
+    "best",
+    "best_step",
+    "since_best",
+    "learning_rate",
+)
 
 
-def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer, with its own rate and decay for biases (and for normalization, with AdamW).
+def _check_parts(recipe: Recipe, config: TrainConfig, world: World, *, batch_norm: bool) -> None:
+    """That each process has pictures for each part of a step."""
+    least = recipe.batch_size // (world.size * config.accumulate)
+    numbers = f"batch_size is {recipe.batch_size}, for {world.size} processes and accumulate={config.accumulate} parts"
+    if least < 1:
+        raise ValueError(f"{numbers}: each needs a picture; give batch_size={world.size * config.accumulate} or more")
+    if batch_norm and least < 2:
+        raise ValueError(f"{numbers}: BatchNorm needs two pictures in each; give a larger batch_size")
+    if config.sync_batch_norm and not world.device.startswith("cuda"):
+        raise ValueError(f"sync_batch_norm works on GPUs only, but the device is {world.device}")
+
+
+def memory_format(network: nn.Module, *, device: str, precision: Precision) -> torch.memory_format:
+    """The order of the tensors in memory that is quicker to train in: channels last nearly everywhere.
+
+    But wide 3x3 convolutions in 32 bits take twice as long backwards so on a CPU: docs/benchmarks.md.
+    """
+    wide = any(
+        isinstance(layer, nn.Conv2d)
+        and layer.groups == 1
+        and layer.kernel_size[0] > 1
+        and min(layer.in_channels, layer.out_channels) >= 256
+        for layer in network.modules()
+    )
+    return torch.contiguous_format if device == "cpu" and precision == "fp32" and wide else torch.channels_last
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe, config: TrainConfig) -> torch.optim.Optimizer:
+    """The recipe's optimizer, with rates and decays of their own for biases, normalization and the backbone.
 
     The Caffe code trains biases at twice the rate and without decay, and decays the scale of L2 normalization.
     """
-    weights: list[Tensor] = []
-    biases: list[Tensor] = []
+    groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
         plain = name.endswith(".bias") if recipe.optimizer == "sgd" else parameter.ndim == 1
-        (biases if plain else weights).append(parameter)
-    groups = [
-        # the first group is the one whose rate is the run's
-        {"params": weights, "weight_decay": recipe.weight_decay, "rate": 1.0},
-        {"params": biases, "weight_decay": 0.0, "rate": recipe.bias_rate},
-    ]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, fused=True)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
+        rate = recipe.bias_rate if plain else 1.0
+        if name.startswith("backbone."):
+            rate *= config.backbone_rate
+        groups.setdefault((rate, 0.0 if plain else recipe.weight_decay), []).append(parameter)
+    fused = next(network.parameters()).device.type in ("cpu", "cuda")  # others do not know `found_inf`
+    rows = [{"params": group, "rate": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(rows, lr=recipe.learning_rate, fused=fused)
+    optimizer = torch.optim.SGD(rows, lr=recipe.learning_rate, momentum=0.9, fused=fused)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:  # else a first step that is bad would leave them unset
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
-def _moving_average(network: SSD, decay: float) -> AveragedModel:
-    """A copy that follows the network, quickly at first so that it does not remember the random start."""
+def freeze(network: nn.Module, names: Sequence[str]) -> None:
+    """Sets the network to learn, but for the layers whose names begin so; their BatchNorm keeps its statistics.
 
-    def update(averages: list[Tensor], values: list[Tensor], steps: Tensor) -> None:
-        warm = min(decay, (1 + int(steps)) / (10 + int(steps)))
-        if averages[0].is_floating_point():
-            get_ema_multi_avg_fn(warm)(averages, values, steps)
-        else:  # BatchNorm's counts
-            for average, value in zip(averages, values, strict=True):
-                average.copy_(value)
-
-    averaged = AveragedModel(network, multi_avg_fn=update, use_buffers=True)  # type: ignore[arg-type]
-    averaged.eval()
-    return averaged
+    Raises:
+        ValueError: No layer's name begins so.
+    """
+    network.train()
+    layers = dict(network.named_modules())
+    for start in names:
+        frozen = [layer for name, layer in layers.items() if name.startswith(start) and name]
+        if not frozen:
+            known = sorted({".".join(name.split(".")[:2]) for name in layers if name})
+            near = get_close_matches(start, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
+            raise ValueError(f"freeze: no layer's name begins with '{start}'; {hint}")
+        for layer in frozen:
+            layer.eval().requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ValueError(f"freeze: {', '.join(names)} leaves nothing that learns")

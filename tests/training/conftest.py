@@ -10,7 +10,7 @@ from multibox.data.augment import Augmentation
 from multibox.data.synthetic import CLASS_NAMES
 from multibox.detector import Detector
 from multibox.presets import preset
-from multibox.training import loop
+from multibox.training import machine
 from multibox.training.recipes import RECIPES
 
 
@@ -43,12 +43,12 @@ def one_core():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_cores", lambda: 1)
+        patch.setattr(machine, "_cores", lambda: 1)
         yield
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def plain_recipes():
     """`modern` and `paper` with short lengths and cheap augmentation; `modern` averages the weights."""
     augmentation = Augmentation(expand_probability=0.0, crop_probability=0.0, interpolations=("bilinear",))

@@ -1,7 +1,9 @@
 """Which pictures are in a step, and how they were changed, is a function of the seed and the place in the stream."""
 
+import re
 from dataclasses import replace
 from itertools import islice
+from math import sqrt
 
 import numpy as np
 import pytest
@@ -10,8 +12,8 @@ from PIL import Image
 
 from multibox.data.augment import Augmentation, Augmented, apply, draw, fractions
 from multibox.data.sample import Dataset, GroundTruth, Sample
-from multibox.data.synthetic import drawn_scenes
-from multibox.training.batches import collate, make_loader
+from multibox.data.synthetic import CLASS_NAMES, drawn_scenes
+from multibox.training.batches import collate, make_loader, picture_weights
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def scenes():
 def load(scenes, small_config):
     """The batches of a run, the scenes' where nothing else is said."""
 
-    def batches(dataset=scenes, *, batch_size=4, first_step=0, steps=5, seed=0, workers=0):
+    def batches(dataset=scenes, *, batch_size=4, first_step=0, steps=5, seed=0, workers=0, **values):
         loader = make_loader(
             dataset,
             small_config,
@@ -33,6 +35,7 @@ def load(scenes, small_config):
             steps=steps,
             seed=seed,
             workers=workers,
+            **values,
         )
         return list(loader) if steps is not None else loader
 
@@ -137,15 +140,17 @@ def augmented(*labels):
 def test_pictures_with_fewer_objects_are_padded():
     batch = collate([("none", augmented()), ("two", augmented(0, 5)), ("one", augmented(3))])
     assert batch.names == ("none", "two", "one")
-    assert batch.labels.tolist() == [[-1, -1], [0, 5], [3, -1]]
-    np.testing.assert_allclose(batch.boxes[1], [[0.1, 0.2, 0.3, 0.4], [0.2, 0.3, 0.4, 0.5]], atol=1e-6)
-    assert (batch.boxes[0] == 0).all() and (batch.boxes[2, 1] == 0).all()
+    assert batch.labels.shape == (3, 8)  # to a multiple of eight, so that shapes are few
+    assert batch.labels[:, :2].tolist() == [[-1, -1], [0, 5], [3, -1]]
+    assert (batch.labels[:, 2:] == -1).all()
+    np.testing.assert_allclose(batch.boxes[1, :2], [[0.1, 0.2, 0.3, 0.4], [0.2, 0.3, 0.4, 0.5]], atol=1e-6)
+    assert (batch.boxes[0] == 0).all() and (batch.boxes[2, 1] == 0).all() and (batch.boxes[1, 2:] == 0).all()
     assert batch.images[:, 0, 0, 0].tolist() == [0, 2, 1]
 
 
 def test_a_batch_without_objects():
     batch = collate([("a", augmented()), ("b", augmented())])
-    assert batch.boxes.shape == (2, 0, 4) and batch.labels.shape == (2, 0)
+    assert batch.boxes.shape == (2, 8, 4) and (batch.labels == -1).all()
 
 
 @pytest.fixture
@@ -165,14 +170,68 @@ def test_files_are_read_as_pixels_are(load, files):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_cannot_be_read_is_said_in_one_line(load, files, workers):
-    path = files[4].picture
-    path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(ValueError, match=rf"^{path}: the picture is truncated or damaged .*\)$"):
+def test_another_picture_takes_the_place_of_one_that_cannot_be_read(load, files, workers):
+    whole = load(files)
+    paths = [files[index].picture for index in (4, 7)]
+    paths[0].write_bytes(paths[0].read_bytes()[:300])
+    paths[1].unlink()
+    batches = load(files, workers=workers)
+    complaints = {complaint for batch in batches for complaint in batch.unreadable}
+    damaged, missing = sorted(complaints, key=len, reverse=True)
+    assert re.fullmatch(rf"{paths[0]}: the picture is truncated or damaged .*\)", damaged)
+    assert missing == f"{paths[1]}: there is no such picture"
+    gone = {files[4].name, files[7].name}
+    for batch, expected in zip(batches, whole, strict=True):
+        assert not gone & set(batch.names)
+        for row, name in enumerate(expected.names):
+            if name not in gone:  # the others are as they would be
+                assert batch.names[row] == name
+                assert torch.equal(batch.images[row], expected.images[row])
+    again = load(files, first_step=2, steps=5)
+    for one, other in zip(again, batches[2:], strict=True):
+        assert_same(one, other)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_where_no_picture_can_be_read_it_is_said_in_one_line(load, files, workers):
+    for sample in files:
+        sample.picture.unlink()
+    with pytest.raises(FileNotFoundError, match=r"^.*\.png: there is no such picture$"):
         load(files, workers=workers)
-    path.unlink()
-    with pytest.raises(FileNotFoundError, match=rf"^{path}: there is no such picture$"):
-        load(files, workers=workers)
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(2, 4), (3, 7), (3, 3)])
+def test_processes_share_each_batch(load, size, batch_size):
+    """Whatever is left over by the division; also where the set is smaller than the number of processes."""
+    few = Dataset("few", CLASS_NAMES, drawn_scenes(2, seed=1, height=72, width=80).samples)
+    whole = load(few, batch_size=batch_size, steps=3)
+    shares = [load(few, batch_size=batch_size, steps=3, rank=rank, world_size=size) for rank in range(size)]
+    for step, batch in enumerate(whole):
+        for rank in range(size):
+            share = shares[rank][step]
+            assert share.names == batch.names[rank::size]
+            assert torch.equal(share.images, batch.images[rank::size])
+
+
+def test_pictures_with_rare_classes_come_more_often(load):
+    """Of 16 pictures 15 have class 0 alone, one has class 1: repeat factors sqrt(16 / 15) and sqrt(16 / 1)."""
+    image = np.zeros((3, 8, 8), np.uint8)
+    box = [[1, 1, 7, 7]]
+    samples = [Sample(str(i), image, 8, 8, GroundTruth(box, [int(i == 15)]), i) for i in range(16)]
+    dataset = Dataset("rare", CLASS_NAMES, samples)
+    np.testing.assert_allclose(picture_weights(dataset), [sqrt(16 / 15)] * 15 + [4.0])
+    shown = names(load(dataset, batch_size=16, steps=50, balance_classes=True))
+    expected = 4 / (4 + 15 * sqrt(16 / 15))
+    assert shown.count("15") / len(shown) == pytest.approx(expected, rel=0.05)
+    assert {shown[epoch * 16 : epoch * 16 + 16].count("15") for epoch in range(50)} <= {3, 4}  # of 3.3
+    assert set(shown) == {str(i) for i in range(16)}
+
+
+def test_pictures_without_objects_weigh_like_those_of_the_commonest_class():
+    image = np.zeros((3, 8, 8), np.uint8)
+    truths = [GroundTruth([], []), GroundTruth([[1, 1, 7, 7]], [0], crowd=[True])]
+    samples = [Sample(str(i), image, 8, 8, truth, i) for i, truth in enumerate(truths)]
+    np.testing.assert_array_equal(picture_weights(Dataset("empty", CLASS_NAMES, samples)), [1, 1])
 
 
 def test_pictures_of_many_sizes_and_without_objects(load):

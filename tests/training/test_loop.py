@@ -3,6 +3,7 @@
 import csv
 import logging
 import math
+import re
 import signal
 import threading
 from dataclasses import replace
@@ -12,16 +13,16 @@ import pytest
 import torch
 import yaml
 
+from multibox.data.read import read_dataset
 from multibox.data.sample import Dataset
 from multibox.data.synthetic import drawn_scenes
+from multibox.data.write import write_voc
 from multibox.detector import Detector
-from multibox.ssd.coder import BoxCoder
 from multibox.ssd.loss import make_targets, multibox_loss
-from multibox.ssd.network import SSD
-from multibox.training import RECIPES, TrainConfig, loop, train
+from multibox.training import RECIPES, TrainConfig, loop, machine, train
 from multibox.training.batches import make_loader
-from multibox.training.record import COLUMNS, Record
-from multibox.training.run import Run, make_optimizer
+from multibox.training.checkpoint import Checkpoints
+from multibox.training.record import COLUMNS
 from multibox.weights.file import load_weights
 
 pytestmark = pytest.mark.usefixtures("plain_recipes")
@@ -30,12 +31,16 @@ FILES = {
     "best.safetensors",
     "last.safetensors",
     "last.pt",
+    "previous.pt",
     "metrics.csv",
     "config.yaml",
     "log.txt",
     "curves.png",
     "validation.jpg",
+    "card.md",
+    "card.json",
 }
+AT_THE_END = {"curves.png", "validation.jpg", "card.md", "card.json"}
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +62,7 @@ def read_rows(out):
 def pictures(monkeypatch):
     """The sets of which pictures would have been drawn; drawing takes longer than most of the runs here."""
     drawn_from = []
-    monkeypatch.setattr(Record, "draw_curves", lambda _: None)
-    monkeypatch.setattr(Record, "draw_validation", lambda _, detector, dataset: drawn_from.append(dataset.name))
+    monkeypatch.setattr(loop, "write_card", lambda *_, shown, **__: drawn_from.append(shown.name))
     return drawn_from
 
 
@@ -144,7 +148,7 @@ def test_progress_is_sane(finished):
     assert [at.step for at in progress] == list(range(1, 33))
     assert [at.epoch for at in progress] == [step / 2 for step in range(1, 33)]
     assert [at.part for at in progress] == [step / 32 for step in range(1, 33)]
-    recipe = replace(RECIPES["modern"])
+    recipe = replace(RECIPES["modern"], learning_rate=RECIPES["modern"].learning_rate * 6 / 4)
     assert [at.learning_rate for at in progress] == [recipe.rate((step - 1) / 32) for step in range(1, 33)]
     assert all(at.pictures_per_second > 0 for at in progress)
     assert all(at.localization > 0 and at.confidence > 0 for at in progress)
@@ -168,7 +172,8 @@ def test_the_config_of_a_run_gives_the_run_again(finished):
         steps=32,
         batch_size=6,
         validate_every=4,
-        learning_rate=recipe.learning_rate,
+        learning_rate=recipe.learning_rate * 6 / 4,
+        warmup=recipe.warmup,
         milestones=recipe.milestones,
         expand_probability=recipe.augmentation.expand_probability,
     )
@@ -183,7 +188,7 @@ def test_a_second_run_in_the_folder_is_refused(finished, new_detector, train_set
 
 @pytest.mark.parametrize(("workers", "threads"), [(0, 4), (1, 3), (8, 1)])
 def test_torch_has_the_cores_that_the_workers_leave(tmp_path, new_detector, train_set, monkeypatch, workers, threads):
-    monkeypatch.setattr(loop, "_cores", lambda: 4)
+    monkeypatch.setattr(machine, "_cores", lambda: 4)
     monkeypatch.setattr(loop, "make_loader", lambda *args, workers, **kwargs: make_loader(*args, workers=0, **kwargs))
     calls = []
     monkeypatch.setattr(torch, "set_num_threads", calls.append)
@@ -197,8 +202,16 @@ def test_torch_has_the_cores_that_the_workers_leave(tmp_path, new_detector, trai
 SHORT = TrainConfig(steps=6, batch_size=4, validate_every=1, workers=0)  # three steps an epoch
 
 
-def interrupted(*args, **kwargs):
-    raise KeyboardInterrupt
+def interrupting(function):
+    """The function, before whose first call Ctrl-C comes."""
+    signals = [signal.SIGINT]
+
+    def interrupted(*args, **kwargs):
+        while signals:
+            signal.raise_signal(signals.pop())
+        return function(*args, **kwargs)
+
+    return interrupted
 
 
 def interrupt_at(step):
@@ -238,7 +251,7 @@ def test_an_interrupted_run_goes_on_to_the_bit(undisturbed, tmp_path, new_detect
     with pytest.raises(KeyboardInterrupt):
         train(new_detector(), train_set, val_set, config, out=tmp_path, on_progress=interrupt_at(step))
     assert (tmp_path / "last.pt").exists()
-    assert "stopped: KeyboardInterrupt" in (tmp_path / "log.txt").read_text(encoding="utf-8")
+    assert f"stopped: SIGINT at step {step}; all is saved" in (tmp_path / "log.txt").read_text(encoding="utf-8")
     steps = []
     train(
         new_detector(seed=99),
@@ -261,11 +274,11 @@ def within_a_step(monkeypatch):
     def arrange(number, act):
         calls = []
 
-        def loss(*args):
+        def loss(*args, **kwargs):
             calls.append(args)
             if len(calls) == number:
                 act()
-            return multibox_loss(*args)
+            return multibox_loss(*args, **kwargs)
 
         monkeypatch.setattr("multibox.training.run.multibox_loss", loss)
 
@@ -305,7 +318,7 @@ def test_training_in_another_thread(tmp_path, new_detector, train_set):
 
 def test_an_interruption_before_the_first_step(undisturbed, tmp_path, new_detector, train_set, val_set, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Run, "learn", interrupted)
+        patch.setattr(loop, "make_loader", interrupting(make_loader))
         train(new_detector(), train_set, val_set, SHORT, out=tmp_path)
     assert not (tmp_path / "metrics.csv").exists()
     train(new_detector(seed=99), train_set, val_set, SHORT, out=tmp_path, resume=True)
@@ -317,9 +330,9 @@ def test_an_interruption_in_a_validation(undisturbed, tmp_path, new_detector, tr
     """Before the row of the metrics is written, or after it."""
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         if when == "before":
-            patch.setattr(loop, "evaluate", interrupted)
+            patch.setattr(loop, "find", interrupting(loop.find))
         else:
-            patch.setattr(Detector, "save", interrupted)
+            patch.setattr(Detector, "save", interrupting(Detector.save))
         train(new_detector(), train_set, val_set, SHORT, out=tmp_path)
     assert (tmp_path / "metrics.csv").exists() == (when == "after")
     train(new_detector(seed=99), train_set, val_set, SHORT, out=tmp_path, resume=True)
@@ -373,7 +386,7 @@ def test_a_finished_run_can_be_made_longer(tmp_path, new_detector, train_set):
 )
 def test_a_damaged_state_is_said(tmp_path, new_detector, train_set, content):
     (tmp_path / "last.pt").write_bytes(content)
-    with pytest.raises(ValueError, match=r"last\.pt: cannot go on from it .*start anew in another folder"):
+    with pytest.raises(ValueError, match=r"last\.pt: damaged .*cannot go on from it: start anew in another folder"):
         train(new_detector(), train_set, None, SHORT, out=tmp_path, resume=True)
 
 
@@ -382,7 +395,7 @@ def test_a_state_of_another_kind_is_said(tmp_path, new_detector, train_set):
     with pytest.raises(ValueError, match=r"last\.pt: cannot go on from it"):
         train(new_detector(), train_set, None, replace(SHORT, steps=2), out=tmp_path, resume=True)
     torch.save([1, 2], tmp_path / "last.pt")
-    with pytest.raises(ValueError, match=r"last\.pt: cannot go on from it"):
+    with pytest.raises(ValueError, match=r"last\.pt: damaged \(it is not what a run saves\); cannot go on from it"):
         train(new_detector(), train_set, None, replace(SHORT, steps=2), out=tmp_path, resume=True)
 
 
@@ -416,15 +429,15 @@ def test_a_state_of_another_detector_is_said(tmp_path, new_detector, small_confi
 @pytest.fixture
 def scripted_ap(monkeypatch, new_detector, train_set):
     """`scripted_ap([0.1, None, ...])`: what the validations that follow find."""
-    evaluate = loop.evaluate
+    score = loop.score
 
     def script(values):
         values = iter(values)
 
-        def scripted(detector, dataset):
-            return replace(evaluate(detector, dataset), ap=next(values))
+        def scripted(*args, **kwargs):
+            return replace(score(*args, **kwargs), ap=next(values))
 
-        monkeypatch.setattr(loop, "evaluate", scripted)
+        monkeypatch.setattr(loop, "score", scripted)
 
     return script
 
@@ -443,7 +456,7 @@ def test_an_ap_of_zero_is_better_than_none(tmp_path, new_detector, train_set, va
 
 
 def test_a_resumed_run_remembers_its_best(tmp_path, new_detector, train_set, val_set, scripted_ap):
-    scripted_ap([0.4, 0.3])
+    scripted_ap([0.4, 0.3, 0.4])  # and the best once more at the end, for the card
     with pytest.raises(KeyboardInterrupt):
         train(new_detector(), train_set, val_set, SHORT, out=tmp_path, on_progress=interrupt_at(5))
     train(new_detector(), train_set, val_set, SHORT, out=tmp_path, resume=True)
@@ -482,7 +495,7 @@ def test_the_average_of_the_weights_is_what_is_kept(tmp_path, new_detector, trai
     train(new_detector(), train_set, None, SHORT, out=tmp_path)
     saved, state = weights(tmp_path / "last.safetensors"), torch.load(tmp_path / "last.pt", weights_only=True)
     name = "backbone.stage3.0.0.weight"
-    np.testing.assert_array_equal(saved[name], state["average"][f"module.{name}"])
+    np.testing.assert_array_equal(saved[name], state["average"][name])
     assert np.abs(saved[name] - state["network"][name].numpy()).max() > 1e-6
 
 
@@ -504,7 +517,7 @@ def test_minutes_end_a_run_after_the_step_that_passes_them(tmp_path, new_detecto
     train(new_detector(), train_set, val_set, TrainConfig(minutes=1e-6), out=tmp_path, on_progress=progress.append)
     assert len(progress) == 1 and progress[0].part == 1 and progress[0].seconds_left == 0
     assert steps_of(tmp_path) == [1]
-    assert {path.name for path in tmp_path.iterdir()} == FILES - {"curves.png", "validation.jpg"}
+    assert {path.name for path in tmp_path.iterdir()} == FILES - AT_THE_END - {"previous.pt"}
 
 
 def test_the_first_of_several_lengths_ends_a_run(tmp_path, new_detector, train_set):
@@ -556,138 +569,141 @@ def test_empty_sets_are_refused(tmp_path, new_detector, train_set):
 
 def test_a_loss_that_is_not_finite_names_the_pictures(tmp_path, new_detector, train_set):
     config = replace(SHORT, recipe="paper", learning_rate=1e30)
-    with pytest.raises(ValueError, match=r"step \d: the localization loss is .* and the confidence loss .*") as caught:
+    with pytest.raises(
+        ValueError, match=r"epoch \d\.\d+, step \d: the localization loss is .*, the confidence loss .*"
+    ) as caught:
         train(new_detector(), train_set, None, config, out=tmp_path)
     assert sum(sample.name in str(caught.value) for sample in train_set) == 4
     assert "try a lower learning rate" in str(caught.value)
-    assert "stopped: step" in (tmp_path / "log.txt").read_text(encoding="utf-8")
+    assert "stopped: epoch" in (tmp_path / "log.txt").read_text(encoding="utf-8")
 
 
-# The optimizer and the average
-
-
-@pytest.fixture
-def paper_network(small_config):
-    """With biases in all layers and L2 normalization on the first source layer."""
-    first, *rest = small_config.feature_maps
-    config = replace(
-        small_config,
-        extras_batch_norm=False,
-        feature_maps=(
-            replace(first, head="conv3x3", norm="l2"),
-            *(replace(row, head="conv3x3") for row in rest),
-        ),
-    )
-    return Detector.create(config, ("a", "b"), seed=0)
-
-
-def groups_by_name(network, optimizer):
-    names = {id(parameter): name for name, parameter in network.named_parameters()}
-    groups = {}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            assert names[id(parameter)] not in groups
-            groups[names[id(parameter)]] = (group["rate"], group["weight_decay"])
-    assert groups.keys() == set(names.values())
-    return groups
-
-
-def test_the_papers_biases_learn_twice_as_fast_and_do_not_decay(paper_network):
-    network = paper_network.network
-    optimizer = make_optimizer(network, RECIPES["paper"])
-    assert isinstance(optimizer, torch.optim.SGD)
-    assert {group["momentum"] for group in optimizer.param_groups} == {0.9}
-    for name, (rate, decay) in groups_by_name(network, optimizer).items():
-        assert (rate, decay) == ((2.0, 0.0) if name.endswith(".bias") else (1.0, 5e-4)), name
-    assert groups_by_name(network, optimizer)["norm.stage3.weight"] == (1.0, 5e-4)
-    assert any(name.startswith("extras.conv6_2.") and name.endswith(".bias") for name, _ in network.named_parameters())
-
-
-def test_adamw_decays_kernels_only(paper_network):
-    network = paper_network.network
-    optimizer = make_optimizer(network, RECIPES["modern"])
-    assert isinstance(optimizer, torch.optim.AdamW)
-    for name, (_, decay) in groups_by_name(network, optimizer).items():
-        kernel = dict(network.named_parameters())[name].ndim == 4
-        assert decay == (RECIPES["modern"].weight_decay if kernel else 0.0), name
+# Steps that are not finite, and pictures that cannot be read
 
 
 @pytest.fixture
-def batches(paper_network, train_set):
-    two_classes = [
-        replace(sample, truth=type(sample.truth)(sample.truth.boxes, sample.truth.labels % 2)) for sample in train_set
-    ]
-    return list(
-        make_loader(
-            Dataset("two classes", ("a", "b"), two_classes),
-            paper_network.config,
-            RECIPES["paper"].augmentation,
-            batch_size=4,
-            first_step=0,
-            steps=3,
-            seed=0,
-            workers=0,
-        )
+def poison(monkeypatch):
+    """`poison(2, 3)` makes the localization loss of these steps infinite; the first is 1."""
+
+    def arrange(*numbers):
+        calls = []
+
+        def poisoned(*args):
+            targets = make_targets(*args)
+            calls.append(args)
+            if len(calls) in numbers:
+                return targets._replace(offsets=targets.offsets / (targets.labels == 0)[..., None])
+            return targets
+
+        monkeypatch.setattr("multibox.training.run.make_targets", poisoned)
+
+    return arrange
+
+
+def test_a_step_that_is_not_finite_stops_a_run_and_its_batch_is_kept(tmp_path, new_detector, train_set, poison):
+    poison(2)
+    with pytest.raises(ValueError, match=r"^epoch 0\.67, step 2: the localization loss is (inf|nan)") as caught:
+        train(new_detector(), train_set, None, SHORT, out=tmp_path)
+    kept = torch.load(tmp_path / "bad-step-2.pt", weights_only=True)
+    assert kept["images"].shape == (4, 3, 64, 64)
+    for name in kept["names"]:
+        assert f"{name} [" in str(caught.value)
+    first = (100 * kept["boxes"][0][kept["labels"][0] >= 0]).tolist()
+    assert f"{kept['names'][0]} {[[round(value, 1) for value in box] for box in first[:3]]}" in str(caught.value)
+    assert "--resume --skip-bad-steps" in str(caught.value)
+
+
+def test_a_run_goes_on_without_bad_steps_where_that_is_asked_for(tmp_path, new_detector, train_set, poison):
+    poison(2, 3)
+    train(new_detector(), train_set, None, replace(SHORT, skip_bad_steps=True), out=tmp_path)
+    assert [row["bad_steps"] for row in read_rows(tmp_path)] == ["2", "0"]
+    assert all(math.isfinite(float(row["localization"])) for row in read_rows(tmp_path))
+    log = (tmp_path / "log.txt").read_text(encoding="utf-8")
+    assert "step 2: the localization loss" in log and "step 3: the localization loss" in log
+    assert np.isfinite(weights(tmp_path / "last.safetensors")["backbone.stage3.0.0.weight"]).all()
+
+
+def test_nothing_but_bad_steps_ends_a_run(tmp_path, new_detector, train_set, poison):
+    poison(*range(3, 99))
+    config = replace(SHORT, steps=99, skip_bad_steps=True)
+    with pytest.raises(ValueError, match=r"step 22: .* So were the 19 before it"):
+        train(new_detector(), train_set, None, config, out=tmp_path)
+
+
+def test_pictures_that_become_unreadable_are_listed_once_and_too_many_end_a_run(tmp_path, new_detector):
+    write_voc({"train": drawn_scenes(12, seed=1, height=64, width=64)}, tmp_path / "data")
+    dataset = read_dataset(tmp_path / "data", split="train")
+    dataset[5].picture.unlink()
+    config = replace(SHORT, epochs=3, steps=None, max_unreadable=0.1)
+    train(new_detector(), dataset, None, config, out=tmp_path / "run")
+    log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
+    assert log.count(f"{dataset[5].picture}: there is no such picture; another picture took its place (1 of 12") == 1
+    dataset[6].picture.unlink()
+    with pytest.raises(ValueError, match=r"2 of 12 pictures cannot be read, more than max_unreadable=0.1 of them"):
+        train(new_detector(), dataset, None, config, out=tmp_path / "other")
+
+
+# What ends a run early, and what is saved on the way
+
+
+def test_patience(tmp_path, new_detector, train_set, val_set, scripted_ap):
+    scripted_ap([0.2, 0.4, 0.4, 0.3, 0.9])
+    config = replace(SHORT, steps=99, patience=2)
+    train(new_detector(), train_set, val_set, config, out=tmp_path)
+    assert steps_of(tmp_path) == [3, 6, 9, 12]
+    assert step_of(tmp_path / "best.safetensors") == 6
+    assert "no higher AP in 2 validations, since step 6" in (tmp_path / "log.txt").read_text(encoding="utf-8")
+
+
+def test_patience_goes_on_after_an_interruption(tmp_path, new_detector, train_set, val_set, scripted_ap):
+    scripted_ap([0.4, 0.3, 0.2, 0.4])
+    config = replace(SHORT, steps=99, patience=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(new_detector(), train_set, val_set, config, out=tmp_path, on_progress=interrupt_at(7))
+    train(new_detector(), train_set, val_set, config, out=tmp_path, resume=True)
+    assert steps_of(tmp_path) == [3, 6, 9]
+
+
+@pytest.mark.parametrize(("minutes", "saved"), [(0.0, [1, 2, 3, 3, 4]), (5.0, [3, 4])])
+def test_states_are_saved_now_and_then(tmp_path, new_detector, train_set, monkeypatch, minutes, saved):
+    steps = []
+    write = Checkpoints.write
+    monkeypatch.setattr(Checkpoints, "write", lambda self, state: steps.append(state["step"]) or write(self, state))
+    train(new_detector(), train_set, None, replace(SHORT, steps=4, checkpoint_minutes=minutes), out=tmp_path)
+    assert sorted(set(steps)) == sorted(set(saved))
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 4
+
+
+def test_the_log_and_the_metrics_say_who_waited_for_whom(finished):
+    for row in read_rows(finished[0]):
+        shares = [float(row[f"wait_{whom}"]) for whom in ("input", "host", "device")]
+        assert sum(shares) == pytest.approx(100, abs=0.1) and min(shares) >= 0
+        assert shares[2] > 30  # the network's work, on a CPU
+    assert "wait_input" in (finished[0] / "log.txt").read_text(encoding="utf-8")
+
+
+def test_a_line_of_the_log_now_and_then(tmp_path, new_detector, train_set, monkeypatch):
+    monkeypatch.setattr(loop, "LOG_SECONDS", 0.0)
+    train(new_detector(), train_set, None, SHORT, out=tmp_path)
+    lines = (tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()
+    said = [line for line in lines if re.search(r"step \d, epoch [\d.]+  .* pictures/s  0:\d\d:\d\d left", line)]
+    assert len(said) == 4  # of six steps two are those of validations
+
+
+def test_the_log_says_what_the_rate_came_to(finished):
+    text = (finished[0] / "log.txt").read_text(encoding="utf-8")
+    assert "6 pictures a step at a learning rate of up to 0.003, the recipe's 0.002 for batches of 4" in text
+
+
+def test_negatives_of_pictures_without_objects(tmp_path, new_detector, train_set):
+    empty = [replace(sample, truth=sample.truth[np.zeros(len(sample.truth), bool)]) for sample in train_set]
+    progress = []
+    train(
+        new_detector(),
+        Dataset("empty", train_set.class_names, empty),
+        None,
+        replace(SHORT, steps=2, negatives_without_matches=3),
+        out=tmp_path,
+        on_progress=progress.append,
     )
-
-
-def test_a_step_is_the_rule_of_sgd(paper_network, batches):
-    """v <- 0.9 v + gradient + decay x w; w <- w - rate x v, with the rate of each step."""
-    config = paper_network.config
-    ours = Run(paper_network, RECIPES["paper"], device="cpu", precision="fp32")
-    literal = SSD(config, classes=2).to(memory_format=torch.channels_last)  # the same rounding
-    literal.load_state_dict(ours.network.state_dict())
-    literal.train()
-    velocity = {name: torch.zeros_like(parameter) for name, parameter in literal.named_parameters()}
-    for batch, rate in zip(batches, (1e-3, 3e-3, 2e-3), strict=True):
-        losses = ours.learn(batch, learning_rate=rate)
-        literal.zero_grad()
-        coder = BoxCoder(config.center_variance, config.size_variance)
-        targets = make_targets(batch.boxes, batch.labels, literal.default_boxes, coder)
-        expected = multibox_loss(literal(batch.images.contiguous(memory_format=torch.channels_last)), targets)
-        expected.total.backward()
-        with torch.no_grad():
-            for name, parameter in literal.named_parameters():
-                bias = name.endswith(".bias")
-                velocity[name] = 0.9 * velocity[name] + parameter.grad + (0 if bias else 5e-4) * parameter
-                parameter -= rate * (2 if bias else 1) * velocity[name]
-        assert losses.total.item() == pytest.approx(expected.total.item(), rel=1e-4)
-    assert ours.step == 3
-    for (name, parameter), other in zip(ours.network.named_parameters(), literal.parameters(), strict=True):
-        torch.testing.assert_close(parameter, other, rtol=1e-4, atol=1e-6, msg=name)
-    assert ours.average is ours.network
-
-
-def test_the_average_follows_the_weights(paper_network, batches):
-    """The first step's weights, then (1 + n) / (10 + n) of what it was and the rest of the new, at most the decay's."""
-    run = Run(paper_network, replace(RECIPES["modern"], average=0.25), device="cpu", precision="fp32")
-    # a weight, and a statistic of batch normalization, which is averaged likewise
-    keys = ("backbone.stage3.0.0.weight", "backbone.stage3.0.1.running_mean")
-    expected = {}
-    for number, batch in enumerate(batches):
-        run.learn(batch, learning_rate=1e-2)
-        state = run.network.state_dict()
-        for key in keys:
-            keep = 0.0 if number == 0 else min(0.25, (1 + number) / (10 + number))
-            expected[key] = keep * expected.get(key, 0) + (1 - keep) * state[key]
-    average = run.average.state_dict()
-    for key, value in expected.items():
-        torch.testing.assert_close(average[key], value, msg=key)
-        assert not torch.equal(average[key], run.network.state_dict()[key])
-    assert average["backbone.stage3.0.1.num_batches_tracked"] == 3
-    assert not run.average.training and run.network.training
-    assert torch.equal(run.average.default_boxes, run.network.default_boxes)
-
-
-def test_a_learning_rate_of_zero_changes_no_weight(paper_network, batches):
-    run = Run(paper_network, RECIPES["modern"], device="cpu", precision="fp32")
-    before = [parameter.detach().clone() for parameter in run.network.parameters()]
-    assert math.isfinite(run.learn(batches[0], learning_rate=0.0).total.item())
-    assert all(map(torch.equal, before, run.network.parameters()))
-
-
-def test_half_precision_trains_too(paper_network, batches):
-    run = Run(paper_network, RECIPES["modern"], device="cpu", precision="bf16")
-    losses = [run.learn(batches[0], learning_rate=1e-3).total.item() for _ in range(4)]
-    assert all(map(math.isfinite, losses)) and losses[-1] < losses[0]
-    assert {parameter.dtype for parameter in run.network.parameters()} == {torch.float32}
+    assert all(at.localization == 0 and at.confidence > 0 for at in progress)

@@ -71,6 +71,14 @@ def test_rate_has_no_jumps_up_and_is_never_negative_or_above_the_highest(name):
         ({"workers": -1}, "workers must be 0 or more, but is -1"),
         ({"expand_probability": 1.5}, "expand_probability must be from 0 to 1, but is 1.5"),
         ({"expand_probability": float("nan")}, "expand_probability must be from 0 to 1, but is nan"),
+        ({"patience": 0}, "patience must be above 0, but is 0"),
+        ({"accumulate": 0}, "accumulate must be above 0, but is 0"),
+        ({"clip_norm": 0.0}, "clip_norm must be above 0, but is 0"),
+        ({"warmup": 1.0}, "warmup must be from 0 to below 1, a part of the run, but is 1"),
+        ({"backbone_rate": -0.1}, "backbone_rate must be 0 or more, but is -0.1"),
+        ({"negatives_without_matches": -1}, "negatives_without_matches must be 0 or more, but is -1"),
+        ({"checkpoint_minutes": float("inf")}, "checkpoint_minutes must be 0 or more and finite, but is inf"),
+        ({"max_unreadable": 2.0}, "max_unreadable must be from 0 to 1, but is 2"),
         ({"milestones": (0.9, 0.7)}, r"milestones must rise between 0 and 1, parts of the run, but are \[0.9, 0.7\]"),
         ({"milestones": (0.5, 0.5)}, "milestones must rise between 0 and 1"),
         ({"milestones": (280_000.0, 360_000.0)}, r"but are \[280000.0, 360000.0\]"),
@@ -89,11 +97,12 @@ def test_a_run_refuses_what_has_no_meaning(values, message):
     [
         ("recipe", f"recipe must be one of {', '.join(RECIPES)}, but is 'fast'"),
         ("precision", "precision must be one of fp32, bf16, but is 'fast'"),
+        ("trackers", "trackers must be one of tensorboard, wandb, mlflow, but is 'fast'"),
     ],
 )
 def test_a_run_refuses_what_there_is_not(name, message):
     config = TrainConfig()
-    object.__setattr__(config, name, "fast")  # past the tests' own type checks
+    object.__setattr__(config, name, ("fast",) if name == "trackers" else "fast")  # past the tests' own type checks
     with pytest.raises(ValueError, match=message):
         config.__post_init__()
 
@@ -120,6 +129,26 @@ def test_a_run_has_milestones_and_expansion_of_its_own():
     assert [recipe.rate(part) for part in (0.69, 0.7, 0.89, 0.9)] == pytest.approx([1e-3, 1e-4, 1e-4, 1e-5])
     along_a_cosine = TrainConfig(recipe="paper", milestones=()).settled(backbone="vgg16")[1]
     assert along_a_cosine.rate(0.5) == pytest.approx(1e-3 / 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "batch_size", "rate", "warmup"),
+    [
+        ("paper", 32, 1e-3, 0.0),
+        ("paper", 8, 1e-3 / 4, 0.0),
+        ("paper", 128, 4e-3, 0.02),
+        ("modern", 8, 2e-3, 0.05),
+        ("modern", 32, 8e-3, 0.05),
+    ],
+)
+def test_the_rate_follows_the_batch_size(name, batch_size, rate, warmup):
+    config, recipe = TrainConfig(recipe=name, batch_size=batch_size).settled(backbone="tiny")
+    assert (recipe.learning_rate, recipe.warmup) == (pytest.approx(rate), warmup)
+    assert (config.learning_rate, config.warmup) == (recipe.learning_rate, recipe.warmup)
+    assert config.settled(backbone="tiny") == (config, recipe)  # as it is written down
+    own = TrainConfig(recipe=name, batch_size=batch_size, learning_rate=0.5).settled(backbone="tiny")[1]
+    assert (own.learning_rate, own.warmup) == (0.5, RECIPES[name].warmup)
+    assert TrainConfig(recipe=name, batch_size=batch_size, warmup=0.3).settled(backbone="tiny")[1].warmup == 0.3
 
 
 def test_what_a_run_leaves_open_is_written_down_as_its_recipes():

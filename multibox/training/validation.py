@@ -1,0 +1,45 @@
+"""What the detector finds in the pictures that it does not learn from, each process looking at its share."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from PIL import Image
+
+from multibox.data.sample import Dataset
+from multibox.detections import Detections
+from multibox.detector import Detector
+from multibox.training.world import World
+
+BATCH_SIZE = 8
+
+
+def find(
+    detector: Detector, dataset: Dataset, world: World, *, stop: Callable[[], bool] = lambda: False
+) -> list[Detections] | None:
+    """The detections in each picture of the set, in its order, for all processes; nothing where one was told to stop.
+
+    Args:
+        detector: With the same weights in each process.
+        dataset: Process r of n looks at the pictures r, r + n, r + 2 n, ...
+        world: The processes.
+        stop: Asked between batches.
+    """
+    mine = range(world.rank, len(dataset), world.size)
+    batches = [mine[start : start + BATCH_SIZE] for start in range(0, len(mine), BATCH_SIZE)]
+    found: list[Detections] = []
+    stopped = False
+    with ThreadPoolExecutor(max_workers=1) as thread:  # the next pictures are decoded meanwhile
+        ahead = thread.submit(_decode, dataset, batches[0] if batches else mine)
+        for following in (*batches[1:], range(0))[: len(batches)]:
+            if stopped := stop():
+                break
+            pictures, ahead = ahead.result(), thread.submit(_decode, dataset, following)
+            found += detector.detect(pictures, batch_size=BATCH_SIZE)
+    shares = world.gather((stopped, found))
+    if any(stopped for stopped, _ in shares):
+        return None
+    return [shares[index % world.size][1][index // world.size] for index in range(len(dataset))]
+
+
+def _decode(dataset: Dataset, indices: range) -> list[Image.Image]:
+    return [dataset[index].open() for index in indices]

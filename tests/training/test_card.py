@@ -1,0 +1,131 @@
+"""The card of a run: what stands on it is what was given, and its commands can be typed."""
+
+import json
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from multibox.cli import main
+from multibox.data.fingerprint import fingerprint
+from multibox.data.read import read_dataset
+from multibox.data.synthetic import CLASS_NAMES, drawn_scenes
+from multibox.data.write import write_voc
+from multibox.evaluation.evaluate import score
+from multibox.training import card as card_module
+from multibox.training.card import pictures_to_show, versions, write_card
+from multibox.training.recipes import TrainConfig
+from multibox.training.record import COLUMNS
+
+FACTS = {"device": "Abacus | 3 beads", "processes": 2, "training, minutes": 12.5, "waits for input, %": None}
+
+
+def row(step, **values):
+    return dict.fromkeys(COLUMNS, 0.5) | {"step": step, "epoch": step / 4} | values
+
+
+def written(folder, detector, train_set, val_set, **values):
+    """The card of a made-up run with that detector."""
+    folder.mkdir(exist_ok=True)
+    detector.save(folder / "best.safetensors")
+    shown = pictures_to_show(train_set, val_set)
+    found = detector.detect([sample.open() for sample in shown])
+    truths = [sample.truth for sample in shown]
+    metrics = score(truths, found, class_names=shown.class_names, rule="coco") if val_set else None
+    rows = [row(4, ap=0.1), row(10, ap=0.25), row(16, ap=0.2)] if val_set else [row(4, ap=None), row(16, ap=None)]
+    defaults = {"rows": rows, "config": TrainConfig(recipe="modern", epochs=3.0, seed=7), "facts": FACTS}
+    sets = {"train_set": train_set, "val_set": val_set, "shown": shown, "found": found, "metrics": metrics}
+    write_card(folder, detector, **sets, **defaults | values)
+    return json.loads((folder / "card.json").read_text(encoding="utf-8")), (folder / "card.md").read_text("utf-8")
+
+
+@pytest.fixture
+def figures_not_drawn(monkeypatch):
+    monkeypatch.setattr(card_module, "draw_curves", lambda rows, path: path.touch())
+
+
+@pytest.mark.usefixtures("figures_not_drawn")
+def test_the_card_has_what_it_was_given(tmp_path, new_detector):
+    train_set, val_set = (drawn_scenes(count, seed=count, height=64, width=64) for count in (6, 4))
+    card, text = written(tmp_path / "bears", new_detector(), train_set, val_set)
+    assert card["run"] == "bears" and text.startswith("# bears\n")
+    assert (card["best"]["step"], card["best"]["epoch"]) == (10, 2.5)
+    assert "are of epoch 2.5 (step 10), the best of all validations" in text
+    assert TrainConfig(**card["config"]) == TrainConfig(recipe="modern", epochs=3.0, seed=7)
+    assert card["facts"] == FACTS and "| device | Abacus \\| 3 beads |" in text and "| waits for input, % | - |" in text
+    assert "| training, minutes | 12.5 |" in text and "| seed | 7 |" in text
+    for name, dataset in (("train", train_set), ("val", val_set)):
+        described = card["data"][name]
+        assert described["fingerprint"] == fingerprint(dataset) and described["fingerprint"] in text
+        assert described["pictures"] == len(dataset)
+        assert described["objects"] == sum(len(sample.truth.labels) for sample in dataset)
+    assert card["metrics"]["per_class"].keys() == set(CLASS_NAMES)
+    for name, values in card["metrics"]["per_class"].items():
+        assert f"| {name} | " + ("-" if values["ap"] is None else f"{100 * values['ap']:.1f}") in text
+    assert {path.name for path in (tmp_path / "bears").iterdir()} == {
+        *("best.safetensors", "card.json", "card.md", "curves.png", "validation.jpg")
+    }
+
+
+@pytest.mark.usefixtures("figures_not_drawn")
+def test_without_validation_the_card_says_so(tmp_path, new_detector):
+    train_set = drawn_scenes(3, seed=1, height=64, width=64)
+    card, text = written(tmp_path, new_detector(), train_set, None)
+    assert card["metrics"] is None and card["data"]["val"] is None and card["best"]["step"] == 16
+    assert "nothing was validated" in text and "The training pictures on which" in text
+
+
+def test_the_commands_can_be_typed(tmp_path, new_detector, capsys, monkeypatch):
+    data, run = tmp_path / "my bears; rm", tmp_path / "first run"
+    splits = {name: drawn_scenes(2, seed=seed, height=64, width=64) for seed, name in enumerate(("train", "val"))}
+    write_voc(splits, data)
+    sets = [read_dataset(data, split=name) for name in ("train", "val")]
+    monkeypatch.setattr(card_module, "draw_curves", lambda rows, path: path.touch())
+    card, text = written(run, new_detector(), *sets, data=[str(data)], val_split="val")
+    values = {"model": "ssd256-tiny", "steps": 1, "batch_size": 1, "device": "cpu", "workers": 0, "size": "64"}
+    (run / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    assert card["commands"].keys() == {"detect", "evaluate", "train"}
+    for name, command in card["commands"].items():
+        assert command in text.split("```")[1]
+        program, *arguments = shlex.split(command)
+        assert program == "multibox"
+        if name == "train":  # that its arguments are taken is enough
+            monkeypatch.setattr("multibox.training.train", lambda *_, **__: None)
+            arguments[-1] = str(tmp_path / "second run")
+        assert main(arguments) == 0, capsys.readouterr().err
+    evaluated = capsys.readouterr().out
+    assert all(f" {values['detections']} " in evaluated for values in card["metrics"]["per_class"].values())
+    assert list((run / "found").iterdir())
+
+
+def test_pictures_to_show():
+    train_set, val_set = (drawn_scenes(count, seed=count, height=64, width=64) for count in (10, 3))
+    assert pictures_to_show(train_set, val_set) is val_set
+    assert [sample.image_id for sample in pictures_to_show(train_set, None, most=5)] == [0, 2, 4, 6, 8]
+    assert len(pictures_to_show(train_set, None)) == 10
+
+
+def test_the_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
+    def git(*arguments):
+        identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    package = tmp_path / "multibox"
+    package.mkdir()
+    (package / "__init__.py").write_text("", encoding="utf-8")
+    monkeypatch.setattr(card_module, "_PACKAGE", package)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert versions()["commit"] is None  # no checkout
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "other")
+    assert versions()["commit"] is None  # one that does not have the package
+    git("add", ".")
+    git("commit", "-q", "-m", "the package")
+    assert versions()["commit"] == git("rev-parse", "HEAD")
+    (package / "__init__.py").write_text("1\n", encoding="utf-8")
+    assert versions()["commit"] == git("rev-parse", "HEAD") + "-dirty"
+    monkeypatch.setenv("PATH", str(Path(tmp_path)))  # no git at all
+    assert versions()["commit"] is None

@@ -1,0 +1,97 @@
+"""The state on disk: whole or not at all, and a damaged one is passed over."""
+
+import logging
+import os
+
+import pytest
+import torch
+
+from multibox.training.checkpoint import Checkpoints
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    """Of the steps 1 and 2."""
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2):
+        checkpoints.write({"step": step, "weights": torch.arange(4.0) * step})
+    return checkpoints
+
+
+def test_the_last_two_are_kept(checkpoints):
+    checkpoints.write({"step": 3})
+    assert torch.load(checkpoints.last, weights_only=True) == {"step": 3}
+    assert torch.load(checkpoints.previous, weights_only=True)["step"] == 2
+    assert sorted(path.name for path in checkpoints.last.parent.iterdir()) == ["last.pt", "previous.pt"]
+
+
+def test_nothing_was_written(tmp_path):
+    assert Checkpoints(tmp_path).read() is None
+
+
+def test_a_flipped_byte_is_recognised(checkpoints, caplog):
+    """Or is of no consequence, as in what only fills the file up."""
+    whole = checkpoints.last.read_bytes()
+    passed_over = 0
+    for position in range(0, len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0xFF
+        checkpoints.last.write_bytes(damaged)
+        path, state = checkpoints.read()
+        step = 2 if path == checkpoints.last else 1
+        passed_over += step == 1
+        assert state["step"] == step, position
+        assert torch.equal(state["weights"], torch.arange(4.0) * step), position
+    assert passed_over > 0.2 * len(whole) / 7
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, -1])
+def test_one_that_was_cut_off_is_recognised(checkpoints, caplog, keep):
+    caplog.set_level(logging.WARNING, "multibox")
+    checkpoints.last.write_bytes(checkpoints.last.read_bytes()[:keep])
+    path, state = checkpoints.read()
+    assert (path, state["step"]) == (checkpoints.previous, 1)
+    (said,) = caplog.messages
+    assert said.startswith(f"{checkpoints.last}: damaged (")
+    assert said.endswith("going on from previous.pt, which was saved before it")
+
+
+def test_both_are_damaged(checkpoints):
+    for path in (checkpoints.last, checkpoints.previous):
+        path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ValueError, match=r"last\.pt: damaged .*previous\.pt: damaged .*: start anew in another folder"):
+        checkpoints.read()
+
+
+def test_only_the_older_one_is_there(checkpoints):
+    """Killed between the two renames."""
+    checkpoints.last.unlink()
+    assert checkpoints.read().state["step"] == 1
+    checkpoints.write({"step": 2})
+    assert checkpoints.read().state["step"] == 2
+    assert torch.load(checkpoints.previous, weights_only=True)["step"] == 1
+
+
+@pytest.mark.parametrize("damage", [False, True], ids=["whole", "damaged"])
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_write_that_ends_at_a_rename_loses_nothing(checkpoints, monkeypatch, damage, at):
+    """Nor does a damaged file take the place of the whole one meanwhile."""
+    if damage:
+        checkpoints.last.write_bytes(b"torn")
+    before = checkpoints.read().state["step"]
+    replace, calls = os.replace, []
+
+    def killed(source, target):
+        calls.append(target)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        try:
+            checkpoints.write({"step": 3})
+        except KeyboardInterrupt:
+            assert checkpoints.read().state["step"] == before
+    if len(calls) < at:
+        assert checkpoints.read().state["step"] == 3

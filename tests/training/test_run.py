@@ -1,0 +1,322 @@
+"""A step of learning: the optimizer's rule, the average of the weights, parts of a batch, steps that are not finite."""
+
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from multibox.data.sample import Dataset
+from multibox.data.synthetic import drawn_scenes
+from multibox.detector import Detector
+from multibox.presets import preset
+from multibox.ssd.coder import BoxCoder
+from multibox.ssd.loss import make_targets, multibox_loss
+from multibox.ssd.network import SSD
+from multibox.training import RECIPES, TrainConfig
+from multibox.training.batches import make_loader
+from multibox.training.run import Run, make_optimizer, memory_format
+from multibox.training.world import World
+
+pytestmark = pytest.mark.usefixtures("plain_recipes")
+
+
+@pytest.fixture(scope="module")
+def train_set():
+    return drawn_scenes(12, seed=1, height=64, width=64)
+
+
+@pytest.fixture
+def paper_network(small_config):
+    """With biases in all layers and L2 normalization on the first source layer."""
+    first, *rest = small_config.feature_maps
+    config = replace(
+        small_config,
+        extras_batch_norm=False,
+        feature_maps=(
+            replace(first, head="conv3x3", norm="l2"),
+            *(replace(row, head="conv3x3") for row in rest),
+        ),
+    )
+    return Detector.create(config, ("a", "b"), seed=0)
+
+
+def new_run(detector, recipe, *, precision="fp32", **values):
+    world = World(rank=0, size=1, device="cpu")
+    return Run(detector, recipe, TrainConfig(**values), precision=precision, world=world)
+
+
+def total(step):
+    return (step.localization + step.confidence).item()
+
+
+def groups_by_name(network, optimizer):
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    groups = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            assert names[id(parameter)] not in groups
+            groups[names[id(parameter)]] = (group["rate"], group["weight_decay"])
+    assert groups.keys() == set(names.values())
+    return groups
+
+
+def test_the_papers_biases_learn_twice_as_fast_and_do_not_decay(paper_network):
+    network = paper_network.network
+    optimizer = make_optimizer(network, RECIPES["paper"], TrainConfig())
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert {group["momentum"] for group in optimizer.param_groups} == {0.9}
+    for name, (rate, decay) in groups_by_name(network, optimizer).items():
+        assert (rate, decay) == ((2.0, 0.0) if name.endswith(".bias") else (1.0, 5e-4)), name
+    assert groups_by_name(network, optimizer)["norm.stage3.weight"] == (1.0, 5e-4)
+    assert any(name.startswith("extras.conv6_2.") and name.endswith(".bias") for name, _ in network.named_parameters())
+
+
+def test_adamw_decays_kernels_only(paper_network):
+    network = paper_network.network
+    optimizer = make_optimizer(network, RECIPES["modern"], TrainConfig())
+    assert isinstance(optimizer, torch.optim.AdamW)
+    for name, (_, decay) in groups_by_name(network, optimizer).items():
+        kernel = dict(network.named_parameters())[name].ndim == 4
+        assert decay == (RECIPES["modern"].weight_decay if kernel else 0.0), name
+
+
+@pytest.fixture
+def batches(paper_network, train_set):
+    two_classes = [
+        replace(sample, truth=type(sample.truth)(sample.truth.boxes, sample.truth.labels % 2)) for sample in train_set
+    ]
+    return list(
+        make_loader(
+            Dataset("two classes", ("a", "b"), two_classes),
+            paper_network.config,
+            RECIPES["paper"].augmentation,
+            batch_size=4,
+            first_step=0,
+            steps=3,
+            seed=0,
+            workers=0,
+        )
+    )
+
+
+def test_a_step_is_the_rule_of_sgd(paper_network, batches):
+    """v <- 0.9 v + gradient + decay x w; w <- w - rate x v, with the rate of each step.
+
+    The rates are low: which negatives are the hardest hangs by a hair, and must not differ for rounding.
+    """
+    config = paper_network.config
+    ours = new_run(paper_network, RECIPES["paper"])
+    literal = SSD(config, classes=2).to(memory_format=torch.channels_last)  # the same rounding
+    literal.load_state_dict(ours.network.state_dict())
+    literal.train()
+    velocity = {name: torch.zeros_like(parameter) for name, parameter in literal.named_parameters()}
+    for batch, rate in zip(batches, (1e-4, 3e-4, 2e-4), strict=True):
+        losses = ours.learn(batch, learning_rate=rate)
+        literal.zero_grad()
+        coder = BoxCoder(config.center_variance, config.size_variance)
+        targets = make_targets(batch.boxes, batch.labels, literal.default_boxes, coder)
+        expected = multibox_loss(literal(batch.images.contiguous(memory_format=torch.channels_last)), targets)
+        expected.total.backward()
+        with torch.no_grad():
+            for name, parameter in literal.named_parameters():
+                bias = name.endswith(".bias")
+                velocity[name] = 0.9 * velocity[name] + parameter.grad + (0 if bias else 5e-4) * parameter
+                parameter -= rate * (2 if bias else 1) * velocity[name]
+        assert total(losses) == pytest.approx(expected.total.item(), rel=1e-4)
+    assert ours.step == 3
+    for (name, parameter), other in zip(ours.network.named_parameters(), literal.parameters(), strict=True):
+        torch.testing.assert_close(parameter, other, rtol=1e-4, atol=1e-6, msg=name)
+    assert ours.average is ours.network
+
+
+def test_the_average_follows_the_weights(paper_network, batches):
+    """The first step's weights, then (1 + n) / (10 + n) of what it was and the rest of the new, at most the decay's."""
+    run = new_run(paper_network, replace(RECIPES["modern"], average=0.25))
+    # a weight, and a statistic of batch normalization, which is averaged likewise
+    keys = ("backbone.stage3.0.0.weight", "backbone.stage3.0.1.running_mean")
+    expected = {}
+    for number, batch in enumerate(batches):
+        run.learn(batch, learning_rate=1e-2)
+        state = run.network.state_dict()
+        for key in keys:
+            keep = 0.0 if number == 0 else min(0.25, (1 + number) / (10 + number))
+            expected[key] = keep * expected.get(key, 0) + (1 - keep) * state[key]
+    average = run.average.state_dict()
+    for key, value in expected.items():
+        torch.testing.assert_close(average[key], value, msg=key)
+        assert not torch.equal(average[key], run.network.state_dict()[key])
+    assert average["backbone.stage3.0.1.num_batches_tracked"] == 3
+    assert not run.average.training and run.network.training
+    assert torch.equal(run.average.default_boxes, run.network.default_boxes)
+
+
+def test_a_learning_rate_of_zero_changes_no_weight(paper_network, batches):
+    run = new_run(paper_network, RECIPES["modern"])
+    before = [parameter.detach().clone() for parameter in run.network.parameters()]
+    assert math.isfinite(total(run.learn(batches[0], learning_rate=0.0)))
+    assert all(map(torch.equal, before, run.network.parameters()))
+
+
+def test_half_precision_trains_too(paper_network, batches):
+    run = new_run(paper_network, RECIPES["modern"], precision="bf16")
+    losses = [total(run.learn(batches[0], learning_rate=1e-3)) for _ in range(4)]
+    assert all(map(math.isfinite, losses)) and losses[-1] < losses[0]
+    assert {parameter.dtype for parameter in run.network.parameters()} == {torch.float32}
+
+
+# Parts of a batch
+
+
+@pytest.fixture
+def plain_network(paper_network):
+    """Without BatchNorm, so that a picture's gradient does not depend on those beside it."""
+
+    def without(module):
+        for name, child in module.named_children():
+            if isinstance(child, torch.nn.BatchNorm2d):
+                setattr(module, name, torch.nn.Identity())
+            else:
+                without(child)
+
+    without(paper_network.network)
+    return paper_network
+
+
+def copy_of(detector):
+    return Detector.of_network(detector.config, detector.class_names, copy.deepcopy(detector.network))
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_a_batch_in_parts_is_the_step_of_the_whole(plain_network, batches, parts):
+    whole = new_run(copy_of(plain_network), RECIPES["paper"])
+    accumulated = new_run(copy_of(plain_network), RECIPES["paper"], accumulate=parts)
+    for batch in batches:
+        one, other = (run.learn(batch, learning_rate=1e-3) for run in (whole, accumulated))
+        for ours, theirs in zip(one[:3], other[:3], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    for (name, ours), theirs in zip(whole.network.named_parameters(), accumulated.network.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_the_norm_of_the_gradient_and_its_clipping(plain_network, batches):
+    runs = [new_run(copy_of(plain_network), RECIPES["paper"], clip_norm=clip) for clip in (None, 1e9, 0.5)]
+    before = [parameter.detach().clone() for parameter in plain_network.network.parameters()]
+    steps = [run.learn(batches[0], learning_rate=1e-2) for run in runs]
+    gradients = [parameter.grad for parameter in runs[0].network.parameters()]
+    literal = math.sqrt(sum(gradient.square().sum().item() for gradient in gradients))
+    assert literal > 0.5
+    for step in steps:
+        assert step.gradient_norm.item() == pytest.approx(literal, rel=1e-4)
+    for parameters in zip(before, *(run.network.parameters() for run in runs), strict=True):
+        start, plain, loose, tight = parameters
+        torch.testing.assert_close(plain, loose, rtol=0, atol=0)
+        assert not torch.equal(start, tight) or torch.equal(start, plain)
+    clipped = [parameter.grad for parameter in runs[2].network.parameters()]
+    assert math.sqrt(sum(gradient.square().sum().item() for gradient in clipped)) == pytest.approx(0.5, rel=1e-3)
+
+
+# Layers that learn less, or not at all
+
+
+def test_frozen_layers_stay_as_they_are_and_keep_their_statistics(paper_network, batches):
+    run = new_run(paper_network, RECIPES["modern"], freeze=("backbone.stem", "backbone.stage3.0"))
+    before = {name: value.clone() for name, value in run.network.state_dict().items()}
+    for batch in batches:
+        run.learn(batch, learning_rate=1e-2)
+    frozen = ("backbone.stem.", "backbone.stage3.0.")
+    for name, value in run.network.state_dict().items():
+        if name.startswith("backbone."):
+            assert torch.equal(value, before[name]) == name.startswith(frozen), name
+    Detector.of_network(paper_network.config, ("a", "b"), run.network).detect(batches[0].images[0])
+    assert not run.network.backbone.stem[0][1].training  # also after a validation
+    assert run.network.backbone.stage4[0][1].training
+
+
+def test_freezing_what_there_is_not(paper_network):
+    with pytest.raises(
+        ValueError, match=r"no layer's name begins with 'backbone.stage1'; did you mean 'backbone.stage"
+    ):
+        new_run(paper_network, RECIPES["modern"], freeze=("backbone.stage1",))
+    with pytest.raises(ValueError, match=r"begins with 'zzz'; there are .*backbone, backbone.stage3, .*extras, "):
+        new_run(paper_network, RECIPES["modern"], freeze=("zzz",))
+
+
+def test_the_backbone_has_a_rate_of_its_own(paper_network):
+    optimizer = make_optimizer(paper_network.network, RECIPES["paper"], TrainConfig(backbone_rate=0.1))
+    for name, (rate, _) in groups_by_name(paper_network.network, optimizer).items():
+        own = 2.0 if name.endswith(".bias") else 1.0
+        assert rate == pytest.approx(own * 0.1 if name.startswith("backbone.") else own), name
+
+
+# Steps that are not finite
+
+
+@pytest.mark.parametrize("recipe", ["paper", "modern"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_step_that_is_not_finite_leaves_all_as_it_was(paper_network, batches, monkeypatch, recipe, number):
+    """The first step or a later one; then the run goes on as if without it."""
+
+    def poisoned(*args):
+        targets = make_targets(*args)
+        return targets._replace(offsets=targets.offsets / (targets.labels == 0)[..., None])
+
+    disturbed, undisturbed = (new_run(copy_of(paper_network), RECIPES[recipe]) for _ in range(2))
+    for _ in range(number):
+        for run in (disturbed, undisturbed):
+            assert not run.learn(batches[1], learning_rate=1e-3).bad
+    before = {name: value.clone() for name, value in disturbed.network.state_dict().items()}
+    with monkeypatch.context() as patch:
+        patch.setattr("multibox.training.run.make_targets", poisoned)
+        step = disturbed.learn(batches[0], learning_rate=1e-3)
+    assert step.bad
+    assert not math.isfinite((step.localization + step.confidence + step.gradient_norm).item())
+    for name, value in disturbed.network.state_dict().items():
+        assert torch.equal(value, before[name]) or name.endswith("num_batches_tracked"), name
+    for run in (disturbed, undisturbed):
+        assert not run.learn(batches[2], learning_rate=1e-3).bad
+    for (name, ours), theirs in zip(
+        disturbed.network.named_parameters(), undisturbed.network.parameters(), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0, msg=name)
+
+
+def test_a_step_gives_the_same_whatever_was_drawn_before_it(paper_network, batches):
+    """Dropout and the like depend on the seed and the step, so that a run that was stopped goes on to the bit."""
+    paper_network.network.extras["conv6_2"] = torch.nn.Sequential(
+        paper_network.network.extras["conv6_2"], torch.nn.Dropout(0.5)
+    )
+    steps = []
+    for seed in (1, 2):
+        run = new_run(copy_of(paper_network), RECIPES["paper"])
+        torch.manual_seed(seed)
+        steps.append([run.learn(batch, learning_rate=1e-3).localization.item() for batch in batches])
+    assert steps[0] == steps[1]
+    other = new_run(copy_of(paper_network), RECIPES["paper"], seed=5)
+    assert other.learn(batches[0], learning_rate=1e-3).localization.item() != steps[0][0]
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same(paper_network, batches):
+    plain, compiled = (new_run(copy_of(paper_network), RECIPES["paper"], compile=value) for value in (False, True))
+    for batch in batches:
+        one, other = (run.learn(batch, learning_rate=1e-3) for run in (plain, compiled))
+        for ours, theirs in zip(one[:3], other[:3], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "precision", "expected"),
+    [
+        ("ssd256-tiny", "cpu", "fp32", torch.channels_last),
+        ("ssdlite320-mobilenetv3", "cpu", "fp32", torch.channels_last),
+        ("ssd300-resnet34", "cpu", "fp32", torch.contiguous_format),
+        ("ssd300-resnet34", "cpu", "bf16", torch.channels_last),
+        ("ssd300-resnet34", "cuda:0", "fp32", torch.channels_last),
+    ],
+)
+def test_wide_networks_train_channels_first_on_a_cpu(model, device, precision, expected):
+    with torch.device("meta"):
+        network = SSD(preset(model), classes=2)
+    assert memory_format(network, device=device, precision=precision) == expected
