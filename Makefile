@@ -2,12 +2,13 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow lint
+.PHONY: help setup demo test test-slow lint bench
 
 # What a call may change: make demo OUT=elsewhere, make test ARGS="-k boxes", make setup PYTHON=python3.13
 PYTHON ?=
 OUT ?= demo-output
 ARGS ?=
+PART ?=
 INSTALLER ?= $(if $(shell command -v uv 2>/dev/null),uv,pip)
 
 # The stamp says that set-up was finished, for which Python and in which folder: one that was moved, or whose Python is
@@ -37,6 +38,9 @@ lint: $(STAMP)  ## format, rules and types
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m mypy
+
+bench: $(STAMP)  ## speed beside other libraries, some ten minutes, numbers in bench.json; PART=input for one part
+	.venv/bin/python -m benchmarks $(PART) --json bench.json $(ARGS)
 
 RIGHT_PYTHON := import sys; sys.exit(sys.version_info < (3, 11))
 NAME_ANOTHER := name another: make setup PYTHON=python3.13

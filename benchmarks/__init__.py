@@ -1,0 +1,1 @@
+"""What multibox takes beside its peers: `python -m benchmarks`, or `make bench`."""

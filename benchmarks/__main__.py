@@ -1,0 +1,109 @@
+"""What multibox takes beside its peers.
+
+    python -m benchmarks [PART ...] [--threads 1] [--json FILE]
+
+Without a part all of those for a CPU run, in some ten minutes on two cores. Variants take turns in one process; of the
+times, take the ratios.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import evaluation, gpu, input, loss, machine, network, selection, step
+from benchmarks.timing import Comparison, Settings
+from multibox.presets import PRESETS
+
+Part = Callable[[Settings], Iterable[Comparison | gpu.Profile]]
+
+CPU_PARTS: dict[str, Part] = {
+    "input": input.measure,
+    "loss": loss.measure,
+    "step": step.measure,
+    "network": network.measure,
+    "presets": network.measure_presets,
+    "detect": network.measure_detect,
+    "selection": selection.measure,
+    "evaluation": evaluation.measure,
+}
+GPU_PARTS: dict[str, Part] = {
+    "gpu-training": gpu.measure_training,
+    "gpu-inference": gpu.measure_inference,
+    "gpu-profile": gpu.measure_profile,
+}
+PARTS = CPU_PARTS | GPU_PARTS
+
+
+def run(names: Iterable[str], settings: Settings, *, show: Callable[[str], None]) -> dict[str, Any]:
+    """Measures the parts, shows each table as soon as it is there, and returns what the JSON file holds.
+
+    Raises:
+        ValueError: A part is asked to run on a GPU, and there is none.
+    """
+    names = list(names)
+    if settings.device != "cpu" and not torch.cuda.is_available():
+        raise ValueError(
+            f"{', '.join(names)}: needs a CUDA device, but torch {torch.__version__} sees none here; run it on a "
+            f"machine with a GPU and its driver, or take parts for the CPU ({', '.join(CPU_PARTS)}) with --device cpu"
+        )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
+    try:
+        about = machine.facts(settings)
+        cpu = f"{about['cpu']} ({about['cpu_capability']})"
+        device = cpu if about["device"] == "cpu" else f"{about['device']}, CUDA {about['cuda']}"
+        versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+        show(f"{device}, threads: {about['threads']}, commit {about['commit']}, {about['date']}, {versions}\n")
+        measured: dict[str, list[Any]] = {}
+        for name in names:
+            measured[name] = []
+            for result in PARTS[name](settings):
+                show(result.markdown())
+                measured[name].append(result.values())
+        return {"machine": about, "parts": measured}
+    finally:
+        torch.set_num_threads(threads)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="cpu, and cuda for the parts that are for a GPU")
+    parser.add_argument("--threads", type=int, default=1, help="of torch; on one it is CPU time that is measured")
+    parser.add_argument("--rounds", type=int, help="how often each variant is measured")
+    parser.add_argument(
+        "--batch-size", type=int, nargs="+", dest="batch_sizes", help="of loss, step and the GPU's parts"
+    )
+    parser.add_argument("--precision", choices=("fp32", "bf16"), nargs="+", dest="precisions", help="of step")
+    parser.add_argument("--model", nargs="+", choices=tuple(PRESETS), dest="models", metavar="NAME", help="presets")
+    parser.add_argument("--pictures", type=int, help="of evaluation")
+    parser.add_argument("--compile", action="store_true", help="compiled variants of the step as well")
+    parser.add_argument("--quick", action="store_true", help=argparse.SUPPRESS)  # the tests' sizes
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where all numbers are written to")
+    given = vars(parser.parse_args())
+    names, file = given.pop("parts") or list(CPU_PARTS), given.pop("json")
+    for name in names:
+        if name not in PARTS:
+            parser.error(f"there is no part '{name}'; it is one of {', '.join(PARTS)}")
+    given["device"] = given["device"] or ("cuda" if any(name in GPU_PARTS for name in names) else "cpu")
+    settings = Settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+    # before the first call into them: OpenMP and rayon read it once
+    os.environ.setdefault("RAYON_NUM_THREADS", str(settings.threads))
+    try:
+        measured = run(names, settings, show=partial(print, flush=True))
+    except ValueError as error:
+        parser.exit(1, f"{error}\n")
+    if file:
+        file.write_text(json.dumps(measured, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

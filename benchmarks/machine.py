@@ -1,0 +1,67 @@
+"""Where and with what something was measured."""
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.timing import Settings
+
+PACKAGES = ("torch", "torchvision", "pillow", "numpy", "hotcoco", "pycocotools", "albumentations")
+
+
+def facts(settings: Settings) -> dict[str, Any]:
+    """Device, CPU, threads, commit, versions and date, for the JSON and the line above the tables."""
+    on_gpu = settings.device != "cpu"
+    return {
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+        "cuda": torch.version.cuda if on_gpu else None,
+        "cpu": _cpu(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": settings.threads,
+        "commit": _commit(),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))}
+        | {"python": platform.python_version()},
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def multiplies_bf16() -> bool:
+    """Whether this CPU has instructions for bf16; without them it is slower than fp32."""
+    flags = _cpuinfo().get("flags", "").split()
+    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16"))
+
+
+def _cpu() -> str:
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo() -> dict[str, str]:
+    """Of the first core; Linux only."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").split("\n\n")[0].splitlines() if file.exists() else []
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def _commit() -> str:
+    """Of the source; with a + where it was changed since."""
+    root = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, check=False).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short", "HEAD") + "+" * bool(git("status", "--porcelain", "--untracked-files=no"))
+    except FileNotFoundError:  # no git
+        return ""
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# How much memory a training run holds over its time: benchmarks/memory.sh OUT MINUTES -- what follows `multibox train`
+# One line a minute, in OUT/memory.csv: resident MiB of the process, and of those that read pictures together.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+out=$1 minutes=$2
+shift 3
+"${PYTHON:-.venv/bin/python}" -m multibox train "$@" --minutes "$minutes" --out "$out" &
+run=$!
+trap 'kill $run 2>/dev/null' EXIT
+resident() { ps -o rss= "$@" 2>/dev/null | awk '{ sum += $1 } END { printf "%.0f", sum / 1024 }'; }
+mkdir -p "$out"
+echo "minute,process,readers" | tee "$out/memory.csv"
+for ((minute = 1; minute < minutes; minute++)); do
+    sleep 60
+    kill -0 $run 2>/dev/null || break
+    echo "$minute,$(resident -p $run),$(resident --ppid $run)" | tee -a "$out/memory.csv"
+done
+trap - EXIT
+wait $run

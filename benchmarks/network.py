@@ -1,0 +1,107 @@
+"""One picture, by both with the same weights: through the network alone, and from its file to detections."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from benchmarks.networks import make_theirs_realistic, ours, read, theirs
+from benchmarks.photographs import write_photographs
+from benchmarks.timing import Comparison, Settings, compare
+from multibox.detector import Detector
+from multibox.presets import FIGURE_CLASSES, PRESETS
+
+MODELS = ("ssdlite320-mobilenetv3", "ssd300-vgg16")
+
+
+def measure(settings: Settings) -> Iterator[Comparison]:
+    """The network, batch 1."""
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        dataset = write_photographs(Path(folder), 2)
+        for name in settings.models or MODELS[: 1 if settings.quick else 2]:
+            model = theirs(name, classes=FIGURE_CLASSES)
+            make_theirs_realistic(model, dataset)
+            detector = ours(model)
+            network = detector.network.to(settings.device)
+            last = deepcopy(network).to(memory_format=torch.channels_last)
+            height, width = model.transform.fixed_size
+            torch.manual_seed(0)
+            images = torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8)
+            normalised = model.transform([images[0] / 255])[0].tensors.to(settings.device)
+            images = images.to(settings.device)
+            model.to(settings.device)
+
+            def run_theirs(model=model, normalised=normalised) -> dict[str, torch.Tensor]:
+                return model.head(list(model.backbone(normalised).values()))
+
+            found, expected = network(images), run_theirs()
+            difference = max(
+                (found.offsets - expected["bbox_regression"]).abs().max().item(),
+                (found.logits - expected["cls_logits"]).abs().max().item(),
+            )
+            yield compare(
+                f"Network `{name}`, one picture",
+                {
+                    "torchvision": run_theirs,
+                    "multibox": partial(network, images),
+                    "multibox, channels_last": partial(last, images.contiguous(memory_format=torch.channels_last)),
+                },
+                settings,
+                rounds=15 if name.startswith("ssdlite") else 7,
+                notes=[
+                    f"The same weights (random); offsets and logits differ by at most {difference:.1e}.",
+                    "Ours normalises as well.",
+                ],
+            )
+
+
+def measure_presets(settings: Settings) -> Iterator[Comparison]:
+    """The networks of our presets, batch 1, beside torchvision's SSD300."""
+    names = settings.models or (("ssd256-tiny",) if settings.quick else tuple(PRESETS))
+    with torch.inference_mode():
+        model = theirs("ssd300-vgg16", classes=FIGURE_CLASSES).eval().to(settings.device)
+        normalised = torch.rand(1, 3, 300, 300, device=settings.device)
+        variants: dict[str, Callable[[], object]] = {
+            "torchvision ssd300_vgg16": lambda: model.head(list(model.backbone(normalised).values()))
+        }
+        for name in names:
+            detector = Detector.create(name, [f"class {number}" for number in range(FIGURE_CLASSES)], seed=0)
+            size = (1, 3, detector.config.height, detector.config.width)
+            images = torch.randint(0, 256, size, dtype=torch.uint8, device=settings.device)
+            variants[name] = partial(detector.to(settings.device).network, images)
+        yield compare("Networks of the presets, one picture", variants, settings, rounds=5)
+
+
+def measure_detect(settings: Settings) -> Iterator[Comparison]:
+    """From a picture's file to its detections."""
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        dataset = write_photographs(Path(folder), 2)
+        paths = [sample.picture for sample in dataset]
+        for name in settings.models or MODELS[: 1 if settings.quick else 2]:
+            model = theirs(name, classes=FIGURE_CLASSES)
+            make_theirs_realistic(model, dataset)
+            detector = ours(model).to(settings.device)
+            model.to(settings.device)
+            expected = [model([read(sample).to(settings.device)])[0] for sample in dataset]
+            counts = [
+                f"{len(one.scores)} and {len(other['scores'])}"
+                for one, other in zip(detector.detect(paths), expected, strict=True)
+            ]
+            yield compare(
+                f"File to detections, `{name}`",
+                {
+                    "torchvision": lambda model=model: [
+                        model([read(sample).to(settings.device)]) for sample in dataset
+                    ],
+                    "multibox": lambda detector=detector: [detector.detect(path) for path in paths],
+                },
+                settings,
+                rounds=9 if name.startswith("ssdlite") else 3,
+                units=len(dataset),
+                notes=[
+                    f"The same weights (random, realistic heads); detections by us and by them: {', '.join(counts)}."
+                ],
+            )

@@ -1,0 +1,113 @@
+"""A whole training step: forward, matching, loss, backward, optimizer; torchvision's by the loop of its references."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from math import isfinite
+from pathlib import Path
+
+import torch
+from torchvision.models.detection.ssd import SSD
+
+from benchmarks.machine import multiplies_bf16
+from benchmarks.networks import as_theirs, batch_of, class_names, theirs
+from benchmarks.photographs import CLASS_NAMES, write_photographs
+from benchmarks.timing import Comparison, Settings, compare
+from multibox.detector import Detector
+from multibox.training.batches import Batch
+from multibox.training.recipes import RECIPES, TrainConfig
+from multibox.training.run import Run
+from multibox.training.world import World
+
+LEARNING_RATE = 1e-4
+"""Low: the weights are random, and no batch of the measurement is to blow up."""
+
+DIFFERENT = 8
+"""Pictures in a batch; in larger ones they come again."""
+
+Step = Callable[[], object]
+
+
+def measure(settings: Settings) -> Iterator[Comparison]:
+    models = settings.models or ("ssdlite320-mobilenetv3", "ssd300-vgg16")[: 1 if settings.quick else 2]
+    for name in models:
+        light = name.startswith("ssdlite")
+        # on two cores SSD300 takes some seconds a picture
+        count = 2 if settings.quick else (settings.batch_sizes or (8 if light else 2,))[0]
+        yield compare(
+            f"Training step, `{name}`, batch {count}",
+            steps(name, count, settings),
+            settings,
+            rounds=7 if light else 3,
+            unit="step",
+            pictures=count,
+            notes=[
+                "SGD with momentum in all; torchvision's pictures come as floats, ours as bytes, both of input size."
+            ],
+        )
+
+
+def steps(name: str, count: int, settings: Settings) -> dict[str, Step]:
+    """The variants: torchvision as its references have it first, then with what a user could switch on, then ours."""
+    variants: dict[str, Step] = {}
+    for precision in settings.precisions or _precisions(settings):
+        for compiled in (False, True) if settings.compile else (False,):
+            end = f", {precision}" + ", compiled" * compiled
+            for layout in ("", ", channels_last"):
+                model = theirs(name, classes=len(CLASS_NAMES))
+                batch = make_batch(count, *model.transform.fixed_size)
+                variants[f"torchvision{layout}{end}"] = their_step(
+                    model, batch, settings.device, precision, channels_last=bool(layout), compiled=compiled
+                )
+            detector = Detector.create(name, class_names(len(CLASS_NAMES)), seed=0)
+            variants[f"multibox{end}"] = our_step(detector, batch, settings.device, precision, compiled=compiled)
+    return variants
+
+
+def make_batch(count: int, height: int, width: int) -> Batch:
+    with tempfile.TemporaryDirectory() as folder:
+        samples = write_photographs(Path(folder), min(count, DIFFERENT)).samples
+        return batch_of([samples[place % DIFFERENT] for place in range(count)], height, width)
+
+
+def our_step(detector: Detector, batch: Batch, device: str, precision: str, *, compiled: bool = False) -> Step:
+    """The package's own step, by the recipe whose optimizer torchvision's has too."""
+    world = World(rank=0, size=1, device=device)
+    run = Run(detector, RECIPES["paper"], TrainConfig(compile=compiled), precision=precision, world=world)
+    if device != "cpu":  # as the loader hands it over
+        batch = Batch(*(values.pin_memory() for values in batch[:3]), batch.names)
+    return lambda: run.learn(batch, learning_rate=LEARNING_RATE)
+
+
+def their_step(
+    model: SSD, batch: Batch, device: str, precision: str, *, channels_last: bool = False, compiled: bool = False
+) -> Step:
+    """What `train_one_epoch` of torchvision's references does with a batch, as far as it takes time."""
+    model.to(device).train()
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+    if compiled:
+        # its forward makes lists of what it finds, which cannot be compiled whole
+        model.backbone.compile()
+        model.head.compile()
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=LEARNING_RATE, momentum=0.9, weight_decay=5e-4)
+    images, targets = as_theirs(batch)
+
+    def run() -> None:
+        there = [image.to(device) for image in images]
+        truths = [{name: values.to(device) for name, values in target.items()} for target in targets]
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
+            losses = model(there, truths)
+            total = sum(losses.values())
+        value = total.item()
+        if not isfinite(value):
+            raise ValueError(f"the loss is {value}, so that there is nothing to time; lower LEARNING_RATE")
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+
+    return run
+
+
+def _precisions(settings: Settings) -> tuple[str, ...]:
+    return ("fp32", "bf16") if settings.device != "cpu" or multiplies_bf16() else ("fp32",)

@@ -1,0 +1,218 @@
+"""Variants of the same work, taken in turn, and what each took: medians, quartiles, and ratios within a round."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the command line says; `None` is each part's own.
+
+    Attributes:
+        device: `cpu` or `cuda`.
+        threads: Of torch on the CPU.
+        rounds: How often each variant is measured.
+        batch_sizes: Pictures in a batch.
+        precisions: Of the convolutions: `fp32`, `bf16`.
+        models: Names of presets.
+        pictures: Of the set that is evaluated.
+        compile: Whether compiled variants of the step take part.
+        quick: The smallest sizes and one round: whether a part runs at all, not how fast.
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+    rounds: int | None = None
+    batch_sizes: tuple[int, ...] | None = None
+    precisions: tuple[str, ...] | None = None
+    models: tuple[str, ...] | None = None
+    pictures: int | None = None
+    compile: bool = False
+    quick: bool = False
+
+    @property
+    def clock(self) -> str:
+        if self.device != "cpu":
+            return "time with the device synchronised"
+        return "CPU time" if self.threads == 1 else "wall time"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant.
+
+    Attributes:
+        name: What was measured.
+        seconds: Of one unit of the work, in each round.
+        ratios: How many times as fast as the reference of the same round.
+        extras: What else was measured, by the name of its column.
+    """
+
+    name: str
+    seconds: tuple[float, ...]
+    ratios: tuple[float, ...]
+    extras: Mapping[str, float] = field(default_factory=dict)
+
+    def values(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "median_seconds": statistics.median(self.seconds),
+            "quartiles_seconds": _quartiles(self.seconds),
+            "times_as_fast": statistics.median(self.ratios),
+            "quartiles_times_as_fast": _quartiles(self.ratios),
+            "rounds": len(self.seconds),
+            **self.extras,
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table of variants; the first is what the others are compared with.
+
+    Attributes:
+        title: What was done.
+        unit: What the times are of: a picture, a step.
+        pictures: In one unit; 0 where pictures a second mean nothing.
+        clock: What kind of time.
+        rows: The variants.
+        notes: What a reader has to know beside the numbers.
+    """
+
+    title: str
+    unit: str
+    pictures: int
+    clock: str
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+    def values(self) -> dict[str, Any]:
+        return {**asdict(self), "rows": [self._row(row) for row in self.rows]}
+
+    def _row(self, row: Row) -> dict[str, Any]:
+        values = row.values()
+        if self.pictures:
+            values["pictures_per_second"] = self.pictures / values["median_seconds"]
+        return values
+
+    def markdown(self) -> str:
+        if not self.rows:
+            return f"{self.title}: {' '.join(self.notes)}\n"
+        extras = list(dict.fromkeys(name for row in self.rows for name in row.extras))
+        header = [self.title, f"ms a {self.unit}", "quartiles", *["pictures/s"] * bool(self.pictures)]
+        header += ["times as fast", "quartiles", *extras]
+        lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+        for row in self.rows:
+            values = self._row(row)
+            low, high = (_number(1000 * value) for value in values["quartiles_seconds"])
+            cells = [row.name, _number(1000 * values["median_seconds"]), f"{low} to {high}"]
+            cells += [_number(values["pictures_per_second"])] if self.pictures else []
+            low, high = (f"{value:.2f}" for value in values["quartiles_times_as_fast"])
+            cells += [f"{values['times_as_fast']:.2f}", f"{low} to {high}"]
+            cells += [_number(row.extras[name]) if name in row.extras else "" for name in extras]
+            lines.append(cells)
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        rounds = f"Rounds: {len(self.rows[0].seconds)}, {self.clock}."
+        return f"{table}\n\n{' '.join([rounds, *self.notes])}\n"
+
+
+def compare(
+    title: str,
+    variants: Mapping[str, Callable[[], object]],
+    settings: Settings,
+    *,
+    rounds: int,
+    warm_up: int = 1,
+    unit: str = "picture",
+    units: int = 1,
+    pictures: int = 1,
+    extras: Mapping[str, Mapping[str, float]] | None = None,
+    notes: Sequence[str] = (),
+) -> Comparison:
+    """Runs the variants in turn: what else the machine does hits all of them alike.
+
+    On one thread of a CPU it is CPU time that counts, so that waiting for others does not; CPU time of several threads
+    would count each other's waiting.
+
+    Args:
+        title: What is done.
+        variants: The work by name; the first is the reference.
+        settings: The clock, and the number of rounds where it is said.
+        rounds: The number otherwise.
+        warm_up: Rounds before these, which do not count.
+        unit: What one of the things is that a call does.
+        units: How many of them a call does.
+        pictures: In one unit; 0 where pictures a second mean nothing.
+        extras: What else is known of a variant.
+        notes: Below the table.
+    """
+    rounds, warm_up = (1, 0) if settings.quick else (settings.rounds or rounds, warm_up)
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for turn in range(warm_up + rounds):
+        for name, run in variants.items():
+            took = _measure(run, settings)
+            if turn >= warm_up:
+                seconds[name].append(took / units)
+    reference = next(iter(seconds.values()))
+    rows = tuple(
+        Row(
+            name,
+            tuple(values),
+            tuple(other / value for other, value in zip(reference, values, strict=True)),
+            (extras or {}).get(name, {}),
+        )
+        for name, values in seconds.items()
+    )
+    return Comparison(title, unit, pictures, settings.clock, rows, tuple(notes))
+
+
+def peak_memory(run: Callable[[], object], *, device: str) -> float:
+    """How many MiB of tensors `run` holds at most beyond those that are there before it."""
+    if device != "cpu":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return (torch.cuda.max_memory_allocated() - before) / MEBIBYTE
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    held = most = 0
+    # the profiler's summaries add up by operation; the peak is in its single events, in the order of time
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    return most / MEBIBYTE
+
+
+def synchronize(device: str) -> None:
+    """Waits until the device has done all that it was given."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def _measure(run: Callable[[], object], settings: Settings) -> float:
+    clock = time.process_time if settings.clock == "CPU time" else time.perf_counter
+    synchronize(settings.device)
+    began = clock()
+    run()
+    synchronize(settings.device)
+    return clock() - began
+
+
+def _quartiles(values: Sequence[float]) -> tuple[float, float]:
+    if len(values) == 1:
+        return values[0], values[0]
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high
+
+
+def _number(value: float) -> str:
+    """Three digits, and all that stand before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

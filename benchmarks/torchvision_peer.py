@@ -1,0 +1,192 @@
+"""The peer of the benchmarks: torchvision's SSD around our network, and its reference training of an SSD, written anew.
+
+What is torchvision's own: resizing and normalization, matching, box coder, loss and hard negative mining
+(`torchvision.models.detection.ssd.SSD`), and the v2 transforms. What is ours: the network with its weights, and its
+default boxes. The values are those of torchvision's `references/detection` (BSD-3): `presets.py` for the transforms
+("ssd"), `engine.py` for the step and the warm-up, `train.py` and `README.md` for optimizer, batch size and schedule.
+
+Left out: grouping by aspect ratio, which has no effect where all pictures are warped to one size, and what several
+GPUs need. The reference trains with 8 processes of 4 pictures each; this is one of them.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+from torchvision import tv_tensors
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.ssd import SSD
+from torchvision.transforms import v2
+
+from multibox.data.sample import Dataset
+from multibox.detector import Detector
+from multibox.ssd.boxes import center_to_corner
+from multibox.ssd.network import SSD as Network
+
+Target = dict[str, Tensor]
+Pictures = tuple[list[Tensor], list[Target]]
+
+MEAN = (123.0, 117.0, 104.0)
+"""The colour around a picture that is zoomed out; the reference's, whatever the network's own mean."""
+
+
+class Step(NamedTuple):
+    """A step that is done.
+
+    Attributes:
+        step: How many are done, this one included.
+        epoch: How often each picture was seen.
+        learning_rate: Of this step.
+        loss: Of this step's batch.
+    """
+
+    step: int
+    epoch: float
+    learning_rate: float
+    loss: float
+
+
+def train(
+    detector: Detector, dataset: Dataset, *, learning_rate: float = 0.002, epochs: int = 120, seed: int = 0
+) -> Iterator[Step]:
+    """Trains the detector's network in place by the reference recipe; a step each time the next one is asked for.
+
+    SGD with momentum 0.9 and decay 5e-4 of all weights, batches of 4, a tenth of the rate after epochs 80 and 110, and
+    in the first epoch a rise from a thousandth. (The reference's rate of 0.002 is of 8 processes with such batches.)
+    Seeds torch's global state, which the transforms draw from.
+
+    Raises:
+        ValueError: A loss is not finite.
+    """
+    torch.manual_seed(seed)
+    model = make_model(detector).train()
+    loader = make_loader(dataset)
+    optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=0.9, weight_decay=5e-4)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[80, 110], gamma=0.1)
+    rise = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / 1000, total_iters=max(1, min(1000, len(loader) - 1)))
+    step = 0
+    for epoch in range(epochs):
+        for images, targets in loader:
+            rate = optimizer.param_groups[0]["lr"]
+            loss = sum(model(images, targets).values())
+            if not torch.isfinite(loss):
+                raise ValueError(f"step {step}: the loss is {loss.item()}; try a rate lower than {learning_rate}")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if epoch == 0:
+                rise.step()
+            step += 1
+            yield Step(step, step / len(loader), rate, loss.item())
+        schedule.step()
+
+
+def trained(detector: Detector) -> Detector:
+    """The detector that the peer trains, as it is to be validated: with torchvision's rule of resizing, as in training.
+
+    All else is ours and shared, so that two trainings are told apart by their weights alone.
+    """
+    return Detector.of_network(replace(detector.config, resize="float"), detector.class_names, detector.network)
+
+
+def make_model(detector: Detector) -> SSD:
+    """torchvision's SSD whose backbone, heads and default boxes are the detector's; the two share their weights."""
+    config = detector.config
+    if (config.center_variance, config.size_variance, config.height) != (0.1, 0.2, config.width):
+        raise ValueError(f"torchvision's box coder and square input do not fit '{config.name}'")
+    return SSD(
+        backbone=_Backbone(detector.network),
+        anchor_generator=_DefaultBoxes(detector.network),
+        size=(config.width, config.height),
+        num_classes=len(detector.class_names) + 1,
+        # from 0 ... 1 to 0 ... 255: the network takes off its mean itself
+        image_mean=[0.0, 0.0, 0.0],
+        image_std=[1 / 255, 1 / 255, 1 / 255],
+        head=_Head(),
+    )
+
+
+def make_transforms() -> v2.Transform:
+    """What the reference calls "ssd", on PIL pictures as it does."""
+    return v2.Compose(
+        [
+            v2.RandomPhotometricDistort(),
+            v2.RandomZoomOut(fill=list(MEAN)),
+            v2.RandomIoUCrop(),
+            v2.RandomHorizontalFlip(),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.SanitizeBoundingBoxes(),
+            v2.ToPureTensor(),
+        ]
+    )
+
+
+def make_loader(dataset: Dataset, *, batch_size: int = 4, workers: int = 0) -> DataLoader[Pictures]:
+    """Shuffled batches of whole pictures of their own sizes, the last one left out where it is not full."""
+    return DataLoader(
+        _Augmented(dataset), batch_size, shuffle=True, drop_last=True, num_workers=workers, collate_fn=_collate
+    )
+
+
+class _Augmented(TorchDataset[tuple[Tensor, Target]]):
+    """Pictures and objects as torchvision has them: label 0 is the background."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.transforms = make_transforms()
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
+        sample = self.dataset[index]
+        truth = sample.truth[~sample.truth.crowd]
+        target = {
+            "boxes": tv_tensors.BoundingBoxes(
+                torch.from_numpy(truth.boxes), format="XYXY", canvas_size=(sample.height, sample.width)
+            ),
+            "labels": torch.from_numpy(truth.labels + 1),
+        }
+        image, target = self.transforms(sample.open(), target)
+        return image, target
+
+
+def _collate(items: list[tuple[Tensor, Target]]) -> Pictures:
+    images, targets = zip(*items, strict=True)
+    return list(images), list(targets)
+
+
+class _Backbone(nn.Module):
+    """Runs the whole network; its two outputs travel as if they were feature maps."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        return OrderedDict(self.network(images)._asdict())
+
+
+class _Head(nn.Module):
+    def forward(self, features: list[Tensor]) -> dict[str, Tensor]:
+        offsets, logits = features
+        return {"bbox_regression": offsets, "cls_logits": logits}
+
+
+class _DefaultBoxes(nn.Module):
+    """The network's default boxes in corner form, in pixels of its input."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.register_buffer("corners", center_to_corner(network.default_boxes), persistent=False)
+
+    def forward(self, images: ImageList, features: list[Tensor]) -> list[Tensor]:
+        height, width = images.tensors.shape[-2:]
+        boxes = self.corners * self.corners.new_tensor([width, height, width, height])
+        return [boxes for _ in images.image_sizes]

@@ -1,0 +1,80 @@
+"""Each part of the benchmarks runs, at its smallest sizes, and measures something; how much is nobody's test."""
+
+import json
+from math import isfinite
+
+import pytest
+import torch
+
+from benchmarks.__main__ import CPU_PARTS, GPU_PARTS, PARTS, run
+from benchmarks.photographs import write_photographs
+from benchmarks.timing import Comparison, Settings, compare, peak_memory
+
+
+@pytest.mark.parametrize("part", CPU_PARTS)
+def test_a_part_measures_all_its_variants(part):
+    shown = []
+    measured = json.loads(json.dumps(run([part], Settings(quick=True), show=shown.append), allow_nan=False))
+    comparisons = measured["parts"][part]
+    assert comparisons
+    for comparison in comparisons:
+        assert len(comparison["rows"]) >= 2
+        assert any("multibox" in row["name"] or row["name"] == "ssd256-tiny" for row in comparison["rows"])
+        for row in comparison["rows"]:
+            assert isfinite(row["median_seconds"]) and row["median_seconds"] > 0
+            assert f"| {row['name']} |" in "\n".join(shown)
+    assert measured["machine"]["threads"] == 1
+
+
+@pytest.mark.parametrize("part", GPU_PARTS)
+def test_what_is_for_a_gpu_runs_in_small_on_a_cpu(part):
+    for result in run([part], Settings(quick=True), show=lambda text: None)["parts"][part]:
+        times = [row.get("median_seconds") or row["step_seconds"] for row in result.get("rows") or result["parts"]]
+        assert len(times) == 2
+        assert all(isfinite(time) and time > 0 for time in times)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_a_part_for_one_says_so():
+    with pytest.raises(ValueError, match=r"gpu-training: needs a CUDA device, but torch .* sees none here"):
+        run(["gpu-training"], Settings(device="cuda"), show=print)
+
+
+def test_the_parts_have_different_names():
+    assert len(PARTS) == len(CPU_PARTS) + len(GPU_PARTS)
+
+
+def test_variants_take_turns_and_the_first_is_the_reference():
+    calls: list[str] = []
+    variants = {"slow": lambda: calls.append("slow") or sum(range(300_000)), "quick": lambda: calls.append("quick")}
+    found = compare("Work", variants, Settings(rounds=3), rounds=9, warm_up=1, units=2, pictures=4).values()
+    assert calls == ["slow", "quick"] * 4
+    slow, quick = found["rows"]
+    assert (slow["times_as_fast"], slow["rounds"]) == (1, 3)
+    assert quick["times_as_fast"] > 1
+    assert slow["pictures_per_second"] == pytest.approx(4 / slow["median_seconds"])
+
+
+def test_a_comparison_that_did_not_fit_says_why():
+    assert Comparison("Training", "batch", 4, "wall time", (), ("Not measured: no memory",)).markdown() == (
+        "Training: Not measured: no memory\n"
+    )
+
+
+def test_peak_memory_is_what_is_held_at_once():
+    def run():
+        one = torch.ones(2**18)  # a MiB
+        two = one + 1
+        del one
+        return two * 2
+
+    assert peak_memory(run, device="cpu") == pytest.approx(2, abs=0.1)
+
+
+def test_photographs_depend_on_their_seed_and_number_only(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    one, other = write_photographs(tmp_path / "one", 2, seed=3), write_photographs(tmp_path / "other", 1, seed=3)
+    assert one[0].picture.read_bytes() == other[0].picture.read_bytes() != one[1].picture.read_bytes()
+    assert one[0].open().size == (500, 375)
+    assert (one[0].truth.boxes[:, 2:] <= [500, 375]).all()
