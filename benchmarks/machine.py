@@ -1,7 +1,6 @@
 """Where and with what something was measured."""
 
 import platform
-import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from benchmarks.timing import Settings
+from multibox.training.card import commit, device_name
 
 PACKAGES = ("torch", "torchvision", "pillow", "numpy", "hotcoco", "pycocotools", "albumentations")
 
@@ -20,10 +20,10 @@ def facts(settings: Settings) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
         "cuda": torch.version.cuda if on_gpu else None,
-        "cpu": _cpu(),
+        "cpu": device_name("cpu"),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": settings.threads,
-        "commit": _commit(),
+        "commit": commit(),
         "versions": {name: found for name in PACKAGES if (found := _version(name))}
         | {"python": platform.python_version()},
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -36,28 +36,11 @@ def multiplies_bf16() -> bool:
     return any(flag in flags for flag in ("avx512_bf16", "amx_bf16"))
 
 
-def _cpu() -> str:
-    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
-
-
 def _cpuinfo() -> dict[str, str]:
     """Of the first core; Linux only."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text(encoding="utf-8").split("\n\n")[0].splitlines() if file.exists() else []
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-
-
-def _commit() -> str:
-    """Of the source; with a + where it was changed since."""
-    root = Path(__file__).parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, check=False).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short", "HEAD") + "+" * bool(git("status", "--porcelain", "--untracked-files=no"))
-    except FileNotFoundError:  # no git
-        return ""
 
 
 def _version(name: str) -> str | None:

@@ -24,7 +24,6 @@ import math
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -46,6 +45,7 @@ from multibox.detector import Detector
 from multibox.evaluation.evaluate import evaluate
 from multibox.presets import preset
 from multibox.training import RECIPES, Progress, TrainConfig
+from multibox.training.card import commit, device_name
 
 MODEL = "ssd256-tiny"
 RECIPE: Final = "modern"
@@ -465,16 +465,12 @@ def draw_curves(runs: list[dict[str, Any]], file: Path) -> None:
 
 def machine() -> dict[str, Any]:
     """What the figures belong to."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    here = Path(__file__).parent
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True).stdout.strip()
     packages = ("multibox", "torch", "torchvision", "numpy", "pillow")
     return {
         "device": "cpu",
-        "cpu": f"{cpu or platform.processor()}, {torch.backends.cpu.get_cpu_capability()}",
+        "cpu": f"{device_name('cpu')}, {torch.backends.cpu.get_cpu_capability()}",
         "threads": torch.get_num_threads(),
-        "commit": commit,
+        "commit": commit(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
         "date": time.strftime("%Y-%m-%d"),
     }

@@ -65,6 +65,7 @@ def precision_recall(
     detections: Sequence[Detections],
     *,
     label: int | None = None,
+    verdicts: Sequence[Int[np.ndarray, " detections"]] | None = None,
     thresholds: Float[np.ndarray, " thresholds"] = THRESHOLDS,
 ) -> PrecisionRecall:
     """Precision and recall over all pictures, of one class or of all together.
@@ -75,13 +76,15 @@ def precision_recall(
         truths: The objects of each picture.
         detections: What was found in each, in the same order.
         label: Of the class; `None` for all.
+        verdicts: What `judge` says of each picture, for those who ask for several classes.
         thresholds: Rising; a score must be above one.
     """
     objects = 0
     hits: list[np.ndarray] = [np.empty(0)]
     false: list[np.ndarray] = [np.empty(0)]
-    for truth, found in zip(truths, detections, strict=True):
-        judged = judge(truth, found)
+    if verdicts is None:
+        verdicts = list(map(judge, truths, detections))
+    for truth, found, judged in zip(truths, detections, verdicts, strict=True):
         wanted = slice(None) if label is None else found.labels == label
         hits.append(found.scores[wanted][judged[wanted] == HIT])
         false.append(found.scores[wanted][judged[wanted] == FALSE])
@@ -104,8 +107,11 @@ def judge(truth: GroundTruth, found: Detections) -> Int[np.ndarray, " detections
     The first of several detections of an object, which are in the order of their scores, is the hit. So a threshold
     between them changes no verdict: what is left of the detections would be judged the same.
     """
-    objects = best_objects(truth, found, "continuous")
-    verdicts = np.full(len(found), FALSE)
+    return _judge(truth, best_objects(truth, found, "continuous"))
+
+
+def _judge(truth: GroundTruth, objects: Int[np.ndarray, " detections"]) -> Int[np.ndarray, " detections"]:
+    verdicts = np.full(len(objects), FALSE)
     matched = np.flatnonzero(objects != MISSED)
     verdicts[matched[np.unique(objects[matched], return_index=True)[1]]] = HIT
     verdicts[matched[(truth.difficult | truth.crowd)[objects[matched]]]] = NEITHER
@@ -132,19 +138,22 @@ class PictureQuality(NamedTuple):
 
 def missed_objects(truth: GroundTruth, found: Detections) -> Bool[np.ndarray, " objects"]:
     """Which objects of a picture no detection finds, those that do not count left out."""
+    return _missed(truth, best_objects(truth, found, "continuous"))
+
+
+def _missed(truth: GroundTruth, objects: Int[np.ndarray, " detections"]) -> Bool[np.ndarray, " objects"]:
     missed: Bool[np.ndarray, " objects"] = ~(truth.difficult | truth.crowd)
-    objects = best_objects(truth, found, "continuous")
     missed[objects[objects != MISSED]] = False
     return missed
 
 
 def picture_quality(truth: GroundTruth, found: Detections) -> PictureQuality:
     """Judges all these detections of a picture: choose those above a threshold before."""
-    verdicts = judge(truth, found)
-    hits = np.flatnonzero(verdicts == HIT)
     objects = best_objects(truth, found, "continuous")
+    verdicts = _judge(truth, objects)
+    hits = np.flatnonzero(verdicts == HIT)
     overlaps = box_iou(found.boxes[hits], truth.boxes[objects[hits]]).diagonal()
-    missed = int(np.count_nonzero(missed_objects(truth, found)))
+    missed = int(np.count_nonzero(_missed(truth, objects)))
     false = int(np.count_nonzero(verdicts == FALSE))
     total = len(hits) + (missed + false) / 2
     return PictureQuality(float(overlaps.sum() / total) if total else 1.0, len(hits), missed, false)

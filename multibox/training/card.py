@@ -68,7 +68,7 @@ def write_card(
         "metrics": None if metrics is None else json.loads(metrics.to_json()),
         "score_threshold": round(counts.best_threshold, 4),
         "data": {"train": _describe(train_set), "val": None if val_set is None else _describe(val_set)},
-        "config": {name: value for name, value in dataclasses.asdict(config).items() if value is not None},
+        "config": config.values(),
         "facts": dict(facts),
         "versions": versions(),
         "commands": commands(folder, data, val_split, shown, score_threshold=counts.best_threshold),
@@ -121,7 +121,7 @@ def versions() -> dict[str, str | None]:
     """Of all that the numbers of a run may depend on; `None` where there is none."""
     return {
         "multibox": version("multibox"),
-        "commit": _commit(),
+        "commit": commit(),
         "torch": torch.__version__,
         "torchvision": version("torchvision"),
         "CUDA": torch.version.cuda,
@@ -144,7 +144,7 @@ def device_name(device: str) -> str:
     return next(iter(models), platform.processor() or platform.machine())
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the checkout that this package is part of, "-dirty" where files differ from it."""
 
     def git(*arguments: str) -> str:

@@ -19,7 +19,7 @@ from multibox.data.sample import Dataset, compare_classes
 from multibox.detections import Detections
 from multibox.detector import Detector
 from multibox.evaluation.evaluate import score
-from multibox.evaluation.hits import PrecisionRecall, precision_recall
+from multibox.evaluation.hits import PrecisionRecall, judge, precision_recall
 from multibox.evaluation.metrics import Metrics
 from multibox.training.batches import Batch, make_loader
 from multibox.training.card import device_name, pictures_to_show, write_card
@@ -351,7 +351,11 @@ def _check(detector: Detector, dataset: Dataset) -> None:
 def _precision_recall(dataset: Dataset, found: list[Detections]) -> dict[str, PrecisionRecall]:
     """Of each class, for those who watch the run."""
     truths = [sample.truth for sample in dataset]
-    return {name: precision_recall(truths, found, label=label) for label, name in enumerate(dataset.class_names)}
+    verdicts = list(map(judge, truths, found))
+    return {
+        name: precision_recall(truths, found, label=label, verdicts=verdicts)
+        for label, name in enumerate(dataset.class_names)
+    }
 
 
 def _provenance(config: TrainConfig, train_set: Dataset, step: int) -> dict[str, str]:

@@ -1,10 +1,10 @@
 """The recipes, and what a user may say about a run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from math import cos, inf, pi
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from multibox.data.augment import Augmentation
 
@@ -208,6 +208,10 @@ class TrainConfig:
             for each in value if name == "trackers" else [value]:
                 if each is not None and each not in get_args(kind):
                     raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, but is '{each}'")
+
+    def values(self) -> dict[str, Any]:
+        """All values but those that are left open, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def settled(self, *, backbone: str) -> tuple["TrainConfig", Recipe]:
         """The same run with its recipe's values where it left them open, and the recipe with the run's own values.

@@ -1,7 +1,6 @@
 """The folder of a run: its weights, state, metrics and log."""
 
 import csv
-import dataclasses
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -91,7 +90,7 @@ class Record:
         """`config.yaml`: what `multibox train --config` reads, the notes first."""
         if not self.writes:
             return
-        values = {**notes, **{name: value for name, value in dataclasses.asdict(config).items() if value is not None}}
+        values = {**notes, **config.values()}
         part = self.folder / "config.yaml.part"
         part.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
         os.replace(part, self.folder / "config.yaml")

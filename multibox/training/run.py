@@ -97,7 +97,7 @@ class Run:
             if values is not None
         ]
         pairs = list(zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True))
-        self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._averaged = tuple(zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True))
         self._counted = [pair for pair in pairs if not pair[0].is_floating_point()]
         _check_parts(recipe, config, world, batch_norm=self.has_batch_norm)
         if config.compile:
@@ -173,7 +173,7 @@ class Run:
     def _follow(self) -> None:
         """The average follows the weights, quickly at first so that it does not remember the random start."""
         keep = min(self._recipe.average, self.step / (9 + self.step)) if self.step > 1 else 0.0
-        averages, values = (list(side) for side in zip(*self._averaged, strict=True))
+        averages, values = self._averaged
         torch._foreach_lerp_(averages, values, 1 - keep)
         for average, value in self._counted:
             average.copy_(value)

@@ -4,14 +4,12 @@ After a resume the steps that were lost are made again, to the same numbers, and
 that no point is there twice.
 """
 
-import dataclasses
 import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -36,7 +34,7 @@ class TensorBoard:
             ) from error
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else 0)
         if step == 0:
-            lines = [f"    {name}: {value}" for name, value in _values(config).items()]  # Markdown, as it stands
+            lines = [f"    {name}: {value}" for name, value in config.values().items()]  # Markdown, as it stands
             self._writer.add_text("config", "\n".join(lines), 0)
 
     def scalars(self, step: int, row: Mapping[str, float | int | None]) -> None:
@@ -92,7 +90,7 @@ class WeightsAndBiases:
             dir=str(folder),
             id=kept.read_text(encoding="utf-8"),
             resume="allow",
-            config=_values(config),
+            config=config.values(),
             allow_val_change=True,  # a run may be made longer
         )
 
@@ -133,7 +131,7 @@ class MLflow:
         self._last_steps: dict[str, int] = {}
         if not self._resumed:
             kept.write_text(self._id, encoding="utf-8")
-            self._tell(lambda: mlflow.log_params(_values(config)))
+            self._tell(lambda: mlflow.log_params(config.values()))
 
     def scalars(self, step: int, row: Mapping[str, float | int | None]) -> None:
         """As TensorBoard's."""
@@ -216,7 +214,3 @@ def _tagged(row: Mapping[str, float | int | None]) -> dict[str, float]:
         for name, value in row.items()
         if value is not None and name != "step"
     }
-
-
-def _values(config: TrainConfig) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(config).items() if value is not None}

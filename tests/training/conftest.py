@@ -9,26 +9,15 @@ from multibox.config import DetectorConfig
 from multibox.data.augment import Augmentation
 from multibox.data.synthetic import CLASS_NAMES
 from multibox.detector import Detector
-from multibox.presets import preset
 from multibox.training import machine
 from multibox.training.recipes import RECIPES
+from tests.training import in_processes
 
 
 @pytest.fixture(scope="session")
 def small_config() -> DetectorConfig:
-    """`ssd256-tiny` on a quarter of its sides: the first four of its feature maps."""
-    tiny = preset("ssd256-tiny", scales="voc")
-    feature_maps = tuple(
-        replace(
-            feature_map,
-            rows=cells,
-            columns=cells,
-            step=(64 / cells, 64 / cells),
-            box_sizes=tuple((width / 4, height / 4) for width, height in feature_map.box_sizes),
-        )
-        for feature_map, cells in zip(tiny.feature_maps, (8, 4, 2, 1), strict=False)
-    )
-    return replace(tiny, name="small", height=64, width=64, extras=tiny.extras[:2], feature_maps=feature_maps)
+    """See `in_processes.small_config`."""
+    return in_processes.small_config()
 
 
 @pytest.fixture(scope="session")

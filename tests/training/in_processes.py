@@ -38,6 +38,7 @@ class Ran:
 
 
 def small_config():
+    """`ssd256-tiny` on a quarter of its sides: the first four of its feature maps."""
     tiny = preset("ssd256-tiny", scales="voc")
     feature_maps = tuple(
         replace(

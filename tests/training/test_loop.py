@@ -471,18 +471,21 @@ def test_without_validation_best_is_last(tmp_path, new_detector, train_set, pict
     assert pictures == [train_set.name]
 
 
+def without_objects(dataset):
+    samples = [replace(sample, truth=sample.truth[np.zeros(len(sample.truth), bool)]) for sample in dataset]
+    return Dataset("empty", dataset.class_names, samples)
+
+
 def test_validating_on_pictures_without_objects(tmp_path, new_detector, train_set, val_set):
-    empty = [replace(sample, truth=sample.truth[np.zeros(len(sample.truth), bool)]) for sample in val_set]
-    train(new_detector(), train_set, Dataset("empty", val_set.class_names, empty), SHORT, out=tmp_path)
+    train(new_detector(), train_set, without_objects(val_set), SHORT, out=tmp_path)
     assert step_of(tmp_path / "best.safetensors") == 6
 
 
 def test_training_on_pictures_without_objects_learns_nothing(tmp_path, new_detector, train_set):
-    empty = [replace(sample, truth=sample.truth[np.zeros(len(sample.truth), bool)]) for sample in train_set]
     progress = []
     train(
         new_detector(),
-        Dataset("empty", train_set.class_names, empty),
+        without_objects(train_set),
         None,
         replace(SHORT, steps=2, recipe="paper"),
         out=tmp_path,
@@ -696,11 +699,10 @@ def test_the_log_says_what_the_rate_came_to(finished):
 
 
 def test_negatives_of_pictures_without_objects(tmp_path, new_detector, train_set):
-    empty = [replace(sample, truth=sample.truth[np.zeros(len(sample.truth), bool)]) for sample in train_set]
     progress = []
     train(
         new_detector(),
-        Dataset("empty", train_set.class_names, empty),
+        without_objects(train_set),
         None,
         replace(SHORT, steps=2, negatives_without_matches=3),
         out=tmp_path,
