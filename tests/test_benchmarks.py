@@ -11,7 +11,12 @@ from benchmarks.photographs import write_photographs
 from benchmarks.timing import Comparison, Settings, compare, peak_memory
 
 
-@pytest.mark.parametrize("part", CPU_PARTS)
+SLOW_PARTS = {"presets", "detect", "network"}  # whole networks of full size
+
+
+@pytest.mark.parametrize(
+    "part", [pytest.param(part, marks=[pytest.mark.slow] if part in SLOW_PARTS else []) for part in CPU_PARTS]
+)
 def test_a_part_measures_all_its_variants(part):
     shown = []
     measured = json.loads(json.dumps(run([part], Settings(quick=True), show=shown.append), allow_nan=False))
@@ -26,6 +31,7 @@ def test_a_part_measures_all_its_variants(part):
     assert measured["machine"]["threads"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", GPU_PARTS)
 def test_what_is_for_a_gpu_runs_in_small_on_a_cpu(part):
     for result in run([part], Settings(quick=True), show=lambda text: None)["parts"][part]:
