@@ -10,7 +10,6 @@ from benchmarks.__main__ import CPU_PARTS, GPU_PARTS, PARTS, run
 from benchmarks.photographs import write_photographs
 from benchmarks.timing import Comparison, Settings, compare, peak_memory
 
-
 SLOW_PARTS = {"presets", "detect", "network"}  # whole networks of full size
 
 
