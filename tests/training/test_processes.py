@@ -17,7 +17,10 @@ from multibox.training.checkpoint import Checkpoints
 from tests.training import in_processes
 from tests.training.in_processes import NAN_AT, RUNS, TRAIN, Ran
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torchrun's gloo is tried on POSIX only")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="torchrun's gloo is tried on POSIX only"),
+]
 
 HERE = Path(__file__).parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -176,7 +179,6 @@ def test_another_number_of_processes_takes_a_run_up(one, two, tmp_path_factory, 
     assert [row["step"] for row in rows(out)] == [row["step"] for row in rows(whole)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "whom"), [("SIGTERM", "parent"), ("SIGINT", "parent"), ("SIGTERM", "self")])
 def test_all_processes_stop_at_the_same_step(tmp_path, name, whom):
     """A signal to torchrun, which hands it on, or to one process alone; the command that is said goes on."""
