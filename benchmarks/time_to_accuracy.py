@@ -52,7 +52,7 @@ RECIPE: Final = "modern"
 LEVELS = (0.5, 0.7, 0.8, 0.85)
 AFTER = (10, 20, 30)
 LIMIT = 30.0  # minutes
-RATES = (0.002, 0.005, 0.01, 0.02, 0.05)
+RATES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 WHO = {"ours": "ours", "peer": "torchvision's recipe", "tuned": "the same, rate tuned"}
 
 
