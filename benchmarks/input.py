@@ -18,6 +18,7 @@ from benchmarks.photographs import write_photographs
 from benchmarks.timing import Comparison, Settings, compare
 from multibox.data.augment import Augmentation, apply, draw, fractions
 from multibox.data.sample import Sample
+from multibox.pictures import open_pixels
 from multibox.training.recipes import RECIPES
 
 SIDE = 300
@@ -41,6 +42,7 @@ def measure(settings: Settings) -> Iterator[Comparison]:
                 pipelines["albumentations, its own crop rule"] = _albumentations(augmentation)
                 notes.append("albumentations crops so that all objects stay, and does not expand.")
             pipelines["multibox"] = _ours(augmentation)
+            pipelines["multibox, decoding alone"] = _decode
             yield compare(
                 f"File to {SIDE} x {SIDE}, recipe `{recipe}`",
                 {name: partial(_each, pipeline, samples) for name, pipeline in pipelines.items()},
@@ -60,6 +62,10 @@ def _each(pipeline: Pipeline, samples: list[Sample]) -> None:
         warnings.filterwarnings("ignore", "The image decoding", DeprecationWarning)
         for sample in samples:
             pipeline(sample)
+
+
+def _decode(sample: Sample) -> object:
+    return open_pixels(sample.picture)
 
 
 def _ours(augmentation: Augmentation) -> Pipeline:

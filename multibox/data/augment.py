@@ -141,21 +141,25 @@ def draw(rng: np.random.Generator, boxes: Float[np.ndarray, "objects 4"], augmen
 
 
 def draw_crop(rng: np.random.Generator, boxes: Float[np.ndarray, "objects 4"]) -> tuple[int, Float[np.ndarray, " 4"]]:
-    """A sampler and its crop: each of the seven is tried, and one of those that succeeded is drawn.
+    """A sampler and its crop: one of those of the seven that succeed, all of them equally likely.
 
     The first is the whole picture, five ask for an overlap with at least one object, the last takes any crop. A picture
     without objects is only ever taken whole. (The paper's text lets crops be 0.1 of the picture, its code 0.3.)
     """
-    found = [(0, np.array([0.0, 0.0, 1.0, 1.0]))]
-    if len(boxes):
-        # all trials at once, the free sampler's single one last
-        crops = random_crops(rng, len(MIN_OVERLAPS) * TRIALS + 1)
-        overlaps = box_iou(crops[:-1], boxes.astype(np.float64)).max(axis=1)
-        meets = overlaps.reshape(-1, TRIALS) >= np.array(MIN_OVERLAPS)[:, None]
-        first = meets.argmax(axis=1) + np.arange(len(MIN_OVERLAPS)) * TRIALS
-        found += [(row + 1, crops[first[row]]) for row in np.flatnonzero(meets.any(axis=1)).tolist()]
-        found.append((len(MIN_OVERLAPS) + 1, crops[-1]))
-    return found[rng.integers(len(found))]
+    whole = (0, np.array([0.0, 0.0, 1.0, 1.0]))
+    if len(boxes) == 0:
+        return whole
+    # in a random order the first that succeeds is a fair draw of all that do, and the rest need not be tried
+    for sampler in rng.permutation(len(MIN_OVERLAPS) + 2).tolist():
+        if sampler == 0:
+            break
+        if sampler > len(MIN_OVERLAPS):
+            return sampler, random_crops(rng, 1)[0]
+        crops = random_crops(rng, TRIALS)
+        meets = box_iou(crops, boxes).max(axis=1) >= MIN_OVERLAPS[sampler - 1]
+        if meets.any():
+            return sampler, crops[meets.argmax()]
+    return whole
 
 
 def random_crops(rng: np.random.Generator, count: int) -> Float[np.ndarray, "count 4"]:
@@ -266,7 +270,8 @@ def _resize(
     pixels: UInt8[np.ndarray, "rows columns 3"], height: int, width: int, interpolation: str
 ) -> UInt8[np.ndarray, "height width 3"]:
     """The whole of it by Pillow's filters, for three of which torch has the faster kernels."""
-    if interpolation == "nearest":
+    larger = height >= len(pixels) and width >= pixels.shape[1]
+    if interpolation == "nearest" or (interpolation == "box" and larger):  # which are then the same
         rows, columns = (
             ((np.arange(wanted) + 0.5) * (count / wanted)).astype(np.intp)
             for wanted, count in zip((height, width), pixels.shape[:2], strict=True)
