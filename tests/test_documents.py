@@ -25,7 +25,7 @@ def test_the_code_runs_and_prints_what_is_shown(document: str, tmp_path: Path, m
         printed = io.StringIO()
         code = code.replace("minutes=10", "steps=1, batch_size=2")
         with contextlib.redirect_stdout(printed):
-            exec(compile(code, document, "exec"), {})
+            exec(compile(code, document, "exec"), {"__name__": "__main__"})
         if shown:
             assert printed.getvalue() == shown
 

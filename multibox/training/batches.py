@@ -2,6 +2,7 @@
 
 import multiprocessing
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -88,9 +89,11 @@ def make_loader(
                 raise batch
             yield batch
     finally:
-        del batches  # asks the readers to end, and waits a while
+        del batches  # asks the readers to end, and waits a while; not where an interrupt came in its midst
         for reader in readers:  # they do not hear SIGTERM, by which Python would wait for them for ever
-            reader.kill()
+            with suppress(RuntimeError):  # by which torch tells of the end of one that it still waits for
+                reader.kill()
+                reader.join()
 
 
 def picture_weights(dataset: Dataset) -> Float[np.ndarray, " pictures"]:

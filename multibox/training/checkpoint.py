@@ -32,15 +32,24 @@ class Checkpoints:
         self.previous = folder / "previous.pt"
 
     def write(self, state: dict[str, Any]) -> None:
-        """Writes the state; killed at any moment, it leaves at least one of the two whole."""
+        """Writes the state; killed at any moment, it leaves at least one of the two whole.
+
+        Raises:
+            OSError: It cannot be written, as where the disk is full; the files are as before.
+        """
         part = self.last.with_name("last.pt.part")
-        with part.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if self.last.exists():
-            os.replace(self.last, self.previous)
-        os.replace(part, self.last)
+        try:
+            with part.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if self.last.exists():
+                os.replace(self.last, self.previous)
+            os.replace(part, self.last)
+        except RuntimeError as error:  # what torch makes of a disk that fills up in the midst of it
+            raise OSError(f"{part}: cannot be written ({error.__context__ or error})") from error
+        finally:
+            part.unlink(missing_ok=True)  # a disk that is full has better uses
 
     def read(self) -> Saved | None:
         """The newest state that is whole; nothing where none was ever written.

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
-from math import isnan, nan
+from math import isclose, isnan, nan
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 from PIL import Image
 
+from multibox.data.fingerprint import fingerprint
 from multibox.data.sample import Dataset, compare_classes
 from multibox.detections import Detections
 from multibox.detector import Detector
@@ -24,7 +25,7 @@ from multibox.evaluation.metrics import Metrics
 from multibox.training.batches import Batch, make_loader
 from multibox.training.card import device_name, pictures_to_show, write_card
 from multibox.training.interrupts import Interrupts
-from multibox.training.machine import borrow
+from multibox.training.machine import borrow, has_bf16
 from multibox.training.progress import Length, Progress, Stretch
 from multibox.training.recipes import RECIPES, Recipe, TrainConfig
 from multibox.training.record import Record
@@ -73,12 +74,13 @@ def train(
         data: The folders of the data set, for the commands on the card.
 
     Raises:
-        ValueError: The classes differ, a set is empty, a loss is not finite, too many pictures cannot be read, or what
-            is saved in `out` is of another detector.
+        ValueError: The classes differ, a set is empty, a loss is not finite, too many pictures cannot be read, what is
+            saved in `out` is of another detector or other batches, or processes do not have the same data.
         FileExistsError: `out` holds a run, and `resume` was not asked for.
         KeyboardInterrupt: Ctrl-C or SIGTERM came; all that was done is saved.
     """
-    for dataset in [train_set] if val_set is None else [train_set, val_set]:
+    datasets = [train_set] if val_set is None else [train_set, val_set]
+    for dataset in datasets:
         _check(detector, dataset)
     config, recipe = (config or TrainConfig()).settled(backbone=detector.config.backbone)
     with (
@@ -87,7 +89,8 @@ def train(
         borrow(config, world) as workers,
         Interrupts() as interrupts,
     ):
-        precision = config.precision or ("bf16" if world.device.startswith("cuda") else "fp32")
+        _check_same(world, datasets)
+        precision = config.precision or ("bf16" if has_bf16(world.device) else "fp32")
         run = Run(detector, recipe, config, precision=precision, world=world)
         saved = world.from_first(record.checkpoints.read) if resume else None
         if saved is not None:
@@ -155,7 +158,7 @@ class _Loop:
                 self._validate()
             if self._is_over():
                 return
-            self._learn()
+            batch = self._learn()
             now = time.monotonic()
             run.seconds = now - self.began
             if self.world.is_first:
@@ -168,14 +171,17 @@ class _Loop:
                 log.info(f"step {run.step}, {self._progress()}")
                 for tracker in self.trackers:
                     tracker.scalars(run.step, self._row(None))
-            stop = self.interrupts.heard is not None
+            complaints = self.watch.new_complaints(batch)
             # what follows is the same in all processes: they go by the first one's clock
-            stop, run.seconds = self.world.agree(stop, time.monotonic() - self.began)
+            run.seconds, (stop, unreadable) = self.world.agree(
+                time.monotonic() - self.began, self.interrupts.heard is not None, bool(complaints)
+            )
+            if unreadable:
+                self.watch.add_unreadable(complaints, len(self.train_set))
             if stop:
                 self._stop()
             if run.seconds - self.saved >= config.checkpoint_minutes * 60:
                 self._save()
-            self.watch.look_at_unreadable(self.unreadable, len(self.train_set))
 
     def finish(self, *, workers: int, data: Sequence[str], val_split: str | None) -> Detector:
         """Writes the card of the run; the best detector."""
@@ -218,12 +224,11 @@ class _Loop:
         out_of_patience = self.config.patience is not None and self.run.since_best >= self.config.patience
         return out_of_patience or self.length.part(self.run.step, self.run.seconds) >= 1
 
-    def _learn(self) -> None:
-        """A step, its waits measured."""
+    def _learn(self) -> Batch:
+        """A step, its waits measured; what was learned from."""
         run, stretch, device = self.run, self.run.stretch, self.world.device
         with stretch.waiting("input"):
             batch = next(self.batches)
-        self.unreadable = batch.unreadable
         rate = self.recipe.rate(self.length.part(run.step, run.seconds))
         with stretch.waiting("device") if device == "cpu" else nullcontext():
             step = run.learn(batch, learning_rate=rate)
@@ -232,6 +237,7 @@ class _Loop:
         stretch.pictures += self.recipe.batch_size
         stretch.seconds += now - self.marked
         self.marked = now
+        return batch
 
     def _validate(self) -> None:
         """Scores the averaged weights, and writes them down: as the last, and as the best if they are."""
@@ -245,10 +251,14 @@ class _Loop:
             run.average,
             provenance=self.detector.provenance | _provenance(self.config, self.train_set, run.step),
         )
-        scored = None if self.val_set is None else self._score(trained, self.val_set)
+        try:
+            scored = None if self.val_set is None else self._score(trained, self.val_set)
+        except ValueError:  # a picture of the validation set cannot be read any more
+            self._save()
+            raise
         ap = scored[0].ap if scored else None
         is_best = ap is None or ap > run.best
-        run.seconds = self.world.agree(False, time.monotonic() - self.began)[1]
+        run.seconds = self.world.agree(time.monotonic() - self.began)[0]
         row = self._row(scored[0] if scored else None)
         log.info(", ".join(f"{name} {value:.4g}" for name, value in row.items() if value is not None))
         if self.world.is_first:
@@ -278,6 +288,7 @@ class _Loop:
 
         Raises:
             KeyboardInterrupt: It was told to stop meanwhile.
+            ValueError: A picture cannot be read.
         """
         found = find(detector, dataset, self.world, stop=lambda: self.interrupts.heard is not None)
         if found is None:
@@ -300,7 +311,7 @@ class _Loop:
             KeyboardInterrupt: Always.
         """
         self._save()
-        self.world.agree(True, self.run.seconds)
+        self.world.agree(self.run.seconds)  # comes back when all are here
         heard = self.interrupts.heard.name if self.interrupts.heard else "another process stopped"
         raise KeyboardInterrupt(f"{heard} at step {self.run.step}; all is saved")
 
@@ -348,6 +359,24 @@ def _check(detector: Detector, dataset: Dataset) -> None:
         raise ValueError(f"{difference}; make one for the data with detector.with_classes(dataset.class_names)")
 
 
+def _check_same(world: World, datasets: Sequence[Dataset]) -> None:
+    """That all processes have the same data: where a file could be read by some only, their steps would differ.
+
+    Raises:
+        ValueError: They have not.
+    """
+    if world.size == 1:
+        return
+    for dataset in datasets:
+        prints = world.gather(fingerprint(dataset))
+        if len(set(prints)) > 1:
+            counts = ", ".join(map(str, world.gather(len(dataset))))
+            raise ValueError(
+                f"the processes do not have the same data: {counts} pictures of {dataset.name}, or other boxes; see "
+                "that all of them can read all files"
+            )
+
+
 def _precision_recall(dataset: Dataset, found: list[Detections]) -> dict[str, PrecisionRecall]:
     """Of each class, for those who watch the run."""
     truths = [sample.truth for sample in dataset]
@@ -376,7 +405,7 @@ def _first_lines(
     own = RECIPES[config.recipe or "modern"]
     in_proportion = own.learning_rate * recipe.batch_size / own.batch_size
     says = f"the recipe's {own.learning_rate:g} for batches of {own.batch_size}"
-    if recipe.learning_rate != in_proportion:
+    if not isclose(recipe.learning_rate, in_proportion):
         says = f"as given; in proportion to {says} it would be {in_proportion:g}"
     rises = f"; it rises over the first {100 * recipe.warmup:g} % of the run" if recipe.warmup else ""
     yield f"{recipe.batch_size} pictures a step at a learning rate of up to {recipe.learning_rate:g}, {says}{rises}"

@@ -28,6 +28,11 @@ def borrow(config: TrainConfig, world: World) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
+def has_bf16(device: str) -> bool:
+    """Whether the device computes in bf16 by itself: CUDA also has it where it is slower, in software."""
+    return device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def _default_workers(device: str, cores: int) -> int:
     """On a CPU one core reads what three can learn from; a GPU takes all that can be had."""
     return max(1, cores - 1) if device.startswith("cuda") else cores // 4

@@ -16,7 +16,7 @@ class Progress:
     Attributes:
         step: Steps done.
         part: Of the run, from 0 to 1.
-        epoch: How often each picture was seen.
+        epoch: How often each picture was seen; with balanced classes, on average.
         localization: The localization loss, averaged since the last validation.
         confidence: The confidence loss, averaged since the last validation.
         gradient_norm: The norm of the gradient before clipping, averaged since the last validation.

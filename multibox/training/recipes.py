@@ -137,7 +137,7 @@ class TrainConfig:
         balance_classes: Show pictures with rare classes more often: LVIS's repeat factors, without a threshold.
         negatives_without_matches: Of a picture in which nothing matches, learn so many of its hardest negatives; the
             paper's code learns none.
-        precision: Of the convolutions; by default `bf16` on a GPU and `fp32` elsewhere.
+        precision: Of the convolutions; by default `bf16` on a GPU of CUDA that computes in it, `fp32` elsewhere.
         compile: Compile the network: a minute or more at the start, and faster steps.
         sync_batch_norm: BatchNorm over the pictures of all processes; on GPUs only.
         validate_every: Epochs between validations; by default 1.

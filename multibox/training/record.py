@@ -124,11 +124,10 @@ class Record:
                 writer.writerow({name: _text(name, value) for name, value in row.items() if value is not None})
         os.replace(part, self.metrics)
 
-    def save_batch(self, step: int, rank: int, batch: Batch) -> Path:
-        """Writes a batch that gave no finite loss, for a look at it; where it is. The first ten files are enough."""
-        kept = sorted(self.folder.glob("bad-step-*.pt"))
-        if len(kept) >= 10:
-            return kept[-1]
+    def save_batch(self, step: int, rank: int, batch: Batch) -> Path | None:
+        """Writes a batch that gave no finite loss, for a look at it; where it is. Ten files are enough."""
+        if len(list(self.folder.glob("bad-step-*.pt"))) >= 10:
+            return None
         path = self.folder / (f"bad-step-{step}.pt" if rank == 0 else f"bad-step-{step}-process-{rank}.pt")
         torch.save(batch._asdict(), path)
         return path

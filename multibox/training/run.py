@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from difflib import get_close_matches
@@ -18,12 +19,14 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from multibox.data.sample import compare_classes
 from multibox.detector import Detector
 from multibox.ssd.coder import BoxCoder
-from multibox.ssd.loss import count_matches, make_targets, multibox_loss
+from multibox.ssd.loss import Targets, count_matches, make_targets, multibox_loss
 from multibox.ssd.network import SSD
 from multibox.training.batches import Batch
 from multibox.training.progress import Stretch
 from multibox.training.recipes import Precision, Recipe, TrainConfig
 from multibox.training.world import World
+
+log = logging.getLogger("multibox")
 
 
 class Step(NamedTuple):
@@ -117,7 +120,7 @@ class Run:
         """One step: images to predictions, objects to targets, loss, gradients, new weights.
 
         Whatever is random in it depends on the seed, the step and the process only. Nothing in it makes the host wait
-        for a GPU.
+        for a GPU of CUDA (where processes share one, their sums do).
         """
         self.learning_rate = learning_rate
         torch.manual_seed(hash((self._config.seed, self.step, self._world.rank)))
@@ -135,7 +138,7 @@ class Run:
             # how the gradient scaler tells the fused optimizers, on the device, to leave the weights as they are
             self._optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
             self._optimizer.step()
-        elif not bad:
+        elif not bad:  # the host waits for the device to say so
             self._optimizer.step()
         for values, before in zip(self._statistics, statistics, strict=True):
             values.copy_(torch.where(bad, before, values))
@@ -165,7 +168,7 @@ class Run:
             with alone:
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=self.precision == "bf16"):
                     predictions = predict(part_images.contiguous(memory_format=self._memory_format))
-                part_losses = multibox_loss(predictions, type(targets)(*part_targets), divisor=divisor, **rules)
+                part_losses = multibox_loss(predictions, Targets(*part_targets), divisor=divisor, **rules)
                 (part_losses.total * size).backward()  # DDP takes the mean over the processes
             losses += torch.stack([part_losses.localization, part_losses.confidence]).detach()
         return self._world.sum_(losses)
@@ -183,6 +186,7 @@ class Run:
         return {
             "class_names": self._class_names,
             "config": self._detector_config,
+            "values": self._config.values(),
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "average": self.average.state_dict() if self._recipe.average else None,
@@ -194,10 +198,12 @@ class Run:
         """Goes on from what `state` gave, and `path` held.
 
         Raises:
-            ValueError: It is of a detector of other classes or another config, or of a recipe of another kind.
+            ValueError: It is of a detector of other classes or another config, of a recipe of another kind, or of other
+                batches.
         """
         try:
             self._check(state["class_names"], json.loads(state["config"]))
+            self._compare(state["values"])
             self.network.load_state_dict(state["network"])
             self._load_optimizer(state["optimizer"])
             if self._recipe.average:
@@ -210,14 +216,13 @@ class Run:
             raise ValueError(f"{path}: cannot go on from it ({why}); start anew in another folder") from error
 
     def _load_optimizer(self, state: dict[str, Any]) -> None:
-        """What it has seen of each weight; the rates and decays are those of this run."""
+        """What it has seen of each weight; all else, as rates and decays, is that of this run and its device."""
         groups = self._optimizer.param_groups
         if [len(group["params"]) for group in groups] != [len(group["params"]) for group in state["param_groups"]]:
             raise ValueError("it learns other weights, or in other groups: recipe, freeze or backbone_rate differ")
-        own = [{name: group[name] for name in ("rate", "weight_decay")} for group in groups]
-        self._optimizer.load_state_dict(state)
-        for group, values in zip(self._optimizer.param_groups, own, strict=True):
-            group.update(values)
+        own = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+        merged = [saved | values for saved, values in zip(state["param_groups"], own, strict=True)]
+        self._optimizer.load_state_dict(state | {"param_groups": merged})
 
     def _check(self, class_names: list[str], config: dict[str, Any]) -> None:
         """That a state is of this very detector; weights of the same shapes fit others as well."""
@@ -227,6 +232,19 @@ class Run:
         different = [name for name in ours if name not in config or config[name] != ours[name]]
         if different:
             raise ValueError(f"its detector '{config.get('name')}' has another {', '.join(different)}")
+
+    def _compare(self, values: dict[str, Any]) -> None:
+        """Says which values of the run are others than before; those that count the steps must not be."""
+        ours = self._config.values()
+        before, now = values.get("batch_size"), ours.get("batch_size")
+        if before != now:
+            raise ValueError(
+                f"its steps are of {before} pictures, this run's of {now}; batch_size={before} would go on, with "
+                "accumulate=2 in less memory"
+            )
+        for name in sorted(values.keys() | ours.keys()):
+            if values.get(name) != ours.get(name):
+                log.info(f"{name} is {ours.get(name)} from here on, and was {values.get(name)}")
 
 
 _COUNTS = (
@@ -300,7 +318,7 @@ def freeze(network: nn.Module, names: Sequence[str]) -> None:
     Raises:
         ValueError: No layer's name begins so.
     """
-    network.train()
+    network.train().requires_grad_(True)  # an earlier run may have frozen others
     layers = dict(network.named_modules())
     for start in names:
         frozen = [layer for name, layer in layers.items() if name.startswith(start) and name]

@@ -115,7 +115,7 @@ class MLflow:
     """A run of MLflow; its own variables (`MLFLOW_TRACKING_URI`, `MLFLOW_EXPERIMENT_NAME`) say where.
 
     It goes on by the identifier in `mlflow.id` of the run's folder. MLflow takes a second point of the same step, so it
-    is asked first which is the last that it has. Where its server fails, the log says so and the run goes on.
+    is asked first which is the last that it has. Where its server fails later on, the log says so and the run goes on.
     """
 
     def __init__(self, folder: Path, config: TrainConfig, *, step: int) -> None:
@@ -190,11 +190,7 @@ def open_trackers(names: Sequence[str], folder: Path, config: TrainConfig, *, st
 
     Raises:
         ImportError: The package of a tracker is not installed.
-        ValueError: There is no tracker of a name.
     """
-    unknown = [name for name in names if name not in TRACKERS]
-    if unknown:
-        raise ValueError(f"there is no tracker '{unknown[0]}'; there are {', '.join(TRACKERS)}")
     trackers: list[Tracker] = []
     finished = False
     try:

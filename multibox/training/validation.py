@@ -18,27 +18,42 @@ def find(
 ) -> list[Detections] | None:
     """The detections in each picture of the set, in its order, for all processes; nothing where one was told to stop.
 
+    A picture that cannot be read stops all processes.
+
     Args:
         detector: With the same weights in each process.
         dataset: Process r of n looks at the pictures r, r + n, r + 2 n, ...
         world: The processes.
         stop: Asked between batches.
+
+    Raises:
+        ValueError: A picture cannot be read.
     """
     mine = range(world.rank, len(dataset), world.size)
     batches = [mine[start : start + BATCH_SIZE] for start in range(0, len(mine), BATCH_SIZE)]
     found: list[Detections] = []
     stopped = False
+    unreadable: str | None = None
     with ThreadPoolExecutor(max_workers=1) as thread:  # the next pictures are decoded meanwhile
         ahead = thread.submit(_decode, dataset, batches[0] if batches else mine)
         for following in (*batches[1:], range(0))[: len(batches)]:
             if stopped := stop():
                 break
-            pictures, ahead = ahead.result(), thread.submit(_decode, dataset, following)
+            try:
+                pictures, ahead = ahead.result(), thread.submit(_decode, dataset, following)
+            except (OSError, ValueError) as error:
+                unreadable = str(error)
+                break
             found += detector.detect(pictures, batch_size=BATCH_SIZE)
-    shares = world.gather((stopped, found))
-    if any(stopped for stopped, _ in shares):
+    shares = world.gather((stopped, unreadable, found))
+    for _, complaint, _ in shares:
+        if complaint:
+            raise ValueError(
+                f"{complaint}; it belongs to {dataset.name}, which is not learned from: mend it, and go on"
+            )
+    if any(stopped for stopped, *_ in shares):
         return None
-    return [shares[index % world.size][1][index // world.size] for index in range(len(dataset))]
+    return [shares[index % world.size][2][index // world.size] for index in range(len(dataset))]
 
 
 def _decode(dataset: Dataset, indices: range) -> list[Image.Image]:

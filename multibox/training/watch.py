@@ -82,11 +82,14 @@ class Watch:
     def _look_at_bad_step(self, sent: _Sent, localization: float, confidence: float, norm: float) -> None:
         """Names what was learned from, and keeps it in a file."""
         file = self._record.save_batch(sent.step, self._world.rank, sent.batch)
-        pictures = [line for lines in self._world.gather(_pictures_and_boxes(sent.batch)) for line in lines]
+        shares = self._world.gather((file, _pictures_and_boxes(sent.batch)))
+        files = ", ".join(str(file) for file, _ in shares if file)
+        kept = f"What it saw is in {files}" if files else "Ten batches of such steps are kept already"
+        pictures = [line for _, lines in shares for line in lines]
         what = (
             f"epoch {sent.step / self._length.epoch_steps:.2f}, step {sent.step}: the localization loss is "
             f"{localization:.3g}, the confidence loss {confidence:.3g}, the norm of the gradient {norm:.3g}; the step "
-            f"was not taken. What it saw is in {file}; the pictures, and their boxes in percent: {'; '.join(pictures)}"
+            f"was not taken. {kept}; the pictures, and their boxes in percent: {'; '.join(pictures)}"
         )
         if not self._config.skip_bad_steps:
             raise ValueError(
@@ -99,21 +102,22 @@ class Watch:
             )
         log.warning(what)
 
-    def look_at_unreadable(self, complaints: Sequence[str], pictures: int) -> None:
-        """Lists each picture once that this process, or another, could not read.
+    def new_complaints(self, batch: Batch) -> list[str]:
+        """What was wrong with pictures of this process's part of a step, where it is not known yet."""
+        return sorted(set(batch.unreadable) - set(self._run.unreadable))
+
+    def add_unreadable(self, complaints: Sequence[str], pictures: int) -> None:
+        """Lists what was wrong with pictures; called in all processes where it is news to any.
 
         Args:
-            complaints: Of this process's part of a step.
+            complaints: Of this process.
             pictures: How many there are in all.
 
         Raises:
             ValueError: Too many of them cannot be read.
         """
         known = self._run.unreadable
-        new = sorted(set(complaints) - set(known))
-        if not self._world.any(bool(new)):
-            return
-        for complaint in sorted({each for share in self._world.gather(new) for each in share}):
+        for complaint in sorted({each for share in self._world.gather(complaints) for each in share}):
             known.append(complaint)
             log.warning(f"{complaint}; another picture took its place ({len(known)} of {pictures} so far)")
         if len(known) > self._config.max_unreadable * pictures:

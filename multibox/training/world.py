@@ -61,17 +61,13 @@ class World:
         value: Value = made[0]
         return value
 
-    def agree(self, stop: bool, seconds: float) -> tuple[bool, float]:
-        """Whether any process is to stop, and the first one's time: what follows from these is the same for all."""
+    def agree(self, seconds: float, *flags: bool) -> tuple[float, tuple[bool, ...]]:
+        """The first one's time, and of each flag whether it is up in any process: what follows is the same for all."""
         if self.size == 1:
-            return stop, seconds
-        values = torch.tensor([float(stop), seconds if self.is_first else 0.0], dtype=torch.float64)
+            return seconds, flags
+        values = torch.tensor([seconds if self.is_first else 0.0, *flags], dtype=torch.float64)
         dist.all_reduce(values)
-        return bool(values[0]), float(values[1])
-
-    def any(self, value: bool) -> bool:
-        """Whether it is true in any process."""
-        return self.agree(value, 0.0)[0]
+        return float(values[0]), tuple(map(bool, values[1:].tolist()))
 
     def share(self, network: nn.Module) -> None:
         """Gives all processes the first one's weights and statistics of a network."""

@@ -70,6 +70,12 @@ def without_objects(dataset, which):
     return Dataset("some empty", dataset.class_names, samples)
 
 
+def one_is_gone(dataset):
+    """The second picture, which the second process looks at."""
+    first, second, *others = dataset
+    return replace(dataset, samples=[first, replace(second, picture=Path("gone.png")), *others])
+
+
 TRAIN, VAL = (drawn_scenes(count, seed=count, height=64, width=64) for count in (13, 5))
 FEW = Dataset("few", TRAIN.class_names, TRAIN.samples[:1])
 NAN_AT = 3
@@ -140,6 +146,8 @@ RUNS = {
     "there already": lambda out: run(out.with_name("plain"), TRAIN, VAL, LONG),
     "begun": lambda out: run(out, TRAIN, VAL, HALVES, stop_at=3),
     "taken up": lambda out: run(out, TRAIN, VAL, HALVES, resume=True),
+    "other data": lambda out: run(out, TRAIN if dist.get_rank() == 0 else FEW, VAL, LONG),
+    "unreadable": lambda out: run(out, TRAIN, one_is_gone(VAL), LONG),
     "damaged": lambda out: run(out, TRAIN, VAL, HALVES, resume=True),
 }
 

@@ -1,6 +1,9 @@
 """Which pictures are in a step, and how they were changed, is a function of the seed and the place in the stream."""
 
+import os
 import re
+import signal
+import time
 from dataclasses import replace
 from itertools import islice
 from math import sqrt
@@ -198,6 +201,27 @@ def test_where_no_picture_can_be_read_it_is_said_in_one_line(load, files, worker
         sample.picture.unlink()
     with pytest.raises(FileNotFoundError, match=r"^.*\.png: there is no such picture$"):
         load(files, workers=workers)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes, for which a reader waits")
+def test_an_interrupt_while_a_reader_is_waited_for(load, files):
+    """It is what arrives, and nothing is said of the reader that was ended."""
+    for sample in files:
+        sample.picture.unlink()
+        os.mkfifo(sample.picture)
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            load(files, workers=1)
+        time.sleep(0.5)  # torch's own handler would raise its complaint here
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize(("size", "batch_size"), [(2, 4), (3, 7), (3, 3)])

@@ -1,5 +1,7 @@
 """The state on disk: whole or not at all, and a damaged one is passed over."""
 
+import errno
+import io
 import logging
 import os
 
@@ -23,6 +25,31 @@ def test_the_last_two_are_kept(checkpoints):
     assert torch.load(checkpoints.last, weights_only=True) == {"step": 3}
     assert torch.load(checkpoints.previous, weights_only=True)["step"] == 2
     assert sorted(path.name for path in checkpoints.last.parent.iterdir()) == ["last.pt", "previous.pt"]
+
+
+@pytest.mark.parametrize("said_by", ["Python", "torch"])
+def test_a_disk_that_is_full_takes_nothing_away(checkpoints, monkeypatch, said_by):
+    class Full(io.BytesIO):
+        """Of a few bytes."""
+
+        def write(self, data):
+            if self.tell() > 200:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    save = torch.save
+
+    def saved(state, file):
+        file.write(b"part of it")
+        if said_by == "Python":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(state, Full())
+
+    monkeypatch.setattr(torch, "save", saved)
+    with pytest.raises(OSError, match="No space left on device"):
+        checkpoints.write({"step": 3, "weights": torch.arange(1000)})
+    assert sorted(path.name for path in checkpoints.last.parent.iterdir()) == ["last.pt", "previous.pt"]
+    assert checkpoints.read().state["step"] == 2
 
 
 def test_nothing_was_written(tmp_path):

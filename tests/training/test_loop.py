@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from multibox.data.read import read_dataset
 from multibox.data.sample import Dataset
@@ -399,6 +400,24 @@ def test_a_state_of_another_kind_is_said(tmp_path, new_detector, train_set):
         train(new_detector(), train_set, None, replace(SHORT, steps=2), out=tmp_path, resume=True)
 
 
+def test_a_state_of_other_batches_is_said(tmp_path, new_detector, train_set):
+    train(new_detector(), train_set, None, replace(SHORT, steps=1), out=tmp_path)
+    with pytest.raises(
+        ValueError, match=r"last\.pt: .*its steps are of 4 pictures, this run's of 8; batch_size=4 would go on"
+    ):
+        train(new_detector(), train_set, None, replace(SHORT, batch_size=8), out=tmp_path, resume=True)
+
+
+def test_the_log_says_which_values_are_others_than_before(tmp_path, new_detector, train_set):
+    train(new_detector(), train_set, None, replace(SHORT, steps=1), out=tmp_path)
+    train(new_detector(), train_set, None, replace(SHORT, steps=2, clip_norm=10.0), out=tmp_path, resume=True)
+    log = (tmp_path / "log.txt").read_text(encoding="utf-8")
+    assert re.findall(r"(\w+) is (.*) from here on, and was (.*)", log) == [
+        ("clip_norm", "10.0", "None"),
+        ("steps", "2", "1"),
+    ]
+
+
 def test_a_state_of_another_detector_is_said(tmp_path, new_detector, small_config, train_set):
     """Its weights would fit."""
     train(new_detector(), train_set, None, replace(SHORT, steps=1), out=tmp_path)
@@ -644,6 +663,51 @@ def test_pictures_that_become_unreadable_are_listed_once_and_too_many_end_a_run(
     dataset[6].picture.unlink()
     with pytest.raises(ValueError, match=r"2 of 12 pictures cannot be read, more than max_unreadable=0.1 of them"):
         train(new_detector(), dataset, None, config, out=tmp_path / "other")
+
+
+def test_what_became_unreadable_just_before_a_stop_is_remembered(tmp_path, new_detector):
+    write_voc({"train": drawn_scenes(12, seed=1, height=64, width=64)}, tmp_path / "data")
+    dataset = read_dataset(tmp_path / "data", split="train")
+    dataset[5].picture.unlink()
+    config = replace(SHORT, max_unreadable=0.1)
+    with pytest.raises(KeyboardInterrupt):  # the three steps of an epoch see each picture once
+        train(new_detector(), dataset, None, config, out=tmp_path / "run", on_progress=interrupt_at(3))
+    assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["unreadable"] == [
+        f"{dataset[5].picture}: there is no such picture"
+    ]
+
+
+def test_a_validation_picture_that_becomes_unreadable_stops_a_run_that_goes_on_when_it_is_mended(
+    undisturbed, tmp_path, new_detector, train_set, val_set
+):
+    path = tmp_path / "gone.png"
+    first, *others = val_set.samples
+    files = replace(val_set, samples=[replace(first, picture=path), *others])
+    with pytest.raises(ValueError, match=rf"{path}: there is no such picture; it belongs to .*, which is not learned"):
+        train(new_detector(), train_set, files, SHORT, out=tmp_path / "run")
+    Image.fromarray(first.picture.transpose(1, 2, 0)).save(path)
+    steps = []
+    train(
+        new_detector(seed=99),
+        train_set,
+        files,
+        SHORT,
+        out=tmp_path / "run",
+        resume=True,
+        on_progress=lambda progress: steps.append(progress.step),
+    )
+    assert steps == [4, 5, 6]
+    assert_same_end(tmp_path / "run", undisturbed["modern"])
+
+
+def test_ten_batches_of_bad_steps_are_kept(tmp_path, new_detector, train_set, poison):
+    poison(*range(1, 12))
+    train(new_detector(), train_set, None, replace(SHORT, steps=12, skip_bad_steps=True), out=tmp_path)
+    assert len(list(tmp_path.glob("bad-step-*.pt"))) == 10
+    log = (tmp_path / "log.txt").read_text(encoding="utf-8")
+    assert f"What it saw is in {tmp_path / 'bad-step-10.pt'}" in log
+    assert log.count("What it saw is in") == 10
+    assert re.search(r"step 11: .* Ten batches of such steps are kept already", log)
 
 
 # What ends a run early, and what is saved on the way

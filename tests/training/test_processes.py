@@ -160,6 +160,14 @@ def test_what_the_first_process_finds_wrong_stops_both(two):
         assert ran.error.startswith("ValueError: ") and "last.pt: damaged" in ran.error
 
 
+def test_what_one_process_cannot_read_stops_both(two):
+    for ran in two("other data")[1]:
+        assert ran.error.startswith("ValueError: the processes do not have the same data: 13, 1 pictures of ")
+    for ran in two("unreadable")[1]:
+        assert ran.error.startswith("ValueError: gone.png: there is no such picture; it belongs to ")
+        assert len(ran.losses) == 11  # an epoch of five between validations: all was saved, and nothing begun
+
+
 @pytest.mark.parametrize("way", ["two, then one", "one, then two"])
 def test_another_number_of_processes_takes_a_run_up(one, two, tmp_path_factory, way):
     whole = tmp_path_factory.mktemp("whole")

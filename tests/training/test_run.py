@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -240,6 +241,13 @@ def test_frozen_layers_stay_as_they_are_and_keep_their_statistics(paper_network,
     assert run.network.backbone.stage4[0][1].training
 
 
+def test_another_run_learns_what_an_earlier_one_froze(paper_network):
+    new_run(paper_network, RECIPES["modern"], freeze=("backbone",))
+    network = new_run(paper_network, RECIPES["modern"]).network
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    assert all(layer.training for layer in network.modules())
+
+
 def test_freezing_what_there_is_not(paper_network):
     with pytest.raises(
         ValueError, match=r"no layer's name begins with 'backbone.stage1'; did you mean 'backbone.stage"
@@ -254,6 +262,32 @@ def test_the_backbone_has_a_rate_of_its_own(paper_network):
     for name, (rate, _) in groups_by_name(paper_network.network, optimizer).items():
         own = 2.0 if name.endswith(".bias") else 1.0
         assert rate == pytest.approx(own * 0.1 if name.startswith("backbone.") else own), name
+
+
+@pytest.mark.parametrize("recipe", ["paper", "modern"])
+def test_a_device_without_fused_optimizers_takes_a_state_up_and_gives_it_back(
+    paper_network, batches, monkeypatch, recipe
+):
+    """As MPS does."""
+    first, second = (copy.deepcopy(paper_network) for _ in range(2))
+    fused = new_run(first, RECIPES[recipe])
+    fused.learn(batches[0], learning_rate=1e-3)
+    state = copy.deepcopy(fused.state())
+    with monkeypatch.context() as patch:
+        optimizer = {"paper": torch.optim.SGD, "modern": torch.optim.AdamW}[recipe]
+        patch.setattr(
+            torch.optim, optimizer.__name__, lambda *args, fused, **rest: optimizer(*args, fused=False, **rest)
+        )
+        plain = new_run(second, RECIPES[recipe])
+    plain.restore(state, Path("last.pt"))
+    for run in (fused, plain):
+        run.learn(batches[1], learning_rate=1e-3)
+    for name, values in fused.network.state_dict().items():
+        torch.testing.assert_close(plain.network.state_dict()[name], values, rtol=1e-4, atol=1e-6)
+    state = copy.deepcopy(plain.state())
+    again = new_run(second, RECIPES[recipe])
+    again.restore(state, Path("last.pt"))
+    assert not again.learn(batches[2], learning_rate=1e-3).bad
 
 
 # Steps that are not finite

@@ -39,15 +39,6 @@ def test_a_package_that_is_not_there_is_named(tmp_path, monkeypatch, name):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_tracker_that_is_none(tmp_path):
-    with (
-        pytest.raises(ValueError, match=r"there is no tracker 'clearml'; there are tensorboard, wandb, mlflow"),
-        open_trackers(["tensorboard", "clearml"], tmp_path, CONFIG, step=0),
-    ):
-        pass
-    assert list(tmp_path.iterdir()) == []
-
-
 # --- TensorBoard ---
 
 
