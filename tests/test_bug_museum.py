@@ -44,8 +44,9 @@ from multibox.ssd.matching import UNMATCHED, match
 from multibox.ssd.network import SSD, L2Norm, Predictions
 from multibox.ssd.selection import select
 from multibox.training.batches import Batch, make_loader
+from multibox.training.optimizer import make_optimizer
 from multibox.training.recipes import RECIPES, TrainConfig
-from multibox.training.run import Run, make_optimizer
+from multibox.training.run import Run
 from multibox.training.world import World
 from multibox.weights.imagenet import decimated_vgg16
 from tests.data.folders import voc_object, voc_xml, write_voc_set

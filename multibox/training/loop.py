@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
-from math import isclose, isnan, nan
+from math import isclose, nan
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,7 +28,7 @@ from multibox.training.interrupts import Interrupts
 from multibox.training.machine import borrow, has_bf16
 from multibox.training.progress import Length, Progress, Stretch
 from multibox.training.recipes import RECIPES, Recipe, TrainConfig
-from multibox.training.record import Record
+from multibox.training.record import Record, row_of
 from multibox.training.run import Run
 from multibox.training.trackers import Tracker, open_trackers
 from multibox.training.validation import find
@@ -170,7 +170,7 @@ class _Loop:
                 self.logged = now
                 log.info(f"step {run.step}, {self._progress()}")
                 for tracker in self.trackers:
-                    tracker.scalars(run.step, self._row(None))
+                    tracker.scalars(run.step, row_of(self._progress(), run.stretch, run.seconds, None))
             complaints = self.watch.new_complaints(batch)
             # what follows is the same in all processes: they go by the first one's clock
             run.seconds, (stop, unreadable) = self.world.agree(
@@ -259,7 +259,7 @@ class _Loop:
         ap = scored[0].ap if scored else None
         is_best = ap is None or ap > run.best
         run.seconds = self.world.agree(time.monotonic() - self.began)[0]
-        row = self._row(scored[0] if scored else None)
+        row = row_of(self._progress(), run.stretch, run.seconds, scored[0] if scored else None)
         log.info(", ".join(f"{name} {value:.4g}" for name, value in row.items() if value is not None))
         if self.world.is_first:
             record.write_row(row)
@@ -329,26 +329,6 @@ class _Loop:
             pictures_per_second=stretch.pictures / max(stretch.seconds, 1e-9),
             seconds_left=run.seconds * (1 - part) / part if part else nan,
         )
-
-    def _row(self, metrics: Metrics | None) -> dict[str, float | int | None]:
-        """Of `metrics.csv`; unknown losses are those of a stretch without a good step."""
-        progress, stretch = self._progress(), self.run.stretch
-        row: dict[str, float | int | None] = {
-            "step": progress.step,
-            "epoch": progress.epoch,
-            "minutes": self.run.seconds / 60,
-            "learning_rate": progress.learning_rate,
-            "localization": progress.localization,
-            "confidence": progress.confidence,
-            "gradient_norm": progress.gradient_norm,
-            "bad_steps": stretch.bad_steps,
-            "pictures_per_second": progress.pictures_per_second,
-            **{f"wait_{whom}": share for whom, share in stretch.shares().items()},
-            "ap": metrics.ap if metrics else None,
-            "ap50": metrics.ap50 if metrics else None,
-            "ap75": metrics.ap75 if metrics else None,
-        }
-        return {name: None if value is not None and isnan(value) else value for name, value in row.items()}
 
 
 def _check(detector: Detector, dataset: Dataset) -> None:

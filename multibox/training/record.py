@@ -4,14 +4,17 @@ import csv
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from types import TracebackType
 
 import torch
 import yaml
 
+from multibox.evaluation.metrics import Metrics
 from multibox.training.batches import Batch
 from multibox.training.checkpoint import Checkpoints
+from multibox.training.progress import Progress, Stretch
 from multibox.training.recipes import TrainConfig
 
 log = logging.getLogger("multibox")
@@ -33,6 +36,26 @@ COLUMNS = (
     "ap50",
     "ap75",
 )
+
+
+def row_of(progress: Progress, stretch: Stretch, seconds: float, metrics: Metrics | None) -> dict[str, float | None]:
+    """A row of `metrics.csv`; unknown losses are those of a stretch without a good step."""
+    values = {
+        "step": progress.step,
+        "epoch": progress.epoch,
+        "minutes": seconds / 60,
+        "learning_rate": progress.learning_rate,
+        "localization": progress.localization,
+        "confidence": progress.confidence,
+        "gradient_norm": progress.gradient_norm,
+        "bad_steps": stretch.bad_steps,
+        "pictures_per_second": progress.pictures_per_second,
+        **{f"wait_{whom}": share for whom, share in stretch.shares().items()},
+        "ap": metrics.ap if metrics else None,
+        "ap50": metrics.ap50 if metrics else None,
+        "ap75": metrics.ap75 if metrics else None,
+    }
+    return {name: None if value is None or isnan(value) else value for name, value in values.items()}
 
 
 class Record:

@@ -4,9 +4,7 @@ import copy
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
 from contextlib import nullcontext
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +20,8 @@ from multibox.ssd.coder import BoxCoder
 from multibox.ssd.loss import Targets, count_matches, make_targets, multibox_loss
 from multibox.ssd.network import SSD
 from multibox.training.batches import Batch
+from multibox.training.machine import memory_format
+from multibox.training.optimizer import freeze, make_optimizer
 from multibox.training.progress import Stretch
 from multibox.training.recipes import Precision, Recipe, TrainConfig
 from multibox.training.world import World
@@ -270,64 +270,3 @@ def _check_parts(recipe: Recipe, config: TrainConfig, world: World, *, batch_nor
         raise ValueError(f"{numbers}: BatchNorm needs two pictures in each; give a larger batch_size")
     if config.sync_batch_norm and not world.device.startswith("cuda"):
         raise ValueError(f"sync_batch_norm works on GPUs only, but the device is {world.device}")
-
-
-def memory_format(network: nn.Module, *, device: str, precision: Precision) -> torch.memory_format:
-    """The order of the tensors in memory that is quicker to train in: channels last nearly everywhere.
-
-    But wide 3x3 convolutions in 32 bits take twice as long backwards so on a CPU: docs/benchmarks.md.
-    """
-    wide = any(
-        isinstance(layer, nn.Conv2d)
-        and layer.groups == 1
-        and layer.kernel_size[0] > 1
-        and min(layer.in_channels, layer.out_channels) >= 256
-        for layer in network.modules()
-    )
-    return torch.contiguous_format if device == "cpu" and precision == "fp32" and wide else torch.channels_last
-
-
-def make_optimizer(network: nn.Module, recipe: Recipe, config: TrainConfig) -> torch.optim.Optimizer:
-    """The recipe's optimizer, with rates and decays of their own for biases, normalization and the backbone.
-
-    The Caffe code trains biases at twice the rate and without decay, and decays the scale of L2 normalization.
-    """
-    groups: dict[tuple[float, float], list[Tensor]] = {}
-    for name, parameter in network.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        plain = name.endswith(".bias") if recipe.optimizer == "sgd" else parameter.ndim == 1
-        rate = recipe.bias_rate if plain else 1.0
-        if name.startswith("backbone."):
-            rate *= config.backbone_rate
-        groups.setdefault((rate, 0.0 if plain else recipe.weight_decay), []).append(parameter)
-    fused = next(network.parameters()).device.type in ("cpu", "cuda")  # others do not know `found_inf`
-    rows = [{"params": group, "rate": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(rows, lr=recipe.learning_rate, fused=fused)
-    optimizer = torch.optim.SGD(rows, lr=recipe.learning_rate, momentum=0.9, fused=fused)
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:  # else a first step that is bad would leave them unset
-            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return optimizer
-
-
-def freeze(network: nn.Module, names: Sequence[str]) -> None:
-    """Sets the network to learn, but for the layers whose names begin so; their BatchNorm keeps its statistics.
-
-    Raises:
-        ValueError: No layer's name begins so.
-    """
-    network.train().requires_grad_(True)  # an earlier run may have frozen others
-    layers = dict(network.named_modules())
-    for start in names:
-        frozen = [layer for name, layer in layers.items() if name.startswith(start) and name]
-        if not frozen:
-            known = sorted({".".join(name.split(".")[:2]) for name in layers if name})
-            near = get_close_matches(start, known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
-            raise ValueError(f"freeze: no layer's name begins with '{start}'; {hint}")
-        for layer in frozen:
-            layer.eval().requires_grad_(False)
-    if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise ValueError(f"freeze: {', '.join(names)} leaves nothing that learns")

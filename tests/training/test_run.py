@@ -23,7 +23,9 @@ from multibox.ssd.loss import make_targets, multibox_loss
 from multibox.ssd.network import SSD
 from multibox.training import RECIPES, TrainConfig
 from multibox.training.batches import make_loader
-from multibox.training.run import Run, make_optimizer, memory_format
+from multibox.training.machine import memory_format
+from multibox.training.optimizer import make_optimizer
+from multibox.training.run import Run
 from multibox.training.world import World
 
 pytestmark = pytest.mark.usefixtures("plain_recipes")
