@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
-from multibox.cli.terminal import UsageError, complain, say_warnings
+from multibox.cli.terminal import UsageError, complain, say_warnings, speaks
 
 _COMMANDS = {
     "demo": "The whole path on drawn scenes: train, evaluate, detect. No download.",
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(str(error))
         return 2
     except KeyboardInterrupt as error:
-        if os.environ.get("RANK", "0") == "0":  # the processes of torchrun stop together
+        if speaks():  # all processes stop together
             complain(f"interrupted; {error}" if str(error) else "interrupted")
         return 130
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough

@@ -61,9 +61,14 @@ def complain(message: str) -> None:
     stderr().print(f"multibox: {message}", style="red" if stderr().is_terminal else None)
 
 
+def speaks() -> bool:
+    """Whether this process speaks for all: of those that torchrun started, the first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(message: str) -> None:
-    """A remark that is not the command's result, on the error stream; of torchrun's processes the first speaks."""
-    if os.environ.get("RANK", "0") == "0":
+    """A remark that is not the command's result, on the error stream."""
+    if speaks():
         stderr().print(message)
 
 
@@ -217,7 +222,7 @@ def progress_bar(
         show: False for none at all.
         time_left: Estimate it, where the words do not say it.
     """
-    if not (show and stderr().is_terminal and os.environ.get("RANK", "0") == "0"):
+    if not (show and stderr().is_terminal and speaks()):
         yield lambda done, words: None
         return
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
