@@ -17,7 +17,7 @@ import multibox
 
 PACKAGE = Path(multibox.__file__).parent
 
-GROUND = {"boxes", "pictures", "detections", "drawing", "config", "presets", "default_boxes"}
+GROUND = {"boxes", "pictures", "files", "detections", "drawing", "config", "presets", "default_boxes"}
 FLOORS = [  # from the top
     {"cli"},
     {"serve"},

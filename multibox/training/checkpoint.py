@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from multibox.files import written_whole
+
 log = logging.getLogger("multibox")
 
 
@@ -37,19 +39,16 @@ class Checkpoints:
         Raises:
             OSError: It cannot be written, as where the disk is full; the files are as before.
         """
-        part = self.last.with_name("last.pt.part")
-        try:
-            with part.open("wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
+        with written_whole(self.last) as part:
+            try:
+                with part.open("wb") as file:
+                    torch.save(state, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except RuntimeError as error:  # what torch makes of a disk that fills up in the midst of it
+                raise OSError(f"{part}: cannot be written ({error.__context__ or error})") from error
             if self.last.exists():
                 os.replace(self.last, self.previous)
-            os.replace(part, self.last)
-        except RuntimeError as error:  # what torch makes of a disk that fills up in the midst of it
-            raise OSError(f"{part}: cannot be written ({error.__context__ or error})") from error
-        finally:
-            part.unlink(missing_ok=True)  # a disk that is full has better uses
 
     def read(self) -> Saved | None:
         """The newest state that is whole; nothing where none was ever written.

@@ -2,7 +2,6 @@
 
 import csv
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 import yaml
 
 from multibox.evaluation.metrics import Metrics
+from multibox.files import written_whole
 from multibox.training.batches import Batch
 from multibox.training.checkpoint import Checkpoints
 from multibox.training.progress import Progress, Stretch
@@ -114,9 +114,8 @@ class Record:
         if not self.writes:
             return
         values = {**notes, **config.values()}
-        part = self.folder / "config.yaml.part"
-        part.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        os.replace(part, self.folder / "config.yaml")
+        with written_whole(self.folder / "config.yaml") as part:
+            part.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
     def write_row(self, row: dict[str, float | int | None]) -> None:
         """One more row of `metrics.csv`."""
@@ -138,14 +137,11 @@ class Record:
             self._write_rows([row for row in self.rows() if row["step"] is not None and row["step"] <= step])
 
     def _write_rows(self, rows: Sequence[dict[str, float | int | None]]) -> None:
-        """All of `metrics.csv`, whole or not at all."""
-        part = self.metrics.with_name("metrics.csv.part")
-        with part.open("w", newline="", encoding="utf-8") as file:
+        with written_whole(self.metrics) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             for row in rows:
                 writer.writerow({name: _text(name, value) for name, value in row.items() if value is not None})
-        os.replace(part, self.metrics)
 
     def save_batch(self, step: int, rank: int, batch: Batch) -> Path | None:
         """Writes a batch that gave no finite loss, for a look at it; where it is. Ten files are enough."""

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from multibox.config import DetectorConfig, ExtraLayer, FeatureMap, Selection
+from multibox.files import written_whole
 
 FORMAT = 1
 """The version of the format; a file of a later one is refused."""
@@ -52,12 +53,8 @@ def save_weights(path: str | os.PathLike[str], weights: Weights) -> None:
         "provenance": json.dumps(dict(weights.provenance), ensure_ascii=False),
     }
     tensors = {name: np.asarray(tensor, order="C") for name, tensor in weights.tensors.items()}
-    part = target.with_name(target.name + ".part")
-    try:
+    with written_whole(target) as part:
         part.write_bytes(save(tensors, metadata=header))
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load_weights(path: str | os.PathLike[str]) -> Weights:

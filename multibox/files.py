@@ -1,0 +1,21 @@
+"""Files that are written whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A context that gives the place to write to, beside `path`.
+
+    At its end what was written there takes the place of `path`, or is taken away where anything was raised; a process
+    that is killed leaves `path` as it was.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
