@@ -68,8 +68,15 @@ class Checkpoints:
                 damaged.append(f"{path}: damaged ({why})")
                 continue
             for complaint in damaged:
-                log.warning("%s; going on from %s, which was saved before it", complaint, path.name)
-                self.last.unlink()  # the next write would let it take the place of the whole one
+                # out of the way, where the next write would let it take the place of the whole one
+                aside = self.last.with_name("last.pt.damaged")
+                os.replace(self.last, aside)
+                log.warning(
+                    "%s; going on from %s, which was saved before it; the other is kept as %s",
+                    complaint,
+                    path.name,
+                    aside.name,
+                )
             return Saved(path, state)
         if damaged:
             raise ValueError(f"{'; '.join(damaged)}; cannot go on from it: start anew in another folder")

@@ -35,17 +35,20 @@ def make_optimizer(network: nn.Module, recipe: Recipe, config: TrainConfig) -> t
 
     The Caffe code trains biases at twice the rate and without decay, and decays the scale of L2 normalization.
     """
-    groups: dict[tuple[float, float], list[Tensor]] = {}
+    groups: dict[tuple[bool, bool], list[tuple[str, Tensor]]] = {}
     for name, parameter in network.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        plain = name.endswith(".bias") if recipe.optimizer == "sgd" else parameter.ndim == 1
-        rate = recipe.bias_rate if plain else 1.0
-        if name.startswith("backbone."):
-            rate *= config.backbone_rate
-        groups.setdefault((rate, 0.0 if plain else recipe.weight_decay), []).append(parameter)
+        if parameter.requires_grad:
+            plain = name.endswith(".bias") if recipe.optimizer == "sgd" else parameter.ndim == 1
+            groups.setdefault((plain, name.startswith("backbone.")), []).append((name, parameter))
     fused = next(network.parameters()).device.type in ("cpu", "cuda")  # others do not know `found_inf`
-    rows = [{"params": group, "rate": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
+    rows = [
+        {
+            "params": named,
+            "rate": (recipe.bias_rate if plain else 1.0) * (config.backbone_rate if in_backbone else 1.0),
+            "weight_decay": 0.0 if plain else recipe.weight_decay,
+        }
+        for (plain, in_backbone), named in groups.items()
+    ]
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(rows, lr=recipe.learning_rate, fused=fused)
     optimizer = torch.optim.SGD(rows, lr=recipe.learning_rate, momentum=0.9, fused=fused)

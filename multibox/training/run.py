@@ -218,11 +218,16 @@ class Run:
     def _load_optimizer(self, state: dict[str, Any]) -> None:
         """What it has seen of each weight; all else, as rates and decays, is that of this run and its device."""
         groups = self._optimizer.param_groups
-        if [len(group["params"]) for group in groups] != [len(group["params"]) for group in state["param_groups"]]:
-            raise ValueError("it learns other weights, or in other groups: recipe, freeze or backbone_rate differ")
+        if [group["param_names"] for group in groups] != [group["param_names"] for group in state["param_groups"]]:
+            raise ValueError("it learns other weights, or by another optimizer: freeze or recipe differ")
         own = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         merged = [saved | values for saved, values in zip(state["param_groups"], own, strict=True)]
         self._optimizer.load_state_dict(state | {"param_groups": merged})
+        # the fused optimizers go through memory, whatever the order of the axes in it, which differs between devices
+        for parameter, seen in self._optimizer.state.items():
+            for name, values in seen.items():
+                if values.shape == parameter.shape:
+                    seen[name] = torch.empty_like(parameter).copy_(values)
 
     def _check(self, class_names: list[str], config: dict[str, Any]) -> None:
         """That a state is of this very detector; weights of the same shapes fit others as well."""
@@ -266,7 +271,7 @@ def _check_parts(recipe: Recipe, config: TrainConfig, world: World, *, batch_nor
     numbers = f"batch_size is {recipe.batch_size}, for {world.size} processes and accumulate={config.accumulate} parts"
     if least < 1:
         raise ValueError(f"{numbers}: each needs a picture; give batch_size={world.size * config.accumulate} or more")
-    if batch_norm and least < 2:
+    if batch_norm and least < 2 and not (config.sync_batch_norm and world.size > 1):
         raise ValueError(f"{numbers}: BatchNorm needs two pictures in each; give a larger batch_size")
     if config.sync_batch_norm and not world.device.startswith("cuda"):
         raise ValueError(f"sync_batch_norm works on GPUs only, but the device is {world.device}")

@@ -75,12 +75,14 @@ def test_a_flipped_byte_is_recognised(checkpoints, caplog):
 @pytest.mark.parametrize("keep", [0, 1, 100, -1])
 def test_one_that_was_cut_off_is_recognised(checkpoints, caplog, keep):
     caplog.set_level(logging.WARNING, "multibox")
-    checkpoints.last.write_bytes(checkpoints.last.read_bytes()[:keep])
+    whole = checkpoints.last.read_bytes()
+    checkpoints.last.write_bytes(whole[:keep])
     path, state = checkpoints.read()
     assert (path, state["step"]) == (checkpoints.previous, 1)
     (said,) = caplog.messages
     assert said.startswith(f"{checkpoints.last}: damaged (")
-    assert said.endswith("going on from previous.pt, which was saved before it")
+    assert said.endswith("going on from previous.pt, which was saved before it; the other is kept as last.pt.damaged")
+    assert len(checkpoints.last.with_name("last.pt.damaged").read_bytes()) == len(whole[:keep])
 
 
 def test_both_are_damaged(checkpoints):

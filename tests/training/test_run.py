@@ -292,6 +292,43 @@ def test_a_device_without_fused_optimizers_takes_a_state_up_and_gives_it_back(
     assert not again.learn(batches[2], learning_rate=1e-3).bad
 
 
+@pytest.mark.parametrize("recipe", ["paper", "modern"])
+def test_a_state_goes_on_where_axes_lie_in_another_order(plain_network, batches, monkeypatch, recipe):
+    """As on another device, or in another precision: a fused optimizer goes through memory as it is."""
+    first, second = (copy.deepcopy(plain_network) for _ in range(2))
+    run = new_run(first, RECIPES[recipe])
+    run.learn(batches[0], learning_rate=1e-3)
+    state = copy.deepcopy(run.state())
+    other = {torch.channels_last: torch.contiguous_format, torch.contiguous_format: torch.channels_last}
+    monkeypatch.setattr("multibox.training.run.memory_format", lambda *args, **rest: other[memory_format(*args, **rest)])
+    again = new_run(second, RECIPES[recipe])
+    again.restore(state, Path("last.pt"))
+    pairs = zip(run.network.parameters(), again.network.parameters(), strict=True)
+    assert any(one.stride() != other.stride() for one, other in pairs)
+
+    def weights(run):
+        return torch.cat([values.detach().flatten() for values in run.network.parameters()])
+
+    before = weights(run)
+    for each in (run, again):
+        each.learn(batches[1], learning_rate=1e-3)
+    one, other = weights(run), weights(again)
+    assert (other - one).norm() < 0.01 * (one - before).norm()
+
+
+def test_a_state_of_other_frozen_weights_is_refused(paper_network):
+    """As many of them, and of the same shapes."""
+    state = new_run(copy.deepcopy(paper_network), RECIPES["paper"], freeze=("logits.stage4",)).state()
+    with pytest.raises(ValueError, match="it learns other weights, or by another optimizer: freeze or recipe differ"):
+        new_run(paper_network, RECIPES["paper"], freeze=("logits.stage5",)).restore(state, Path("last.pt"))
+
+
+@pytest.mark.parametrize("before, after", [(1.0, 0.1), (0.1, 1.0)])
+def test_a_state_goes_on_with_another_rate_of_the_backbone(paper_network, before, after):
+    state = new_run(copy.deepcopy(paper_network), RECIPES["paper"], backbone_rate=before).state()
+    new_run(paper_network, RECIPES["paper"], backbone_rate=after).restore(state, Path("last.pt"))
+
+
 # Steps that are not finite
 
 
