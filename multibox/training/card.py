@@ -35,6 +35,7 @@ def write_card(
     found: Sequence[Detections],
     metrics: Metrics | None,
     rows: Sequence[Row],
+    best_step: int,
     config: TrainConfig,
     facts: Mapping[str, object],
     data: Sequence[str] = (),
@@ -47,10 +48,11 @@ def write_card(
         detector: The best of the run.
         train_set: What was learned from.
         val_set: What was validated on.
-        shown: The pictures to choose from for `validation.jpg`: see `pictures_to_show`.
+        shown: The pictures to choose from for `validation.jpg`: `val_set`, or without one `pictures_to_show`.
         found: What the detector finds in each of them, at its own thresholds.
         metrics: The detector's on `val_set`.
         rows: Of `metrics.csv`.
+        best_step: That of the detector.
         config: All values of the run, those of the recipe and of the machine among them.
         facts: What only the loop knows (processes, threads, times, ...), named as it is to be read.
         data: The folders of the data set, for the commands on the card.
@@ -58,7 +60,7 @@ def write_card(
     """
     truths = [sample.truth for sample in shown]
     counts = precision_recall(truths, found)
-    best = best_row(rows)
+    best = best_row(rows, best_step)
     card: dict[str, Any] = {
         "run": folder.name,
         "detector": detector.config.name,
@@ -73,17 +75,15 @@ def write_card(
         "versions": versions(),
         "commands": commands(folder, data, val_split, shown, score_threshold=counts.best_threshold),
     }
-    draw_curves(rows, folder / "curves.png")
+    draw_curves(rows, folder / "curves.png", best_step=best_step)
     draw_pictures(shown, found, score_threshold=counts.best_threshold).save(folder / "validation.jpg", quality=90)
     text = json.dumps(card, indent=2, ensure_ascii=False, default=str)
     (folder / "card.json").write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     (folder / "card.md").write_text(_markdown(json.loads(text)), encoding="utf-8", errors="backslashreplace")
 
 
-def pictures_to_show(train_set: Dataset, val_set: Dataset | None, *, most: int = 64) -> Dataset:
-    """The validation set; without one, pictures from all over the training set that can be read."""
-    if val_set is not None:
-        return val_set
+def pictures_to_show(train_set: Dataset, *, most: int = 64) -> Dataset:
+    """Pictures from all over the training set that can be read."""
     count = min(most, len(train_set))
     chosen = [train_set[i * len(train_set) // count] for i in range(count)]
     return dataclasses.replace(train_set, samples=[sample for sample in chosen if _can_be_read(sample)])

@@ -18,13 +18,12 @@ Row = Mapping[str, float | None]
 CELL_HEIGHT, CELL_WIDTH = 320, 426  # pixels, of a picture on the sheet
 
 
-def best_row(rows: Sequence[Row]) -> Row | None:
-    """That of the weights which are kept: the first of the highest AP, or the last where none was measured."""
-    measured = [row for row in rows if row["ap"] is not None]
-    return max(measured, key=lambda row: row["ap"] or 0, default=rows[-1] if rows else None)
+def best_row(rows: Sequence[Row], best_step: int) -> Row | None:
+    """That of the weights which are kept."""
+    return next((row for row in rows if row["step"] == best_step), None)
 
 
-def draw_curves(rows: Sequence[Row], path: Path) -> None:
+def draw_curves(rows: Sequence[Row], path: Path, *, best_step: int) -> None:
     """Losses, average precision with the best epoch marked, learning rate and gradient norm over the epochs.
 
     What no row has is left out.
@@ -51,8 +50,8 @@ def draw_curves(rows: Sequence[Row], path: Path) -> None:
         axes.set(xlabel="epoch", title=title, ylim=(0, 1) if title == "average precision" else (0, None))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        best = best_row(rows)
-        if title == "average precision" and best is not None:
+        best = best_row(rows, best_step)
+        if title == "average precision" and best is not None and best["ap"] is not None:
             axes.axvline(
                 best["epoch"],
                 color="black",

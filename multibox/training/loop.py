@@ -95,6 +95,7 @@ def train(
         saved = world.from_first(record.checkpoints.read) if resume else None
         if saved is not None:
             run.restore(saved.state, saved.path)
+            _compare_data(saved.state.get("data"), train_set)
         record.write_config(config, notes or {})
         record.drop_rows_after(run.validated)
         for line in _first_lines(run, train_set, recipe, config, world, workers):
@@ -148,10 +149,13 @@ class _Loop:
         self.began = now - self.run.seconds
         self.marked = self.logged = now
         self.saved = self.run.seconds
+        self.data = _name(self.train_set)
 
     def go(self, on_progress: Callable[[Progress], None]) -> None:
         """To the end of the run, or until it is told to stop."""
         run, length, config = self.run, self.length, self.config
+        if run.step and run.step == run.validated:
+            self._write_weights()  # it may have been killed just before
         while True:
             # before the step, because an interrupted run may have missed the validation of its last one
             if run.step > run.validated and (self._is_over() or length.validation_due(run.step)):
@@ -166,11 +170,6 @@ class _Loop:
                     on_progress(self._progress())
                 except KeyboardInterrupt:
                     self.interrupts.heard = self.interrupts.heard or signal.SIGINT
-            if now - self.logged >= LOG_SECONDS and not length.validation_due(run.step):
-                self.logged = now
-                log.info(f"step {run.step}, {self._progress()}")
-                for tracker in self.trackers:
-                    tracker.scalars(run.step, row_of(self._progress(), run.stretch, run.seconds, None))
             complaints = self.watch.new_complaints(batch)
             # what follows is the same in all processes: they go by the first one's clock
             run.seconds, (stop, unreadable) = self.world.agree(
@@ -178,6 +177,11 @@ class _Loop:
             )
             if unreadable:
                 self.watch.add_unreadable(complaints, len(self.train_set))
+            if now - self.logged >= LOG_SECONDS and not (self._is_over() or length.validation_due(run.step)):
+                self.logged = now
+                log.info(f"step {run.step}, {self._progress()}")
+                for tracker in self.trackers:
+                    tracker.scalars(run.step, row_of(self._progress(), run.stretch, run.seconds, None))
             if stop:
                 self._stop()
             if run.seconds - self.saved >= config.checkpoint_minutes * 60:
@@ -186,7 +190,9 @@ class _Loop:
     def finish(self, *, workers: int, data: Sequence[str], val_split: str | None) -> Detector:
         """Writes the card of the run; the best detector."""
         best = self.world.from_first(lambda: Detector.load(self.record.best))
-        shown = pictures_to_show(self.train_set, self.val_set)
+        shown = self.val_set
+        if shown is None:
+            shown = self.world.from_first(lambda: pictures_to_show(self.train_set))
         metrics, found = self.best or self._score(best.to(self.world.device), shown)
         best, run = best.to("cpu"), self.run
         training = run.seconds - run.validation_seconds
@@ -200,6 +206,7 @@ class _Loop:
                 found=found,
                 metrics=metrics if self.val_set else None,
                 rows=self.record.rows(),
+                best_step=run.best_step,
                 config=self.config,
                 facts={
                     "on": f"{self.world.device}, {device_name(self.world.device)}",
@@ -240,19 +247,13 @@ class _Loop:
         return batch
 
     def _validate(self) -> None:
-        """Scores the averaged weights, and writes them down: as the last, and as the best if they are."""
+        """Scores the averaged weights, and writes down the state, then them."""
         began = time.monotonic()
         self.watch.read()
         run, record = self.run, self.record
         self.world.share(run.average)
-        trained = Detector.of_network(
-            self.detector.config,
-            self.detector.class_names,
-            run.average,
-            provenance=self.detector.provenance | _provenance(self.config, self.train_set, run.step),
-        )
         try:
-            scored = None if self.val_set is None else self._score(trained, self.val_set)
+            scored = None if self.val_set is None else self._score(self._trained(), self.val_set)
         except ValueError:  # a picture of the validation set cannot be read any more
             self._save()
             raise
@@ -263,9 +264,6 @@ class _Loop:
         log.info(", ".join(f"{name} {value:.4g}" for name, value in row.items() if value is not None))
         if self.world.is_first:
             record.write_row(row)
-            trained.save(record.last)
-            if is_best:
-                trained.save(record.best)
         curves = _precision_recall(self.val_set, scored[1]) if self.trackers and self.val_set and scored else {}
         for tracker in self.trackers:
             tracker.scalars(run.step, row)
@@ -281,7 +279,25 @@ class _Loop:
         run.stretch = Stretch()
         run.validation_seconds += time.monotonic() - began
         self._save()
+        self._write_weights()
         self.marked = self.logged = time.monotonic()
+
+    def _trained(self) -> Detector:
+        """That of the averaged weights."""
+        return Detector.of_network(
+            self.detector.config,
+            self.detector.class_names,
+            self.run.average,
+            provenance=self.detector.provenance | _provenance(self.config, self.train_set, self.run.step),
+        )
+
+    def _write_weights(self) -> None:
+        """Those that were just validated: as the last, and as the best if the state says so."""
+        if self.world.is_first:
+            trained = self._trained()
+            trained.save(self.record.last)
+            if self.run.best_step == self.run.step:
+                trained.save(self.record.best)
 
     def _score(self, detector: Detector, dataset: Dataset) -> tuple[Metrics, list[Detections]]:
         """The detector's metrics on a set, and what it finds there.
@@ -301,7 +317,7 @@ class _Loop:
         """Writes the state; in all processes at the same step, since its numbers are read."""
         self.watch.read()
         if self.world.is_first:
-            self.record.checkpoints.write(self.run.state())
+            self.record.checkpoints.write({**self.run.state(), "data": self.data})
         self.saved = self.run.seconds
 
     def _stop(self) -> NoReturn:
@@ -355,6 +371,22 @@ def _check_same(world: World, datasets: Sequence[Dataset]) -> None:
                 f"the processes do not have the same data: {counts} pictures of {dataset.name}, or other boxes; see "
                 "that all of them can read all files"
             )
+
+
+def _name(dataset: Dataset) -> dict[str, int | str]:
+    """What a state says of the data, to know them again."""
+    return {"pictures": len(dataset), "fingerprint": fingerprint(dataset)}
+
+
+def _compare_data(before: dict[str, int | str] | None, train_set: Dataset) -> None:
+    """Says where a run goes on with other pictures, or other boxes: it may, but its steps become others."""
+    now = _name(train_set)
+    if before != now:
+        counts = f"{before['pictures']} then, {now['pictures']} now" if before else f"{now['pictures']} now"
+        log.warning(
+            f"the pictures to learn from, or their boxes, are others than before ({counts}): the steps from here on "
+            "are not those of a run that was never stopped"
+        )
 
 
 def _precision_recall(dataset: Dataset, found: list[Detections]) -> dict[str, PrecisionRecall]:

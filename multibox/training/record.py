@@ -144,8 +144,9 @@ class Record:
                 writer.writerow({name: _text(name, value) for name, value in row.items() if value is not None})
 
     def save_batch(self, step: int, rank: int, batch: Batch) -> Path | None:
-        """Writes a batch that gave no finite loss, for a look at it; where it is. Ten files are enough."""
-        if len(list(self.folder.glob("bad-step-*.pt"))) >= 10:
+        """Writes a batch that gave no finite loss, for a look at it; where it is. Those of ten steps are enough."""
+        others = {path.stem.split("-")[2] for path in self.folder.glob("bad-step-*.pt")} - {str(step)}
+        if len(others) >= 10:
             return None
         path = self.folder / (f"bad-step-{step}.pt" if rank == 0 else f"bad-step-{step}-process-{rank}.pt")
         torch.save(batch._asdict(), path)

@@ -59,6 +59,7 @@ class Run:
         best: The highest AP of the validations so far.
         best_step: Its step.
         since_best: Validations since then.
+        bad_in_a_row: The last steps, so far as they were not finite.
         learning_rate: Of the last step.
         stretch: The steps since the last validation.
         unreadable: What was wrong with pictures whose places others took.
@@ -77,6 +78,7 @@ class Run:
         self.best = -1.0
         self.best_step = 0
         self.since_best = 0
+        self.bad_in_a_row = 0
         self.learning_rate = 0.0
         self.stretch = Stretch()
         self.unreadable: list[str] = []
@@ -261,6 +263,7 @@ _COUNTS = (
     "best",
     "best_step",
     "since_best",
+    "bad_in_a_row",
     "learning_rate",
 )
 

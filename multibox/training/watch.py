@@ -40,7 +40,7 @@ class Watch:
         self._record = record
         self._world = world
         self._sent: deque[_Sent] = deque()
-        self._bad_in_a_row = 0
+        self._unreadable: set[str] = set()  # since the process began: mended files are not held against a run
 
     def add(self, step: Step, batch: Batch) -> None:
         """The step that was just made. A GPU's numbers are read two steps later, so that it always has work to do.
@@ -70,10 +70,10 @@ class Watch:
                 localization, confidence, norm, bad = sent.numbers.tolist()
             if bad:
                 stretch.bad_steps += 1
-                self._bad_in_a_row += 1
+                self._run.bad_in_a_row += 1
                 self._look_at_bad_step(sent, localization, confidence, norm)
             else:
-                self._bad_in_a_row = 0
+                self._run.bad_in_a_row = 0
                 stretch.steps += 1
                 stretch.localization += localization
                 stretch.confidence += confidence
@@ -96,7 +96,7 @@ class Watch:
                 f"{what}. Look at the boxes; try a lower learning rate (learning_rate, --learning-rate) or "
                 "clip_norm=10 (--clip-norm); or go on without such steps: --resume --skip-bad-steps"
             )
-        if self._bad_in_a_row >= BAD_STEPS_IN_A_ROW:
+        if self._run.bad_in_a_row >= BAD_STEPS_IN_A_ROW:
             raise ValueError(
                 f"{what}. So were the {BAD_STEPS_IN_A_ROW - 1} before it: start anew at a lower learning rate"
             )
@@ -104,7 +104,7 @@ class Watch:
 
     def new_complaints(self, batch: Batch) -> list[str]:
         """What was wrong with pictures of this process's part of a step, where it is not known yet."""
-        return sorted(set(batch.unreadable) - set(self._run.unreadable))
+        return sorted(set(batch.unreadable) - self._unreadable)
 
     def add_unreadable(self, complaints: Sequence[str], pictures: int) -> None:
         """Lists what was wrong with pictures; called in all processes where it is news to any.
@@ -116,9 +116,11 @@ class Watch:
         Raises:
             ValueError: Too many of them cannot be read.
         """
-        known = self._run.unreadable
+        known = self._unreadable
         for complaint in sorted({each for share in self._world.gather(complaints) for each in share}):
-            known.append(complaint)
+            known.add(complaint)
+            if complaint not in self._run.unreadable:
+                self._run.unreadable.append(complaint)
             log.warning(f"{complaint}; another picture took its place ({len(known)} of {pictures} so far)")
         if len(known) > self._config.max_unreadable * pictures:
             raise ValueError(

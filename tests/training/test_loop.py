@@ -363,15 +363,48 @@ def test_resuming_where_nothing_was_saved_begins(undisturbed, tmp_path, new_dete
     assert_same_end(half, undisturbed["modern"])
 
 
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_run_that_ends_just_before_its_weights_are_written(
+    undisturbed, tmp_path, new_detector, train_set, val_set, monkeypatch, number
+):
+    """The state is there, and says which they are. At number 1 the last weights are there, and the best are not."""
+    save, calls = Detector.save, []
+
+    def killed(*args):
+        calls.append(args)
+        if len(calls) == number + 1:
+            raise KeyboardInterrupt
+        save(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Detector, "save", killed)
+        train(new_detector(), train_set, val_set, SHORT, out=tmp_path)
+    if number < 2:
+        assert not (tmp_path / "best.safetensors").exists()
+    train(new_detector(seed=9), train_set, val_set, SHORT, out=tmp_path, resume=True)
+    assert_same_end(tmp_path, undisturbed["modern"])
+
+
+def test_other_pictures_than_before_are_said(tmp_path, new_detector, train_set, caplog):
+    train(new_detector(), train_set, None, SHORT, out=tmp_path)
+    longer, fewer = replace(SHORT, steps=7), replace(train_set, samples=train_set.samples[:-1])
+    for again, said in ((train_set, 0), (fewer, 1)):
+        caplog.clear()
+        train(new_detector(), again, None, longer, out=tmp_path, resume=True)
+        assert caplog.text.count("are others than before (12 then, 11 now): the steps from here on") == said
+
+
 def test_resuming_a_finished_run_does_nothing_more(tmp_path, new_detector, train_set, val_set):
     train(new_detector(), train_set, val_set, SHORT, out=tmp_path)
-    files = ("best.safetensors", "last.safetensors", "last.pt", "metrics.csv")
-    before = {name: (tmp_path / name).read_bytes() for name in files if name != "metrics.csv"}
+    state = (tmp_path / "last.pt").read_bytes()
+    before = {name: weights(tmp_path / f"{name}.safetensors") for name in ("best", "last")}
     rows = read_rows(tmp_path)
     called = []
     best = train(new_detector(seed=9), train_set, val_set, SHORT, out=tmp_path, resume=True, on_progress=called.append)
     assert called == []
-    assert before == {name: (tmp_path / name).read_bytes() for name in before}
+    assert (tmp_path / "last.pt").read_bytes() == state
+    for name, values in before.items():
+        assert_equal_weights(weights(tmp_path / f"{name}.safetensors"), values)
     assert rows == read_rows(tmp_path)
     assert_equal_weights(weights(tmp_path / "best.safetensors"), weights_of(best))
 
@@ -648,8 +681,11 @@ def test_a_run_goes_on_without_bad_steps_where_that_is_asked_for(tmp_path, new_d
 def test_nothing_but_bad_steps_ends_a_run(tmp_path, new_detector, train_set, poison):
     poison(*range(3, 99))
     config = replace(SHORT, steps=99, skip_bad_steps=True)
+    with pytest.raises(KeyboardInterrupt):
+        train(new_detector(), train_set, None, config, out=tmp_path, on_progress=interrupt_at(10))
     with pytest.raises(ValueError, match=r"step 22: .* So were the 19 before it"):
-        train(new_detector(), train_set, None, config, out=tmp_path)
+        train(new_detector(), train_set, None, config, out=tmp_path, resume=True)
+    assert len(list(tmp_path.glob("bad-step-*.pt"))) == 10
 
 
 def test_pictures_that_become_unreadable_are_listed_once_and_too_many_end_a_run(tmp_path, new_detector):
@@ -674,6 +710,23 @@ def test_what_became_unreadable_just_before_a_stop_is_remembered(tmp_path, new_d
         train(new_detector(), dataset, None, config, out=tmp_path / "run", on_progress=interrupt_at(3))
     assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["unreadable"] == [
         f"{dataset[5].picture}: there is no such picture"
+    ]
+
+
+def test_pictures_that_were_mended_do_not_count_any_more(tmp_path, new_detector):
+    write_voc({"train": drawn_scenes(12, seed=1, height=64, width=64)}, tmp_path / "data")
+    dataset = read_dataset(tmp_path / "data", split="train")
+    config = replace(SHORT, max_unreadable=0.1)
+    away = tmp_path / "away.png"
+    dataset[5].picture.rename(away)
+    with pytest.raises(KeyboardInterrupt):
+        train(new_detector(), dataset, None, config, out=tmp_path / "run", on_progress=interrupt_at(3))
+    away.rename(dataset[5].picture)
+    dataset[6].picture.unlink()
+    train(new_detector(), dataset, None, config, out=tmp_path / "run", resume=True)
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    assert [complaint.partition(":")[0] for complaint in state["unreadable"]] == [
+        str(dataset[index].picture) for index in (5, 6)
     ]
 
 

@@ -300,7 +300,9 @@ def test_a_state_goes_on_where_axes_lie_in_another_order(plain_network, batches,
     run.learn(batches[0], learning_rate=1e-3)
     state = copy.deepcopy(run.state())
     other = {torch.channels_last: torch.contiguous_format, torch.contiguous_format: torch.channels_last}
-    monkeypatch.setattr("multibox.training.run.memory_format", lambda *args, **rest: other[memory_format(*args, **rest)])
+    monkeypatch.setattr(
+        "multibox.training.run.memory_format", lambda *args, **rest: other[memory_format(*args, **rest)]
+    )
     again = new_run(second, RECIPES[recipe])
     again.restore(state, Path("last.pt"))
     pairs = zip(run.network.parameters(), again.network.parameters(), strict=True)
