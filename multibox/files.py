@@ -17,5 +17,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         yield part
         os.replace(part, path)
+    except OSError as error:
+        if error.errno and not error.filename:  # a disk that is full does not say where
+            error.filename = str(part)
+        raise
     finally:
         part.unlink(missing_ok=True)

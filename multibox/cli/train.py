@@ -135,6 +135,8 @@ def train(
             else "none to validate on: the last weights are kept"
         )
     )
+    if not train_set.class_names:
+        raise ValueError(f"no picture of {train_set.name} has an object: there is nothing to learn")
     if val_set is not None:
         difference = compare_classes(learn_name, train_set.class_names, str(check_name), val_set.class_names)
         if difference:

@@ -15,8 +15,7 @@ from typing import NoReturn
 import torch
 from PIL import Image
 
-from multibox.data.fingerprint import fingerprint
-from multibox.data.sample import Dataset, compare_classes
+from multibox.data.sample import Dataset
 from multibox.detections import Detections
 from multibox.detector import Detector
 from multibox.evaluation.evaluate import score
@@ -24,6 +23,7 @@ from multibox.evaluation.hits import PrecisionRecall, judge, precision_recall
 from multibox.evaluation.metrics import Metrics
 from multibox.training.batches import Batch, make_loader
 from multibox.training.card import device_name, pictures_to_show, write_card
+from multibox.training.data import VALIDATE_ON, check_data, check_same, names_of, say_doubts, say_other_data
 from multibox.training.interrupts import Interrupts
 from multibox.training.machine import borrow, has_bf16
 from multibox.training.progress import Length, Progress, Stretch
@@ -80,8 +80,7 @@ def train(
         KeyboardInterrupt: Ctrl-C or SIGTERM came; all that was done is saved.
     """
     datasets = [train_set] if val_set is None else [train_set, val_set]
-    for dataset in datasets:
-        _check(detector, dataset)
+    check_data(detector, datasets)
     config, recipe = (config or TrainConfig()).settled(backbone=detector.config.backbone)
     with (
         join_world(config.device) as world,
@@ -89,17 +88,19 @@ def train(
         borrow(config, world) as workers,
         Interrupts() as interrupts,
     ):
-        _check_same(world, datasets)
+        check_same(world, datasets)
         precision = config.precision or ("bf16" if has_bf16(world.device) else "fp32")
         run = Run(detector, recipe, config, precision=precision, world=world)
         saved = world.from_first(record.checkpoints.read) if resume else None
         if saved is not None:
             run.restore(saved.state, saved.path)
-            _compare_data(saved.state.get("data"), train_set)
+            if VALIDATE_ON in say_other_data(saved.state.get("data", {}), names_of(datasets)):
+                run.best, run.since_best = -1.0, 0
         record.write_config(config, notes or {})
         record.drop_rows_after(run.validated)
         for line in _first_lines(run, train_set, recipe, config, world, workers):
             log.info(line)
+        say_doubts(datasets, config)
         length = Length.of(config, epoch_steps=len(train_set) / recipe.batch_size)
         batches = make_loader(
             train_set,
@@ -121,7 +122,9 @@ def train(
                 detector, train_set, val_set, config, recipe, length, run, batches, world, interrupts, record, trackers
             )
             loop.go(on_progress or (lambda progress: None))
-            return loop.finish(workers=workers, data=data, val_split=(notes or {}).get("val_split"))
+            return loop.finish(
+                workers=workers, data=data, val_split=(notes or {}).get("val_split") if val_set else None
+            )
 
 
 @dataclass
@@ -149,7 +152,7 @@ class _Loop:
         self.began = now - self.run.seconds
         self.marked = self.logged = now
         self.saved = self.run.seconds
-        self.data = _name(self.train_set)
+        self.data = names_of([self.train_set] if self.val_set is None else [self.train_set, self.val_set])
 
     def go(self, on_progress: Callable[[Progress], None]) -> None:
         """To the end of the run, or until it is told to stop."""
@@ -176,7 +179,11 @@ class _Loop:
                 time.monotonic() - self.began, self.interrupts.heard is not None, bool(complaints)
             )
             if unreadable:
-                self.watch.add_unreadable(complaints, len(self.train_set))
+                try:
+                    self.watch.add_unreadable(complaints, len(self.train_set))
+                except ValueError:
+                    self._save()
+                    raise
             if now - self.logged >= LOG_SECONDS and not (self._is_over() or length.validation_due(run.step)):
                 self.logged = now
                 log.info(f"step {run.step}, {self._progress()}")
@@ -197,6 +204,7 @@ class _Loop:
         best, run = best.to("cpu"), self.run
         training = run.seconds - run.validation_seconds
         if self.world.is_first:
+            rows = self.record.rows()
             write_card(
                 self.record.folder,
                 best,
@@ -205,7 +213,7 @@ class _Loop:
                 shown=shown,
                 found=found,
                 metrics=metrics if self.val_set else None,
-                rows=self.record.rows(),
+                rows=rows,
                 best_step=run.best_step,
                 config=self.config,
                 facts={
@@ -218,6 +226,7 @@ class _Loop:
                     "minutes of validation": run.validation_seconds / 60,
                     "pictures/s of training": round(run.step * self.recipe.batch_size / max(training, 1e-9), 1),
                     "unreadable pictures, replaced by others": len(run.unreadable),
+                    "steps that were not finite, left out": round(sum(row["bad_steps"] or 0 for row in rows)),
                 },
                 data=data,
                 val_split=val_split,
@@ -344,48 +353,6 @@ class _Loop:
             learning_rate=run.learning_rate,
             pictures_per_second=stretch.pictures / max(stretch.seconds, 1e-9),
             seconds_left=run.seconds * (1 - part) / part if part else nan,
-        )
-
-
-def _check(detector: Detector, dataset: Dataset) -> None:
-    if len(dataset) == 0:
-        raise ValueError(f"{dataset.name} has no pictures")
-    difference = compare_classes(dataset.name, dataset.class_names, "the detector", detector.class_names)
-    if difference:
-        raise ValueError(f"{difference}; make one for the data with detector.with_classes(dataset.class_names)")
-
-
-def _check_same(world: World, datasets: Sequence[Dataset]) -> None:
-    """That all processes have the same data: where a file could be read by some only, their steps would differ.
-
-    Raises:
-        ValueError: They have not.
-    """
-    if world.size == 1:
-        return
-    for dataset in datasets:
-        prints = world.gather(fingerprint(dataset))
-        if len(set(prints)) > 1:
-            counts = ", ".join(map(str, world.gather(len(dataset))))
-            raise ValueError(
-                f"the processes do not have the same data: {counts} pictures of {dataset.name}, or other boxes; see "
-                "that all of them can read all files"
-            )
-
-
-def _name(dataset: Dataset) -> dict[str, int | str]:
-    """What a state says of the data, to know them again."""
-    return {"pictures": len(dataset), "fingerprint": fingerprint(dataset)}
-
-
-def _compare_data(before: dict[str, int | str] | None, train_set: Dataset) -> None:
-    """Says where a run goes on with other pictures, or other boxes: it may, but its steps become others."""
-    now = _name(train_set)
-    if before != now:
-        counts = f"{before['pictures']} then, {now['pictures']} now" if before else f"{now['pictures']} now"
-        log.warning(
-            f"the pictures to learn from, or their boxes, are others than before ({counts}): the steps from here on "
-            "are not those of a run that was never stopped"
         )
 
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from math import cos, inf, pi
-from typing import Any, Literal, get_args
+from numbers import Integral, Real
+from typing import Any, Literal, get_args, get_type_hints
 
 from multibox.data.augment import Augmentation
 
@@ -183,7 +184,14 @@ class TrainConfig:
         for name in ("milestones", "freeze", "trackers"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, tuple(value))
+                alone = isinstance(value, str | Real)  # a text is no list of its letters
+                object.__setattr__(self, name, (value,) if alone else tuple(value))
+        for name, hint in get_type_hints(TrainConfig).items():
+            value, kinds = getattr(self, name), (hint, *get_args(hint))
+            if int in kinds and value is not None and not isinstance(value, Integral):
+                raise ValueError(f"{name} must be a whole number, but is {value!r}")
+            if float in kinds and value is not None and not isinstance(value, Real):
+                raise ValueError(f"{name} must be a number, but is {value!r}")
         for name in _ABOVE_0:
             value = getattr(self, name)
             if value is not None and not 0 < value < inf:

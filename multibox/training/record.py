@@ -1,11 +1,13 @@
 """The folder of a run: its weights, state, metrics and log."""
 
 import csv
+import errno
 import logging
 from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
 from types import TracebackType
+from typing import TextIO
 
 import torch
 import yaml
@@ -74,7 +76,7 @@ class Record:
             writes: Whether this process is the one that writes its files.
 
         Raises:
-            FileExistsError: It holds a run, and `resume` was not asked for.
+            FileExistsError: It holds a run, and `resume` was not asked for; or another process is at work in it.
         """
         self.folder = folder
         self.best = folder / "best.safetensors"
@@ -88,9 +90,12 @@ class Record:
                 f"{folder} holds a run already; choose another folder, or go on with it: resume=True, --resume"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        self._log: logging.Handler = (
-            logging.FileHandler(folder / "log.txt", encoding="utf-8") if writes else logging.NullHandler()
-        )
+        self._log: logging.Handler = logging.NullHandler()
+        if writes:
+            self._log = file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+            if file.stream and not _lock(file.stream):
+                file.close()
+                raise FileExistsError(f"another run is at work in {folder}; wait for its end, or choose another folder")
         self._log.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
 
     def __enter__(self) -> "Record":
@@ -103,8 +108,9 @@ class Record:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None:
-            log.info("stopped: %s", str(error) or type(error).__name__)
+        if error is not None:  # for those who read the file: others hear of the error itself
+            message = f"stopped: {str(error) or type(error).__name__}"
+            self._log.handle(logging.LogRecord(log.name, logging.INFO, __file__, 0, message, None, None))
         log.removeHandler(self._log)
         log.setLevel(self._level_before)
         self._log.close()
@@ -122,14 +128,24 @@ class Record:
         self._write_rows([*self.rows(), row])
 
     def rows(self) -> list[dict[str, float | int | None]]:
-        """The rows of `metrics.csv`."""
+        """The rows of `metrics.csv`.
+
+        Raises:
+            ValueError: Something else has written to it.
+        """
         if not self.metrics.exists():
             return []
-        with self.metrics.open(newline="", encoding="utf-8") as file:
-            return [
-                {name: float(value) if value else None for name, value in row.items() if name in COLUMNS}
-                for row in csv.DictReader(file)
-            ]
+        try:
+            with self.metrics.open(newline="", encoding="utf-8") as file:
+                return [
+                    {name: float(value) if (value := row.get(name)) else None for name in COLUMNS}
+                    | {"step": float(row["step"])}
+                    for row in csv.DictReader(file)
+                ]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{self.metrics}: not as a run writes it ({error}); move it out of the folder to go on without its rows"
+            ) from error
 
     def drop_rows_after(self, step: int) -> None:
         """Takes back the rows of steps that were lost when a run was interrupted."""
@@ -151,6 +167,19 @@ class Record:
         path = self.folder / (f"bad-step-{step}.pt" if rank == 0 else f"bad-step-{step}-process-{rank}.pt")
         torch.save(batch._asdict(), path)
         return path
+
+
+def _lock(file: TextIO) -> bool:
+    """Takes an open file for this process, until it ends; whether no other has it. Windows has no such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:  # some file systems have none either
+        return error.errno not in (errno.EACCES, errno.EAGAIN)
+    return True
 
 
 def _text(name: str, value: float) -> str:

@@ -204,8 +204,7 @@ class Run:
                 batches.
         """
         try:
-            self._check(state["class_names"], json.loads(state["config"]))
-            self._compare(state["values"])
+            self._check(state["class_names"], json.loads(state["config"]), state["values"])
             self.network.load_state_dict(state["network"])
             self._load_optimizer(state["optimizer"])
             if self._recipe.average:
@@ -213,6 +212,7 @@ class Run:
             self.stretch = Stretch(**state["stretch"])
             for name in _COUNTS:
                 setattr(self, name, state[name])
+            self._say_changes(state["values"])
         except (RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:
             why = str(error).split("\n\t")[0]
             raise ValueError(f"{path}: cannot go on from it ({why}); start anew in another folder") from error
@@ -231,24 +231,24 @@ class Run:
                 if values.shape == parameter.shape:
                     seen[name] = torch.empty_like(parameter).copy_(values)
 
-    def _check(self, class_names: list[str], config: dict[str, Any]) -> None:
-        """That a state is of this very detector; weights of the same shapes fit others as well."""
+    def _check(self, class_names: list[str], config: dict[str, Any], values: dict[str, Any]) -> None:
+        """That a state is of this very detector (its weights may fit others as well), and counts the same steps."""
         if class_names != self._class_names:
             raise ValueError(compare_classes("it", class_names, "this run", self._class_names))
         ours = json.loads(self._detector_config)
         different = [name for name in ours if name not in config or config[name] != ours[name]]
         if different:
             raise ValueError(f"its detector '{config.get('name')}' has another {', '.join(different)}")
-
-    def _compare(self, values: dict[str, Any]) -> None:
-        """Says which values of the run are others than before; those that count the steps must not be."""
-        ours = self._config.values()
-        before, now = values.get("batch_size"), ours.get("batch_size")
+        before, now = values.get("batch_size"), self._config.batch_size
         if before != now:
             raise ValueError(
                 f"its steps are of {before} pictures, this run's of {now}; batch_size={before} would go on, with "
                 "accumulate=2 in less memory"
             )
+
+    def _say_changes(self, values: dict[str, Any]) -> None:
+        """Which values of the run are others than before."""
+        ours = self._config.values()
         for name in sorted(values.keys() | ours.keys()):
             if values.get(name) != ours.get(name):
                 log.info(f"{name} is {ours.get(name)} from here on, and was {values.get(name)}")

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from multibox.data.read import read_dataset
-from multibox.data.sample import Dataset
+from multibox.data.sample import Dataset, GroundTruth
 from multibox.data.synthetic import drawn_scenes
 from multibox.data.write import write_voc
 from multibox.detector import Detector
@@ -391,7 +391,30 @@ def test_other_pictures_than_before_are_said(tmp_path, new_detector, train_set, 
     for again, said in ((train_set, 0), (fewer, 1)):
         caplog.clear()
         train(new_detector(), again, None, longer, out=tmp_path, resume=True)
-        assert caplog.text.count("are others than before (12 then, 11 now): the steps from here on") == said
+        assert caplog.text.count("to learn from, or their boxes, are others than before (12 then, 11 now): the") == said
+
+
+def test_with_another_validation_set_the_best_is_measured_anew(
+    tmp_path, new_detector, train_set, val_set, scripted_ap, caplog
+):
+    scripted_ap([0.5, 0.4, 0.2, 0.1])
+    train(new_detector(), train_set, val_set, SHORT, out=tmp_path)
+    fewer = replace(val_set, samples=val_set.samples[:-1])
+    train(new_detector(), train_set, fewer, replace(SHORT, steps=12), out=tmp_path, resume=True)
+    assert "to validate on, or their boxes, are others than before (4 then, 3 now)" in caplog.text
+    assert load_weights(tmp_path / "best.safetensors").provenance["step"] == "9"
+
+
+def test_what_cannot_be_learned_or_measured_is_said(tmp_path, new_detector, train_set, val_set, caplog):
+    others = train_set.class_names[1:]
+    just_one = [replace(sample, truth=GroundTruth([[9, 9, 40, 40]], [0])) for sample in train_set]
+    nothing = [replace(sample, truth=GroundTruth([], [])) for sample in val_set]
+    sets = replace(train_set, samples=just_one), replace(val_set, samples=nothing)
+    train(new_detector(), *sets, replace(SHORT, steps=1), out=tmp_path / "a")
+    assert f"no picture to learn from has {', '.join(others)}: that cannot be learned" in caplog.text
+    assert f"no picture of {val_set.name} has an object: no average precision can be measured" in caplog.text
+    train(new_detector(), train_set, None, replace(SHORT, steps=1, patience=3), out=tmp_path / "b")
+    assert "patience counts validations, and there is no set to validate on" in caplog.text
 
 
 def test_resuming_a_finished_run_does_nothing_more(tmp_path, new_detector, train_set, val_set):

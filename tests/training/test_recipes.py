@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -90,6 +92,30 @@ def test_rate_has_no_jumps_up_and_is_never_negative_or_above_the_highest(name):
 def test_a_run_refuses_what_has_no_meaning(values, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig(**values)
+
+
+OTHER_KINDS = """
+from multibox.training.recipes import TrainConfig
+config = TrainConfig(freeze="backbone", trackers="tensorboard", milestones=0.5)
+print(config.freeze, config.trackers, config.milestones)
+for values in ({"steps": "3"}, {"workers": 1.5}, {"batch_size": 8.0}, {"clip_norm": "3"}):
+    try:
+        TrainConfig(**values)
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_values_of_other_kinds():
+    """In a process of its own, since the tests check the types of all arguments."""
+    ran = subprocess.run([sys.executable, "-c", OTHER_KINDS], check=True, capture_output=True, text=True)
+    assert ran.stdout.splitlines() == [
+        "('backbone',) ('tensorboard',) (0.5,)",  # a single one is a list of one
+        "steps must be a whole number, but is '3'",
+        "workers must be a whole number, but is 1.5",
+        "batch_size must be a whole number, but is 8.0",
+        "clip_norm must be a number, but is '3'",
+    ]
 
 
 @pytest.mark.parametrize(

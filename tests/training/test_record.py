@@ -1,6 +1,8 @@
 """The folder of a run: its rows and its log."""
 
 import logging
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -52,6 +54,29 @@ def test_a_table_of_an_earlier_version_gets_the_new_column(record):
     record.drop_rows_after(10)
     record.write_row(row(20))
     assert [each.get("gradient_norm") for each in record.rows()] == [None, 0.5]
+
+
+@pytest.mark.parametrize("text", ["step;epoch\n1;2\n", "step,epoch\n1,x\n", "step,epoch\n,2\n"])
+def test_a_table_that_something_else_has_written_to_is_refused(record, text):
+    record.metrics.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"metrics\.csv: not as a run writes it \(.*\); move it out of the folder"):
+        record.drop_rows_after(10)
+    assert record.metrics.read_text(encoding="utf-8") == text
+
+
+def test_two_processes_do_not_write_to_one_folder(tmp_path):
+    """Where a process was killed, the next one may."""
+    code = "import sys, time; from pathlib import Path; from multibox.training.record import Record\n"
+    code += "with Record(Path(sys.argv[1]), resume=True): print('at work', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "at work\n"
+        try:
+            with pytest.raises(FileExistsError, match="another run is at work in"):
+                Record(tmp_path, resume=True)
+        finally:
+            other.kill()
+    with Record(tmp_path, resume=True):
+        pass
 
 
 def test_rows_of_nothing_cannot_be_dropped(record):

@@ -1,5 +1,6 @@
 """Files of weights: all that a detector needs in one, and every other file refused for what it is."""
 
+import errno
 import json
 import pickle
 from pathlib import Path
@@ -27,6 +28,16 @@ def detector() -> Detector:
 def path(tmp_path: Path, detector: Detector) -> Path:
     detector.save(tmp_path / "it.safetensors")
     return tmp_path / "it.safetensors"
+
+
+def test_a_full_disk_is_named(tmp_path: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch):
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*full\.safetensors\.part'"):
+        detector.save(tmp_path / "full.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def header_of(path: Path) -> dict[str, str]:
