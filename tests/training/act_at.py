@@ -2,8 +2,8 @@
 
     python act_at.py MOMENT COUNT SIGNAL WHOM train ...
 
-The COUNT-th time that MOMENT comes, after the run has saved new progress, SIGNAL goes to WHOM: `group`, `self` or
-`parent`. Nothing in the package knows of this.
+The COUNT-th time that MOMENT comes, after the run has saved new progress, SIGNAL goes to WHOM: `group`, `self`,
+`parent` or, of those that torchrun started, `second`. Nothing in the package knows of this.
 """
 
 import io
@@ -41,7 +41,10 @@ def main():
     Checkpoints.write = write
 
     def act():
-        if not saved.value:
+        if whom == "second":
+            if os.environ["RANK"] != "1":
+                return
+        elif not saved.value:  # the first process saves
             return
         with left.get_lock():
             left.value -= 1

@@ -1,6 +1,7 @@
 """Runs that one process and several are to end alike: `torchrun --nproc-per-node 2 in_processes.py FOLDER`.
 
-The network has no BatchNorm: with it, what is learned of a picture depends on those beside it in the same process.
+But for one run the network has no BatchNorm: with it, what is learned of a picture depends on those beside it in the
+same process.
 """
 
 import sys
@@ -34,6 +35,8 @@ class Ran:
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
     found: list[list[np.ndarray]] = field(default_factory=list)
     """Boxes, labels and scores in each picture of the last validation."""
+    validated: dict[str, torch.Tensor] = field(default_factory=dict)
+    """The weights that were then validated."""
     error: str = ""
 
 
@@ -53,9 +56,9 @@ def small_config():
     return replace(tiny, name="small", height=64, width=64, extras=tiny.extras[:2], feature_maps=feature_maps)
 
 
-def new_detector():
+def new_detector(*, batch_norm=False):
     detector = Detector.create(small_config(), CLASS_NAMES, seed=0)
-    for module in list(detector.network.modules()):
+    for module in [] if batch_norm else list(detector.network.modules()):
         for name, layer in list(module.named_children()):
             if isinstance(layer, nn.BatchNorm2d):
                 setattr(module, name, nn.Identity())
@@ -71,7 +74,7 @@ def without_objects(dataset, which):
 
 
 def one_is_gone(dataset):
-    """The second picture, which the second process looks at."""
+    """The second picture, which the second process looks at in a validation."""
     first, second, *others = dataset
     return replace(dataset, samples=[first, replace(second, picture=Path("gone.png")), *others])
 
@@ -81,7 +84,7 @@ FEW = Dataset("few", TRAIN.class_names, TRAIN.samples[:1])
 NAN_AT = 3
 
 
-def run(out, train_set, val_set, config, *, stop_at=None, resume=False, poisoned=None, scores=()):
+def run(out, train_set, val_set, config, *, stop_at=None, resume=False, poisoned=None, scores=(), batch_norm=False):
     """One run, with an eye on its steps."""
     ran = Ran()
     learn, find, score, loss = Run.learn, loop.find, loop.score, run_module.multibox_loss
@@ -99,8 +102,9 @@ def run(out, train_set, val_set, config, *, stop_at=None, resume=False, poisoned
         losses = loss(*args, **kwargs)
         return losses._replace(localization=losses.localization * float("nan"))
 
-    def watched_find(*args, **kwargs):
-        found = find(*args, **kwargs)
+    def watched_find(detector, *args, **kwargs):
+        ran.validated = {name: values.clone() for name, values in detector.network.state_dict().items()}
+        found = find(detector, *args, **kwargs)
         ran.found = [[each.boxes, each.labels, each.scores] for each in found or []]
         return found
 
@@ -116,7 +120,7 @@ def run(out, train_set, val_set, config, *, stop_at=None, resume=False, poisoned
     # the card is of weights in a file, from which comes a network with BatchNorm
     finish, loop._Loop.finish = loop._Loop.finish, lambda self, **facts: self.detector
     RECIPES["paper"] = replace(RECIPES["paper"], **FIXED)
-    detector = new_detector()
+    detector = new_detector(batch_norm=batch_norm)
     try:
         train(detector, train_set, val_set, config, out=out, on_progress=on_progress, resume=resume)
     except (ValueError, FileExistsError, KeyboardInterrupt) as error:
@@ -148,6 +152,8 @@ RUNS = {
     "taken up": lambda out: run(out, TRAIN, VAL, HALVES, resume=True),
     "other data": lambda out: run(out, TRAIN if dist.get_rank() == 0 else FEW, VAL, LONG),
     "unreadable": lambda out: run(out, TRAIN, one_is_gone(VAL), LONG),
+    "batch norm": lambda out: run(out, TRAIN, VAL, LONG, batch_norm=True),
+    "a picture is gone": lambda out: run(out, one_is_gone(TRAIN), VAL, replace(LONG, max_unreadable=0.1)),
     "damaged": lambda out: run(out, TRAIN, VAL, HALVES, resume=True),
 }
 

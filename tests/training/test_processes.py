@@ -168,6 +168,22 @@ def test_what_one_process_cannot_read_stops_both(two):
         assert len(ran.losses) == 11  # an epoch of five between validations: all was saved, and nothing begun
 
 
+def test_what_one_process_replaces_all_know_of(two):
+    out, together = two("a picture is gone")
+    assert [ran.error for ran in together] == ["", ""]
+    assert together[0].losses == together[1].losses and len(together[0].losses) == 20
+    said = "gone.png: there is no such picture; another picture took its place (1 of 13 so far)"
+    assert (out / "log.txt").read_text(encoding="utf-8").count(said) == 1
+
+
+def test_both_validate_the_same_weights(two):
+    """The first one's: with BatchNorm each process has seen other pictures."""
+    first, second = two("batch norm")[1]
+    assert (first.error, second.error) == ("", "") and any("running_mean" in name for name in first.validated)
+    for name, values in first.validated.items():
+        torch.testing.assert_close(second.validated[name], values, rtol=0, atol=0, msg=name)
+
+
 @pytest.mark.parametrize("way", ["two, then one", "one, then two"])
 def test_another_number_of_processes_takes_a_run_up(one, two, tmp_path_factory, way):
     whole = tmp_path_factory.mktemp("whole")
@@ -187,20 +203,29 @@ def test_another_number_of_processes_takes_a_run_up(one, two, tmp_path_factory, 
     assert [row["step"] for row in rows(out)] == [row["step"] for row in rows(whole)]
 
 
-@pytest.mark.parametrize(("name", "whom"), [("SIGTERM", "parent"), ("SIGINT", "parent"), ("SIGTERM", "self")])
-def test_all_processes_stop_at_the_same_step(tmp_path, name, whom):
+@pytest.mark.parametrize(
+    ("name", "whom", "moment", "count"),
+    [
+        ("SIGTERM", "parent", "within a step", 2),
+        ("SIGINT", "parent", "within a step", 2),
+        ("SIGTERM", "second", "within a step", 3),
+        ("SIGTERM", "second", "in a validation", 2),
+    ],
+)
+def test_all_processes_stop_at_the_same_step(tmp_path, name, whom, moment, count):
     """A signal to torchrun, which hands it on, or to one process alone; the command that is said goes on."""
     train, val = (drawn_scenes(count, seed=count, height=64, width=96) for count in (8, 5))
     write_voc({"train": train, "val": val}, tmp_path / "voc")
     out = tmp_path / "run"
     values = "--model ssd256-tiny --size 64 --steps 6 --batch-size 4 --workers 1 --device cpu --checkpoint-minutes 0"
     arguments = ["train", str(tmp_path / "voc"), "--out", str(out), *values.split()]
-    done = torchrun(HERE / "act_at.py", "within a step", 2, name, whom, *arguments)
+    done = torchrun(HERE / "act_at.py", moment, count, name, whom, *arguments)
     assert done.returncode != 0
     (said,) = [line for line in done.stderr.splitlines() if line.startswith("multibox: interrupted")]
     step = Checkpoints(out).read().state["step"]
     assert 3 <= step < 6
-    assert said.startswith("multibox: interrupted; SIG") and f"at step {step}; all is saved; to go on:" in said
+    why = "another process stopped" if whom == "second" else "SIG"
+    assert said.startswith(f"multibox: interrupted; {why}") and f"at step {step}; all is saved; to go on:" in said
     (resume,) = [line for line in done.stderr.splitlines() if line.startswith("torchrun ")]
     assert shlex.split(resume) == [*["torchrun", "--nproc-per-node", "2", "-m", "multibox"], *arguments, "--resume"]
     done = torchrun("-m", *shlex.split(resume)[4:])
