@@ -250,8 +250,9 @@ class Run:
         """Which values of the run are others than before."""
         ours = self._config.values()
         for name in sorted(values.keys() | ours.keys()):
-            if values.get(name) != ours.get(name):
-                log.info(f"{name} is {ours.get(name)} from here on, and was {values.get(name)}")
+            now, before = (each.get(name, "not given") for each in (ours, values))
+            if now != before:
+                log.info(f"{name} is {now} from here on, and was {before}")
 
 
 _COUNTS = (

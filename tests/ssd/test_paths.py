@@ -55,7 +55,7 @@ def tensors(case, device):
 
 
 @pytest.mark.gpu
-def test_a_step_on_a_gpu_does_not_wait_for_it():
+def test_targets_and_loss_on_a_gpu_do_not_wait_for_it():
     case = random_case(np.random.default_rng(1), batch=4, most_objects=5, default_boxes=60, classes=3)
     expected = learn(*tensors(case, "cpu"))
     learn(*tensors(case, "cuda"))  # what is set up only once may wait

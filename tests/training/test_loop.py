@@ -469,7 +469,7 @@ def test_the_log_says_which_values_are_others_than_before(tmp_path, new_detector
     train(new_detector(), train_set, None, replace(SHORT, steps=2, clip_norm=10.0), out=tmp_path, resume=True)
     log = (tmp_path / "log.txt").read_text(encoding="utf-8")
     assert re.findall(r"(\w+) is (.*) from here on, and was (.*)", log) == [
-        ("clip_norm", "10.0", "None"),
+        ("clip_norm", "10.0", "not given"),
         ("steps", "2", "1"),
     ]
 
@@ -722,6 +722,7 @@ def test_pictures_that_become_unreadable_are_listed_once_and_too_many_end_a_run(
     dataset[6].picture.unlink()
     with pytest.raises(ValueError, match=r"2 of 12 pictures cannot be read, more than max_unreadable=0.1 of them"):
         train(new_detector(), dataset, None, config, out=tmp_path / "other")
+    assert torch.load(tmp_path / "other" / "last.pt", weights_only=True)["step"] >= 1  # nothing was lost
 
 
 def test_what_became_unreadable_just_before_a_stop_is_remembered(tmp_path, new_detector):

@@ -140,6 +140,36 @@ def test_a_step_is_the_rule_of_sgd(paper_network, batches):
     assert ours.average is ours.network
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("recipe", ["paper", "modern"])
+def test_a_step_on_a_gpu_does_not_wait_for_it_and_is_that_of_the_cpu(plain_network, batches, recipe):
+    runs = [
+        Run(
+            copy.deepcopy(plain_network),
+            RECIPES[recipe],
+            TrainConfig(clip_norm=10.0, accumulate=2),
+            precision="fp32",
+            world=World(rank=0, size=1, device=device),
+        )
+        for device in ("cpu", "cuda")
+    ]
+    pinned = [
+        batch._replace(**{name: getattr(batch, name).pin_memory() for name in ("images", "boxes", "labels")})
+        for batch in batches
+    ]
+    steps = [[run.learn(batch, learning_rate=1e-4) for batch in pinned[:2]] for run in runs]  # what is set up may wait
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        steps[1].append(runs[1].learn(pinned[2], learning_rate=1e-4))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    steps[0].append(runs[0].learn(pinned[2], learning_rate=1e-4))
+    for ours, expected in zip(*steps, strict=True):
+        for value, known in zip(ours[:3], expected[:3], strict=True):
+            torch.testing.assert_close(value.cpu(), known, rtol=0.02, atol=1e-3)  # its convolutions round more
+
+
 def test_the_average_follows_the_weights(paper_network, batches):
     """The first step's weights, then (1 + n) / (10 + n) of what it was and the rest of the new, at most the decay's."""
     run = new_run(paper_network, replace(RECIPES["modern"], average=0.25))
