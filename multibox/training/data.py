@@ -77,7 +77,7 @@ def say_other_data(before: Names, now: Names) -> list[str]:
     """Says where a run goes on with other pictures, or other boxes, than before; which sets those are."""
     consequences = {
         LEARN_FROM: "the steps from here on are not those of a run that was never stopped",
-        VALIDATE_ON: "what was the best on those does not count any more",
+        VALIDATE_ON: "what is the best so far is measured on these",
     }
     others = [what for what in consequences if before.get(what) != now.get(what)]
     for what in others:

@@ -23,12 +23,20 @@ from multibox.evaluation.hits import PrecisionRecall, judge, precision_recall
 from multibox.evaluation.metrics import Metrics
 from multibox.training.batches import Batch, make_loader
 from multibox.training.card import device_name, pictures_to_show, write_card
-from multibox.training.data import VALIDATE_ON, check_data, check_same, names_of, say_doubts, say_other_data
+from multibox.training.data import (
+    VALIDATE_ON,
+    Names,
+    check_data,
+    check_same,
+    names_of,
+    say_doubts,
+    say_other_data,
+)
 from multibox.training.interrupts import Interrupts
 from multibox.training.machine import borrow, has_bf16
 from multibox.training.progress import Length, Progress, Stretch
 from multibox.training.recipes import RECIPES, Recipe, TrainConfig
-from multibox.training.record import Record, row_of
+from multibox.training.record import Record, row_of, step_of
 from multibox.training.run import Run
 from multibox.training.trackers import Tracker, open_trackers
 from multibox.training.validation import find
@@ -84,7 +92,7 @@ def train(
     config, recipe = (config or TrainConfig()).settled(backbone=detector.config.backbone)
     with (
         join_world(config.device) as world,
-        Record(Path(out), resume=resume, writes=world.is_first) as record,
+        Record(Path(out), resume=resume, world=world) as record,
         borrow(config, world) as workers,
         Interrupts() as interrupts,
     ):
@@ -94,10 +102,7 @@ def train(
         saved = world.from_first(record.checkpoints.read) if resume else None
         if saved is not None:
             run.restore(saved.state, saved.path)
-            if VALIDATE_ON in say_other_data(saved.state.get("data", {}), names_of(datasets)):
-                run.best, run.since_best = -1.0, 0
-        record.write_config(config, notes or {})
-        record.drop_rows_after(run.validated)
+        record.begin(config, notes or {}, step=run.validated)
         for line in _first_lines(run, train_set, recipe, config, world, workers):
             log.info(line)
         say_doubts(datasets, config)
@@ -121,6 +126,8 @@ def train(
             loop = _Loop(
                 detector, train_set, val_set, config, recipe, length, run, batches, world, interrupts, record, trackers
             )
+            if saved is not None:
+                loop.take_up(saved.state["data"])
             loop.go(on_progress or (lambda progress: None))
             return loop.finish(
                 workers=workers, data=data, val_split=(notes or {}).get("val_split") if val_set else None
@@ -154,11 +161,32 @@ class _Loop:
         self.saved = self.run.seconds
         self.data = names_of([self.train_set] if self.val_set is None else [self.train_set, self.val_set])
 
+    def take_up(self, data: Names) -> None:
+        """Does what a run that was killed left undone, and measures its best anew where it cannot be compared.
+
+        Args:
+            data: What it learned from, and was validated on.
+        """
+        run, record, now = self.run, self.record, self.data
+        if run.step == run.validated and self.world.is_first:
+            for path, due in ((record.last, True), (record.best, run.best_step == run.step)):
+                if due and step_of(path) != run.step:
+                    self._trained().save(path)
+        others = say_other_data(data, now)
+        best_step = self.world.from_first(lambda: step_of(record.best))
+        if VALIDATE_ON in others or (best_step or 0) != run.best_step:
+            self.data = data  # where it is told to stop meanwhile
+            run.best, run.best_step, run.since_best = -1.0, best_step or 0, 0
+            if best_step and self.val_set is not None:
+                best = self.world.from_first(lambda: Detector.load(record.best))
+                ap = self._score(best.to(self.world.device), self.val_set)[0].ap
+                run.best = -1.0 if ap is None else ap
+                log.info(f"the best weights, of step {best_step}, have an AP of {run.best:.4g} on the pictures of now")
+            self.data = now
+
     def go(self, on_progress: Callable[[Progress], None]) -> None:
         """To the end of the run, or until it is told to stop."""
         run, length, config = self.run, self.length, self.config
-        if run.step and run.step == run.validated:
-            self._write_weights()  # it may have been killed just before
         while True:
             # before the step, because an interrupted run may have missed the validation of its last one
             if run.step > run.validated and (self._is_over() or length.validation_due(run.step)):
@@ -273,11 +301,6 @@ class _Loop:
         log.info(", ".join(f"{name} {value:.4g}" for name, value in row.items() if value is not None))
         if self.world.is_first:
             record.write_row(row)
-        curves = _precision_recall(self.val_set, scored[1]) if self.trackers and self.val_set and scored else {}
-        for tracker in self.trackers:
-            tracker.scalars(run.step, row)
-            if curves:
-                tracker.pr_curves(run.step, curves)
         if is_best:
             self.best = scored
             run.best, run.best_step = run.best if ap is None else ap, run.step
@@ -288,7 +311,16 @@ class _Loop:
         run.stretch = Stretch()
         run.validation_seconds += time.monotonic() - began
         self._save()
-        self._write_weights()
+        if self.world.is_first:
+            trained = self._trained()
+            trained.save(record.last)
+            if is_best:
+                trained.save(record.best)
+        curves = _precision_recall(self.val_set, scored[1]) if self.trackers and self.val_set and scored else {}
+        for tracker in self.trackers:
+            tracker.scalars(run.step, row)
+            if curves:
+                tracker.pr_curves(run.step, curves)
         self.marked = self.logged = time.monotonic()
 
     def _trained(self) -> Detector:
@@ -299,14 +331,6 @@ class _Loop:
             self.run.average,
             provenance=self.detector.provenance | _provenance(self.config, self.train_set, self.run.step),
         )
-
-    def _write_weights(self) -> None:
-        """Those that were just validated: as the last, and as the best if the state says so."""
-        if self.world.is_first:
-            trained = self._trained()
-            trained.save(self.record.last)
-            if self.run.best_step == self.run.step:
-                trained.save(self.record.best)
 
     def _score(self, detector: Detector, dataset: Dataset) -> tuple[Metrics, list[Detections]]:
         """The detector's metrics on a set, and what it finds there.

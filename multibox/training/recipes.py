@@ -25,6 +25,8 @@ _ABOVE_0 = (
     "validate_every",
 )
 
+_NUMBERS: tuple[tuple[Any, Any, str], ...] = ((int, Integral, "a whole number"), (float, Real, "a number"))
+
 LARGE_BATCH_WARMUP = 0.02
 """Part of a run in which the rate rises, where a recipe without warm-up takes larger batches than its own."""
 
@@ -188,10 +190,11 @@ class TrainConfig:
                 object.__setattr__(self, name, (value,) if alone else tuple(value))
         for name, hint in get_type_hints(TrainConfig).items():
             value, kinds = getattr(self, name), (hint, *get_args(hint))
-            if int in kinds and value is not None and not isinstance(value, Integral):
-                raise ValueError(f"{name} must be a whole number, but is {value!r}")
-            if float in kinds and value is not None and not isinstance(value, Real):
-                raise ValueError(f"{name} must be a number, but is {value!r}")
+            for kind, numbers, what in _NUMBERS:
+                if kind in kinds and value is not None:
+                    if isinstance(value, bool) or not isinstance(value, numbers):
+                        raise ValueError(f"{name} must be {what}, but is {value!r}")
+                    object.__setattr__(self, name, kind(value))  # NumPy's are numbers as well
         for name in _ABOVE_0:
             value = getattr(self, name)
             if value is not None and not 0 < value < inf:

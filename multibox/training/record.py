@@ -4,6 +4,7 @@ import csv
 import errno
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import isnan
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,8 @@ from multibox.training.batches import Batch
 from multibox.training.checkpoint import Checkpoints
 from multibox.training.progress import Progress, Stretch
 from multibox.training.recipes import TrainConfig
+from multibox.training.world import World
+from multibox.weights.file import load_weights
 
 log = logging.getLogger("multibox")
 
@@ -67,13 +70,13 @@ class Record:
         checkpoints: The state of the run.
     """
 
-    def __init__(self, folder: Path, *, resume: bool, writes: bool = True) -> None:
+    def __init__(self, folder: Path, *, resume: bool, world: World) -> None:
         """Makes the folder.
 
         Args:
             folder: Of the run.
             resume: Whether it may hold a run already.
-            writes: Whether this process is the one that writes its files.
+            world: Of which the first process writes the files.
 
         Raises:
             FileExistsError: It holds a run, and `resume` was not asked for; or another process is at work in it.
@@ -83,20 +86,27 @@ class Record:
         self.last = folder / "last.safetensors"
         self.metrics = folder / "metrics.csv"
         self.checkpoints = Checkpoints(folder)
-        self.writes = writes
+        self._world = world
+        self._held: TextIO | None = None
+        world.from_first(partial(self._take, resume=resume))
+        self._log: logging.Handler = (
+            logging.FileHandler(folder / "log.txt", encoding="utf-8") if world.is_first else logging.NullHandler()
+        )
+        self._log.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
+
+    def _take(self, *, resume: bool) -> None:
         of_a_run = (self.checkpoints.last, self.checkpoints.previous, self.metrics)
         if not resume and any(path.exists() for path in of_a_run):
             raise FileExistsError(
-                f"{folder} holds a run already; choose another folder, or go on with it: resume=True, --resume"
+                f"{self.folder} holds a run already; choose another folder, or go on with it: resume=True, --resume"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        self._log: logging.Handler = logging.NullHandler()
-        if writes:
-            self._log = file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
-            if file.stream and not _lock(file.stream):
-                file.close()
-                raise FileExistsError(f"another run is at work in {folder}; wait for its end, or choose another folder")
-        self._log.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._held = (self.folder / ".lock").open("w", encoding="utf-8")
+        if not _lock(self._held):
+            self._held.close()
+            raise FileExistsError(
+                f"another run is at work in {self.folder}; wait for its end, or choose another folder"
+            )
 
     def __enter__(self) -> "Record":
         self._level_before = log.level
@@ -114,14 +124,27 @@ class Record:
         log.removeHandler(self._log)
         log.setLevel(self._level_before)
         self._log.close()
+        if self._held:
+            self._held.close()
 
-    def write_config(self, config: TrainConfig, notes: Mapping[str, str]) -> None:
-        """`config.yaml`: what `multibox train --config` reads, the notes first."""
-        if not self.writes:
-            return
-        values = {**notes, **config.values()}
+    def begin(self, config: TrainConfig, notes: Mapping[str, str], *, step: int) -> None:
+        """Writes `config.yaml`, and takes back the rows of steps that were lost when a run was interrupted.
+
+        Args:
+            config: What `multibox train --config` reads.
+            notes: What else it reads; stands first.
+            step: The last that was not lost.
+
+        Raises:
+            ValueError: Something else has written to `metrics.csv`.
+        """
+        self._world.from_first(partial(self._begin, {**notes, **config.values()}, step))
+
+    def _begin(self, values: Mapping[str, object], step: int) -> None:
+        if self.metrics.exists():
+            self._write_rows([row for row in self.rows() if row["step"] is not None and row["step"] <= step])
         with written_whole(self.folder / "config.yaml") as part:
-            part.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+            part.write_text(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True), encoding="utf-8")
 
     def write_row(self, row: dict[str, float | int | None]) -> None:
         """One more row of `metrics.csv`."""
@@ -147,11 +170,6 @@ class Record:
                 f"{self.metrics}: not as a run writes it ({error}); move it out of the folder to go on without its rows"
             ) from error
 
-    def drop_rows_after(self, step: int) -> None:
-        """Takes back the rows of steps that were lost when a run was interrupted."""
-        if self.writes and self.metrics.exists():
-            self._write_rows([row for row in self.rows() if row["step"] is not None and row["step"] <= step])
-
     def _write_rows(self, rows: Sequence[dict[str, float | int | None]]) -> None:
         with written_whole(self.metrics) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
@@ -169,8 +187,19 @@ class Record:
         return path
 
 
+def step_of(weights: Path) -> int | None:
+    """Of a run's file of weights; nothing where there is none, or it is damaged."""
+    try:
+        return int(load_weights(weights).provenance["step"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def _lock(file: TextIO) -> bool:
-    """Takes an open file for this process, until it ends; whether no other has it. Windows has no such locks."""
+    """Takes an open file for this process, until it is closed or the process ends; whether no other process has it.
+
+    Windows has no such locks.
+    """
     try:
         import fcntl
     except ImportError:

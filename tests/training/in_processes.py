@@ -153,7 +153,7 @@ RUNS = {
     "other data": lambda out: run(out, TRAIN if dist.get_rank() == 0 else FEW, VAL, LONG),
     "unreadable": lambda out: run(out, TRAIN, one_is_gone(VAL), LONG),
     "batch norm": lambda out: run(out, TRAIN, VAL, LONG, batch_norm=True),
-    "a picture is gone": lambda out: run(out, one_is_gone(TRAIN), VAL, replace(LONG, max_unreadable=0.1)),
+    "a picture is gone": lambda out: run(out, one_is_gone(TRAIN), VAL, replace(LONG, max_unreadable=0.0)),
     "damaged": lambda out: run(out, TRAIN, VAL, HALVES, resume=True),
 }
 

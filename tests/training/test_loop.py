@@ -1,6 +1,7 @@
 """Runs: what they leave, that an interrupted one goes on to the bit, and what ends or refuses one."""
 
 import csv
+import json
 import logging
 import math
 import re
@@ -36,6 +37,7 @@ FILES = {
     "metrics.csv",
     "config.yaml",
     "log.txt",
+    ".lock",
     "curves.png",
     "validation.jpg",
     "card.md",
@@ -108,6 +110,9 @@ def finished(tmp_path_factory, new_detector, train_set, val_set, plain_recipes):
 def test_a_run_leaves_its_files(finished):
     out, _, _ = finished
     assert {path.name for path in out.iterdir()} == FILES
+    card = json.loads((out / "card.json").read_text(encoding="utf-8"))
+    assert card["best"]["step"] == step_of(out / "best.safetensors")
+    assert card["facts"]["steps that were not finite, left out"] == 0
 
 
 def test_best_and_last_are_detectors(finished, train_set, val_set):
@@ -394,15 +399,32 @@ def test_other_pictures_than_before_are_said(tmp_path, new_detector, train_set, 
         assert caplog.text.count("to learn from, or their boxes, are others than before (12 then, 11 now): the") == said
 
 
+@pytest.mark.parametrize(("anew", "best_step"), [(0.35, "3"), (0.15, "9")])
 def test_with_another_validation_set_the_best_is_measured_anew(
-    tmp_path, new_detector, train_set, val_set, scripted_ap, caplog
+    tmp_path, new_detector, train_set, val_set, scripted_ap, caplog, anew, best_step
 ):
-    scripted_ap([0.5, 0.4, 0.2, 0.1])
+    scripted_ap([0.5, 0.4, anew, 0.2, 0.1, anew])  # the last for the card
     train(new_detector(), train_set, val_set, SHORT, out=tmp_path)
     fewer = replace(val_set, samples=val_set.samples[:-1])
-    train(new_detector(), train_set, fewer, replace(SHORT, steps=12), out=tmp_path, resume=True)
+    train(new_detector(), train_set, fewer, replace(SHORT, steps=12, patience=2), out=tmp_path, resume=True)
     assert "to validate on, or their boxes, are others than before (4 then, 3 now)" in caplog.text
-    assert load_weights(tmp_path / "best.safetensors").provenance["step"] == "9"
+    assert f"the best weights, of step 3, have an AP of {anew} on the pictures of now" in caplog.text
+    assert load_weights(tmp_path / "best.safetensors").provenance["step"] == best_step
+    assert len(read_rows(tmp_path)) == 4  # there was patience for two, from here on
+
+
+def test_the_best_weights_of_steps_that_were_lost_are_measured_anew(
+    tmp_path, new_detector, train_set, val_set, scripted_ap
+):
+    """The newer state is damaged, and the older one knows nothing of them."""
+    scripted_ap([0.5, 0.9, 0.7, 0.8])
+    config = replace(SHORT, checkpoint_minutes=0.0)
+    train(new_detector(), train_set, val_set, config, out=tmp_path)
+    (tmp_path / "last.pt").write_bytes(b"torn")
+    train(new_detector(), train_set, val_set, config, out=tmp_path, resume=True)
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert (state["best"], state["best_step"]) == (0.8, 6)
+    assert load_weights(tmp_path / "best.safetensors").provenance["step"] == "6"
 
 
 def test_what_cannot_be_learned_or_measured_is_said(tmp_path, new_detector, train_set, val_set, caplog):

@@ -168,12 +168,12 @@ def test_what_one_process_cannot_read_stops_both(two):
         assert len(ran.losses) == 11  # an epoch of five between validations: all was saved, and nothing begun
 
 
-def test_what_one_process_replaces_all_know_of(two):
+def test_what_one_process_cannot_read_counts_in_all(two):
     out, together = two("a picture is gone")
-    assert [ran.error for ran in together] == ["", ""]
-    assert together[0].losses == together[1].losses and len(together[0].losses) == 20
-    said = "gone.png: there is no such picture; another picture took its place (1 of 13 so far)"
-    assert (out / "log.txt").read_text(encoding="utf-8").count(said) == 1
+    for ran in together:
+        assert ran.error.startswith("ValueError: 1 of 13 pictures cannot be read, more than max_unreadable=0 of them")
+    assert together[0].losses == together[1].losses and len(together[0].losses) < 13 / 6 + 1
+    assert Checkpoints(out).read().state["step"] == len(together[0].losses)
 
 
 def test_both_validate_the_same_weights(two):
@@ -209,12 +209,13 @@ def test_another_number_of_processes_takes_a_run_up(one, two, tmp_path_factory, 
         ("SIGTERM", "parent", "within a step", 2),
         ("SIGINT", "parent", "within a step", 2),
         ("SIGTERM", "second", "within a step", 3),
-        ("SIGTERM", "second", "in a validation", 2),
+        ("SIGTERM", "second", "in a validation", 3),
     ],
 )
 def test_all_processes_stop_at_the_same_step(tmp_path, name, whom, moment, count):
     """A signal to torchrun, which hands it on, or to one process alone; the command that is said goes on."""
-    train, val = (drawn_scenes(count, seed=count, height=64, width=96) for count in (8, 5))
+    # two batches to validate on for each process, between which it listens
+    train, val = (drawn_scenes(count, seed=count, height=64, width=96) for count in (8, 18))
     write_voc({"train": train, "val": val}, tmp_path / "voc")
     out = tmp_path / "run"
     values = "--model ssd256-tiny --size 64 --steps 6 --batch-size 4 --workers 1 --device cpu --checkpoint-minutes 0"

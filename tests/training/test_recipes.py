@@ -95,14 +95,17 @@ def test_a_run_refuses_what_has_no_meaning(values, message):
 
 
 OTHER_KINDS = """
+import numpy as np
 from multibox.training.recipes import TrainConfig
 config = TrainConfig(freeze="backbone", trackers="tensorboard", milestones=0.5)
 print(config.freeze, config.trackers, config.milestones)
-for values in ({"steps": "3"}, {"workers": 1.5}, {"batch_size": 8.0}, {"clip_norm": "3"}):
+for values in ({"steps": "3"}, {"workers": 1.5}, {"batch_size": 8.0}, {"clip_norm": "3"}, {"steps": True}):
     try:
         TrainConfig(**values)
     except ValueError as error:
         print(error)
+config = TrainConfig(steps=np.int64(3), clip_norm=np.float32(0.5))
+print(type(config.steps).__name__, type(config.clip_norm).__name__)
 """
 
 
@@ -115,6 +118,8 @@ def test_values_of_other_kinds():
         "workers must be a whole number, but is 1.5",
         "batch_size must be a whole number, but is 8.0",
         "clip_norm must be a number, but is '3'",
+        "steps must be a whole number, but is True",
+        "int float",
     ]
 
 

@@ -9,11 +9,14 @@ import yaml
 
 from multibox.training.recipes import TrainConfig
 from multibox.training.record import COLUMNS, Record
+from multibox.training.world import World
+
+ALONE = World(rank=0, size=1, device="cpu")
 
 
 @pytest.fixture
 def record(tmp_path):
-    with Record(tmp_path / "run", resume=False) as record:
+    with Record(tmp_path / "run", resume=False, world=ALONE) as record:
         yield record
 
 
@@ -38,11 +41,11 @@ def test_rows_after_a_step_are_dropped(record):
     for step in (10, 20, 30):
         record.write_row(row(step, ap=None, minutes=step / 7))
     before = record.metrics.read_text(encoding="utf-8").splitlines()
-    record.drop_rows_after(30)
+    record.begin(TrainConfig(), {}, step=30)
     assert record.metrics.read_text(encoding="utf-8").splitlines() == before
-    record.drop_rows_after(20)
+    record.begin(TrainConfig(), {}, step=20)
     assert record.metrics.read_text(encoding="utf-8").splitlines() == before[:3]
-    record.drop_rows_after(0)
+    record.begin(TrainConfig(), {}, step=0)
     assert record.rows() == []
     record.write_row(row(10))
     assert record.rows() == [row(10)]
@@ -51,7 +54,7 @@ def test_rows_after_a_step_are_dropped(record):
 def test_a_table_of_an_earlier_version_gets_the_new_column(record):
     old = [name for name in COLUMNS if name != "gradient_norm"]
     record.metrics.write_text(",".join(old) + "\n" + ",".join(["10"] * len(old)) + "\n", encoding="utf-8")
-    record.drop_rows_after(10)
+    record.begin(TrainConfig(), {}, step=10)
     record.write_row(row(20))
     assert [each.get("gradient_norm") for each in record.rows()] == [None, 0.5]
 
@@ -60,27 +63,29 @@ def test_a_table_of_an_earlier_version_gets_the_new_column(record):
 def test_a_table_that_something_else_has_written_to_is_refused(record, text):
     record.metrics.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"metrics\.csv: not as a run writes it \(.*\); move it out of the folder"):
-        record.drop_rows_after(10)
+        record.begin(TrainConfig(), {}, step=10)
     assert record.metrics.read_text(encoding="utf-8") == text
 
 
 def test_two_processes_do_not_write_to_one_folder(tmp_path):
     """Where a process was killed, the next one may."""
     code = "import sys, time; from pathlib import Path; from multibox.training.record import Record\n"
-    code += "with Record(Path(sys.argv[1]), resume=True): print('at work', flush=True); time.sleep(60)"
+    code += "from multibox.training.world import World; ALONE = World(rank=0, size=1, device='cpu')\n"
+    code += "with Record(Path(sys.argv[1]), resume=True, world=ALONE): print('at work', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "at work\n"
+        (tmp_path / "log.txt").read_text(encoding="utf-8")  # it may be looked at
         try:
             with pytest.raises(FileExistsError, match="another run is at work in"):
-                Record(tmp_path, resume=True)
+                Record(tmp_path, resume=True, world=ALONE)
         finally:
             other.kill()
-    with Record(tmp_path, resume=True):
+    with Record(tmp_path, resume=True, world=ALONE):
         pass
 
 
 def test_rows_of_nothing_cannot_be_dropped(record):
-    record.drop_rows_after(0)
+    record.begin(TrainConfig(), {}, step=0)
     assert not record.metrics.exists()
 
 
@@ -88,22 +93,22 @@ def test_rows_of_nothing_cannot_be_dropped(record):
 def test_a_folder_that_holds_a_run_is_refused(tmp_path, name):
     (tmp_path / name).touch()
     with pytest.raises(FileExistsError, match="holds a run already"):
-        Record(tmp_path, resume=False)
+        Record(tmp_path, resume=False, world=ALONE)
     assert not (tmp_path / "log.txt").exists()
-    with Record(tmp_path, resume=True):
+    with Record(tmp_path, resume=True, world=ALONE):
         pass
 
 
 def test_a_folder_with_other_files_is_taken(tmp_path):
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-    with Record(tmp_path, resume=False):
+    with Record(tmp_path, resume=False, world=ALONE):
         pass
     assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 
 def test_the_config_is_written_without_what_is_open(record):
     config = TrainConfig(recipe="paper", epochs=2.5, batch_size=4)
-    record.write_config(config, {})
+    record.begin(config, {}, step=0)
     values = yaml.safe_load((record.folder / "config.yaml").read_text(encoding="utf-8"))
     assert TrainConfig(**values) == config
     assert (values["recipe"], values["epochs"], values["batch_size"], values["seed"]) == ("paper", 2.5, 4, 0)
@@ -112,7 +117,7 @@ def test_the_config_is_written_without_what_is_open(record):
 
 
 def test_notes_come_first_in_the_config(record):
-    record.write_config(TrainConfig(steps=3), {"model": "ssd256-tiny", "train_split": "학습"})
+    record.begin(TrainConfig(steps=3), {"model": "ssd256-tiny", "train_split": "학습"}, step=0)
     values = yaml.safe_load((record.folder / "config.yaml").read_text(encoding="utf-8"))
     assert list(values.items())[:3] == [("model", "ssd256-tiny"), ("train_split", "학습"), ("steps", 3)]
 
@@ -122,7 +127,7 @@ def test_the_log_is_kept_whatever_the_level(tmp_path, level):
     log = logging.getLogger("multibox")
     log.setLevel(level)
     try:
-        with Record(tmp_path, resume=False):
+        with Record(tmp_path, resume=False, world=ALONE):
             log.info("step 3, 곰")
         log.info("after the run")
         assert (log.level, log.handlers) == (level, [])
@@ -133,7 +138,7 @@ def test_the_log_is_kept_whatever_the_level(tmp_path, level):
 
 def test_the_log_goes_on_and_says_why_a_run_stopped(tmp_path):
     for error in (ValueError("the loss is nan"), KeyboardInterrupt()):
-        with pytest.raises(type(error)), Record(tmp_path, resume=True):
+        with pytest.raises(type(error)), Record(tmp_path, resume=True, world=ALONE):
             raise error
     lines = (tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()
     assert [line[20:] for line in lines] == ["stopped: the loss is nan", "stopped: KeyboardInterrupt"]
