@@ -77,7 +77,9 @@ def say_other_data(before: Names, now: Names) -> list[str]:
     """Says where a run goes on with other pictures, or other boxes, than before; which sets those are."""
     consequences = {
         LEARN_FROM: "the steps from here on are not those of a run that was never stopped",
-        VALIDATE_ON: "what is the best so far is measured on these",
+        VALIDATE_ON: (
+            "the best weights so far are measured on these" if VALIDATE_ON in now else "the last weights are kept"
+        ),
     }
     others = [what for what in consequences if before.get(what) != now.get(what)]
     for what in others:
