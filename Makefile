@@ -29,7 +29,7 @@ demo: $(STAMP)  ## train, evaluate and detect on drawn scenes; OUT=demo-output
 	.venv/bin/multibox demo --out "$(OUT)" $(ARGS)
 
 test: $(STAMP)  ## all quick tests that need neither a GPU nor the network; ARGS="..." goes to pytest
-	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 8 $(ARGS)
+	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 test-slow: $(STAMP)  ## the slow ones: whole trainings
 	.venv/bin/python -m pytest -m slow $(ARGS)

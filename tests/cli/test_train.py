@@ -24,8 +24,8 @@ from multibox.training.run import Run
 from tests.cli.conftest import Multibox, scenes
 
 SHORT = ("--steps", 2, "--batch-size", 2, "--workers", 0, "--device", "cpu")
-FILES = ["best.safetensors", "card.json", "card.md", "config.yaml", "curves.png", "last.pt", "last.safetensors"]
-FILES += ["log.txt", "metrics.csv", "validation.jpg"]
+FILES = [".lock", "best.safetensors", "card.json", "card.md", "config.yaml", "curves.png", "last.pt"]
+FILES += ["last.safetensors", "log.txt", "metrics.csv", "validation.jpg"]
 
 
 def rows(out: Path) -> list[dict[str, str]]:

@@ -368,7 +368,7 @@ def test_resuming_where_nothing_was_saved_begins(undisturbed, tmp_path, new_dete
     assert_same_end(half, undisturbed["modern"])
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("number", [0, 1])
 def test_a_run_that_ends_just_before_its_weights_are_written(
     undisturbed, tmp_path, new_detector, train_set, val_set, monkeypatch, number
 ):
@@ -384,8 +384,7 @@ def test_a_run_that_ends_just_before_its_weights_are_written(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Detector, "save", killed)
         train(new_detector(), train_set, val_set, SHORT, out=tmp_path)
-    if number < 2:
-        assert not (tmp_path / "best.safetensors").exists()
+    assert not (tmp_path / "best.safetensors").exists()
     train(new_detector(seed=9), train_set, val_set, SHORT, out=tmp_path, resume=True)
     assert_same_end(tmp_path, undisturbed["modern"])
 
