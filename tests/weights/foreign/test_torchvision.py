@@ -134,7 +134,9 @@ def test_raw_outputs_and_default_boxes_are_equal(pair, drawn: list[Path], kind: 
     """To 1e-5 in 64 bits; in 32 bits logits of up to 30 differ by 1e-4 or so, by the order of the sums."""
     model, detector = pair
     side = detector.config.height
-    images = torch.stack([nn.functional.interpolate(read(path)[None], size=(side, side))[0] for path in drawn[:1]]).to(kind)
+    images = torch.stack([nn.functional.interpolate(read(path)[None], size=(side, side))[0] for path in drawn[:1]]).to(
+        kind
+    )
     try:
         normalised = model.to(kind).transform(list(images))[0]
         features = list(model.backbone(normalised.tensors).values())
