@@ -193,7 +193,7 @@ def test_fine_tuning_says_which_classes_are_kept(multibox: Multibox, data: Path,
     assert "--scales is for presets" in err[0]
 
 
-@pytest.mark.parametrize(("size", "height", "width"), [("64", 64, 64), ("64x96", 64, 96), (" 96X64 ", 96, 64)])
+@pytest.mark.parametrize(("size", "height", "width"), [("64", 64, 64), (" 64X96 ", 64, 96)])
 def test_any_size_of_input(multibox: Multibox, data: Path, tmp_path: Path, size: str, height: int, width: int):
     command = ["train", data, "--model", "ssdlite320-mobilenetv3", "--size", size, "--out", tmp_path / "run"]
     assert multibox(*command, "--steps", 1, *SHORT[2:], "--val-split", "none").status == 0

@@ -16,18 +16,17 @@ def row(step, **values):
 
 
 @pytest.mark.parametrize(
-    ("rows", "height"),
+    ("rows", "best_step", "height"),
     [
-        ([], 400),
-        ([row(4)], 700),
-        ([row(4, ap=None, ap50=None, ap75=None, gradient_norm=None)], 400),
-        ([row(4), row(8, localization=None, confidence=None), row(12, ap=None, ap50=None)], 700),
-        ([row(4, gradient_norm=None), row(8, gradient_norm=None)], 700),
+        ([], 0, 400),
+        ([row(4)], 4, 700),
+        ([row(4, ap=None, ap50=None, ap75=None, gradient_norm=None)], 4, 400),
+        ([row(4), row(8, localization=None, confidence=None), row(12, ap=None, ap50=None)], 12, 700),
+        ([row(4, gradient_norm=None), row(8, gradient_norm=None)], 4, 700),
     ],
     ids=["none", "one", "neither validation nor norm", "with gaps", "three panels"],
 )
-@pytest.mark.parametrize("best_step", [4, 12])
-def test_curves_can_be_drawn_of_any_rows(tmp_path, rows, height, best_step):
+def test_curves_can_be_drawn_of_any_rows(tmp_path, rows, best_step, height):
     draw_curves(rows, tmp_path / "curves.png", best_step=best_step)
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.size == (1000, height)
