@@ -393,6 +393,7 @@ def test_trains_on_yolo_s_layout(multibox: Multibox, tmp_path: Path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are those of POSIX")
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(multibox: Multibox, data: Path, tmp_path: Path):
     """Ctrl-C, as a terminal sends it: to this process and its workers."""
     out = tmp_path / "run"
