@@ -34,18 +34,21 @@ def check_data(detector: Detector, datasets: Sequence[Dataset]) -> None:
             raise ValueError(f"{difference}; make one for the data with detector.with_classes(dataset.class_names)")
 
 
-def check_same(world: World, datasets: Sequence[Dataset]) -> None:
+def check_same(world: World, datasets: Sequence[Dataset], names: Names) -> None:
     """That all processes have the same data: where a file could be read by some only, their steps would differ.
+
+    Args:
+        world: The processes.
+        datasets: Those of this one.
+        names: `names_of` them.
 
     Raises:
         ValueError: They have not.
     """
-    if world.size == 1:
-        return
-    for dataset in datasets:
-        prints = world.gather(fingerprint(dataset))
-        if len(set(prints)) > 1:
-            counts = ", ".join(map(str, world.gather(len(dataset))))
+    shares = world.gather(names)
+    for dataset, what in zip(datasets, names, strict=True):
+        if any(share[what] != names[what] for share in shares):
+            counts = ", ".join(str(share[what]["pictures"]) for share in shares)
             raise ValueError(
                 f"the processes do not have the same data: {counts} pictures of {dataset.name}, or other boxes; see "
                 "that all of them can read all files"

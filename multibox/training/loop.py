@@ -84,7 +84,7 @@ def train(
     Raises:
         ValueError: The classes differ, a set is empty, a loss is not finite, too many pictures cannot be read, what is
             saved in `out` is of another detector or other batches, or processes do not have the same data.
-        FileExistsError: `out` holds a run, and `resume` was not asked for.
+        FileExistsError: `out` holds a run, and `resume` was not asked for; or another process is at work in it.
         KeyboardInterrupt: Ctrl-C or SIGTERM came; all that was done is saved.
     """
     datasets = [train_set] if val_set is None else [train_set, val_set]
@@ -96,7 +96,8 @@ def train(
         borrow(config, world) as workers,
         Interrupts() as interrupts,
     ):
-        check_same(world, datasets)
+        names = names_of(datasets)
+        check_same(world, datasets, names)
         precision = config.precision or ("bf16" if has_bf16(world.device) else "fp32")
         run = Run(detector, recipe, config, precision=precision, world=world)
         saved = world.from_first(record.checkpoints.read) if resume else None
@@ -124,7 +125,19 @@ def train(
         told = config.trackers if world.is_first else ()
         with closing(batches), open_trackers(told, record.folder, config, step=run.step) as trackers:
             loop = _Loop(
-                detector, train_set, val_set, config, recipe, length, run, batches, world, interrupts, record, trackers
+                detector,
+                train_set,
+                val_set,
+                names,
+                config,
+                recipe,
+                length,
+                run,
+                batches,
+                world,
+                interrupts,
+                record,
+                trackers,
             )
             if saved is not None:
                 loop.take_up(saved.state["data"])
@@ -141,6 +154,7 @@ class _Loop:
     detector: Detector
     train_set: Dataset
     val_set: Dataset | None
+    names: Names
     config: TrainConfig
     recipe: Recipe
     length: Length
@@ -159,7 +173,6 @@ class _Loop:
         self.began = now - self.run.seconds
         self.marked = self.logged = now
         self.saved = self.run.seconds
-        self.data = names_of([self.train_set] if self.val_set is None else [self.train_set, self.val_set])
 
     def take_up(self, data: Names) -> None:
         """Does what a run that was killed left undone, and measures its best anew where it cannot be compared.
@@ -167,7 +180,7 @@ class _Loop:
         Args:
             data: What it learned from, and was validated on.
         """
-        run, record, now = self.run, self.record, self.data
+        run, record, now = self.run, self.record, self.names
         if run.step == run.validated and self.world.is_first:
             for path, due in ((record.last, True), (record.best, run.best_step == run.step)):
                 if due and step_of(path) != run.step:
@@ -175,14 +188,14 @@ class _Loop:
         others = say_other_data(data, now)
         best_step = self.world.from_first(lambda: step_of(record.best))
         if VALIDATE_ON in others or (best_step or 0) != run.best_step:
-            self.data = data  # where it is told to stop meanwhile
+            self.names = data  # where it is told to stop meanwhile
             run.best, run.best_step, run.since_best = -1.0, best_step or 0, 0
             if best_step and self.val_set is not None:
                 best = self.world.from_first(lambda: Detector.load(record.best))
                 ap = self._score(best.to(self.world.device), self.val_set)[0].ap
                 run.best = -1.0 if ap is None else ap
                 log.info(f"the best weights, of step {best_step}, have an AP of {run.best:.4g} on the pictures of now")
-            self.data = now
+            self.names = now
 
     def go(self, on_progress: Callable[[Progress], None]) -> None:
         """To the end of the run, or until it is told to stop."""
@@ -350,7 +363,7 @@ class _Loop:
         """Writes the state; in all processes at the same step, since its numbers are read."""
         self.watch.read()
         if self.world.is_first:
-            self.record.checkpoints.write({**self.run.state(), "data": self.data})
+            self.record.checkpoints.write({**self.run.state(), "data": self.names})
         self.saved = self.run.seconds
 
     def _stop(self) -> NoReturn:
