@@ -25,7 +25,7 @@ help:  ## this list
 
 setup: $(STAMP)  ## make .venv with everything in it (the others do it by themselves; nothing where nothing changed)
 
-demo: $(STAMP)  ## train, evaluate and detect on drawn scenes; OUT=demo-output
+demo: $(STAMP)  ## train, evaluate and detect on synthetic scenes; OUT=demo-output
 	.venv/bin/multibox demo --out "$(OUT)" $(ARGS)
 
 test: $(STAMP)  ## all quick tests that need neither a GPU nor the network; ARGS="..." goes to pytest

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import evaluation, gpu, input, loss, machine, network, selection, step
+from benchmarks import evaluation, gpu, input, loss, machine, network, postprocess, step
 from benchmarks.timing import Comparison, Settings
 from multibox.presets import PRESETS
 
@@ -29,7 +29,7 @@ CPU_PARTS: dict[str, Part] = {
     "network": network.measure,
     "presets": network.measure_presets,
     "detect": network.measure_detect,
-    "selection": selection.measure,
+    "postprocess": postprocess.measure,
     "evaluation": evaluation.measure,
 }
 GPU_PARTS: dict[str, Part] = {
@@ -84,7 +84,7 @@ def main() -> None:
     )
     parser.add_argument("--precision", choices=("fp32", "bf16"), nargs="+", dest="precisions", help="of step")
     parser.add_argument("--model", nargs="+", choices=tuple(PRESETS), dest="models", metavar="NAME", help="presets")
-    parser.add_argument("--pictures", type=int, help="of evaluation")
+    parser.add_argument("--images", type=int, help="of evaluation")
     parser.add_argument("--compile", action="store_true", help="compiled variants of the step as well")
     parser.add_argument("--quick", action="store_true", help=argparse.SUPPRESS)  # the tests' sizes
     parser.add_argument("--json", type=Path, metavar="FILE", help="where all numbers are written to")

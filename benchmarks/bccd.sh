@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# ssd256-tiny from scratch on the 292 pictures of BCCD's trainval, scored on the 72 of its test split, for each seed.
+# ssd256-tiny from scratch on the 292 images of BCCD's trainval, scored on the 72 of its test split, for each seed.
 #   benchmarks/bccd.sh DATA [OUT [MINUTES [SEEDS]]]
 # The test split is looked at every eighth epoch for the curve alone: what is scored is always the last file, and no
 # value of the recipe was chosen on it.

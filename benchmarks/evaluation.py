@@ -1,4 +1,4 @@
-"""COCO's twelve numbers of 5,000 pictures with 100 detections each."""
+"""COCO's twelve numbers of 5,000 images with 100 detections each."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -30,9 +30,9 @@ TWELVE = (
 
 
 def measure(settings: Settings) -> Iterator[Comparison]:
-    count = 20 if settings.quick else settings.pictures or 5000
+    count = 20 if settings.quick else settings.images or 5000
     rng = np.random.default_rng(0)
-    truths, detections = zip(*(_picture(rng) for _ in range(count)), strict=True)
+    truths, detections = zip(*(_image(rng) for _ in range(count)), strict=True)
     run_theirs = _pycocotools(truths, detections)
     results: dict[str, list[float]] = {}
 
@@ -44,19 +44,19 @@ def measure(settings: Settings) -> Iterator[Comparison]:
         results["ours"] = [-1.0 if (value := getattr(metrics, name)) is None else value for name in TWELVE]
 
     comparison = compare(
-        f"COCO's evaluation, {count:,} pictures, {DETECTIONS} detections each",
+        f"COCO's evaluation, {count:,} images, {DETECTIONS} detections each",
         {"pycocotools": theirs, "multibox": ours},
         settings,
         rounds=1,
         warm_up=0,
         unit="set",
-        pictures=0,
+        images=0,
     )
     most = np.abs(np.subtract(results["ours"], results["theirs"])).max()
     yield Comparison(**vars(comparison) | {"notes": (f"The twelve numbers differ by at most {most:.1e}.",)})
 
 
-def _picture(rng: np.random.Generator) -> tuple[GroundTruth, Detections]:
+def _image(rng: np.random.Generator) -> tuple[GroundTruth, Detections]:
     """Objects, and detections: some near an object, the others anywhere, the better scores rather near one."""
     objects = int(rng.integers(1, 15))
     boxes, labels = _boxes(rng, objects), rng.integers(len(CLASS_NAMES), size=objects)

@@ -23,41 +23,41 @@ from benchmarks.step import make_batch, our_step, their_step
 from benchmarks.timing import Comparison, Settings, compare, peak_memory, synchronize
 from multibox.detector import Detector
 from multibox.runtimes.torch_runtime import TorchRuntime
-from multibox.training.batches import Batch
+from multibox.training.loading import Batch
 
 MODELS = ("ssd300-vgg16", "ssd512-vgg16", "ssdlite320-mobilenetv3")
 BATCH_SIZES = (32, 64, 128)
-SYNCHRONISING = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "aten::_local_scalar_dense")
+SYNCHRONIZING = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "aten::_local_scalar_dense")
 """In the profile: where the host waits for the device, and where it asks for a number (which shows on a CPU too)."""
 
 Variants = dict[str, Callable[[], object]]
 
 
 def measure_training(settings: Settings) -> Iterator[Comparison]:
-    """Whole steps: pictures from the host's memory to new weights."""
+    """Whole steps: images from the host's memory to new weights."""
     for name, count in _cases(settings):
         yield from _unless_too_large(
             f"Training, `{name}`, {_precision(settings)}, batch {count}",
             partial(_steps, name, count, settings),
             settings,
             count,
-            ["Pictures start in the host's memory: ours as pinned bytes, torchvision's as floats, as the loaders do."],
+            ["Images start in the host's memory: ours as pinned bytes, torchvision's as floats, as the loaders do."],
         )
 
 
 def measure_inference(settings: Settings) -> Iterator[Comparison]:
-    """Network and selection: pictures from the host's memory to detections."""
+    """Network and postprocessing: images from the host's memory to detections."""
     for name, count in _cases(settings):
         yield from _unless_too_large(
-            f"Inference with selection, `{name}`, {_precision(settings)}, batch {count}",
+            f"Inference with postprocessing, `{name}`, {_precision(settings)}, batch {count}",
             partial(_inference, name, count, settings),
             settings,
             count,
-            ["Random weights with realistic heads; pictures start in the host's memory, as in training."],
+            ["Random weights with realistic heads; images start in the host's memory, as in training."],
         )
     for name in dict.fromkeys(name for name, _ in _cases(settings)):
         yield from _unless_too_large(
-            f"Inference with selection, `{name}`, {_precision(settings)}, batch 1",
+            f"Inference with postprocessing, `{name}`, {_precision(settings)}, batch 1",
             partial(_inference, name, 1, settings),
             settings,
             1,
@@ -95,7 +95,7 @@ def _unless_too_large(
                 name: {"peak GiB": peak_memory(run, device=settings.device) / 1024} for name, run in variants.items()
             }
         yield compare(
-            title, variants, settings, rounds=20, warm_up=5, unit="batch", pictures=count, extras=extras, notes=notes
+            title, variants, settings, rounds=20, warm_up=5, unit="batch", images=count, extras=extras, notes=notes
         )
     except torch.OutOfMemoryError as error:
         yield Comparison(title, "batch", count, settings.clock, (), (f"Not measured: {str(error).splitlines()[0]}",))
@@ -144,12 +144,12 @@ def _their_inference(model: SSD, batch: Batch, device: str) -> Callable[[], obje
 
 def _our_inference(detector: Detector, batch: Batch, device: str) -> Callable[[], object]:
     network = detector.network.to(device, memory_format=torch.channels_last)
-    runtime, selection = TorchRuntime(detector.config, network), detector.config.selection
-    images = batch.images.numpy()
+    runtime = TorchRuntime(detector.config, network)
+    images = batch.inputs.numpy()
 
     def run() -> object:
         with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
-            return runtime(images, selection=selection, labels=None)
+            return runtime(images, settings=detector.config.postprocess, labels=None)
 
     return run
 
@@ -171,7 +171,7 @@ class ProfilePart:
         step_seconds: Of a step, under the profiler, which makes the host slower.
         idle: Part of the time in which no kernel and no copy ran; `None` without a GPU.
         launches: Kernels and copies of a step; operations without a GPU.
-        synchronisations: Of a step, by name.
+        synchronizations: Of a step, by name.
         top: The names of what takes longest on the device, and their part of its time.
     """
 
@@ -179,7 +179,7 @@ class ProfilePart:
     step_seconds: float
     idle: float | None
     launches: float
-    synchronisations: dict[str, float]
+    synchronizations: dict[str, float]
     top: tuple[tuple[str, float], ...]
 
 
@@ -198,7 +198,7 @@ class Profile:
         lines = [header, ["---", *["---:"] * 4]]
         for part in self.parts:
             idle = "" if part.idle is None else f"{part.idle:.0%}"
-            waits = ", ".join(f"{name} {count:g}" for name, count in part.synchronisations.items()) or "none"
+            waits = ", ".join(f"{name} {count:g}" for name, count in part.synchronizations.items()) or "none"
             lines.append([part.name, f"{1000 * part.step_seconds:.1f}", idle, f"{part.launches:g}", waits])
         tables = ["\n".join(f"| {' | '.join(line)} |" for line in lines)]
         for part in self.parts:
@@ -221,7 +221,7 @@ def _profile(run: Callable[[], object], settings: Settings, name: str, *, steps:
     events = profiler.events()
     kind = DeviceType.CUDA if on_gpu else DeviceType.CPU
     spans = sorted((event.time_range.start, event.time_range.end) for event in events if event.device_type == kind)
-    counts = {wait: sum(event.name == wait for event in events) for wait in SYNCHRONISING}
+    counts = {wait: sum(event.name == wait for event in events) for wait in SYNCHRONIZING}
     counts["cudaDeviceSynchronize"] -= on_gpu and counts["cudaDeviceSynchronize"] > 0
     times = {
         average.key: average.self_device_time_total if on_gpu else average.self_cpu_time_total

@@ -1,4 +1,4 @@
-"""From a JPEG file to an augmented 300 x 300 picture with its boxes."""
+"""From a JPEG file to an augmented 300 x 300 image with its boxes."""
 
 import tempfile
 import warnings
@@ -18,7 +18,7 @@ from benchmarks.photographs import write_photographs
 from benchmarks.timing import Comparison, Settings, compare
 from multibox.data.augment import Augmentation, apply, draw, fractions
 from multibox.data.sample import Sample
-from multibox.pictures import open_pixels
+from multibox.images import open_pixels
 from multibox.training.recipes import RECIPES
 
 SIDE = 300
@@ -37,7 +37,7 @@ def measure(settings: Settings) -> Iterator[Comparison]:
                 "torchvision v2, PIL": _torchvision(augmentation, "PIL"),
                 "torchvision v2, uint8 tensors": _torchvision(augmentation, "uint8"),
             }
-            notes = ["Theirs with our recipe's values; where colours change, they also shuffle the channels."]
+            notes = ["Theirs with our recipe's values; where colors change, they also shuffle the channels."]
             if find_spec("albumentations"):
                 pipelines["albumentations, its own crop rule"] = _albumentations(augmentation)
                 notes.append("albumentations crops so that all objects stay, and does not expand.")
@@ -65,7 +65,7 @@ def _each(pipeline: Pipeline, samples: list[Sample]) -> None:
 
 
 def _decode(sample: Sample) -> object:
-    return open_pixels(sample.picture)
+    return open_pixels(sample.image)
 
 
 def _ours(augmentation: Augmentation) -> Pipeline:
@@ -79,7 +79,7 @@ def _ours(augmentation: Augmentation) -> Pipeline:
 
 
 def _torchvision(augmentation: Augmentation, kind: str) -> Pipeline:
-    """Its reference recipe for SSD: distort, zoom out, crop, mirror; then floats, and the resize of its model.
+    """Its reference recipe for SSD: distort, zoom out, crop, flip; then floats, and the resize of its model.
 
     `float` is that; `PIL` and `uint8` resize 8-bit pixels and leave the floats to the device, as ours does.
     """
@@ -89,7 +89,7 @@ def _torchvision(augmentation: Augmentation, kind: str) -> Pipeline:
             contrast=_around_one(augmentation.contrast),
             saturation=_around_one(augmentation.saturation),
             hue=(-augmentation.hue / 360, augmentation.hue / 360),
-            p=augmentation.colour_probability,
+            p=augmentation.color_probability,
         )
     ]
     if augmentation.expand_probability:
@@ -97,7 +97,7 @@ def _torchvision(augmentation: Augmentation, kind: str) -> Pipeline:
         steps.append(v2.RandomZoomOut(fill, (1.0, augmentation.max_expansion), augmentation.expand_probability))
     crop: torch.nn.Module = v2.RandomIoUCrop()
     steps.append(crop if augmentation.crop_probability == 1 else v2.RandomApply([crop], augmentation.crop_probability))
-    steps.append(v2.RandomHorizontalFlip(augmentation.mirror_probability))
+    steps.append(v2.RandomHorizontalFlip(augmentation.flip_probability))
     if kind == "float":
         steps += [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.SanitizeBoundingBoxes()]
         steps += [v2.Resize((SIDE, SIDE), antialias=False)]
@@ -107,15 +107,15 @@ def _torchvision(augmentation: Augmentation, kind: str) -> Pipeline:
 
     def run(sample: Sample) -> object:
         if kind == "uint8":
-            picture = tv_tensors.Image(decode_image(str(sample.picture), mode="RGB"))
+            image = tv_tensors.Image(decode_image(str(sample.image), mode="RGB"))
         else:
-            picture = Image.open(sample.picture).convert("RGB")
+            image = Image.open(sample.image).convert("RGB")
         boxes = torch.from_numpy(sample.truth.boxes)
         target = {
             "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(sample.height, sample.width)),
             "labels": torch.from_numpy(sample.truth.labels),
         }
-        return transforms(picture, target)
+        return transforms(image, target)
 
     return run
 
@@ -125,7 +125,7 @@ def _albumentations(augmentation: Augmentation) -> Pipeline:
     import cv2
 
     cv2.setNumThreads(torch.get_num_threads())
-    probability = augmentation.colour_probability
+    probability = augmentation.color_probability
     transforms = albumentations.Compose(
         [
             albumentations.RandomBrightnessContrast(
@@ -136,15 +136,15 @@ def _albumentations(augmentation: Augmentation) -> Pipeline:
             ),
             albumentations.RandomSizedBBoxSafeCrop(SIDE, SIDE, p=augmentation.crop_probability),
             albumentations.Resize(SIDE, SIDE),
-            albumentations.HorizontalFlip(p=augmentation.mirror_probability),
+            albumentations.HorizontalFlip(p=augmentation.flip_probability),
         ],
         bbox_params=albumentations.BboxParams("pascal_voc", label_fields=["labels"]),
         seed=0,
     )
 
     def run(sample: Sample) -> object:
-        picture = cv2.cvtColor(cv2.imread(str(sample.picture)), cv2.COLOR_BGR2RGB)
-        return transforms(image=picture, bboxes=sample.truth.boxes, labels=sample.truth.labels)
+        image = cv2.cvtColor(cv2.imread(str(sample.image)), cv2.COLOR_BGR2RGB)
+        return transforms(image=image, bboxes=sample.truth.boxes, labels=sample.truth.labels)
 
     return run
 

@@ -1,4 +1,4 @@
-"""Matching and loss, forward and backward: 8 pictures, 8,732 default boxes, 20 classes."""
+"""Matching and loss, forward and backward: 8 images, 8,732 default boxes, 20 classes."""
 
 from collections.abc import Callable, Iterator
 
@@ -35,13 +35,13 @@ def measure(settings: Settings) -> Iterator[Comparison]:
         }
         totals = [f"{run().item():.4f} ({name})" for name, run in variants.items()]
         yield compare(
-            f"Matching and loss, {batch} pictures, objects a picture: {objects}",
+            f"Matching and loss, {batch} images, objects an image: {objects}",
             variants,
             settings,
             rounds=15,
             warm_up=2,
             unit="batch",
-            pictures=0,
+            images=0,
             extras={name: {"peak MiB": peak_memory(run, device=settings.device)} for name, run in variants.items()},
             notes=[f"Losses: {', '.join(totals)}; where objects share a default box they are matched by other rules."],
         )

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # How much memory a training run holds over its time: benchmarks/memory.sh OUT MINUTES -- what follows `multibox train`
-# One line a minute, in OUT/memory.csv: resident MiB of the process, and of those that read pictures together.
+# One line a minute, in OUT/memory.csv: resident MiB of the process, and of those that read images together.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=$1 minutes=$2

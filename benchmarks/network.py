@@ -1,4 +1,4 @@
-"""One picture, by both with the same weights: through the network alone, and from its file to detections."""
+"""One image, by both with the same weights: through the network alone, and from its file to detections."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -30,12 +30,12 @@ def measure(settings: Settings) -> Iterator[Comparison]:
             height, width = model.transform.fixed_size
             torch.manual_seed(0)
             images = torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8)
-            normalised = model.transform([images[0] / 255])[0].tensors.to(settings.device)
+            normalized = model.transform([images[0] / 255])[0].tensors.to(settings.device)
             images = images.to(settings.device)
             model.to(settings.device)
 
-            def run_theirs(model=model, normalised=normalised) -> dict[str, torch.Tensor]:
-                return model.head(list(model.backbone(normalised).values()))
+            def run_theirs(model=model, normalized=normalized) -> dict[str, torch.Tensor]:
+                return model.head(list(model.backbone(normalized).values()))
 
             found, expected = network(images), run_theirs()
             difference = max(
@@ -43,7 +43,7 @@ def measure(settings: Settings) -> Iterator[Comparison]:
                 (found.logits - expected["cls_logits"]).abs().max().item(),
             )
             yield compare(
-                f"Network `{name}`, one picture",
+                f"Network `{name}`, one image",
                 {
                     "torchvision": run_theirs,
                     "multibox": partial(network, images),
@@ -53,7 +53,7 @@ def measure(settings: Settings) -> Iterator[Comparison]:
                 rounds=15 if name.startswith("ssdlite") else 7,
                 notes=[
                     f"The same weights (random); offsets and logits differ by at most {difference:.1e}.",
-                    "Ours normalises as well.",
+                    "Ours normalizes as well.",
                 ],
             )
 
@@ -63,23 +63,23 @@ def measure_presets(settings: Settings) -> Iterator[Comparison]:
     names = settings.models or (("ssd256-tiny",) if settings.quick else tuple(PRESETS))
     with torch.inference_mode():
         model = theirs("ssd300-vgg16", classes=FIGURE_CLASSES).eval().to(settings.device)
-        normalised = torch.rand(1, 3, 300, 300, device=settings.device)
+        normalized = torch.rand(1, 3, 300, 300, device=settings.device)
         variants: dict[str, Callable[[], object]] = {
-            "torchvision ssd300_vgg16": lambda: model.head(list(model.backbone(normalised).values()))
+            "torchvision ssd300_vgg16": lambda: model.head(list(model.backbone(normalized).values()))
         }
         for name in names:
             detector = Detector.create(name, [f"class {number}" for number in range(FIGURE_CLASSES)], seed=0)
             size = (1, 3, detector.config.height, detector.config.width)
             images = torch.randint(0, 256, size, dtype=torch.uint8, device=settings.device)
             variants[name] = partial(detector.to(settings.device).network, images)
-        yield compare("Networks of the presets, one picture", variants, settings, rounds=5)
+        yield compare("Networks of the presets, one image", variants, settings, rounds=5)
 
 
 def measure_detect(settings: Settings) -> Iterator[Comparison]:
-    """From a picture's file to its detections."""
+    """From an image's file to its detections."""
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         dataset = write_photographs(Path(folder), 2)
-        paths = [sample.picture for sample in dataset]
+        paths = [sample.image for sample in dataset]
         for name in settings.models or MODELS[: 1 if settings.quick else 2]:
             model = theirs(name, classes=FIGURE_CLASSES)
             make_theirs_realistic(model, dataset)

@@ -17,11 +17,11 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from multibox.data.augment import Augmented, fractions
 from multibox.data.sample import Dataset, Sample
 from multibox.detector import Detector
-from multibox.pictures import to_array
-from multibox.training.batches import Batch, collate
+from multibox.images import to_array
+from multibox.training.loading import Batch, collate
 
 PASSING = 300
-"""How many pairs of a default box and a class pass the threshold in a picture: about as of a trained detector."""
+"""How many pairs of a default box and a class pass the threshold in an image: about as of a trained detector."""
 
 
 def theirs(name: str, *, classes: int) -> SSD:
@@ -57,8 +57,8 @@ def class_names(count: int) -> list[str]:
 
 
 def read(sample: Sample) -> Tensor:
-    """As torchvision's detectors take pictures: from 0 to 1."""
-    pixels: Tensor = pil_to_tensor(Image.open(sample.picture).convert("RGB"))
+    """As torchvision's detectors take images: from 0 to 1."""
+    pixels: Tensor = pil_to_tensor(Image.open(sample.image).convert("RGB"))
     return pixels / 255
 
 
@@ -94,8 +94,8 @@ def make_realistic(
 ) -> None:
     """Calibrates BatchNorm, scales the heads' answers, and sets the background so that `passing` scores are above 0.01.
 
-    With untouched random heads nearly every class of every default box passes, and selection runs at its worst.
-    `predict` runs the model on some pictures.
+    With untouched random heads nearly every class of every default box passes, and postprocessing runs at its worst.
+    `predict` runs the model on some images.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momentum = [norm.momentum for norm in norms]
@@ -140,21 +140,21 @@ def make_realistic(
 
 
 def batch_of(samples: Sequence[Sample], height: int, width: int) -> Batch:
-    """The pictures, resized and nothing else, as our step takes them."""
+    """The images, resized and nothing else, as our step takes them."""
     items = []
     for sample in samples:
-        picture = to_array(sample.open().resize((width, height)))
+        image = to_array(sample.open().resize((width, height)))
         boxes = fractions(sample).astype(np.float32)
-        items.append((sample.name, Augmented(picture, boxes, sample.truth.labels)))
+        items.append((sample.name, Augmented(image, boxes, sample.truth.labels)))
     return collate(items)
 
 
 def as_theirs(batch: Batch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """The same batch as torchvision's models take it: pixels from 0 to 1, boxes in pixels, labels from 1."""
-    height, width = batch.images.shape[2:]
+    height, width = batch.inputs.shape[2:]
     sides = torch.tensor([width, height, width, height])
     targets = [
         {"boxes": boxes[labels >= 0] * sides, "labels": labels[labels >= 0] + 1}
         for boxes, labels in zip(batch.boxes, batch.labels, strict=True)
     ]
-    return [image / 255 for image in batch.images], targets
+    return [image / 255 for image in batch.inputs], targets

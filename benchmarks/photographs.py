@@ -1,6 +1,6 @@
-"""Pictures as a camera could have taken them, as JPEG files: drawn from a seed, so that anybody has the same ones.
+"""Images as a camera could have taken them, as JPEG files: drawn from a seed, so that anybody has the same ones.
 
-Decoders and resizes care about sizes, and JPEG about detail: smooth noise of several scales gives the pictures the
+Decoders and resizes care about sizes, and JPEG about detail: smooth noise of several scales gives the images the
 falling spectrum of photographs, and files of about the size of VOC's (500 x 375, some 80 kB).
 """
 
@@ -16,20 +16,20 @@ CLASS_NAMES = tuple(f"class {number}" for number in range(20))
 
 
 def write_photographs(folder: Path, count: int, *, seed: int = 0) -> Dataset:
-    """The first `count` pictures of a seed in `folder`, each with one to six objects."""
+    """The first `count` images of a seed in `folder`, each with one to six objects."""
     samples = []
     for index in range(count):
         rng = np.random.default_rng([seed, index])
-        picture, boxes = _photograph(rng)
+        image, boxes = _photograph(rng)
         path = folder / f"{index:05}.jpg"
-        picture.save(path, quality=90)
+        image.save(path, quality=90)
         truth = GroundTruth(boxes, rng.integers(len(CLASS_NAMES), size=len(boxes)))
         samples.append(Sample(path.name, path, HEIGHT, WIDTH, truth, index))
     return Dataset("generated photographs", CLASS_NAMES, samples)
 
 
 def _photograph(rng: np.random.Generator) -> tuple[Image.Image, list[tuple[float, ...]]]:
-    picture, boxes = _texture(rng), []
+    image, boxes = _texture(rng), []
     for _ in range(rng.integers(1, 7)):
         width, height = np.exp(rng.uniform(np.log(40), np.log([0.8 * WIDTH, 0.8 * HEIGHT]))).round()
         left, top = (rng.uniform(0, [WIDTH - width, HEIGHT - height])).round()
@@ -37,9 +37,9 @@ def _photograph(rng: np.random.Generator) -> tuple[Image.Image, list[tuple[float
         mask = Image.new("L", (WIDTH, HEIGHT))
         pen = ImageDraw.Draw(mask)
         (pen.ellipse if rng.random() < 0.5 else pen.rectangle)(box, fill=255)
-        picture.paste(_texture(rng), mask=mask)
+        image.paste(_texture(rng), mask=mask)
         boxes.append(box)
-    return picture, boxes
+    return image, boxes
 
 
 def _texture(rng: np.random.Generator) -> Image.Image:
@@ -50,6 +50,6 @@ def _texture(rng: np.random.Generator) -> Image.Image:
         # brightness varies more than hue
         noise = rng.standard_normal((rows, columns, 1), np.float32)
         noise = noise + 0.3 * rng.standard_normal((rows, columns, 3), np.float32)
-        layers = [np.asarray(Image.fromarray(noise[..., colour]).resize((WIDTH, HEIGHT))) for colour in range(3)]
+        layers = [np.asarray(Image.fromarray(noise[..., color]).resize((WIDTH, HEIGHT))) for color in range(3)]
         values += 30 * 0.79**octave * np.stack(layers, axis=2)
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))

@@ -13,16 +13,16 @@ from benchmarks.networks import as_theirs, batch_of, class_names, theirs
 from benchmarks.photographs import CLASS_NAMES, write_photographs
 from benchmarks.timing import Comparison, Settings, compare
 from multibox.detector import Detector
-from multibox.training.batches import Batch
+from multibox.training.distributed import World
+from multibox.training.loading import Batch
 from multibox.training.recipes import RECIPES, TrainConfig
-from multibox.training.run import Run
-from multibox.training.world import World
+from multibox.training.trainer import Run
 
 LEARNING_RATE = 1e-4
 """Low: the weights are random, and no batch of the measurement is to blow up."""
 
 DIFFERENT = 8
-"""Pictures in a batch; in larger ones they come again."""
+"""Images in a batch; in larger ones they come again."""
 
 Step = Callable[[], object]
 
@@ -31,7 +31,7 @@ def measure(settings: Settings) -> Iterator[Comparison]:
     models = settings.models or ("ssdlite320-mobilenetv3", "ssd300-vgg16")[: 1 if settings.quick else 2]
     for name in models:
         light = name.startswith("ssdlite")
-        # on two cores SSD300 takes some seconds a picture
+        # on two cores SSD300 takes some seconds an image
         count = 2 if settings.quick else (settings.batch_sizes or (8 if light else 2,))[0]
         yield compare(
             f"Training step, `{name}`, batch {count}",
@@ -39,10 +39,8 @@ def measure(settings: Settings) -> Iterator[Comparison]:
             settings,
             rounds=7 if light else 3,
             unit="step",
-            pictures=count,
-            notes=[
-                "SGD with momentum in all; torchvision's pictures come as floats, ours as bytes, both of input size."
-            ],
+            images=count,
+            notes=["SGD with momentum in all; torchvision's images come as floats, ours as bytes, both of input size."],
         )
 
 

@@ -8,11 +8,11 @@
 
 `ssd256-tiny` from the same random weights: by `multibox.train` with the recipe `modern` (ours), by torchvision's recipe
 (`torchvision_peer.py`), and by that with its rate tuned. Both are scored by `multibox.evaluation.evaluate` on the same
-pictures. The clock is the CPU time of training in one process with one thread and no workers, without what validation
+images. The clock is the CPU time of training in one process with one thread and no workers, without what validation
 takes; start it on one core (`taskset -c 0 python ...`). A run ends after 30 minutes, the peer's also once it has
 reached the last level; ours ends with its schedule. Each run leaves one JSON, and one whose JSON is there is skipped.
 
-Tasks: `bccd` learns from `trainval` and is scored on `test`, ours for 40 epochs. `voc` learns from 1,000 pictures of
+Tasks: `bccd` learns from `trainval` and is scored on `test`, ours for 40 epochs. `voc` learns from 1,000 images of
 `trainval`, evenly spaced in their order, and is scored on 500 of `test`; ours gets the number of steps that fills 28.5
 of the 30 minutes at the speed of 100 steps measured before, which are not counted.
 """
@@ -61,12 +61,12 @@ class Task:
     """A data set, and how both are trained on it.
 
     Attributes:
-        pictures: To learn from and to be scored on; all where there is no number.
+        images: To learn from and to be scored on; all where there is no number.
         epochs: Of ours; as many as fill the time where there is no number.
         every: Epochs between validations; ours are quicker, so that the curves have about as many points a minute.
     """
 
-    pictures: tuple[int | None, int | None]
+    images: tuple[int | None, int | None]
     epochs: float | None
     every: dict[str, int]
 
@@ -105,10 +105,10 @@ class TimeIsUp(Exception):
 class Curve:
     """Validations of a run, `[epoch, step, cpu_minutes, wall_minutes, ap50, ap]` each, and lines about its progress."""
 
-    def __init__(self, name: str, pictures: int) -> None:
+    def __init__(self, name: str, images: int) -> None:
         self.rows: list[list[float]] = []
         self._name = name
-        self._pictures = pictures
+        self._images = images
         self._said = time.monotonic()
 
     def add(self, epoch: float, step: int, minutes: Laps, ap50: float, ap: float) -> None:
@@ -122,7 +122,7 @@ class Curve:
 
     def _say(self, epoch: float, minutes: float, left: str, scores: str) -> None:
         self._said = time.monotonic()
-        rate = f"{epoch * self._pictures / minutes / 60:.1f} pictures/s" if minutes else ""
+        rate = f"{epoch * self._images / minutes / 60:.1f} images/s" if minutes else ""
         words = [f"epoch {epoch:.1f}", f"{minutes:.2f} min of CPU", rate, left, scores]
         print(f"{self._name}: {', '.join(filter(None, words))}", flush=True)
 
@@ -218,13 +218,13 @@ def check_threads() -> None:
         sys.exit(f"torch has {torch.get_num_threads()} threads, but the clock is for one: taskset -c 0 python ...")
 
 
-def read(data: Path, split: str, pictures: int | None = None) -> Dataset:
-    """A split, or so many pictures of it, evenly spaced in their order."""
+def read(data: Path, split: str, images: int | None = None) -> Dataset:
+    """A split, or so many images of it, evenly spaced in their order."""
     dataset = multibox.read_dataset(data, split=split, on_problem="skip")
-    if pictures is None:
+    if images is None:
         return dataset
     chosen = sorted(dataset, key=lambda sample: sample.name)
-    return replace(dataset, samples=[chosen[place * len(chosen) // pictures] for place in range(pictures)])
+    return replace(dataset, samples=[chosen[place * len(chosen) // images] for place in range(images)])
 
 
 def tuned_rate(out: Path) -> float:
@@ -259,7 +259,7 @@ def run(data: Path, out: Path, name: str, who: str, seed: int) -> None:
         print(f"{file} is there", flush=True)
         return
     task = TASKS[name]
-    train_set, test_set = read(data, "trainval", task.pictures[0]), read(data, "test", task.pictures[1])
+    train_set, test_set = read(data, "trainval", task.images[0]), read(data, "test", task.images[1])
     curve = Curve(f"{name} {who} {seed}", len(train_set))
     began = time.monotonic()
     if who == "ours":
@@ -274,7 +274,7 @@ def run(data: Path, out: Path, name: str, who: str, seed: int) -> None:
             "task": name,
             "who": who,
             "seed": seed,
-            "pictures": [len(train_set), len(test_set)],
+            "images": [len(train_set), len(test_set)],
             **recipe,
             "times": curve.times(),
             "cpu_seconds_per_epoch": round(60 * minutes / epoch, 2),
@@ -302,30 +302,30 @@ def our_laps(dataset: Dataset, config: TrainConfig) -> list[Laps]:
 
 
 def parts(data: Path, out: Path, rounds: int) -> None:
-    """CPU seconds a picture of each one's input, and of input and step together, in turns; the step is the difference.
+    """CPU seconds an image of each one's input, and of input and step together, in turns; the step is the difference.
 
-    Each round looks at the same number of pictures of each; the values are medians over all their batches.
+    Each round looks at the same number of images of each; the values are medians over all their batches.
     """
     dataset = read(data, "trainval")
-    pictures = 160
+    images = 160
     batch = RECIPES[RECIPE].batch_size
-    config = TrainConfig(recipe=RECIPE, steps=pictures // batch + 1, workers=0, device="cpu")
+    config = TrainConfig(recipe=RECIPE, steps=images // batch + 1, workers=0, device="cpu")
     times: dict[str, list[float]] = {name: [] for name in ("our input", "our whole", "peer input", "peer whole")}
     for turn in range(rounds):
         check_threads()
-        times["our input"] += [lap / batch for lap in laps_of(our_input(dataset, pictures, turn))]
+        times["our input"] += [lap / batch for lap in laps_of(our_input(dataset, images, turn))]
         times["our whole"] += [lap[0] / batch for lap in our_laps(dataset, replace(config, seed=turn))]
         torch.manual_seed(turn)
-        times["peer input"] += [lap / 4 for lap in laps_of(peer.make_loader(dataset), pictures // 4)]
+        times["peer input"] += [lap / 4 for lap in laps_of(peer.make_loader(dataset), images // 4)]
         steps = peer.train(Detector.create(MODEL, dataset.class_names, seed=turn), dataset, seed=turn)
-        times["peer whole"] += [lap / 4 for lap in laps_of(steps, pictures // 4 + 1)[1:]]
+        times["peer whole"] += [lap / 4 for lap in laps_of(steps, images // 4 + 1)[1:]]
         print(f"round {turn + 1} of {rounds}:", *(f"{k} {1000 * mean(v):.1f} ms" for k, v in times.items()), flush=True)
     result: dict[str, Any] = {}
     for who in ("our", "peer"):
-        # means, because the peer's input has two kinds of pictures: those of one kind alone are no part of the whole
+        # means, because the peer's input has two kinds of images: those of one kind alone are no part of the whole
         whole, of_input = mean(times[f"{who} whole"]), mean(times[f"{who} input"])
         result[who] = {"whole": whole, "input": of_input, "step": whole - of_input}
-    write(out / "parts.json", {"seconds_per_picture": result, "rounds": rounds, "pictures": pictures, **machine()})
+    write(out / "parts.json", {"seconds_per_image": result, "rounds": rounds, "images": images, **machine()})
 
 
 def mean(values: Iterable[float]) -> float:
@@ -345,12 +345,12 @@ def laps_of(items: Iterable[object], count: int | None = None) -> list[float]:
     return laps
 
 
-def our_input(dataset: Dataset, pictures: int, seed: int) -> Iterator[torch.Tensor]:
-    """Batches of augmented pictures, as training makes them."""
+def our_input(dataset: Dataset, images: int, seed: int) -> Iterator[torch.Tensor]:
+    """Batches of augmented images, as training makes them."""
     config = preset(MODEL)
     augmentation, batch = RECIPES[RECIPE].augmentation, RECIPES[RECIPE].batch_size
     order = np.random.default_rng(seed).permutation(len(dataset))
-    for start in range(0, pictures, batch):
+    for start in range(0, images, batch):
         images = []
         for position in range(start, start + batch):
             sample = dataset[int(order[position % len(order)])]
@@ -378,10 +378,10 @@ def table(out: Path) -> None:
             cells = [ratio(median(bccd["ours"], level), median(bccd[who], level)) for level in LEVELS]
             print_row(f"**ours / {WHO[who]}**", *cells, "")
     if (out / "parts.json").exists() and bccd["ours"]:
-        print_parts(json.loads((out / "parts.json").read_text())["seconds_per_picture"], bccd)
+        print_parts(json.loads((out / "parts.json").read_text())["seconds_per_image"], bccd)
     voc = [run for run in runs if run["task"] == "voc"]
     if voc:
-        print_rows(["VOC 2007, 1,000 pictures: AP50 after minutes of CPU", *map(str, AFTER), "seconds an epoch"])
+        print_rows(["VOC 2007, 1,000 images: AP50 after minutes of CPU", *map(str, AFTER), "seconds an epoch"])
         for one in voc:
             at = np.interp(AFTER, [0, *column(one, 2)], [0, *column(one, 4)])
             cells = [f"{100 * value:.1f}" for value in at]
@@ -392,12 +392,12 @@ def table(out: Path) -> None:
 def print_parts(parts: dict[str, dict[str, float]], bccd: dict[str, list[dict[str, Any]]]) -> None:
     """What each part brought, as factors on the peer's time whose product is ours.
 
-    Recipe: our epochs to the level by the peer's, as if both were equally fast. Input: the peer's seconds a picture
-    with our input in the place of its own, by those with its own. Step: our seconds a picture by those.
+    Recipe: our epochs to the level by the peer's, as if both were equally fast. Input: the peer's seconds an image
+    with our input in the place of its own, by those with its own. Step: our seconds an image by those.
     """
     ours, other = parts["our"], parts["peer"]
     with_input = ours["input"] + other["step"]
-    print_rows(["milliseconds a picture", "input", "step", "both"])
+    print_rows(["milliseconds an image", "input", "step", "both"])
     for who, one in (("ours", ours), ("torchvision", other)):
         print_row(who, *(f"{1000 * one[name]:.1f}" for name in ("input", "step", "whole")))
     print_rows(["BCCD: factors on the peer's time", *map(str, LEVELS)])
@@ -447,14 +447,14 @@ def draw_curves(runs: list[dict[str, Any]], file: Path) -> None:
 
     tasks = [task for task in TASKS if any(run["task"] == task for run in runs)]
     figure = Figure(figsize=(6 * len(tasks), 4), layout="constrained")
-    colours = dict(zip(WHO, ("tab:blue", "tab:red", "tab:orange"), strict=True))
+    colors = dict(zip(WHO, ("tab:blue", "tab:red", "tab:orange"), strict=True))
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         for who in WHO:
             for number, one in enumerate(run for run in runs if (run["task"], run["who"]) == (task, who)):
                 name = label(who, one) if number == 0 else None
-                axes.plot([0, *column(one, 2)], [0, *column(one, 4)], color=colours[who], label=name, linewidth=1)
+                axes.plot([0, *column(one, 2)], [0, *column(one, 4)], color=colors[who], label=name, linewidth=1)
         for level in LEVELS if task == "bccd" else ():
-            axes.axhline(level, color="grey", linewidth=0.5, linestyle=":")
+            axes.axhline(level, color="gray", linewidth=0.5, linestyle=":")
         axes.set(
             title=task.upper(), xlabel="minutes of CPU, one thread", ylabel="AP50", xlim=(0, LIMIT), ylim=(0, None)
         )

@@ -20,10 +20,10 @@ class Settings:
         device: `cpu` or `cuda`.
         threads: Of torch on the CPU.
         rounds: How often each variant is measured.
-        batch_sizes: Pictures in a batch.
+        batch_sizes: Images in a batch.
         precisions: Of the convolutions: `fp32`, `bf16`.
         models: Names of presets.
-        pictures: Of the set that is evaluated.
+        images: Of the set that is evaluated.
         compile: Whether compiled variants of the step take part.
         quick: The smallest sizes and one round: whether a part runs at all, not how fast.
     """
@@ -34,14 +34,14 @@ class Settings:
     batch_sizes: tuple[int, ...] | None = None
     precisions: tuple[str, ...] | None = None
     models: tuple[str, ...] | None = None
-    pictures: int | None = None
+    images: int | None = None
     compile: bool = False
     quick: bool = False
 
     @property
     def clock(self) -> str:
         if self.device != "cpu":
-            return "time with the device synchronised"
+            return "time with the device synchronized"
         return "CPU time" if self.threads == 1 else "wall time"
 
 
@@ -79,8 +79,8 @@ class Comparison:
 
     Attributes:
         title: What was done.
-        unit: What the times are of: a picture, a step.
-        pictures: In one unit; 0 where pictures a second mean nothing.
+        unit: What the times are of: an image, a step.
+        images: In one unit; 0 where images a second mean nothing.
         clock: What kind of time.
         rows: The variants.
         notes: What a reader has to know beside the numbers.
@@ -88,7 +88,7 @@ class Comparison:
 
     title: str
     unit: str
-    pictures: int
+    images: int
     clock: str
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
@@ -98,22 +98,22 @@ class Comparison:
 
     def _row(self, row: Row) -> dict[str, Any]:
         values = row.values()
-        if self.pictures:
-            values["pictures_per_second"] = self.pictures / values["median_seconds"]
+        if self.images:
+            values["images_per_second"] = self.images / values["median_seconds"]
         return values
 
     def markdown(self) -> str:
         if not self.rows:
             return f"{self.title}: {' '.join(self.notes)}\n"
         extras = list(dict.fromkeys(name for row in self.rows for name in row.extras))
-        header = [self.title, f"ms a {self.unit}", "quartiles", *["pictures/s"] * bool(self.pictures)]
+        header = [self.title, f"ms a {self.unit}", "quartiles", *["images/s"] * bool(self.images)]
         header += ["times as fast", "quartiles", *extras]
         lines = [header, ["---", *["---:"] * (len(header) - 1)]]
         for row in self.rows:
             values = self._row(row)
             low, high = (_number(1000 * value) for value in values["quartiles_seconds"])
             cells = [row.name, _number(1000 * values["median_seconds"]), f"{low} to {high}"]
-            cells += [_number(values["pictures_per_second"])] if self.pictures else []
+            cells += [_number(values["images_per_second"])] if self.images else []
             low, high = (f"{value:.2f}" for value in values["quartiles_times_as_fast"])
             cells += [f"{values['times_as_fast']:.2f}", f"{low} to {high}"]
             cells += [_number(row.extras[name]) if name in row.extras else "" for name in extras]
@@ -130,9 +130,9 @@ def compare(
     *,
     rounds: int,
     warm_up: int = 1,
-    unit: str = "picture",
+    unit: str = "image",
     units: int = 1,
-    pictures: int = 1,
+    images: int = 1,
     extras: Mapping[str, Mapping[str, float]] | None = None,
     notes: Sequence[str] = (),
 ) -> Comparison:
@@ -149,7 +149,7 @@ def compare(
         warm_up: Rounds before these, which do not count.
         unit: What one of the things is that a call does.
         units: How many of them a call does.
-        pictures: In one unit; 0 where pictures a second mean nothing.
+        images: In one unit; 0 where images a second mean nothing.
         extras: What else is known of a variant.
         notes: Below the table.
     """
@@ -170,7 +170,7 @@ def compare(
         )
         for name, values in seconds.items()
     )
-    return Comparison(title, unit, pictures, settings.clock, rows, tuple(notes))
+    return Comparison(title, unit, images, settings.clock, rows, tuple(notes))
 
 
 def peak_memory(run: Callable[[], object], *, device: str) -> float:

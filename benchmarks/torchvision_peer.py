@@ -5,8 +5,8 @@ What is torchvision's own: resizing and normalization, matching, box coder, loss
 default boxes. The values are those of torchvision's `references/detection` (BSD-3): `presets.py` for the transforms
 ("ssd"), `engine.py` for the step and the warm-up, `train.py` and `README.md` for optimizer, batch size and schedule.
 
-Left out: grouping by aspect ratio, which has no effect where all pictures are warped to one size, and what several
-GPUs need. The reference trains with 8 processes of 4 pictures each; this is one of them.
+Left out: grouping by aspect ratio, which has no effect where all images are warped to one size, and what several
+GPUs need. The reference trains with 8 processes of 4 images each; this is one of them.
 """
 
 from collections import OrderedDict
@@ -29,10 +29,10 @@ from multibox.ssd.boxes import center_to_corner
 from multibox.ssd.network import SSD as Network
 
 Target = dict[str, Tensor]
-Pictures = tuple[list[Tensor], list[Target]]
+Images = tuple[list[Tensor], list[Target]]
 
 MEAN = (123.0, 117.0, 104.0)
-"""The colour around a picture that is zoomed out; the reference's, whatever the network's own mean."""
+"""The color around an image that is zoomed out; the reference's, whatever the network's own mean."""
 
 
 class Step(NamedTuple):
@@ -40,7 +40,7 @@ class Step(NamedTuple):
 
     Attributes:
         step: How many are done, this one included.
-        epoch: How often each picture was seen.
+        epoch: How often each image was seen.
         learning_rate: Of this step.
         loss: Of this step's batch.
     """
@@ -112,7 +112,7 @@ def make_model(detector: Detector) -> SSD:
 
 
 def make_transforms() -> v2.Transform:
-    """What the reference calls "ssd", on PIL pictures as it does."""
+    """What the reference calls "ssd", on PIL images as it does."""
     return v2.Compose(
         [
             v2.RandomPhotometricDistort(),
@@ -127,15 +127,15 @@ def make_transforms() -> v2.Transform:
     )
 
 
-def make_loader(dataset: Dataset, *, batch_size: int = 4, workers: int = 0) -> DataLoader[Pictures]:
-    """Shuffled batches of whole pictures of their own sizes, the last one left out where it is not full."""
+def make_loader(dataset: Dataset, *, batch_size: int = 4, workers: int = 0) -> DataLoader[Images]:
+    """Shuffled batches of whole images of their own sizes, the last one left out where it is not full."""
     return DataLoader(
         _Augmented(dataset), batch_size, shuffle=True, drop_last=True, num_workers=workers, collate_fn=_collate
     )
 
 
 class _Augmented(TorchDataset[tuple[Tensor, Target]]):
-    """Pictures and objects as torchvision has them: label 0 is the background."""
+    """Images and objects as torchvision has them: label 0 is the background."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
@@ -157,7 +157,7 @@ class _Augmented(TorchDataset[tuple[Tensor, Target]]):
         return image, target
 
 
-def _collate(items: list[tuple[Tensor, Target]]) -> Pictures:
+def _collate(items: list[tuple[Tensor, Target]]) -> Images:
     images, targets = zip(*items, strict=True)
     return list(images), list(targets)
 

@@ -1,4 +1,4 @@
-"""SSD (Single Shot MultiBox Detector): train, evaluate and run it on pictures of your own.
+"""SSD (Single Shot MultiBox Detector): train, evaluate and run it on images of your own.
 
 The names are loaded when they are first used, so that importing the package costs next to nothing.
 """
@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from multibox.config import DetectorConfig
     from multibox.data import Dataset, DatasetError, GroundTruth, Sample, read_dataset
-    from multibox.data.synthetic import drawn_scenes
+    from multibox.data.synthetic import synthetic_scenes
     from multibox.detections import Detection, Detections
     from multibox.detector import Detector, convert, load
     from multibox.evaluation.evaluate import evaluate
     from multibox.evaluation.metrics import Metrics
     from multibox.presets import preset
     from multibox.training import TrainConfig, train
-    from multibox.weights.published import EXAMPLE_PICTURE
+    from multibox.weights.published import EXAMPLE_IMAGE
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "EXAMPLE_PICTURE": "multibox.weights.published",
+    "EXAMPLE_IMAGE": "multibox.weights.published",
     "Dataset": "multibox.data",
     "DatasetError": "multibox.data",
     "Detection": "multibox.detections",
@@ -33,7 +33,7 @@ _HOMES = {
     "Sample": "multibox.data",
     "TrainConfig": "multibox.training",
     "convert": "multibox.detector",
-    "drawn_scenes": "multibox.data.synthetic",
+    "synthetic_scenes": "multibox.data.synthetic",
     "evaluate": "multibox.evaluation.evaluate",
     "load": "multibox.detector",
     "preset": "multibox.presets",
@@ -42,7 +42,7 @@ _HOMES = {
 }
 
 __all__ = [
-    "EXAMPLE_PICTURE",
+    "EXAMPLE_IMAGE",
     "Dataset",
     "DatasetError",
     "Detection",
@@ -54,11 +54,11 @@ __all__ = [
     "Sample",
     "TrainConfig",
     "convert",
-    "drawn_scenes",
     "evaluate",
     "load",
     "preset",
     "read_dataset",
+    "synthetic_scenes",
     "train",
 ]
 

@@ -1,7 +1,7 @@
-"""Boxes as rows of four numbers, in numpy: corner form `(x_min, y_min, x_max, y_max)` and centre form.
+"""Boxes as rows of four numbers, in numpy: corner form `(x_min, y_min, x_max, y_max)` and center form.
 
 Coordinates are continuous: 0 is the left or top edge of the first pixel, `width` the right edge of the last.
-Centre form is `(center_x, center_y, width, height)`.
+Center form is `(center_x, center_y, width, height)`.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 
 def corner_to_center(boxes: Float[np.ndarray, "*rows 4"]) -> Float[np.ndarray, "*rows 4"]:
-    """The same boxes in centre form; the inverse of `center_to_corner`."""
+    """The same boxes in center form; the inverse of `center_to_corner`."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return np.concatenate([(low + high) / 2, high - low], axis=-1)
 
@@ -47,7 +47,7 @@ def box_iou(
 
 
 def clip(boxes: Float[np.ndarray, "*rows 4"], height: float, width: float) -> Float[np.ndarray, "*rows 4"]:
-    """The part of each box inside a picture of `height` x `width`."""
+    """The part of each box inside an image of `height` x `width`."""
     limits = np.array([width, height, width, height], dtype=boxes.dtype)
     clipped: Float[np.ndarray, "*rows 4"] = np.clip(boxes, 0, limits)
     return clipped

@@ -7,11 +7,11 @@ from multibox.config import DetectorConfig
 
 
 def make_default_boxes(config: DetectorConfig) -> Float[np.ndarray, "default_boxes 4"]:
-    """The default boxes in centre form, as fractions of the picture.
+    """The default boxes in center form, as fractions of the image.
 
-    In the order of the network's output: feature map, row, column, box of the cell. Centres are a whole number of steps
+    In the order of the network's output: feature map, row, column, box of the cell. Centers are a whole number of steps
     apart, as in the Caffe code, so that on a map whose cells overhang the input (10 cells of 32 pixels on 300) the last
-    centres lie outside the picture. They are clipped where the config says so.
+    centers lie outside the image. They are clipped where the config says so.
     """
     tables = []
     for feature_map in config.feature_maps:

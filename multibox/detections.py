@@ -1,4 +1,4 @@
-"""What was found in one picture, and its other forms (JSON, COCO, supervision, pandas, a drawing)."""
+"""What was found in one image, and its other forms (JSON, COCO, supervision, pandas, a drawing)."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 
 from multibox.drawing import draw_boxes
-from multibox.pictures import Source, open_picture
+from multibox.images import Source, open_image
 
 if TYPE_CHECKING:
     import pandas
@@ -23,16 +23,16 @@ class Detection(NamedTuple):
     Attributes:
         name: Of its class.
         score: From 0 to 1.
-        box: Corner form, in pixels of the picture.
+        box: Corner form, in pixels of the image.
         label: Index of the class.
-        default_box: The index of the default box that found it; -1 where there is none.
+        default_box_index: The index of the default box that found it; -1 where there is none.
     """
 
     name: str
     score: float
     box: tuple[float, float, float, float]
     label: int
-    default_box: int
+    default_box_index: int
 
     def __str__(self) -> str:
         return f"{self.name} {self.score:.2f} ({', '.join(f'{value:.0f}' for value in self.box)})"
@@ -40,21 +40,21 @@ class Detection(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Detections:
-    """The objects found in one picture, the highest score first.
+    """The objects found in one image, the highest score first.
 
     Attributes:
-        boxes: Corner form, in pixels of that very picture, clipped to it.
+        boxes: Corner form, in pixels of that very image, clipped to it.
         scores: From 0 to 1.
         labels: Indices into `class_names`; the background is not among them.
-        default_boxes: The index of the default box that found each, in the order of the network's output; -1 where
-            there is none.
+        default_box_indices: The index of the default box that found each, in the order of the network's output; -1
+            where there is none.
         class_names: The name of every class that the detector knows.
     """
 
     boxes: Float[np.ndarray, "detections 4"]
     scores: Float[np.ndarray, " detections"]
     labels: Int[np.ndarray, " detections"]
-    default_boxes: Int[np.ndarray, " detections"]
+    default_box_indices: Int[np.ndarray, " detections"]
     class_names: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -63,11 +63,11 @@ class Detections:
         Raises:
             ValueError: Their numbers of rows differ, or a label has no name.
         """
-        counts = {len(self.boxes), len(self.scores), len(self.labels), len(self.default_boxes)}
+        counts = {len(self.boxes), len(self.scores), len(self.labels), len(self.default_box_indices)}
         if len(counts) > 1:
             raise ValueError(
                 f"{len(self.boxes)} boxes, {len(self.scores)} scores, {len(self.labels)} labels "
-                f"and {len(self.default_boxes)} default boxes are not the same number"
+                f"and {len(self.default_box_indices)} default boxes are not the same number"
             )
         nameless = (self.labels < 0) | (self.labels >= len(self.class_names))
         if nameless.any():
@@ -84,10 +84,10 @@ class Detections:
         return len(self.labels)
 
     def __iter__(self) -> Iterator[Detection]:
-        rows = zip(self.names, self.scores, self.boxes, self.labels, self.default_boxes, strict=True)
-        for name, score, (x_min, y_min, x_max, y_max), label, default_box in rows:
+        rows = zip(self.names, self.scores, self.boxes, self.labels, self.default_box_indices, strict=True)
+        for name, score, (x_min, y_min, x_max, y_max), label, default_box_index in rows:
             box = (float(x_min), float(y_min), float(x_max), float(y_max))
-            yield Detection(name, float(score), box, int(label), int(default_box))
+            yield Detection(name, float(score), box, int(label), int(default_box_index))
 
     @overload
     def __getitem__(self, chosen: int | np.int64) -> Detection: ...
@@ -115,7 +115,7 @@ class Detections:
             self.boxes[chosen],
             self.scores[chosen],
             self.labels[chosen],
-            self.default_boxes[chosen],
+            self.default_box_indices[chosen],
             self.class_names,
         )
 
@@ -134,7 +134,7 @@ class Detections:
                 "label": found.label,
                 "score": round(found.score, 4),
                 "box": [round(value, 2) for value in found.box],
-                "default_box": found.default_box,
+                "default_box_index": found.default_box_index,
             }
             for found in self
         ]
@@ -144,10 +144,10 @@ class Detections:
         return json.dumps(self.records(), ensure_ascii=False)
 
     def to_coco(self, image_id: int, *, category_ids: Sequence[int] | None = None) -> list[dict[str, object]]:
-        """COCO's list of results for one picture: boxes are `[x_min, y_min, width, height]`, nothing is rounded.
+        """COCO's list of results for one image: boxes are `[x_min, y_min, width, height]`, nothing is rounded.
 
         Args:
-            image_id: COCO's number of the picture.
+            image_id: COCO's number of the image.
             category_ids: COCO's number of each class. Without them it is the label + 1, as COCO files of
                 other data sets mostly count; COCO's own 80 classes have gaps and need theirs.
 
@@ -189,7 +189,7 @@ class Detections:
         )
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """A table with a row for each: name, label, score, x_min, y_min, x_max, y_max, default_box.
+        """A table with a row for each: name, label, score, x_min, y_min, x_max, y_max, default_box_index.
 
         Raises:
             ImportError: The package is not installed.
@@ -204,23 +204,23 @@ class Detections:
                 "label": self.labels,
                 "score": self.scores,
                 **dict(zip(("x_min", "y_min", "x_max", "y_max"), self.boxes.T, strict=True)),
-                "default_box": self.default_boxes,
+                "default_box_index": self.default_box_indices,
             }
         )
 
-    def draw(self, picture: Source, *, line_width: int | None = None, font_size: int | None = None) -> Image.Image:
-        """The picture that they were found in, with an outline around each and its name and score beside it.
+    def draw(self, image: Source, *, line_width: int | None = None, font_size: int | None = None) -> Image.Image:
+        """The image that they were found in, with an outline around each and its name and score beside it.
 
         Args:
-            picture: Whatever `Detector.detect` takes; it is not written to.
-            line_width: In pixels; follows the size of the picture where it is not given.
+            image: Whatever `Detector.detect` takes; it is not written to.
+            line_width: In pixels; follows the size of the image where it is not given.
             font_size: The same.
 
         Raises:
-            ValueError: The picture cannot be read, a box is not finite, or a size is below 1.
+            ValueError: The image cannot be read, a box is not finite, or a size is below 1.
         """
         return draw_boxes(
-            open_picture(picture),
+            open_image(image),
             self.boxes,
             labels=self.labels,
             texts=[f"{found.name} {found.score:.2f}" for found in self],

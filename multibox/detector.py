@@ -1,4 +1,4 @@
-"""What users hold: a config, class names, and a runtime that turns prepared pictures into boxes."""
+"""What users hold: a config, class names, and a runtime that turns prepared images into boxes."""
 
 import logging
 import os
@@ -15,9 +15,9 @@ from jaxtyping import Shaped
 from PIL import Image
 
 from multibox.boxes import clip
-from multibox.config import DetectorConfig, Scales, Selection, Suppression
+from multibox.config import DetectorConfig, Postprocess, Scales
 from multibox.detections import Detections
-from multibox.pictures import Source, open_picture, resize
+from multibox.images import Source, open_image, resize
 from multibox.presets import preset
 from multibox.runtimes.runtime import Found, Runtime
 from multibox.weights.convert import convert_weights
@@ -91,7 +91,7 @@ class Detector:
             OSError: The weights cannot be fetched.
 
         Warns:
-            UserWarning: The licence of the weights forbids commercial use.
+            UserWarning: The license of the weights forbids commercial use.
         """
         _check_class_names(class_names)
         from multibox.runtimes.torch_runtime import create_network, start_backbone, timm_config
@@ -104,7 +104,7 @@ class Detector:
         else:
             raise ValueError("scales, height and width are for presets: a config has its own")
         if start_from is None:
-            return cls.of_network(config, class_names, create_network(config, classes=len(class_names), seed=seed))
+            return cls.of_network(config, class_names, create_network(config, num_classes=len(class_names), seed=seed))
         if start_from != "imagenet":
             raise ValueError(f"start_from must be 'imagenet' or None, but is '{start_from}'; weights are for load")
         start = start_of(config.backbone, on_progress=on_progress)
@@ -115,7 +115,7 @@ class Detector:
                 stacklevel=2,
             )
         config = replace(config, mean=start.mean, scale=start.scale)
-        network = create_network(config, classes=len(class_names), seed=seed)
+        network = create_network(config, num_classes=len(class_names), seed=seed)
         random = start_backbone(network, start.tensors)
         if random:
             _log.info("%s: %d tensors of the backbone stay random, %s on", start.source, len(random), random[0])
@@ -172,7 +172,7 @@ class Detector:
         from multibox.runtimes.torch_runtime import load_network
 
         try:
-            network = load_network(weights.config, weights.tensors, classes=len(weights.class_names))
+            network = load_network(weights.config, weights.tensors, num_classes=len(weights.class_names))
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from error
         return cls.of_network(weights.config, weights.class_names, network, provenance=weights.provenance)
@@ -187,7 +187,7 @@ class Detector:
         save_weights(Path(path), self._weights(half=half))
 
     def push_to_hub(
-        self, repository: str, *, half: bool = False, licence: str | None = None, private: bool | None = None
+        self, repository: str, *, half: bool = False, license: str | None = None, private: bool | None = None
     ) -> str:
         """Saves it to a repository of the Hugging Face Hub, where `load("hf://owner/name")` finds it; its address.
 
@@ -196,7 +196,7 @@ class Detector:
         Args:
             repository: `owner/name`; made if need be.
             half: Weights in half precision.
-            licence: By its name on the hub (`apache-2.0`), for a new page.
+            license: By its name on the hub (`apache-2.0`), for a new page.
             private: Whether a new repository is closed to others; by default as the owner has set it.
 
         Raises:
@@ -206,7 +206,7 @@ class Detector:
         """
         from multibox.weights.hub import push_to_hub
 
-        return push_to_hub(repository, self._weights(half=half), licence=licence, private=private)
+        return push_to_hub(repository, self._weights(half=half), license=license, private=private)
 
     def _weights(self, *, half: bool) -> Weights:
         from multibox.runtimes.torch_runtime import tensors_of
@@ -215,7 +215,7 @@ class Detector:
 
     @property
     def network(self) -> "multibox.ssd.network.SSD":
-        """The network: `network(images) -> Predictions(offsets, logits)`.
+        """The network: `network(inputs) -> Predictions(offsets, logits)`.
 
         Raises:
             TypeError: This detector has none: it runs an exported file.
@@ -235,7 +235,7 @@ class Detector:
         """A copy for other classes, to train on: classes of the same name keep their weights, others start anew.
 
         The loss trains a softmax, so the copy scores by one. Where this detector scores by sigmoids, as TensorFlow's,
-        its selection was made for those, and the copy has the paper's in its place.
+        its settings were made for those, and the copy has the paper's in its place.
         """
         from multibox.runtimes.torch_runtime import network_with_classes
 
@@ -243,99 +243,102 @@ class Detector:
         known = {name: label for label, name in enumerate(self.class_names)}
         config = self.config
         if config.scoring != "softmax":
-            config = replace(config, scoring="softmax", selection=Selection())
+            config = replace(config, scoring="softmax", postprocess=Postprocess())
         network = network_with_classes(config, self.network, [known.get(name) for name in class_names], seed=seed)
         return Detector.of_network(config, class_names, network, provenance=self.provenance)
 
-    def prepare(self, pictures: Source | Iterable[Source]) -> Shaped[np.ndarray, "batch 3 height width"]:
-        """One or many pictures as the network takes them: RGB, resized by the config's rule, not yet normalised.
+    def prepare(self, images: Source | Iterable[Source]) -> Shaped[np.ndarray, "batch 3 height width"]:
+        """One or many images as the network takes them: RGB, resized by the config's rule, not yet normalized.
 
         `uint8`, or `float32` where the rule does not round.
         """
-        many = [pictures] if _is_one(pictures) else pictures
-        return self._prepared([open_picture(picture) for picture in many])  # type: ignore[arg-type, union-attr]
+        many = [images] if _is_one(images) else images
+        return self._prepared([open_image(image) for image in many])  # type: ignore[arg-type, union-attr]
 
-    # the overloads overlap in `str`, which is a path here, never an iterable of pictures
+    # the overloads overlap in `str`, which is a path here, never an iterable of images
     @overload
     def detect(  # type: ignore[overload-overlap]
         self,
-        pictures: Source,
+        images: Source,
         *,
         score_threshold: float | None = None,
-        overlap_threshold: float | None = None,
-        suppression: Suppression | None = None,
-        limit: int | None = None,
-        classes: Sequence[str] | None = None,
+        iou_threshold: float | None = None,
+        class_agnostic: bool | None = None,
+        max_detections: int | None = None,
+        class_names: Sequence[str] | None = None,
         batch_size: int = 8,
     ) -> Detections: ...
 
     @overload
     def detect(
         self,
-        pictures: Iterable[Source],
+        images: Iterable[Source],
         *,
         score_threshold: float | None = None,
-        overlap_threshold: float | None = None,
-        suppression: Suppression | None = None,
-        limit: int | None = None,
-        classes: Sequence[str] | None = None,
+        iou_threshold: float | None = None,
+        class_agnostic: bool | None = None,
+        max_detections: int | None = None,
+        class_names: Sequence[str] | None = None,
         batch_size: int = 8,
     ) -> list[Detections]: ...
 
     def detect(
         self,
-        pictures: Source | Iterable[Source],
+        images: Source | Iterable[Source],
         *,
         score_threshold: float | None = None,
-        overlap_threshold: float | None = None,
-        suppression: Suppression | None = None,
-        limit: int | None = None,
-        classes: Sequence[str] | None = None,
+        iou_threshold: float | None = None,
+        class_agnostic: bool | None = None,
+        max_detections: int | None = None,
+        class_names: Sequence[str] | None = None,
         batch_size: int = 8,
     ) -> Detections | list[Detections]:
-        """What is found in a picture, or a list of that for several pictures (a list, a batch of pixels, a generator).
+        """What is found in an image, or a list of that for several images (a list, a batch of pixels, a generator).
 
         Args:
-            pictures: One or many of: a path, the bytes of a file, a PIL picture, `uint8` RGB pixels as array or tensor.
+            images: One or many of: a path, the bytes of a file, a PIL image, `uint8` RGB pixels as array or tensor.
             score_threshold: A score must be above it. This and the next three default to the detector's own.
-            overlap_threshold: A box that overlaps a better one by more than this is suppressed.
-            suppression: By a better box `by-class`, or `across-classes`.
-            limit: How many are kept of a picture.
-            classes: The names of the classes that are wanted.
-            batch_size: How many pictures go through the network at once.
+            iou_threshold: A box that overlaps a better one by more than this is suppressed.
+            class_agnostic: Whether a better box of any class suppresses, not only one of the same class.
+            max_detections: How many are kept of an image.
+            class_names: The names of the classes that are wanted.
+            batch_size: How many images go through the network at once.
 
         Raises:
-            FileNotFoundError: A picture is not there.
-            ValueError: A picture cannot be read, there is no such class, or a number is out of its range.
+            FileNotFoundError: An image is not there.
+            ValueError: An image cannot be read, there is no such class, or a number is out of its range.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
-        if isinstance(classes, str):
-            raise TypeError(f"classes must be a list of names, not the text '{classes}'")
-        selection = self.config.selection.but(
-            score_threshold=score_threshold, overlap_threshold=overlap_threshold, suppression=suppression, limit=limit
+        if isinstance(class_names, str):
+            raise TypeError(f"class_names must be a list of names, not the text '{class_names}'")
+        settings = self.config.postprocess.override(
+            score_threshold=score_threshold,
+            iou_threshold=iou_threshold,
+            class_agnostic=class_agnostic,
+            max_detections=max_detections,
         )
-        labels = None if classes is None else [self._label(name) for name in classes]
-        if _is_one(pictures):
-            return self._detect([open_picture(pictures)], selection, labels)[0]  # type: ignore[arg-type]
+        labels = None if class_names is None else [self._label(name) for name in class_names]
+        if _is_one(images):
+            return self._detect([open_image(images)], settings, labels)[0]  # type: ignore[arg-type]
         found: list[Detections] = []
-        for batch in _batches(pictures, batch_size):  # type: ignore[arg-type]
-            found += self._detect([open_picture(picture) for picture in batch], selection, labels)
+        for batch in _batches(images, batch_size):  # type: ignore[arg-type]
+            found += self._detect([open_image(image) for image in batch], settings, labels)
         return found
 
-    def _detect(self, pictures: list[Image.Image], selection: Selection, labels: list[int] | None) -> list[Detections]:
-        found = self._runtime(self._prepared(pictures), selection=selection, labels=labels)
-        return [self._detections(*pair) for pair in zip(found, pictures, strict=True)]
+    def _detect(self, images: list[Image.Image], settings: Postprocess, labels: list[int] | None) -> list[Detections]:
+        found = self._runtime(self._prepared(images), settings=settings, labels=labels)
+        return [self._detections(*pair) for pair in zip(found, images, strict=True)]
 
-    def _prepared(self, pictures: list[Image.Image]) -> Shaped[np.ndarray, "batch 3 height width"]:
+    def _prepared(self, images: list[Image.Image]) -> Shaped[np.ndarray, "batch 3 height width"]:
         height, width, rule = self.config.height, self.config.width, self.config.resize
-        small = [resize(picture, height, width, rule) for picture in pictures]
+        small = [resize(image, height, width, rule) for image in images]
         return np.stack(small) if small else np.empty((0, 3, height, width), np.uint8)
 
-    def _detections(self, found: Found, picture: Image.Image) -> Detections:
-        size = np.array([picture.width, picture.height] * 2, dtype=np.float32)
-        boxes = clip(found.boxes * size, picture.height, picture.width)
-        return Detections(boxes, found.scores, found.labels, found.default_boxes, self.class_names)
+    def _detections(self, found: Found, image: Image.Image) -> Detections:
+        size = np.array([image.width, image.height] * 2, dtype=np.float32)
+        boxes = clip(found.boxes * size, image.height, image.width)
+        return Detections(boxes, found.scores, found.labels, found.default_box_indices, self.class_names)
 
     def _label(self, name: str) -> int:
         if name not in self.class_names:
@@ -352,16 +355,16 @@ convert = Detector.convert
 """`multibox.convert`: the detector of a weights file of another project."""
 
 
-def _is_one(pictures: Source | Iterable[Source]) -> bool:
-    if isinstance(pictures, str | os.PathLike | bytes | Image.Image):
+def _is_one(images: Source | Iterable[Source]) -> bool:
+    if isinstance(images, str | os.PathLike | bytes | Image.Image):
         return True
-    if not isinstance(pictures, Iterable):
-        return True  # `open_picture` says what a picture is
-    return getattr(pictures, "ndim", 4) in (2, 3)  # one dimension: a column of paths; four: a batch of pixels
+    if not isinstance(images, Iterable):
+        return True  # `open_image` says what an image is
+    return getattr(images, "ndim", 4) in (2, 3)  # one dimension: a column of paths; four: a batch of pixels
 
 
-def _batches(pictures: Iterable[Source], size: int) -> Iterator[list[Source]]:
-    rest = iter(pictures)
+def _batches(images: Iterable[Source], size: int) -> Iterator[list[Source]]:
+    rest = iter(images)
     while batch := list(islice(rest, size)):
         yield batch
 

@@ -1,4 +1,4 @@
-"""Boxes and names on a picture, in any script."""
+"""Boxes and names on an image, in any script."""
 
 import os
 import unicodedata
@@ -14,11 +14,11 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from multibox.boxes import box_iou
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]  # pixels: left, top, right, bottom; the last two are outside
 
-# neighbours in the list are far apart in hue and lightness, and all are bright enough for a dark scene
-_PALETTE: tuple[Colour, ...] = (
+# neighbors in the list are far apart in hue and lightness, and all are bright enough for a dark scene
+_PALETTE: tuple[Color, ...] = (
     (235, 64, 70),  # red
     (38, 139, 255),  # blue
     (62, 199, 85),  # green
@@ -50,8 +50,8 @@ _SAMPLE = frozenset("Ag019.")  # what else a font for names in another script mu
 _SMALLEST_TEXT = 8  # pixels; smaller letters cannot be read
 
 
-def class_colour(label: int) -> Colour:
-    """The colour of a class: always the same, and each of the first 60 labels has its own."""
+def class_color(label: int) -> Color:
+    """The color of a class: always the same, and each of the first 60 labels has its own."""
     turn, place = divmod(label, len(_PALETTE))
     toward, part = ((0, 0.0), (255, 0.5), (0, 0.4))[turn % 3]  # then lighter, then darker
     red, green, blue = (round(value + (toward - value) * part) for value in _PALETTE[place])
@@ -59,7 +59,7 @@ def class_colour(label: int) -> Colour:
 
 
 def draw_boxes(
-    picture: Image.Image,
+    image: Image.Image,
     boxes: Float[np.ndarray, "boxes 4"],
     *,
     labels: Int[np.ndarray, " boxes"],
@@ -68,18 +68,18 @@ def draw_boxes(
     line_width: int | None = None,
     font_size: int | None = None,
 ) -> Image.Image:
-    """A copy of an RGB picture with an outline around each box, in the colour of its class.
+    """A copy of an RGB image with an outline around each box, in the color of its class.
 
     The most important box comes first: it is drawn over the others, and its text has the first choice of a place.
-    Texts stay inside the picture; they become smaller and then shorter where it is too narrow for them.
+    Texts stay inside the image; they become smaller and then shorter where it is too narrow for them.
 
     Args:
-        picture: Not written to.
-        boxes: Corner form, in pixels of the picture.
-        labels: Choose the colours.
+        image: Not written to.
+        boxes: Corner form, in pixels of the image.
+        labels: Choose the colors.
         texts: One for each box; nothing is written where it is empty.
         dashed: Broken outlines, as for ground truth beside detections: of all, or of those where it is true.
-        line_width: In pixels; follows the size of the picture where it is not given.
+        line_width: In pixels; follows the size of the image where it is not given.
         font_size: The same.
 
     Raises:
@@ -95,36 +95,36 @@ def draw_boxes(
     for name, value in (("line_width", line_width), ("font_size", font_size)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1 pixel, but is {value}")
-    usual_size = round(7 + sqrt(picture.width * picture.height) / 75)  # 8 for 64 x 64, 13 for 500 x 375
+    usual_size = round(7 + sqrt(image.width * image.height) / 75)  # 8 for 64 x 64, 13 for 500 x 375
     line_width = line_width or max(1, usual_size // 6)
-    outlines = [_pixels(box, picture.width, picture.height) for box in boxes.tolist()]
-    colours = [class_colour(label) for label in labels.tolist()]
-    drawn = picture.copy()
+    outlines = [_pixels(box, image.width, image.height) for box in boxes.tolist()]
+    colors = [class_color(label) for label in labels.tolist()]
+    drawn = image.copy()
     draw = ImageDraw.Draw(drawn)
     broken = np.broadcast_to(dashed, len(boxes)).tolist()
-    for outline, colour, is_broken in reversed(list(zip(outlines, colours, broken, strict=True))):
+    for outline, color, is_broken in reversed(list(zip(outlines, colors, broken, strict=True))):
         for left, top, right, bottom in _strokes(outline, line_width, is_broken):
-            draw.rectangle((left, top, right - 1, bottom - 1), fill=colour)
+            draw.rectangle((left, top, right - 1, bottom - 1), fill=color)
     if texts is not None:
-        _draw_texts(draw, drawn.size, outlines, colours, texts, font_size or usual_size)
+        _draw_texts(draw, drawn.size, outlines, colors, texts, font_size or usual_size)
     return drawn
 
 
 def contact_sheet(
-    pictures: Sequence[Image.Image],
+    images: Sequence[Image.Image],
     *,
     captions: Sequence[str] | None = None,
     columns: int = 4,
     cell_height: int = 240,
     cell_width: int = 320,
     margin: int = 8,
-    background: Colour = (255, 255, 255),
+    background: Color = (255, 255, 255),
 ) -> Image.Image:
-    """Pictures row by row in equal cells, each scaled to fit its cell and centred in it.
+    """Images row by row in equal cells, each scaled to fit its cell and centered in it.
 
     Args:
-        pictures: At least one.
-        captions: One for each picture, written below it; may have several lines, which are made to fit.
+        images: At least one.
+        captions: One for each image, written below it; may have several lines, which are made to fit.
         columns: At most so many in a row.
         cell_height: In pixels, without the caption.
         cell_width: In pixels.
@@ -132,22 +132,22 @@ def contact_sheet(
         background: Behind all.
 
     Raises:
-        ValueError: There are no pictures, or not as many captions.
+        ValueError: There are no images, or not as many captions.
     """
-    if not pictures:
-        raise ValueError("a sheet needs at least one picture")
-    if captions is not None and len(captions) != len(pictures):
-        raise ValueError(f"{len(captions)} captions for {len(pictures)} pictures: give one for each")
-    columns = min(columns, len(pictures))
-    rows = ceil(len(pictures) / columns)
+    if not images:
+        raise ValueError("a sheet needs at least one image")
+    if captions is not None and len(captions) != len(images):
+        raise ValueError(f"{len(captions)} captions for {len(images)} images: give one for each")
+    columns = min(columns, len(images))
+    rows = ceil(len(images) / columns)
     lines = max((caption.count("\n") + 1 for caption in captions or ()), default=0)
     font_size = max(_SMALLEST_TEXT, cell_width // 28)
     line_height = round(1.3 * font_size)
     pitch_x, pitch_y = cell_width + margin, cell_height + margin + lines * line_height
     sheet = Image.new("RGB", (columns * pitch_x + margin, rows * pitch_y + margin), background)
-    for place, picture in enumerate(pictures):
+    for place, image in enumerate(images):
         row, column = divmod(place, columns)
-        fitted = ImageOps.contain(picture, (cell_width, cell_height))
+        fitted = ImageOps.contain(image, (cell_width, cell_height))
         x = margin + column * pitch_x + (cell_width - fitted.width) // 2
         y = margin + row * pitch_y + (cell_height - fitted.height) // 2
         sheet.paste(fitted, (x, y))
@@ -159,7 +159,7 @@ def contact_sheet(
 
 
 def _pixels(box: Sequence[float], width: int, height: int) -> Rectangle:
-    """The pixels that a box covers, at least one and all inside the picture."""
+    """The pixels that a box covers, at least one and all inside the image."""
     x_min, y_min, x_max, y_max = box
     left, top = (round(min(max(low, 0), size - 1)) for low, size in ((x_min, width), (y_min, height)))
     right, bottom = (round(min(high, size)) for high, size in ((x_max, width), (y_max, height)))
@@ -191,21 +191,21 @@ def _draw_texts(
     draw: ImageDraw.ImageDraw,
     size: tuple[int, int],
     outlines: Sequence[Rectangle],
-    colours: Sequence[Colour],
+    colors: Sequence[Color],
     texts: Sequence[str],
     font_size: int,
 ) -> None:
     padding = max(1, font_size // 5)
-    tags: list[tuple[Rectangle, str, ImageFont.FreeTypeFont, Colour]] = []
-    for outline, colour, text in zip(outlines, colours, texts, strict=True):
+    tags: list[tuple[Rectangle, str, ImageFont.FreeTypeFont, Color]] = []
+    for outline, color, text in zip(outlines, colors, texts, strict=True):
         text, font = _fit(text, font_size, size[0] - 2 * padding)
         if text:
             ascent, descent = font.getmetrics()
             tag_size = (ceil(font.getlength(text)) + 2 * padding, ascent + descent + padding // 2)
-            tags.append((_place(outline, tag_size, size, [tag for tag, *_ in tags]), text, font, colour))
-    for (left, top, right, bottom), text, font, colour in reversed(tags):
-        draw.rectangle((left, top, right - 1, bottom - 1), fill=colour)
-        draw.text((left + padding, (top + bottom) // 2), text, _ink(colour), font, anchor="lm")
+            tags.append((_place(outline, tag_size, size, [tag for tag, *_ in tags]), text, font, color))
+    for (left, top, right, bottom), text, font, color in reversed(tags):
+        draw.rectangle((left, top, right - 1, bottom - 1), fill=color)
+        draw.text((left + padding, (top + bottom) // 2), text, _ink(color), font, anchor="lm")
 
 
 def _fit(text: str, font_size: int, width: int) -> tuple[str, ImageFont.FreeTypeFont]:
@@ -222,7 +222,7 @@ def _fit(text: str, font_size: int, width: int) -> tuple[str, ImageFont.FreeType
 def _place(
     outline: Rectangle, tag_size: tuple[int, int], size: tuple[int, int], taken: Sequence[Rectangle]
 ) -> Rectangle:
-    """Above the box, else inside, else below: the first place in the picture where no other text is, or the least."""
+    """Above the box, else inside, else below: the first place in the image where no other text is, or the least."""
     left, top, _, bottom = outline
     width, height = tag_size
     left = max(0, min(left, size[0] - width))
@@ -236,8 +236,8 @@ def _place(
     return choices[int(np.argmin(covered))]
 
 
-def _ink(background: Colour) -> Colour:
-    """Black or white, whichever is read better on a colour (relative luminance as WCAG defines it)."""
+def _ink(background: Color) -> Color:
+    """Black or white, whichever is read better on a color (relative luminance as WCAG defines it)."""
     linear = [value / 255 / 12.92 if value <= 10 else ((value / 255 + 0.055) / 1.055) ** 2.4 for value in background]
     luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
     return (0, 0, 0) if luminance > 0.3 else (255, 255, 255)
@@ -258,7 +258,7 @@ def _is_visible(character: str) -> bool:
 def _load_font(file: Path | None, size: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.truetype(file, size) if file else ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
-        raise ImportError("this Pillow was built without FreeType, which names on pictures need: pip install pillow")
+        raise ImportError("this Pillow was built without FreeType, which names on images need: pip install pillow")
     return font
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A context that gives the place to write to, beside `path`.
 
     At its end what was written there takes the place of `path`, or is taken away where anything was raised; a process

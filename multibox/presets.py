@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import ceil, floor, sqrt
 from typing import Literal, get_args
 
-from multibox.config import DetectorConfig, ExtraLayer, FeatureMap, Head, Scales, Selection
+from multibox.config import DetectorConfig, ExtraLayer, FeatureMap, Head, Postprocess, Scales
 
 Pair = tuple[float, float]
 
@@ -64,7 +64,7 @@ def lay_out(
 ) -> tuple[tuple[ExtraLayer, ...], tuple[FeatureMap, ...]]:
     """Extra layers and feature maps for a backbone and an input of any size, as SSD512 has them.
 
-    Behind the backbone's last source pairs of a 1x1 and a 3x3 convolution halve the map until one cell is left. Centres
+    Behind the backbone's last source pairs of a 1x1 and a 3x3 convolution halve the map until one cell is left. Centers
     are a stride apart on the backbone's maps; on those of the extra layers, whose cells would overhang the input more
     and more, they are spread evenly over the input, as in the paper (section 2.2). On 512 x 512 the two are the same.
     Default boxes are sized by the side of a square with the input's area.
@@ -173,7 +173,7 @@ def _ssd_tiny(height: int, width: int, scales: Scales) -> DetectorConfig:
         extras=extras,
         extras_batch_norm=True,
         feature_maps=tuple(replace(row, head="separable") for row in feature_maps),
-        selection=Selection(overlap_threshold=0.5),  # a little better than 0.45 on the val split of BCCD
+        postprocess=Postprocess(iou_threshold=0.5),  # a little better than 0.45 on the val split of BCCD
     )
 
 
@@ -221,7 +221,7 @@ def ssd_on(
 
 
 def _even_rows(height: int, width: int, layers: Sequence[str], *, head: Head) -> list[FeatureMap]:
-    """Rows as TensorFlow's detectors have them: sizes from 0.2 to 0.95 of the side, centres spread over the input.
+    """Rows as TensorFlow's detectors have them: sizes from 0.2 to 0.95 of the side, centers spread over the input.
 
     The first layer has stride 16; each other halves the map of the one before.
     """
@@ -267,7 +267,9 @@ def _ssdlite(version: Literal["v2", "v3"], height: int, width: int, scales: Scal
         activation="relu6",
         feature_maps=tuple(_even_rows(height, width, sources, head="separable")),
         clip_default_boxes="size",
-        selection=Selection(score_threshold=0.001, overlap_threshold=0.55, limit_per_class=300, limit=300),
+        postprocess=Postprocess(
+            score_threshold=0.001, iou_threshold=0.55, max_candidates_per_class=300, max_detections=300
+        ),
     )
 
 

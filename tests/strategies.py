@@ -1,4 +1,4 @@
-"""Boxes for hypothesis, of every size and place that a picture of 1000 pixels can hold."""
+"""Boxes for hypothesis, of every size and place that an image of 1000 pixels can hold."""
 
 import numpy as np
 from hypothesis import settings

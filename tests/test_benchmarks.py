@@ -52,12 +52,12 @@ def test_the_parts_have_different_names():
 def test_variants_take_turns_and_the_first_is_the_reference():
     calls: list[str] = []
     variants = {"slow": lambda: calls.append("slow") or sum(range(300_000)), "quick": lambda: calls.append("quick")}
-    found = compare("Work", variants, Settings(rounds=3), rounds=9, warm_up=1, units=2, pictures=4).values()
+    found = compare("Work", variants, Settings(rounds=3), rounds=9, warm_up=1, units=2, images=4).values()
     assert calls == ["slow", "quick"] * 4
     slow, quick = found["rows"]
     assert (slow["times_as_fast"], slow["rounds"]) == (1, 3)
     assert quick["times_as_fast"] > 1
-    assert slow["pictures_per_second"] == pytest.approx(4 / slow["median_seconds"])
+    assert slow["images_per_second"] == pytest.approx(4 / slow["median_seconds"])
 
 
 def test_a_comparison_that_did_not_fit_says_why():
@@ -80,6 +80,6 @@ def test_photographs_depend_on_their_seed_and_number_only(tmp_path):
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
     one, other = write_photographs(tmp_path / "one", 2, seed=3), write_photographs(tmp_path / "other", 1, seed=3)
-    assert one[0].picture.read_bytes() == other[0].picture.read_bytes() != one[1].picture.read_bytes()
+    assert one[0].image.read_bytes() == other[0].image.read_bytes() != one[1].image.read_bytes()
     assert one[0].open().size == (500, 375)
     assert (one[0].truth.boxes[:, 2:] <= [500, 375]).all()

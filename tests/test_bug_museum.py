@@ -19,15 +19,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multibox.boxes import box_iou
-from multibox.config import Selection
+from multibox.config import Postprocess
 from multibox.data import Dataset, GroundTruth, Sample, read_dataset
 from multibox.data.augment import (
     INTERPOLATIONS,
     MIN_OVERLAPS,
     Augmentation,
-    Colours,
+    Colors,
     Draw,
-    change_colours,
+    change_colors,
     draw,
     draw_crop,
     fractions,
@@ -42,12 +42,12 @@ from multibox.ssd.coder import BoxCoder
 from multibox.ssd.loss import Targets, multibox_loss
 from multibox.ssd.matching import UNMATCHED, match
 from multibox.ssd.network import SSD, L2Norm, Predictions
-from multibox.ssd.selection import select
-from multibox.training.batches import Batch, make_loader
+from multibox.ssd.postprocess import postprocess
+from multibox.training.distributed import World
+from multibox.training.loading import Batch, make_loader
 from multibox.training.optimizer import make_optimizer
 from multibox.training.recipes import RECIPES, TrainConfig
-from multibox.training.run import Run
-from multibox.training.world import World
+from multibox.training.trainer import Run
 from multibox.weights.imagenet import decimated_vgg16
 from tests.data.folders import voc_object, voc_xml, write_voc_set
 
@@ -123,8 +123,8 @@ def test_the_first_size_of_ssd512_is_7_percent_of_the_side():
     show(check, ours=make_default_boxes(SSD512), port=ssd512_with_sizes(tenth))
 
 
-def test_centres_are_whole_steps_apart():
-    """sgrvinod `model.py` spreads them evenly over the picture, as the paper's text says."""
+def test_centers_are_whole_steps_apart():
+    """sgrvinod `model.py` spreads them evenly over the image, as the paper's text says."""
     cells = [(row.rows, len(row.box_sizes)) for row in SSD300.feature_maps]
     port = make_default_boxes(SSD300)
     port[:, 0] = np.concatenate([np.tile(np.repeat((np.arange(n) + 0.5) / n, boxes), n) for n, boxes in cells])
@@ -180,13 +180,13 @@ def test_an_overlap_of_just_a_half_is_a_match():
 # What is learned from
 
 
-def grey_sample(name: str, truth: GroundTruth) -> Sample:
+def gray_sample(name: str, truth: GroundTruth) -> Sample:
     return Sample(name, np.full((3, 40, 40), 128, np.uint8), 40, 40, truth, 0)
 
 
 def test_difficult_objects_are_learned():
     """ssd.pytorch `data/voc0712.py` leaves them out (`keep_difficult=False`)."""
-    sample = grey_sample("two", GroundTruth([[0, 0, 20, 20], [5, 5, 30, 30]], [0, 1], difficult=[False, True]))
+    sample = gray_sample("two", GroundTruth([[0, 0, 20, 20], [5, 5, 30, 30]], [0, 1], difficult=[False, True]))
 
     def without_difficult(sample: Sample) -> np.ndarray:
         return fractions(replace(sample, truth=sample.truth[~sample.truth.difficult]))
@@ -203,10 +203,10 @@ def batches_of(dataset: Dataset, *, batch_size: int) -> Iterator[Batch]:
     )
 
 
-def test_pictures_without_objects_are_seen():
+def test_images_without_objects_are_seen():
     """NVIDIA `ssd/coco_pipeline.py` (`skip_empty`) and mmdetection (`filter_empty_gt`) drop them."""
     one, none = GroundTruth([[0, 0, 20, 20]], [0]), GroundTruth([], [])
-    ours = Dataset("three", ("cat",), [grey_sample("a", one), grey_sample("empty", none), grey_sample("b", one)])
+    ours = Dataset("three", ("cat",), [gray_sample("a", one), gray_sample("empty", none), gray_sample("b", one)])
     port = replace(ours, samples=[sample for sample in ours if len(sample.truth)])
 
     def check(dataset: Dataset) -> None:
@@ -218,16 +218,16 @@ def test_pictures_without_objects_are_seen():
 # Augmentation
 
 
-def test_colour_channels_are_never_shuffled():
+def test_color_channels_are_never_shuffled():
     """ssd.pytorch `utils/augmentations.py`, lufficc/SSD and torchvision's RandomPhotometricDistort do, with 0.5."""
     red = np.tile(np.array([200, 60, 40], np.uint8)[:, None, None], (1, 2, 2))
 
     def ours(rng: np.random.Generator) -> np.ndarray:
-        return change_colours(red, draw(rng, np.zeros((0, 4)), Augmentation()).colours)
+        return change_colors(red, draw(rng, np.zeros((0, 4)), Augmentation()).colors)
 
     def shuffled(rng: np.random.Generator) -> np.ndarray:
-        picture = ours(rng)
-        return picture[rng.permutation(3)] if rng.random() < 0.5 else picture
+        image = ours(rng)
+        return image[rng.permutation(3)] if rng.random() < 0.5 else image
 
     def check(rule: Callable[[np.random.Generator], np.ndarray]) -> None:
         rng = np.random.default_rng(1)
@@ -250,8 +250,8 @@ def test_one_of_five_interpolations_is_drawn():
     show(check, ours=PAPER.augmentation, port=replace(PAPER.augmentation, interpolations=("bilinear",)))
 
 
-def test_pictures_are_zoomed_out():
-    """NVIDIA `ssd/coco_pipeline.py` and MLPerf `ssd/utils.py` never expand a picture."""
+def test_images_are_zoomed_out():
+    """NVIDIA `ssd/coco_pipeline.py` and MLPerf `ssd/utils.py` never expand an image."""
 
     def check(augmentation: Augmentation) -> None:
         assert max((drawn.window[2:] - drawn.window[:2]).max() for drawn in draws_of(augmentation)) > 2
@@ -292,7 +292,7 @@ def port_crop(
 
 
 def kept(crops: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """How many objects have their centre in each crop."""
+    """How many objects have their center in each crop."""
     center = (boxes[:, :2] + boxes[:, 2:]) / 2
     return ((center > crops[:, None, :2]) & (center < crops[:, None, 2:])).all(axis=2).sum(axis=1)
 
@@ -334,7 +334,7 @@ def test_an_overlap_with_one_object_is_enough_for_a_crop():
 
 
 def test_a_sampler_tries_fifty_times():
-    """NVIDIA (`num_attempts=1`) and MLPerf (`--num-cropping-iterations 1`) try once, and end with the whole picture."""
+    """NVIDIA (`num_attempts=1`) and MLPerf (`--num-cropping-iterations 1`) try once, and end with the whole image."""
 
     def check(rule: Crop) -> None:
         samplers = [sampler for sampler, _ in crops_of(rule, [[0.3, 0.3, 0.7, 0.7]], 300)]
@@ -365,9 +365,9 @@ def test_a_crop_may_keep_no_object():
 
 
 def test_objects_are_clipped_to_the_crop():
-    """ssd_keras did not (its issue 71), and trained on boxes that reach out of the picture."""
+    """ssd_keras did not (its issue 71), and trained on boxes that reach out of the image."""
     boxes = np.array([[0.1, 0.2, 0.8, 0.9]])
-    unchanged = Colours(brightness=0.0, contrast=1.0, saturation=1.0, hue=0.0, contrast_last=False)
+    unchanged = Colors(brightness=0.0, contrast=1.0, saturation=1.0, hue=0.0, contrast_last=False)
     drawn = Draw(unchanged, 1.0, 1, np.array([0.3, 0.3, 0.7, 0.8]), False, "bilinear")
 
     def ours(boxes: np.ndarray, drawn: Draw) -> np.ndarray:
@@ -415,7 +415,7 @@ def test_conv4_3_goes_through_l2_norm(port: nn.Module):
 def test_new_layers_start_within_caffes_xavier(port: Callable[[Tensor], Tensor]):
     """Uniform within sqrt(3 / fan-in)."""
     torch.manual_seed(0)
-    ours = SSD(replace(SMALL, extras_batch_norm=False), classes=2).extras["conv6_1"].weight.detach()
+    ours = SSD(replace(SMALL, extras_batch_norm=False), num_classes=2).extras["conv6_1"].weight.detach()
     assert ours.shape == (64, 128, 1, 1)
 
     def check(weight: Tensor) -> None:
@@ -442,14 +442,14 @@ def test_conv6_and_conv7_answer_as_the_classifier_of_vgg16():
     torch.manual_seed(0)
     port = [nn.init.xavier_uniform_(torch.empty_like(weight)) for weight in ours]
 
-    pictures = torch.randn(200, channels, 1, 1, generator=generator)
-    hidden = F.conv2d(pictures.expand(-1, -1, 7, 7), fc6).relu()[..., 0, 0]
+    images = torch.randn(200, channels, 1, 1, generator=generator)
+    hidden = F.conv2d(images.expand(-1, -1, 7, 7), fc6).relu()[..., 0, 0]
     classifier = hidden[:, ::4] @ fc7[::4, ::4].T  # every fourth channel of both
 
     def check(weights: list[Tensor]) -> None:
         conv6, conv7 = weights
         # pool5 keeps the map's size: the 7x7 cells of the classifier lie on 13x13 that a dilation of 6 reaches over
-        answers = F.conv2d(F.conv2d(pictures.expand(-1, -1, 13, 13), conv6, dilation=6).relu(), conv7)[..., 0, 0]
+        answers = F.conv2d(F.conv2d(images.expand(-1, -1, 13, 13), conv6, dilation=6).relu(), conv7)[..., 0, 0]
         for pair in zip(answers.T, classifier.T, strict=True):
             assert torch.corrcoef(torch.stack(pair))[0, 1] > 0.8
 
@@ -471,7 +471,7 @@ IMAGENET_MEAN, IMAGENET_DEVIATION = (torch.tensor(v) for v in ((0.485, 0.456, 0.
 )
 def test_pixels_lose_their_mean_and_keep_their_scale(port: Callable[[Tensor], Tensor]):
     """VGG-16's Caffe weights want pixels of about ±128."""
-    network = SSD(replace(SMALL, mean=SSD300.mean, scale=SSD300.scale), classes=1).eval()
+    network = SSD(replace(SMALL, mean=SSD300.mean, scale=SSD300.scale), num_classes=1).eval()
     seen: list[Tensor] = []
     network.backbone.register_forward_pre_hook(lambda _, images: seen.append(images[0]))
 
@@ -496,7 +496,7 @@ def test_pixels_lose_their_mean_and_keep_their_scale(port: Callable[[Tensor], Te
 def test_there_are_as_many_columns_as_classes_and_one(classes: int, port: int):
     """Each further one takes probability from the others: a network that knows nothing has the loss log(columns)."""
     with torch.device("meta"):
-        logits = SSD(SMALL, classes=classes).eval()(torch.empty(1, 3, 64, 64)).logits
+        logits = SSD(SMALL, num_classes=classes).eval()(torch.empty(1, 3, 64, 64)).logits
 
     def check(columns: int) -> None:
         loss = F.cross_entropy(torch.zeros(1, columns), torch.tensor([1]))
@@ -510,7 +510,7 @@ def test_no_layer_is_frozen():
 
     def vgg16() -> SSD:
         with torch.device("meta"):
-            return SSD(SSD300, classes=20)
+            return SSD(SSD300, num_classes=20)
 
     def frozen() -> SSD:
         network = vgg16()
@@ -553,15 +553,15 @@ def test_without_a_match_the_loss_is_zero():
 
 
 def test_the_loss_is_divided_by_the_matches_of_the_batch():
-    """NVIDIA `ssd/model.py` divides that of each picture by its own matches, and takes the mean."""
+    """NVIDIA `ssd/model.py` divides that of each image by its own matches, and takes the mean."""
     offsets, labels = torch.zeros(2, 4, 4), torch.tensor([[1, 0, 0, 0], [1, 1, 1, 0]])
-    offsets[0, 0, 0] = 4.5  # smooth L1 4: the one match of picture 0; the three of picture 1 are perfect
+    offsets[0, 0, 0] = 4.5  # smooth L1 4: the one match of image 0; the three of image 1 are perfect
     predictions, targets = Predictions(offsets, torch.zeros(2, 4, 2)), Targets(torch.zeros(2, 4, 4), labels)
 
     def ours(predictions: Predictions, targets: Targets) -> Tensor:
         return multibox_loss(predictions, targets).localization
 
-    def by_picture(predictions: Predictions, targets: Targets) -> Tensor:
+    def by_image(predictions: Predictions, targets: Targets) -> Tensor:
         positive = targets.labels > 0
         distance = F.smooth_l1_loss(predictions.offsets, targets.offsets, reduction="none").sum(dim=2)
         return ((distance * positive).sum(dim=1) / positive.sum(dim=1)).mean()
@@ -569,7 +569,7 @@ def test_the_loss_is_divided_by_the_matches_of_the_batch():
     def check(rule: Loss) -> None:
         assert rule(predictions, targets).item() == pytest.approx(4 / 4)
 
-    show(check, ours=ours, port=by_picture)
+    show(check, ours=ours, port=by_image)
 
 
 def test_the_localization_loss_is_smooth_l1():
@@ -598,7 +598,7 @@ def test_negatives_are_ranked_with_each_boxs_own_largest_logit():
 
     def ours(logits: Tensor) -> list[int]:
         logits = logits.clone().requires_grad_()
-        multibox_loss(Predictions(torch.zeros(1, 6, 4), logits), targets, per_positive=2.0).total.backward()
+        multibox_loss(Predictions(torch.zeros(1, 6, 4), logits), targets, negatives_per_positive=2.0).total.backward()
         assert logits.grad is not None
         return (logits.grad[0].abs().sum(dim=1) > 0).nonzero()[:, 0].tolist()
 
@@ -680,7 +680,7 @@ def test_a_resumed_run_goes_on_where_it_was(tmp_path: Path):
 def test_batches_do_not_end_with_the_epoch():
     """ssd.pytorch `train.py` asks an iterator over one epoch for more: StopIteration."""
     one = GroundTruth([[0, 0, 20, 20]], [0])
-    dataset = Dataset("three", ("cat",), [grey_sample(name, one) for name in "abc"])
+    dataset = Dataset("three", ("cat",), [gray_sample(name, one) for name in "abc"])
 
     def check(batches: Iterator[Batch]) -> None:
         assert len(list(islice(batches, 4))) == 4
@@ -688,15 +688,15 @@ def test_batches_do_not_end_with_the_epoch():
     show(check, ours=batches_of(dataset, batch_size=2), port=islice(batches_of(dataset, batch_size=2), 2))
 
 
-# Selection
+# Postprocess
 
 
-def selected(boxes: Tensor, scores: Tensor, selection: Selection = SSD300.selection) -> list[int]:
+def selected(boxes: Tensor, scores: Tensor, settings: Postprocess = SSD300.postprocess) -> list[int]:
     """Which of these boxes in corner form, with their scores by class, are kept, in their order."""
     logits = torch.cat([1 - scores.sum(dim=1, keepdim=True), scores], dim=1).log()
     coder = BoxCoder(0.1, 0.2)
-    found = select(torch.zeros(len(boxes), 4), logits, corner_to_center(boxes), coder, selection=selection)
-    return sorted(found.default_boxes.tolist())
+    found = postprocess(torch.zeros(len(boxes), 4), logits, corner_to_center(boxes), coder, settings=settings)
+    return sorted(found.default_box_indices.tolist())
 
 
 @pytest.mark.parametrize(
@@ -713,9 +713,9 @@ def test_four_hundred_boxes_of_a_class_enter_suppression(port: int):
     scores = torch.linspace(0.9, 0.5, 500)[:, None]
 
     def check(limit: int) -> None:
-        assert selected(boxes, scores, replace(SSD300.selection, limit_per_class=limit)) == [0, 300]
+        assert selected(boxes, scores, replace(SSD300.postprocess, max_candidates_per_class=limit)) == [0, 300]
 
-    show(check, ours=SSD300.selection.limit_per_class, port=port)
+    show(check, ours=SSD300.postprocess.max_candidates_per_class, port=port)
 
 
 def two_classes_far_apart() -> tuple[Tensor, Tensor]:
@@ -747,9 +747,9 @@ def test_the_limit_is_not_a_hundred():
     """lufficc/SSD `ssd/config/defaults.py` (`MAX_PER_IMAGE`)."""
 
     def check(limit: int) -> None:
-        assert len(selected(*two_classes_far_apart(), replace(SSD300.selection, limit=limit))) == 200
+        assert len(selected(*two_classes_far_apart(), replace(SSD300.postprocess, max_detections=limit))) == 200
 
-    show(check, ours=SSD300.selection.limit, port=100)
+    show(check, ours=SSD300.postprocess.max_detections, port=100)
 
 
 @pytest.mark.parametrize(
@@ -764,15 +764,15 @@ def test_thresholds_are_a_hundredth_and_45_percent(score: float, overlap: float)
     boxes = torch.tensor([[0.0, 0, 1, 1], [0, 0, 0.47, 1], [2, 0, 3, 1], [4, 0, 5, 1]])
     scores = torch.tensor([[0.9], [0.8], [0.03], [0.015]])
 
-    def check(selection: Selection) -> None:
-        assert selected(boxes, scores, selection) == [0, 2, 3]
+    def check(settings: Postprocess) -> None:
+        assert selected(boxes, scores, settings) == [0, 2, 3]
 
-    port = replace(SSD300.selection, score_threshold=score, overlap_threshold=overlap)
-    show(check, ours=SSD300.selection, port=port)
+    port = replace(SSD300.postprocess, score_threshold=score, iou_threshold=overlap)
+    show(check, ours=SSD300.postprocess, port=port)
 
 
 def test_boxes_suppress_each_other_as_they_are_not_as_they_are_clipped():
-    """torchvision `ssd.py` clips to the picture first: two that overlap by 0.43 then do by 0.91."""
+    """torchvision `ssd.py` clips to the image first: two that overlap by 0.43 then do by 0.91."""
     boxes = torch.tensor([[-0.6, 0, 0.5, 1], [0, 0, 0.55, 1]])
     scores = torch.tensor([[0.9], [0.8]])
 

@@ -8,7 +8,7 @@ from multibox.config import FeatureMap
 from multibox.default_boxes import make_default_boxes
 from multibox.presets import preset
 
-# name, scales, number, sum of centres (x and y), sum of sizes (w and h), how many have a side above 1, some rows
+# name, scales, number, sum of centers (x and y), sum of sizes (w and h), how many have a side above 1, some rows
 GOLDEN = [
     (
         ("ssd300-vgg16", "voc", 8732, 4443.9467, 1510.4293, 20),
@@ -116,7 +116,7 @@ def test_table_is_what_the_loops_of_the_caffe_code_give(name, scales):
 
 
 def test_nothing_is_clipped():
-    """The last of ten centres 32 pixels apart lies outside 300 pixels; ports that clip move 114 of them."""
+    """The last of ten centers 32 pixels apart lies outside 300 pixels; ports that clip move 114 of them."""
     boxes = make_default_boxes(preset("ssd300-vgg16", scales="voc"))
     assert int((boxes[:, :2] > 1).any(axis=1).sum()) == 114
     assert boxes[:, :2].max() == pytest.approx(304 / 300)
@@ -139,4 +139,4 @@ def test_order_is_map_row_column_box_also_where_nothing_is_square():
     ] + [(75, 25, 60, 50)]
     boxes = make_default_boxes(config) * [300, 100, 300, 100]
     np.testing.assert_allclose(boxes, expected, rtol=1e-6)
-    assert config.default_boxes == len(expected)
+    assert config.num_default_boxes == len(expected)

@@ -32,9 +32,9 @@ NOTHING = make(boxes=())
 def test_iteration_gives_plain_values():
     first, second, _ = FOUND
     assert first == Detection("개", 0.875, (10.0, 20.0, 30.0, 60.0), 1, 7)
-    assert second.default_box == -1
+    assert second.default_box_index == -1
     assert {type(value) for value in (*first.box, first.score)} == {float}
-    assert {type(value) for value in (first.label, first.default_box)} == {int}
+    assert {type(value) for value in (first.label, first.default_box_index)} == {int}
     assert list(NOTHING) == [] and len(NOTHING) == 0 and not NOTHING
 
 
@@ -91,7 +91,7 @@ def test_json():
         "label": 1,
         "score": 0.875,
         "box": [10.0, 20.0, 30.0, 60.0],
-        "default_box": 7,
+        "default_box_index": 7,
     }
     assert "개" in FOUND.to_json()
     assert NOTHING.to_json() == "[]"
@@ -137,7 +137,7 @@ def test_supervision():
 def test_pandas():
     pytest.importorskip("pandas")
     table = FOUND.to_pandas()
-    assert list(table.columns) == ["name", "label", "score", "x_min", "y_min", "x_max", "y_max", "default_box"]
+    assert list(table.columns) == ["name", "label", "score", "x_min", "y_min", "x_max", "y_max", "default_box_index"]
     assert [Detection(row[0], row[2], row[3:7], row[1], row[7]) for row in table.itertuples(index=False)] == list(FOUND)
     empty = NOTHING.to_pandas()
     assert len(empty) == 0
@@ -152,18 +152,18 @@ def test_a_package_that_is_missing(package, monkeypatch):
 
 
 def test_draw():
-    picture = Image.new("RGB", (120, 90), "grey")
+    image = Image.new("RGB", (120, 90), "gray")
     some = FOUND[FOUND.labels != 1]  # Hangul needs a font, which is tested with the drawing
-    expected = draw_boxes(picture, some.boxes, labels=some.labels, texts=["cat 0.50", "dog 0.25"])
-    assert some.draw(picture).tobytes() == expected.tobytes()
-    assert some.draw(np.asarray(picture)).tobytes() == expected.tobytes()
-    assert NOTHING.draw(picture).tobytes() == picture.tobytes()
-    assert some.draw(picture, line_width=3, font_size=20).tobytes() != expected.tobytes()
+    expected = draw_boxes(image, some.boxes, labels=some.labels, texts=["cat 0.50", "dog 0.25"])
+    assert some.draw(image).tobytes() == expected.tobytes()
+    assert some.draw(np.asarray(image)).tobytes() == expected.tobytes()
+    assert NOTHING.draw(image).tobytes() == image.tobytes()
+    assert some.draw(image, line_width=3, font_size=20).tobytes() != expected.tobytes()
 
 
 def test_numbers_that_differ():
     with pytest.raises((ValueError, TypeError), match=r"3 boxes, 2 scores, 3 labels|Type-check"):
-        Detections(FOUND.boxes, FOUND.scores[:2], FOUND.labels, FOUND.default_boxes, NAMES)
+        Detections(FOUND.boxes, FOUND.scores[:2], FOUND.labels, FOUND.default_box_indices, NAMES)
 
 
 @pytest.mark.parametrize("label", [-1, 3])

@@ -1,4 +1,4 @@
-"""A detector as its user holds it: created, saved, loaded, and asked about pictures in all their forms.
+"""A detector as its user holds it: created, saved, loaded, and asked about images in all their forms.
 
 Its weights are random; what is tested is what surrounds them.
 """
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from multibox.boxes import box_iou
-from multibox.config import Selection
+from multibox.config import Postprocess
 from multibox.detections import Detections
 from multibox.detector import Detector, load
 from multibox.presets import preset
@@ -39,7 +39,7 @@ def assert_same(found: Detections, expected: Detections, *, scores: float = 1e-5
     np.testing.assert_allclose(found.scores, expected.scores, atol=scores)
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=boxes)
     assert found.labels.tolist() == expected.labels.tolist()
-    assert found.default_boxes.tolist() == expected.default_boxes.tolist()
+    assert found.default_box_indices.tolist() == expected.default_box_indices.tolist()
     assert found.class_names == expected.class_names
 
 
@@ -88,7 +88,7 @@ def test_a_text_is_no_list_of_names(detector: Detector):
     with pytest.raises(TypeError, match="not the text 'cat'"):
         Detector.create("ssd256-tiny", "cat")
     with pytest.raises(TypeError, match="not the text 'cat'"):
-        detector.detect(pixels(0), classes="cat")
+        detector.detect(pixels(0), class_names="cat")
 
 
 def test_an_input_of_any_size():
@@ -185,13 +185,13 @@ def test_what_is_no_file_is_looked_for_among_the_published(tmp_path: Path, detec
 # the network
 
 
-def test_the_network_gives_predictions_for_prepared_pictures(detector: Detector):
+def test_the_network_gives_predictions_for_prepared_images(detector: Detector):
     images = detector.prepare([pixels(0), pixels(1, height=400, width=30)])
     assert images.shape == (2, 3, 256, 256)
     predictions = detector.network(torch.from_numpy(images))
     assert isinstance(predictions, Predictions)
-    assert predictions.offsets.shape == (2, detector.config.default_boxes, 4)
-    assert predictions.logits.shape == (2, detector.config.default_boxes, len(NAMES) + 1)
+    assert predictions.offsets.shape == (2, detector.config.num_default_boxes, 4)
+    assert predictions.logits.shape == (2, detector.config.num_default_boxes, len(NAMES) + 1)
     assert detector.prepare([]).shape == (0, 3, 256, 256)
 
 
@@ -208,7 +208,7 @@ def test_a_network_in_training_detects_as_one_that_is_not_and_stays_in_training(
 
 
 def test_a_detector_without_a_network_says_so():
-    def runtime(images, *, selection, labels):
+    def runtime(inputs, *, settings, labels):
         return []
 
     detector = Detector(preset("ssd256-tiny"), ["cat"], runtime)
@@ -241,55 +241,55 @@ def test_fine_tuning_keeps_the_default_boxes():
 
 
 def test_fine_tuning_keeps_the_selection_unless_it_was_made_for_sigmoids(detector: Detector):
-    """TensorFlow's keeps ten of a picture, and lets boxes of all classes suppress each other."""
-    foreign = Selection(
-        score_threshold=1e-8, overlap_threshold=0.6, suppression="across-classes", limit_per_class=1917, limit=10
+    """TensorFlow's keeps ten of an image, and lets boxes of all classes suppress each other."""
+    foreign = Postprocess(
+        score_threshold=1e-8, iou_threshold=0.6, class_agnostic=True, max_candidates_per_class=1917, max_detections=10
     )
-    sigmoid = Detector.create(replace(detector.config, scoring="sigmoid", selection=foreign), NAMES, seed=0)
+    sigmoid = Detector.create(replace(detector.config, scoring="sigmoid", postprocess=foreign), NAMES, seed=0)
     tuned = sigmoid.with_classes(["bird"], seed=0)
-    assert (tuned.config.scoring, tuned.config.selection) == ("softmax", Selection())
-    softmax = Detector.create(replace(detector.config, selection=foreign), NAMES, seed=0)
-    assert softmax.with_classes(["bird"], seed=0).config.selection == foreign
-    assert sigmoid.config.selection == foreign
+    assert (tuned.config.scoring, tuned.config.postprocess) == ("softmax", Postprocess())
+    softmax = Detector.create(replace(detector.config, postprocess=foreign), NAMES, seed=0)
+    assert softmax.with_classes(["bird"], seed=0).config.postprocess == foreign
+    assert sigmoid.config.postprocess == foreign
 
 
-# what a picture may be
+# what an image may be
 
 
-def test_a_picture_in_any_form_gives_the_same(tmp_path: Path, detector: Detector):
+def test_an_image_in_any_form_gives_the_same(tmp_path: Path, detector: Detector):
     array = pixels(0)
     expected = detector.detect(array, score_threshold=LOW)
-    picture = Image.fromarray(array.transpose(1, 2, 0).copy())
+    image = Image.fromarray(array.transpose(1, 2, 0).copy())
     path = tmp_path / "한글 사진.png"
-    picture.save(path)
-    forms = [path, str(path), path.read_bytes(), picture, array.transpose(1, 2, 0), torch.from_numpy(array)]
+    image.save(path)
+    forms = [path, str(path), path.read_bytes(), image, array.transpose(1, 2, 0), torch.from_numpy(array)]
     for form in forms:
         assert_same(detector.detect(form, score_threshold=LOW), expected)
 
 
-def test_a_grey_array_is_the_same_as_one_in_grey_colours(detector: Detector):
-    grey = pixels(0)[0]
-    assert_same(detector.detect(grey), detector.detect(np.stack([grey] * 3)))
+def test_a_gray_array_is_the_same_as_one_in_gray_colors(detector: Detector):
+    gray = pixels(0)[0]
+    assert_same(detector.detect(gray), detector.detect(np.stack([gray] * 3)))
 
 
-@pytest.mark.parametrize("form", [list, tuple, iter, np.stack, lambda pictures: torch.from_numpy(np.stack(pictures))])
+@pytest.mark.parametrize("form", [list, tuple, iter, np.stack, lambda images: torch.from_numpy(np.stack(images))])
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
-def test_many_pictures_are_each_found_in_as_alone(detector: Detector, form, batch_size: int):
-    pictures = [pixels(number) for number in range(3)]
-    alone = [detector.detect(picture, score_threshold=LOW) for picture in pictures]
-    together = detector.detect(form(pictures), score_threshold=LOW, batch_size=batch_size)
+def test_many_images_are_each_found_in_as_alone(detector: Detector, form, batch_size: int):
+    images = [pixels(number) for number in range(3)]
+    alone = [detector.detect(image, score_threshold=LOW) for image in images]
+    together = detector.detect(form(images), score_threshold=LOW, batch_size=batch_size)
     assert isinstance(together, list)
     for found, expected in zip(together, alone, strict=True):
         assert_same(found, expected)
 
 
-def test_pictures_of_all_sizes_go_together(detector: Detector):
-    pictures = [pixels(0), pixels(1, height=33, width=500), pixels(2, height=1, width=1)]
-    for found, picture in zip(detector.detect(pictures), pictures, strict=True):
-        assert_same(found, detector.detect(picture))
+def test_images_of_all_sizes_go_together(detector: Detector):
+    images = [pixels(0), pixels(1, height=33, width=500), pixels(2, height=1, width=1)]
+    for found, image in zip(detector.detect(images), images, strict=True):
+        assert_same(found, detector.detect(image))
 
 
-def test_columns_of_paths_are_many_pictures(tmp_path: Path, detector: Detector):
+def test_columns_of_paths_are_many_images(tmp_path: Path, detector: Detector):
     path = tmp_path / "a.png"
     Image.new("RGB", (WIDTH, HEIGHT), "red").save(path)
     for column in (np.array([str(path)] * 2), pandas.Series([str(path)] * 2)):
@@ -299,7 +299,7 @@ def test_columns_of_paths_are_many_pictures(tmp_path: Path, detector: Detector):
 def test_a_generator_is_read_a_batch_at_a_time(detector: Detector):
     opened = []
 
-    def pictures():
+    def images():
         for number in range(4):
             opened.append(number)
             yield pixels(number)
@@ -308,22 +308,22 @@ def test_a_generator_is_read_a_batch_at_a_time(detector: Detector):
     run = detector._runtime
     detector._runtime = lambda images, **rest: (sizes.append((len(images), len(opened))), run(images, **rest))[1]
     try:
-        assert len(detector.detect(pictures(), batch_size=2)) == 4
+        assert len(detector.detect(images(), batch_size=2)) == 4
     finally:
         detector._runtime = run
     assert sizes == [(2, 2), (2, 4)]
 
 
-def test_no_pictures_give_an_empty_list(detector: Detector):
+def test_no_images_give_an_empty_list(detector: Detector):
     assert detector.detect([]) == []
     assert detector.detect(np.zeros((0, 3, 8, 8), np.uint8)) == []
 
 
-def test_broken_pictures_are_named(tmp_path: Path, detector: Detector):
-    (tmp_path / "text.jpg").write_text("no picture")
-    with pytest.raises(ValueError, match=r"text\.jpg: not a picture"):
+def test_broken_images_are_named(tmp_path: Path, detector: Detector):
+    (tmp_path / "text.jpg").write_text("no image")
+    with pytest.raises(ValueError, match=r"text\.jpg: not an image"):
         detector.detect([pixels(0), tmp_path / "text.jpg"])
-    with pytest.raises(FileNotFoundError, match=r"none\.jpg: there is no such picture"):
+    with pytest.raises(FileNotFoundError, match=r"none\.jpg: there is no such image"):
         detector.detect("none.jpg")
     with pytest.raises(ValueError, match="uint8"):
         detector.detect(torch.zeros(3, 8, 8))
@@ -332,22 +332,22 @@ def test_broken_pictures_are_named(tmp_path: Path, detector: Detector):
 # what is found
 
 
-def test_boxes_are_pixels_of_the_very_picture_and_inside_it():
+def test_boxes_are_pixels_of_the_very_image_and_inside_it():
     fractions = np.array([[0.25, 0.5, 0.75, 1.0], [-0.1, 0.25, 0.5, 1.2]], np.float32)
 
-    def runtime(images, *, selection, labels):
+    def runtime(inputs, *, settings, labels):
         found = Found(fractions, np.array([0.9, 0.8], np.float32), np.array([0, 1]), np.array([7, -1]))
-        return [found for _ in images]
+        return [found for _ in inputs]
 
     detector = Detector(preset("ssd256-tiny"), NAMES, runtime)
     wide, high = detector.detect([pixels(0, height=100, width=400), pixels(0, height=400, width=40)])
     np.testing.assert_allclose(wide.boxes, [[100, 50, 300, 100], [0, 25, 200, 100]])
     np.testing.assert_allclose(high.boxes, [[10, 200, 30, 400], [0, 100, 20, 400]])
-    assert wide.default_boxes.tolist() == [7, -1]
+    assert wide.default_box_indices.tolist() == [7, -1]
 
 
 def test_random_boxes_stay_inside(detector: Detector):
-    found = detector.detect(pixels(0), score_threshold=0.0, limit=100_000)
+    found = detector.detect(pixels(0), score_threshold=0.0, max_detections=100_000)
     assert len(found) > 1000
     assert ((found.boxes >= 0) & (found.boxes <= [WIDTH, HEIGHT, WIDTH, HEIGHT])).all()
     assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
@@ -356,18 +356,18 @@ def test_random_boxes_stay_inside(detector: Detector):
 def test_the_best_comes_first_and_the_default_box_is_near(detector: Detector):
     found = detector.detect(pixels(0))
     assert (np.diff(found.scores) <= 0).all()
-    assert ((found.default_boxes >= 0) & (found.default_boxes < detector.config.default_boxes)).all()
+    assert ((found.default_box_indices >= 0) & (found.default_box_indices < detector.config.num_default_boxes)).all()
 
 
 def test_thresholds_and_limit(detector: Detector):
-    all_found = detector.detect(pixels(0), score_threshold=0.0, limit=100_000)
+    all_found = detector.detect(pixels(0), score_threshold=0.0, max_detections=100_000)
     threshold = float(all_found.scores[50])
     some = detector.detect(pixels(0), score_threshold=threshold)
     assert some.scores.min() > threshold  # above it, not at it
     assert len(detector.detect(pixels(0), score_threshold=0.99)) == 0
-    few = detector.detect(pixels(0), limit=3)
+    few = detector.detect(pixels(0), max_detections=3)
     assert few.scores.tolist() == all_found.scores[:3].tolist()
-    apart = detector.detect(pixels(0), overlap_threshold=0.0, suppression="across-classes")
+    apart = detector.detect(pixels(0), iou_threshold=0.0, class_agnostic=True)
     overlap = box_iou(apart.boxes, apart.boxes) - np.eye(len(apart))
     assert 1 < len(apart) < len(all_found)
     assert overlap.max() < 0.01  # clipping may bring two together by a hair
@@ -377,28 +377,28 @@ def test_thresholds_and_limit(detector: Detector):
     ("given", "message"),
     [
         ({"score_threshold": 1.5}, "score_threshold must be from 0 to 1, but is 1.5"),
-        ({"overlap_threshold": -0.1}, "overlap_threshold must be from 0 to 1"),
-        ({"limit": 0}, "limit must be at least 1, but is 0"),
+        ({"iou_threshold": -0.1}, "iou_threshold must be from 0 to 1"),
+        ({"max_detections": 0}, "max_detections must be at least 1, but is 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, but is 0"),
-        ({"classes": ["cat", "dgo"]}, r"no class 'dgo'; did you mean 'dog'\?"),
-        ({"classes": ["zebra"]}, "no class 'zebra'; it knows cat, dog, 고양이"),
+        ({"class_names": ["cat", "dgo"]}, r"no class 'dgo'; did you mean 'dog'\?"),
+        ({"class_names": ["zebra"]}, "no class 'zebra'; it knows cat, dog, 고양이"),
     ],
 )
-@pytest.mark.parametrize("pictures", [pixels(0), []], ids=["one", "none"])
-def test_what_cannot_be_asked_for(detector: Detector, pictures, given: dict, message: str):
+@pytest.mark.parametrize("images", [pixels(0), []], ids=["one", "none"])
+def test_what_cannot_be_asked_for(detector: Detector, images, given: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        detector.detect(pictures, **given)
+        detector.detect(images, **given)
 
 
 def test_only_the_wanted_classes_are_found_and_count_for_the_limit(detector: Detector):
-    found = detector.detect(pixels(0), limit=100_000)
+    found = detector.detect(pixels(0), max_detections=100_000)
     for name in ("dog", "고양이"):
         label = NAMES.index(name)
-        wanted = detector.detect(pixels(0), classes=[name], limit=20)
+        wanted = detector.detect(pixels(0), class_names=[name], max_detections=20)
         # by class, one class does not change what is suppressed of another
         assert_same(wanted, found[found.labels == label][slice(20)])
-    assert len(detector.detect(pixels(0), classes=["dog", "cat"], limit=20)) == 20
-    assert len(detector.detect(pixels(0), classes=[])) == 0
+    assert len(detector.detect(pixels(0), class_names=["dog", "cat"], max_detections=20)) == 20
+    assert len(detector.detect(pixels(0), class_names=[])) == 0
 
 
 def test_where_nothing_is_found_the_result_is_empty_and_whole(detector: Detector):
@@ -409,7 +409,7 @@ def test_where_nothing_is_found_the_result_is_empty_and_whole(detector: Detector
 
 @pytest.mark.gpu
 def test_on_a_gpu_as_on_a_cpu(detector: Detector):
-    expected = detector.detect(pixels(0), limit=20)
+    expected = detector.detect(pixels(0), max_detections=20)
     moved = Detector.create("ssd256-tiny", NAMES, seed=0).to("cuda")
-    found = moved.detect(pixels(0), limit=20)
+    found = moved.detect(pixels(0), max_detections=20)
     np.testing.assert_allclose(found.scores, expected.scores, atol=0.01)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from multibox.data.synthetic import drawn_scenes
+from multibox.data.synthetic import synthetic_scenes
 from multibox.data.write import write_yolo
 
 ROOT = Path(__file__).parent.parent
@@ -20,7 +20,7 @@ BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n```\n(.*?)```)?", re.DOTALL)
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_the_code_runs_and_prints_what_is_shown(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_yolo({"train": drawn_scenes(4, seed=0), "val": drawn_scenes(2, seed=1)}, "raccoons")
+    write_yolo({"train": synthetic_scenes(4, seed=0), "val": synthetic_scenes(2, seed=1)}, "raccoons")
     for code, shown in BLOCK.findall((ROOT / document).read_text(encoding="utf-8")):
         printed = io.StringIO()
         code = code.replace("minutes=10", "steps=1, batch_size=2")

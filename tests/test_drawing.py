@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from multibox import drawing
-from multibox.drawing import class_colour, contact_sheet, draw_boxes
+from multibox.drawing import class_color, contact_sheet, draw_boxes
 from tests.strategies import boxes
 
 BACKGROUND = (17, 34, 51)
@@ -27,8 +27,8 @@ def painted(pixels):
     return (pixels != BACKGROUND).any(axis=2)
 
 
-def has_colour(pixels, colour):
-    return (pixels == colour).all(axis=2)
+def has_color(pixels, color):
+    return (pixels == color).all(axis=2)
 
 
 # --- outlines ---
@@ -40,11 +40,11 @@ def test_an_outline_is_the_border_of_the_pixels_in_the_box():
     expected[20:50, 10:40] = True
     expected[21:49, 11:39] = False
     np.testing.assert_array_equal(painted(pixels), expected)
-    assert tuple(pixels[20, 10]) == class_colour(0)
+    assert tuple(pixels[20, 10]) == class_color(0)
 
 
 @pytest.mark.parametrize("width, height, line", [(64, 64, 1), (500, 375, 2), (1000, 700, 3), (3000, 2000, 6)])
-def test_lines_grow_with_the_picture(width, height, line):
+def test_lines_grow_with_the_image(width, height, line):
     pixels = draw(width, height, [[0, 0, width, height]])
     assert painted(pixels)[height // 2].sum() == 2 * line
 
@@ -54,7 +54,7 @@ def test_a_line_width_of_ones_own():
 
 
 @given(boxes(max_count=4), st.integers(1, 300), st.integers(1, 300), st.booleans())
-def test_any_boxes_on_any_picture(some, width, height, dashed):
+def test_any_boxes_on_any_image(some, width, height, dashed):
     some = some - 200  # some lie outside
     pixels = draw(width, height, some, texts=["some name 0.99"] * len(some), dashed=dashed)
     assert pixels.shape == (height, width, 3)
@@ -67,8 +67,8 @@ def test_a_box_without_size_is_a_pixel_at_least():
 
 def test_the_first_is_on_top():
     pixels = draw(64, 64, [[5, 5, 50, 50], [5, 20, 50, 60]], labels=[0, 1])
-    assert tuple(pixels[30, 5]) == class_colour(0)
-    assert tuple(pixels[55, 5]) == class_colour(1)
+    assert tuple(pixels[30, 5]) == class_color(0)
+    assert tuple(pixels[55, 5]) == class_color(1)
 
 
 def test_dashes():
@@ -79,11 +79,11 @@ def test_dashes():
         assert dashed[corner]
 
 
-def test_the_picture_is_not_written_to():
-    picture = blank(64, 64)
-    drawn = draw_boxes(picture, np.array([[1.0, 1, 60, 60]]), labels=np.array([3]), texts=["x"])
-    assert drawn is not picture
-    assert picture.tobytes() == blank(64, 64).tobytes()
+def test_the_image_is_not_written_to():
+    image = blank(64, 64)
+    drawn = draw_boxes(image, np.array([[1.0, 1, 60, 60]]), labels=np.array([3]), texts=["x"])
+    assert drawn is not image
+    assert image.tobytes() == blank(64, 64).tobytes()
 
 
 def test_no_boxes():
@@ -108,25 +108,25 @@ def test_sizes_below_a_pixel(name, value):
         draw(64, 64, [[0, 0, 9, 9]], texts=["a"], **{name: value})
 
 
-# --- colours ---
+# --- colors ---
 
 
-def test_each_class_has_its_colour():
-    colours = [class_colour(label) for label in range(60)]
-    assert len(set(colours)) == 60
-    assert class_colour(7) == class_colour(7)
-    near = min(np.abs(np.subtract(a, b)).sum() for a in colours[:20] for b in colours[:20] if a != b)
+def test_each_class_has_its_color():
+    colors = [class_color(label) for label in range(60)]
+    assert len(set(colors)) == 60
+    assert class_color(7) == class_color(7)
+    near = min(np.abs(np.subtract(a, b)).sum() for a in colors[:20] for b in colors[:20] if a != b)
     assert near >= 60
 
 
 @pytest.mark.parametrize("label", range(60))
-def test_names_can_be_read_on_their_colour(label):
-    def luminance(colour):
-        linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in colour]
+def test_names_can_be_read_on_their_color(label):
+    def luminance(color):
+        linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in color]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    colour = class_colour(label)
-    dark, light = sorted(luminance(np.divide(some, 255)) for some in (colour, drawing._ink(colour)))
+    color = class_color(label)
+    dark, light = sorted(luminance(np.divide(some, 255)) for some in (color, drawing._ink(color)))
     assert (light + 0.05) / (dark + 0.05) >= 3  # WCAG's least contrast for graphics and large text
 
 
@@ -134,7 +134,7 @@ def test_names_can_be_read_on_their_colour(label):
 
 
 def written(pixels, label=0):
-    return has_colour(pixels, drawing._ink(class_colour(label)))
+    return has_color(pixels, drawing._ink(class_color(label)))
 
 
 MIDDLE = [200, 150, 300, 225]
@@ -173,14 +173,14 @@ def test_texts_keep_clear_of_each_other():
 
 
 def test_a_long_text_becomes_smaller_then_shorter():
-    pixels = draw(64, 64, [[0, 20, 64, 64]], texts=["a very long name for so small a picture 0.87"])
+    pixels = draw(64, 64, [[0, 20, 64, 64]], texts=["a very long name for so small an image 0.87"])
     light = (pixels[:20] > 150).all(axis=2)  # letters as small as these are nowhere quite white
     columns = np.flatnonzero(light.any(axis=0))
     assert columns.min() > 0 and 50 < columns.max() < 63
 
 
 @given(boxes(min_count=1, max_count=1), boxes(max_count=4), st.integers(1, 300), st.integers(1, 60))
-def test_places_are_inside_the_picture(box, taken, width, height):
+def test_places_are_inside_the_image(box, taken, width, height):
     outline, *others = (tuple(map(int, some)) for some in (*box, *taken))
     left, top, right, bottom = drawing._place(outline, (width, height), (300, 60), others)
     assert 0 <= left < right <= 300 and 0 <= top < bottom <= 60
@@ -296,43 +296,43 @@ def test_line_breaks_become_spaces():
 
 
 def test_a_sheet_has_equal_cells():
-    pictures = [Image.new("RGB", size, "red") for size in ((64, 64), (300, 30), (30, 300))]
-    sheet = contact_sheet(pictures, columns=2, cell_height=60, cell_width=80, margin=10)
+    images = [Image.new("RGB", size, "red") for size in ((64, 64), (300, 30), (30, 300))]
+    sheet = contact_sheet(images, columns=2, cell_height=60, cell_width=80, margin=10)
     assert sheet.size == (10 + 2 * (80 + 10), 10 + 2 * (60 + 10))
-    red = has_colour(np.asarray(sheet), (255, 0, 0))
+    red = has_color(np.asarray(sheet), (255, 0, 0))
     first, second, third, fourth = (red[y : y + 60, x : x + 80] for y, x in ((10, 10), (10, 100), (80, 10), (80, 100)))
     assert first.sum() == 60 * 60 and second.sum() == 80 * 8 and third.sum() == 6 * 60 and fourth.sum() == 0
     assert red.sum() == first.sum() + second.sum() + third.sum()
     np.testing.assert_array_equal(first, first[::-1, ::-1])  # in the middle of its cell
 
 
-def test_a_sheet_is_no_wider_than_its_pictures():
+def test_a_sheet_is_no_wider_than_its_images():
     assert contact_sheet([blank(80, 60)], columns=4, cell_height=60, cell_width=80, margin=5).size == (90, 70)
 
 
 def test_a_sheet_of_nothing():
-    with pytest.raises(ValueError, match="at least one picture"):
+    with pytest.raises(ValueError, match="at least one image"):
         contact_sheet([])
 
 
-def test_captions_stand_below_their_pictures():
-    pictures = [Image.new("RGB", (80, 60), "red")] * 3
+def test_captions_stand_below_their_images():
+    images = [Image.new("RGB", (80, 60), "red")] * 3
     options = {"columns": 2, "cell_height": 60, "cell_width": 80, "margin": 10}
-    plain = contact_sheet(pictures, **options)
+    plain = contact_sheet(images, **options)
     captions = ["first\nof three", "", "very long " * 20]
-    sheet = contact_sheet(pictures, captions=captions, **options)
+    sheet = contact_sheet(images, captions=captions, **options)
     extra = (sheet.height - plain.height) // 2
     assert sheet.width == plain.width and extra > 0
     pixels = np.asarray(sheet)
     for row, column, written in ((0, 0, True), (0, 1, False), (1, 0, True), (1, 1, False)):
         y, x = 10 + row * (70 + extra) + 60, 10 + column * 90
         assert bool((pixels[y : y + extra, x : x + 80] < 100).all(axis=-1).any()) == written
-        assert (pixels[y : y + extra, x + 80 : x + 90] == 255).all()  # none reaches its neighbour
-    assert has_colour(pixels, (255, 0, 0)).sum() == 3 * 60 * 80  # none is on a picture
+        assert (pixels[y : y + extra, x + 80 : x + 90] == 255).all()  # none reaches its neighbor
+    assert has_color(pixels, (255, 0, 0)).sum() == 3 * 60 * 80  # none is on an image
 
 
-def test_each_picture_has_a_caption_or_none_has():
-    with pytest.raises(ValueError, match="1 captions for 2 pictures"):
+def test_each_image_has_a_caption_or_none_has():
+    with pytest.raises(ValueError, match="1 captions for 2 images"):
         contact_sheet([blank(9, 9)] * 2, captions=["one"])
 
 

@@ -53,7 +53,7 @@ def test_multiplications_with_cocos_classes():
     from torchvision.models.detection import SSD300_VGG16_Weights
 
     with torch.device("meta"):
-        network = SSD(preset("ssd300-vgg16"), classes=90).eval()
+        network = SSD(preset("ssd300-vgg16"), num_classes=90).eval()
     with FlopCounterMode(display=False) as counter:
         network(torch.empty(1, 3, 300, 300, device="meta"))
     stated = SSD300_VGG16_Weights.COCO_V1.meta["_ops"]

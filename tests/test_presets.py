@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from multibox.config import DetectorConfig, Selection
+from multibox.config import DetectorConfig, Postprocess
 from multibox.default_boxes import make_default_boxes
 from multibox.presets import FIGURE_CLASSES, PRESETS, lay_out, paper_box_sizes, paper_sizes, preset
 from multibox.ssd.network import SSD
@@ -16,10 +16,10 @@ EVERY_PRESET = [(name, scales) for name in PRESETS for scales in ("voc", "coco")
 SIZES = [(768, 768), (240, 320), (320, 240), (96, 96), (97, 131), (333, 205), (32, 32)]
 
 
-def network_without_numbers(config: DetectorConfig, *, classes: int) -> SSD:
+def network_without_numbers(config: DetectorConfig, *, num_classes: int) -> SSD:
     """All the shapes of the real one, in no time."""
     with torch.device("meta"):
-        return SSD(config, classes=classes).eval()
+        return SSD(config, num_classes=num_classes).eval()
 
 
 def images_without_numbers(config: DetectorConfig) -> torch.Tensor:
@@ -42,13 +42,13 @@ def parameters(network: SSD) -> int:
 )
 def test_parameters_of_the_authors_networks(name, classes, expected):
     for scales in ("voc", "coco"):
-        assert parameters(network_without_numbers(preset(name, scales=scales), classes=classes)) == expected
+        assert parameters(network_without_numbers(preset(name, scales=scales), num_classes=classes)) == expected
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_what_a_preset_says_of_itself_is_counted(name):
     known, config = PRESETS[name], preset(name)
-    network = network_without_numbers(config, classes=FIGURE_CLASSES)
+    network = network_without_numbers(config, num_classes=FIGURE_CLASSES)
     assert parameters(network) == known.parameters
     with FlopCounterMode(display=False) as counter:
         network(images_without_numbers(config))
@@ -60,14 +60,14 @@ def test_what_a_preset_says_of_itself_is_counted(name):
 @torch.no_grad()
 def check_rows(config: DetectorConfig) -> None:
     """The rows are the maps that the network gives, and its output has a row for each default box of the table."""
-    network = network_without_numbers(config, classes=3)
+    network = network_without_numbers(config, num_classes=3)
     shapes = {}
     for layer, head in network.logits.items():
         head.register_forward_pre_hook(lambda _, sources, layer=layer: shapes.update({layer: sources[0].shape[2:]}))
     offsets, logits = network(images_without_numbers(config))
     assert shapes == {row.layer: (row.rows, row.columns) for row in config.feature_maps}
-    assert offsets.shape == (1, config.default_boxes, 4) and logits.shape == (1, config.default_boxes, 4)
-    assert len(make_default_boxes(config)) == config.default_boxes
+    assert offsets.shape == (1, config.num_default_boxes, 4) and logits.shape == (1, config.num_default_boxes, 4)
+    assert len(make_default_boxes(config)) == config.num_default_boxes
 
 
 @pytest.mark.parametrize("name, scales", EVERY_PRESET)
@@ -85,15 +85,15 @@ def test_rows_of_any_size_are_the_maps_of_the_network(name, height, width):
 
 @pytest.mark.parametrize("height, width", SIZES)
 @pytest.mark.parametrize("name", PRESETS)
-def test_default_boxes_of_any_size_cover_the_picture(name, height, width):
-    """Centres are on the picture (the cells of the backbone's maps may overhang it by less than one), and sizes grow
-    from map to map up to nearly the whole picture."""
+def test_default_boxes_of_any_size_cover_the_image(name, height, width):
+    """Centers are on the image (the cells of the backbone's maps may overhang it by less than one), and sizes grow
+    from map to map up to nearly the whole image."""
     config = preset(name, height=height, width=width)
     boxes, begin = make_default_boxes(config), 0
     areas = []
     for row in config.feature_maps:
-        table = boxes[begin : begin + row.default_boxes].reshape(row.rows, row.columns, -1, 4)
-        begin += row.default_boxes
+        table = boxes[begin : begin + row.num_default_boxes].reshape(row.rows, row.columns, -1, 4)
+        begin += row.num_default_boxes
         (first_x, first_y), (last_x, last_y) = table[0, 0, 0, :2], table[-1, -1, 0, :2]
         assert 0 < first_x <= 0.5 and 0 < first_y <= 0.5
         assert 1 - 0.5 / row.columns - 1e-6 <= last_x < 1 + 0.5 * row.step[1] / width
@@ -127,11 +127,11 @@ def test_maps_of_the_presets(name, grids, steps, counts):
         rows = preset(name, scales=scales).feature_maps
         assert [row.rows for row in rows] == [row.columns for row in rows] == grids
         assert [row.step for row in rows] == [(step, step) for step in steps]
-        assert [row.default_boxes for row in rows] == counts
+        assert [row.num_default_boxes for row in rows] == counts
         assert [row.offset for row in rows] == [0.5] * len(rows)
 
 
-def test_source_layers_have_the_papers_names_and_only_conv4_3_is_normalised():
+def test_source_layers_have_the_papers_names_and_only_conv4_3_is_normalized():
     layers = ["conv4_3", "conv7", "conv8_2", "conv9_2", "conv10_2", "conv11_2", "conv12_2"]
     for name, count in (("ssd300-vgg16", 6), ("ssd512-vgg16", 7)):
         rows = preset(name).feature_maps
@@ -166,8 +166,12 @@ def test_values_of_the_paper():
         config = preset(name)
         assert config.mean == (123, 117, 104) and config.scale == (1, 1, 1) and config.resize == "bilinear"
         assert (config.center_variance, config.size_variance) == (0.1, 0.2)
-        assert config.selection == Selection(
-            score_threshold=0.01, overlap_threshold=0.45, suppression="by-class", limit_per_class=400, limit=200
+        assert config.postprocess == Postprocess(
+            score_threshold=0.01,
+            iou_threshold=0.45,
+            class_agnostic=False,
+            max_candidates_per_class=400,
+            max_detections=200,
         )
 
 
@@ -236,7 +240,7 @@ def test_an_input_that_is_not_square():
     ]  # fmt: skip
 
 
-def test_centres_are_a_stride_apart_on_the_backbone_and_evenly_spread_on_the_extra_layers():
+def test_centers_are_a_stride_apart_on_the_backbone_and_evenly_spread_on_the_extra_layers():
     """On 300 x 300, where 5 cells of 64 pixels, 3 of 128 and one of 512 would overhang the input more and more."""
     rows = preset("ssd300-resnet34").feature_maps
     assert [row.rows for row in rows] == [38, 19, 10, 5, 3, 2, 1]
@@ -298,7 +302,7 @@ def test_mobilenet_v1_has_the_default_boxes_of_tensorflow():
     rows = preset("ssd300-mobilenetv1").feature_maps
     assert [row.rows for row in rows] == [19, 10, 5, 3, 2, 1]
     assert [len(row.box_sizes) for row in rows] == [3, 6, 6, 6, 6, 6]
-    assert sum(row.default_boxes for row in rows) == 1917
+    assert sum(row.num_default_boxes for row in rows) == 1917
     first = [(30, 30), (60 * 2**0.5, 60 / 2**0.5), (60 / 2**0.5, 60 * 2**0.5)]
     assert [value for pair in rows[0].box_sizes for value in pair] == pytest.approx([v for pair in first for v in pair])
     assert [row.box_sizes[0][0] / 300 for row in rows[1:]] == pytest.approx([0.35, 0.5, 0.65, 0.8, 0.95])
@@ -325,7 +329,7 @@ def test_the_table_of_the_documents_is_what_the_presets_are():
     for (name, known), (_, parameters, gmac, boxes, time, published) in zip(PRESETS.items(), rows, strict=True):
         assert parameters == f"{known.parameters:,}"
         assert float(gmac) == known.gmac
-        assert boxes == f"{preset(name).default_boxes:,}"
+        assert boxes == f"{preset(name).num_default_boxes:,}"
         assert float(time) > 0
         figures = re.findall(r"\d+(?:\.\d+)?(?= mAP| AP)", published)
         assert figures == re.findall(r"(?<=VOC |OCO )\d+(?:\.\d+)?", known.published)

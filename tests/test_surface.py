@@ -8,7 +8,7 @@ import pytest
 import multibox
 
 PUBLIC = [
-    "EXAMPLE_PICTURE",
+    "EXAMPLE_IMAGE",
     "Dataset",
     "DatasetError",
     "Detection",
@@ -20,7 +20,7 @@ PUBLIC = [
     "Sample",
     "TrainConfig",
     "convert",
-    "drawn_scenes",
+    "synthetic_scenes",
     "evaluate",
     "load",
     "preset",

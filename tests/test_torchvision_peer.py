@@ -47,7 +47,7 @@ def test_the_loss_and_its_gradients_are_ours(detector):
         torch.testing.assert_close(value.grad, gradients[name], rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_a_picture_of_another_size_is_warped_as_it_is_validated(detector):
+def test_an_image_of_another_size_is_warped_as_it_is_validated(detector):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 240, 320), dtype=np.uint8)
     model = peer.make_model(detector)
     images, targets = model.transform(
@@ -67,7 +67,7 @@ def test_it_trains_the_detector_in_place_with_the_rise_of_the_first_epoch(detect
     ]
     before = detector.network.logits["stage3"].pointwise.weight.detach().clone()
     steps = list(peer.train(detector, Dataset("drawn", CLASSES, samples), learning_rate=0.01, epochs=2))
-    assert [step.epoch for step in steps] == [0.5, 1, 1.5, 2]  # nine pictures are two whole batches of four
+    assert [step.epoch for step in steps] == [0.5, 1, 1.5, 2]  # nine images are two whole batches of four
     assert [step.learning_rate for step in steps] == pytest.approx([1e-5, 0.01, 0.01, 0.01])
     assert not torch.equal(before, peer.trained(detector).network.logits["stage3"].pointwise.weight)
 
@@ -75,8 +75,8 @@ def test_it_trains_the_detector_in_place_with_the_rise_of_the_first_epoch(detect
 def test_the_transforms_give_pixels_boxes_and_labels_that_belong_together():
     torch.manual_seed(0)
     truth = GroundTruth([[10, 10, 60, 60], [80, 40, 150, 110]], [0, 1], crowd=[False, True])
-    picture = np.full((3, 120, 160), 200, np.uint8)
-    loader = peer.make_loader(Dataset("one", CLASSES, [Sample("0", picture, 120, 160, truth, 0)] * 40))
+    image = np.full((3, 120, 160), 200, np.uint8)
+    loader = peer.make_loader(Dataset("one", CLASSES, [Sample("0", image, 120, 160, truth, 0)] * 40))
     for images, targets in loader:
         for image, target in zip(images, targets, strict=True):
             assert image.dtype == torch.float32 and image.min() >= 0 and image.max() <= 1

@@ -1,4 +1,4 @@
-"""Trains `multibox/shapes`, the small detector that comes with the package, and draws its example picture.
+"""Trains `multibox/shapes`, the small detector that comes with the package, and draws its example image.
 
     .venv/bin/python tools/make_shapes.py --minutes 7.5
 
@@ -11,11 +11,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from multibox.data.synthetic import CLASS_NAMES, drawn_scene, drawn_scenes
+from multibox.data.synthetic import CLASS_NAMES, drawn_scene, synthetic_scenes
 from multibox.detector import Detector
 from multibox.evaluation.evaluate import evaluate
 from multibox.training import Progress, TrainConfig, train
-from multibox.weights.published import EXAMPLE_PICTURE, PUBLISHED
+from multibox.weights.published import EXAMPLE_IMAGE, PUBLISHED
 
 ROOT = Path(__file__).parent.parent
 TRAIN_SEED, TEST_SEED, EXAMPLE_SEED, EXAMPLE_SCENE = 11, 12, 13, 15
@@ -34,20 +34,20 @@ def main() -> None:
     detector = Detector.create("ssd256-tiny", CLASS_NAMES, seed=0)
     config = TrainConfig(recipe="drawn", minutes=arguments.minutes, validate_every=1000)
     with tempfile.TemporaryDirectory() as folder:
-        scenes = drawn_scenes(arguments.scenes, seed=TRAIN_SEED)
+        scenes = synthetic_scenes(arguments.scenes, seed=TRAIN_SEED)
         detector = train(detector, scenes, None, config, out=folder, on_progress=show)
     detector.save(PUBLISHED["multibox/shapes"].path, half=True)
 
     detector = Detector.load("multibox/shapes")
-    metrics = evaluate(detector, drawn_scenes(500, seed=TEST_SEED))
+    metrics = evaluate(detector, synthetic_scenes(500, seed=TEST_SEED))
     print(f"AP {metrics.ap:.3f}, AP50 {metrics.ap50:.3f} on 500 other scenes")
     draw_example(detector)
 
 
 def draw_example(detector: Detector) -> None:
-    """The example picture, and the same with what is found in it, twice the size."""
+    """The example image, and the same with what is found in it, twice the size."""
     example = drawn_scene(EXAMPLE_SCENE, seed=EXAMPLE_SEED, height=320, width=320).open()
-    example.save(EXAMPLE_PICTURE, optimize=True)
+    example.save(EXAMPLE_IMAGE, optimize=True)
     found = detector.detect(example)
     large = example.resize((example.width * 2, example.height * 2), Image.Resampling.LANCZOS)
     target = ROOT / "docs" / "images" / "shapes.png"

@@ -11,10 +11,10 @@ from cyclopts import App, CycloptsError
 from multibox.cli.terminal import UsageError, complain, say_warnings, speaks
 
 _COMMANDS = {
-    "demo": "The whole path on drawn scenes: train, evaluate, detect. No download.",
+    "demo": "The whole path on synthetic scenes: train, evaluate, detect. No download.",
     "train": "Train a detector on a data set of your own.",
     "evaluate": "Score a detector on a data set.",
-    "detect": "Find objects in pictures.",
+    "detect": "Find objects in images.",
     "convert": "Make a weights file of another project one of multibox's.",
     "models": "List the detectors that can be created or loaded.",
 }
@@ -59,7 +59,7 @@ def _app() -> App:
 
     app = App(
         name="multibox",
-        help="SSD: the Single Shot MultiBox Detector. Train, evaluate and run it on pictures of your own.",
+        help="SSD: the Single Shot MultiBox Detector. Train, evaluate and run it on images of your own.",
         help_epilogue="multibox COMMAND --help tells more. --debug shows the traceback of an error.",
         version=f"multibox {__version__}",
         help_format="plaintext",

@@ -45,19 +45,21 @@ def _rules(config: "multibox.config.DetectorConfig") -> list[str]:
         "float": "bilinear, not rounded to whole numbers",
     }
     clipped = {"none": "not clipped", "size": "width and height clipped", "all": "all four numbers clipped"}
-    chosen = config.selection
+    chosen = config.postprocess
     largest = "" if config.max_log_size is None else f", sizes up to exp({config.max_log_size:.3f}) times"
     rules = [
         f"network: {config.name}, backbone {config.backbone}",
         f"input: {config.height} x {config.width}, {resize[config.resize]}; "
         f"less {_numbers(config.mean)}, divided by {_numbers(config.scale)}",
-        f"default boxes: {config.default_boxes:,}, {clipped[config.clip_default_boxes]}"
+        f"default boxes: {config.num_default_boxes:,}, {clipped[config.clip_default_boxes]}"
         + (", stored in the file" if config.stored_default_boxes else ""),
         f"offsets: variances {config.center_variance:g} and {config.size_variance:g}{largest}; boxes are clipped to "
-        f"the picture {'before' if config.clip_boxes else 'after'} suppression",
+        f"the image {'before' if config.clip_boxes else 'after'} suppression",
         f"scores: {config.scoring}",
-        f"selection: scores above {chosen.score_threshold:g}, suppression {chosen.suppression} at an overlap of "
-        f"{chosen.overlap_threshold:g}, {chosen.limit_per_class} of a class go in, {chosen.limit} are kept",
+        f"postprocessing: scores above {chosen.score_threshold:g}, "
+        f"suppression {'across classes' if chosen.class_agnostic else 'by class'} at an overlap of "
+        f"{chosen.iou_threshold:g}, {chosen.max_candidates_per_class} of a class go in, "
+        f"{chosen.max_detections} are kept",
     ]
     return rules
 

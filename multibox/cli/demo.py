@@ -20,14 +20,14 @@ Minutes = Annotated[float, Parameter(validator=Number(gt=0))]
 
 
 def demo(*, out: Path = Path("demo-output"), minutes: Minutes = 3.3, seed: int = 0) -> int:
-    """The whole path on drawn scenes: train, evaluate, detect. No download.
+    """The whole path on synthetic scenes: train, evaluate, detect. No download.
 
     Args:
         out: The folder for everything it makes; summary.html shows it.
         minutes: How long it trains.
         seed: Of the random weights and changes; the scenes are always the same.
     """
-    from multibox.data.synthetic import CLASS_NAMES, drawn_scenes
+    from multibox.data.synthetic import CLASS_NAMES, synthetic_scenes
     from multibox.detector import Detector
     from multibox.drawing import contact_sheet, draw_boxes
     from multibox.evaluation.evaluate import evaluate
@@ -44,8 +44,8 @@ def demo(*, out: Path = Path("demo-output"), minutes: Minutes = 3.3, seed: int =
 
     began = time.monotonic()
     say(f"drawing {TRAIN_SCENES} scenes to learn from and {TEST_SCENES} others to be tested on")
-    train_set = drawn_scenes(TRAIN_SCENES, seed=TRAIN_SEED)
-    test_set = drawn_scenes(TEST_SCENES, seed=TEST_SEED)
+    train_set = synthetic_scenes(TRAIN_SCENES, seed=TRAIN_SEED)
+    test_set = synthetic_scenes(TEST_SCENES, seed=TEST_SEED)
 
     say(f"training ssd256-tiny from scratch for {minutes:g} minutes")
     detector = Detector.create("ssd256-tiny", CLASS_NAMES, seed=seed)
@@ -57,8 +57,8 @@ def demo(*, out: Path = Path("demo-output"), minutes: Minutes = 3.3, seed: int =
     (out / "metrics.json").write_text(metrics.to_json() + "\n", encoding="utf-8")
     drawn = []
     for sample in test_set.samples[:12]:
-        picture = draw_boxes(sample.open(), sample.truth.boxes, labels=sample.truth.labels, dashed=True)
-        drawn.append(detector.detect(sample.picture, score_threshold=0.5).draw(picture))
+        image = draw_boxes(sample.open(), sample.truth.boxes, labels=sample.truth.labels, dashed=True)
+        drawn.append(detector.detect(sample.image, score_threshold=0.5).draw(image))
         drawn[-1].save(out / f"{sample.name}.png")
     contact_sheet(drawn, columns=4, cell_height=256, cell_width=256).save(out / "found.png")
     seconds = time.monotonic() - began
@@ -103,17 +103,18 @@ def _page(metrics: Metrics, minutes: float, seconds: float) -> str:
 </style>
 <h1>multibox demo</h1>
 <p class="headline">AP50 {_percent(metrics.ap50)}, AP {_percent(metrics.ap)}</p>
-<p>An <code>ssd256-tiny</code> with random weights was trained for {minutes:g} minutes on {TRAIN_SCENES} drawn scenes
-(seed {TRAIN_SEED}), and scored on {metrics.images} others (seed {TEST_SEED}) with {metrics.objects} objects by COCO's
-rule. All of it took {seconds:.0f} seconds. The recipe is the demo's own, <code>drawn</code>: mirroring and light
-changes of colour, no crops, because a few minutes are too short to learn through the paper's full augmentation.</p>
+<p>An <code>ssd256-tiny</code> with random weights was trained for {minutes:g} minutes on {TRAIN_SCENES} synthetic
+scenes (seed {TRAIN_SEED}), and scored on {metrics.images} others (seed {TEST_SEED}) with {metrics.objects} objects
+by COCO's rule. All of it took {seconds:.0f} seconds. The recipe is the demo's own, <code>drawn</code>:
+horizontal flips and light changes of color, no crops, because a few minutes are
+too short to learn through the paper's full augmentation.</p>
 <div class="tables">
 <table><tr><th>objects<th>AP{by_size}</table>
 <table><tr><th>class<th>AP<th>AP50<th>objects{by_class}</table>
 </div>
 <h2>Scenes that it was not trained on</h2>
 <p>Found boxes with a score above 0.5; the true ones are dashed.</p>
-<img src="found.png" alt="Twelve drawn scenes with the boxes that were found">
+<img src="found.png" alt="Twelve synthetic scenes with the boxes that were found">
 <h2>The run</h2>
 <img src="run/curves.png" alt="Losses over the epochs">
 <p>Everything it left is in <code>run/</code>: weights, metrics, log. The metrics are in <code>metrics.json</code>, as

@@ -29,23 +29,23 @@ def detect(
     *,
     model: str,
     score: Fraction = 0.5,
-    overlap: Fraction | None = None,
-    limit: Count | None = None,
+    iou: Fraction | None = None,
+    max_detections: Count | None = None,
     classes: str | None = None,
     out: Path | None = None,
     json: Path | None = None,
     device: str = "cpu",
 ) -> int:
-    """Find objects in pictures.
+    """Find objects in images.
 
     Args:
-        sources: Pictures, folders of pictures, and patterns such as 'street/*.jpg'.
+        sources: Images, folders of images, and patterns such as 'street/*.jpg'.
         model: A weights file, or the name of published weights (multibox models lists them).
         score: Detections must score above this.
-        overlap: A box that overlaps a better one by more than this is suppressed; by default the detector's own.
-        limit: How many detections of a picture are kept; by default the detector's own.
+        iou: A box that overlaps a better one by more than this is suppressed; by default the detector's own.
+        max_detections: How many detections of an image are kept; by default the detector's own.
         classes: Names of the classes that are wanted, with commas between them.
-        out: A folder for the pictures with their boxes drawn.
+        out: A folder for the images with their boxes drawn.
         json: A file for all that was found.
         device: cpu, cuda, mps.
     """
@@ -54,7 +54,7 @@ def detect(
         raise UsageError("--classes takes names with commas between them, such as 'cat,dog'")
     check_device(device)
     fetch_weights(model)  # says that there is no such file before anything is made
-    paths, failed = _find_pictures(sources, out=out)
+    paths, failed = _find_images(sources, out=out)
     total = len(paths) + len(failed)
     targets = {} if out is None else _targets(out, paths)
     if out is not None:
@@ -68,11 +68,11 @@ def detect(
         return 1
 
     from multibox.detector import Detector
-    from multibox.pictures import open_picture
+    from multibox.images import open_image
 
     detector = Detector.load(model, device=device)
     try:
-        detector.detect([], classes=wanted)
+        detector.detect([], class_names=wanted)
     except ValueError as error:  # there is no such class
         raise UsageError(f"--classes: {error}") from error
     records: list[dict[str, Any]] = []
@@ -80,27 +80,25 @@ def detect(
     # where the results are seen they are progress enough
     with progress_bar("detecting", len(paths), show=not stdout().is_terminal) as bar:
         for done, path in enumerate(paths, start=1):
-            bar(done, f"{done} of {len(paths)}  {done / (time.monotonic() - began):.0f} pictures/s")
+            bar(done, f"{done} of {len(paths)}  {done / (time.monotonic() - began):.0f} images/s")
             try:
-                picture = open_picture(path)
+                image = open_image(path)
             except (ValueError, OSError) as error:
                 failed.append((path, str(error)))
                 continue
             found = detector.detect(
-                picture, score_threshold=score, overlap_threshold=overlap, limit=limit, classes=wanted
+                image, score_threshold=score, iou_threshold=iou, max_detections=max_detections, class_names=wanted
             )
             summary = ", ".join(f"{one.name} {one.score:.2f}" for one in found) or "nothing found"
             stdout().print(f"{path}: {summary}")
             if path in targets:
-                found.draw(picture).save(targets[path])
-            records.append(
-                {"file": path, "height": picture.height, "width": picture.width, "detections": found.records()}
-            )
+                found.draw(image).save(targets[path])
+            records.append({"file": path, "height": image.height, "width": image.width, "detections": found.records()})
     if json is not None:
         result = {
             "model": model,
             "class_names": detector.class_names,
-            "pictures": records,
+            "images": records,
             "failed": [{"file": path, "error": error} for path, error in failed],
         }
         # a name that is no UTF-8 is read back as it was
@@ -111,7 +109,7 @@ def detect(
     return 1 if failed else 0
 
 
-def _find_pictures(sources: list[str], *, out: Path | None = None) -> tuple[list[str], list[tuple[str, str]]]:
+def _find_images(sources: list[str], *, out: Path | None = None) -> tuple[list[str], list[tuple[str, str]]]:
     """The files that the sources mean, each once, in order; and the sources that mean none, with why.
 
     What lies in `out` is left out where a folder is searched: it was drawn by an earlier run.
@@ -119,18 +117,18 @@ def _find_pictures(sources: list[str], *, out: Path | None = None) -> tuple[list
     paths: dict[str, str] = {}
     failed = []
     for source in sources:
-        found = list(_pictures_of(source, out))
+        found = list(_images_of(source, out))
         if not found:
-            what = "a folder without pictures" if os.path.isdir(source) else "there is no such picture or folder"
+            what = "a folder without images" if os.path.isdir(source) else "there is no such image or folder"
             failed.append((source, f"{source or repr(source)}: {what}"))
         for path in found:
             paths.setdefault(os.path.abspath(path), path)
     return list(paths.values()), failed
 
 
-def _pictures_of(source: str, out: Path | None) -> Iterator[str]:
+def _images_of(source: str, out: Path | None) -> Iterator[str]:
     from multibox.data.files import list_files
-    from multibox.pictures import PICTURE_SUFFIXES
+    from multibox.images import IMAGE_SUFFIXES
 
     folder = Path(source)
     if not source:  # of a variable of the shell that is not set; to Path it is the folder that we are in
@@ -139,7 +137,7 @@ def _pictures_of(source: str, out: Path | None) -> Iterator[str]:
         drawn = None
         if out is not None and folder.resolve() in out.resolve().parents:
             drawn = folder / out.resolve().relative_to(folder.resolve())
-        for path in list_files(folder, PICTURE_SUFFIXES):
+        for path in list_files(folder, IMAGE_SUFFIXES):
             if drawn is None or not path.is_relative_to(drawn):
                 yield str(path)
     elif os.path.exists(source):
@@ -149,10 +147,10 @@ def _pictures_of(source: str, out: Path | None) -> Iterator[str]:
 
 
 def _targets(out: Path, paths: list[str]) -> dict[str, Path]:
-    """Where each drawn picture goes: under its own name, with a number where two pictures share it.
+    """Where each drawn image goes: under its own name, with a number where two images share it.
 
     Raises:
-        UsageError: One would overwrite a picture that is read.
+        UsageError: One would overwrite an image that is read.
     """
     targets: dict[str, Path] = {}
     taken: set[str] = set()
@@ -167,7 +165,7 @@ def _targets(out: Path, paths: list[str]) -> dict[str, Path]:
         taken.add(name.casefold())
         targets[path] = out / name
         if os.path.realpath(out / name) in originals:
-            raise UsageError(f"--out {out}: the drawn picture would overwrite {out / name}; choose another folder")
+            raise UsageError(f"--out {out}: the drawn image would overwrite {out / name}; choose another folder")
     return targets
 
 

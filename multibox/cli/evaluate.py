@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -33,9 +33,9 @@ def evaluate(
     rule: Rule = "coco",
     pixels: Pixels | None = None,
     score: Fraction | None = None,
-    overlap: Fraction | None = None,
-    limit: Count | None = None,
-    suppression: Literal["by-class", "across-classes"] | None = None,
+    iou: Fraction | None = None,
+    max_detections: Count | None = None,
+    class_agnostic: Annotated[bool | None, Parameter(negative="--per-class")] = None,
     rename: Annotated[Sequence[str], Parameter(negative="")] = (),
     batch_size: Count = 8,
     device: str = "cpu",
@@ -51,12 +51,12 @@ def evaluate(
         rule: COCO's AP over overlaps from 0.50 to 0.95, VOC 2007's mean over 11 points of recall, or VOC 2010's area.
         pixels: How overlap is measured: inclusive counts the last pixel, as the VOC rules do by default.
         score: Detections must score above this; by default the detector's own, as for the next three.
-        overlap: A box that overlaps a better one by more than this is suppressed.
-        limit: How many detections of a picture are kept.
-        suppression: By better boxes of the same class, or of any.
+        iou: A box that overlaps a better one by more than this is suppressed.
+        max_detections: How many detections of an image are kept.
+        class_agnostic: Whether better boxes of any class suppress, or only those of the same class.
         rename: OLD=NEW, the detector's class OLD is the data's class NEW; or a file of such lines; or coco-to-voc,
             where a detector of COCO's classes meets data with VOC's. May be given more than once.
-        batch_size: Pictures that go through the network at once.
+        batch_size: Images that go through the network at once.
         device: cpu, cuda, mps.
         json: Print one JSON object, not tables.
         on_problem: What to do about bad records: skip lists them and goes on, error stops.
@@ -81,7 +81,7 @@ def evaluate(
     with progress_bar("evaluating", len(dataset)) as bar:
 
         def show(done: int, total: int) -> None:
-            bar(done, f"{done} of {total}  {done / (time.monotonic() - began):.0f} pictures/s")
+            bar(done, f"{done} of {total}  {done / (time.monotonic() - began):.0f} images/s")
 
         metrics = run(
             detector,
@@ -89,9 +89,9 @@ def evaluate(
             rule=rule,
             pixels=pixels,
             score_threshold=score,
-            overlap_threshold=overlap,
-            suppression=suppression,
-            limit=limit,
+            iou_threshold=iou,
+            class_agnostic=class_agnostic,
+            max_detections=max_detections,
             batch_size=batch_size,
             rename=new_names,
             on_progress=show,
@@ -110,7 +110,7 @@ def _print_metrics(metrics: Metrics, name: str) -> None:
     from rich.table import Table
 
     stdout().print(
-        f"{name}: {count(metrics.images, 'picture')}, {count(metrics.objects, 'object')}; "
+        f"{name}: {count(metrics.images, 'image')}, {count(metrics.objects, 'object')}; "
         f"rule {metrics.rule}, pixels {metrics.pixels}"
     )
     overall = Table("", "AP", "AP50", "AP75", "AP small", "medium", "large", box=None, padding=(0, 2, 0, 0))

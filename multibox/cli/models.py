@@ -24,7 +24,7 @@ def models() -> int:
                 f"  {name}",
                 f"{known.parameters:,}",
                 f"{known.gmac:.3g}",
-                f"{preset(name).default_boxes:,}",
+                f"{preset(name).num_default_boxes:,}",
                 known.published,
             )
     created.add_row("on a model of timm")
@@ -32,13 +32,13 @@ def models() -> int:
     stdout().print(created)
     stdout().print(
         f"The number in a name is the side of the input: train --size takes others, 512 or 240x320 (height x width).\n"
-        f"Parameters and GMAC (thousand million multiplications a picture) are those with {FIGURE_CLASSES} classes.\n"
+        f"Parameters and GMAC (billion multiply-adds an image) are those with {FIGURE_CLASSES} classes.\n"
         "VOC is mAP on VOC 2007 test, trained on 07+12; COCO is AP. docs/models.md has sources and speed.\n"
     )
-    loaded = Table("to load", "size", "licence", "published accuracy", "what it is", box=None, padding=(0, 2, 0, 0))
+    loaded = Table("to load", "size", "license", "published accuracy", "what it is", box=None, padding=(0, 2, 0, 0))
     for name, published in PUBLISHED.items():
         size = f"{published.megabytes:.1f} MB"
-        loaded.add_row(name, size, published.licence, published.accuracy, published.description)
+        loaded.add_row(name, size, published.license, published.accuracy, published.description)
     loaded.columns[0].min_width = max(map(len, PUBLISHED))
     stdout().print(loaded)
     stdout().print(

@@ -98,14 +98,14 @@ def say_warnings() -> Iterator[None]:
 def read_splits(
     data: Path | Sequence[Path], splits: Sequence[str], on_problem: OnProblem
 ) -> list["multibox.data.sample.Dataset"]:
-    """Splits of a data set without the pictures that cannot be decoded; what is wrong with any of them is listed once.
+    """Splits of a data set without the images that cannot be decoded; what is wrong with any of them is listed once.
 
     Raises:
         DatasetError: One cannot be read; or, with `error`, anything is wrong.
     """
     from multibox.data import DatasetError, read_dataset
 
-    datasets = [_without_broken_pictures(read_dataset(data, split=split, on_problem="skip")) for split in splits]
+    datasets = [_without_broken_images(read_dataset(data, split=split, on_problem="skip")) for split in splits]
     # what is wrong with the whole set is found in each of its splits
     problems = list(dict.fromkeys(problem for dataset in datasets for problem in dataset.problems))
     if problems:
@@ -116,8 +116,8 @@ def read_splits(
     return datasets
 
 
-def _without_broken_pictures(dataset: "multibox.data.sample.Dataset") -> "multibox.data.sample.Dataset":
-    """Decodes every picture: a truncated one has a fine head, and would end a run in its midst."""
+def _without_broken_images(dataset: "multibox.data.sample.Dataset") -> "multibox.data.sample.Dataset":
+    """Decodes every image: a truncated one has a fine head, and would end a run in its midst."""
     from concurrent.futures import ThreadPoolExecutor
 
     from multibox.data import DatasetError
@@ -127,19 +127,19 @@ def _without_broken_pictures(dataset: "multibox.data.sample.Dataset") -> "multib
         try:
             sample.open(at_least=(1, 1))
         except (ValueError, OSError) as error:
-            return str(error).removeprefix(f"{sample.picture}: ")
+            return str(error).removeprefix(f"{sample.image}: ")
         return ""
 
     faults = []
     with progress_bar("checking", len(dataset)) as bar, ThreadPoolExecutor() as threads:
         for found in threads.map(fault, dataset):
             faults.append(found)
-            bar(len(faults), f"{len(faults)} of {count(len(dataset), 'picture')}")
+            bar(len(faults), f"{len(faults)} of {count(len(dataset), 'image')}")
     pairs = list(zip(dataset, faults, strict=True))
-    problems = [Problem(str(sample.picture), what, "picture left out") for sample, what in pairs if what]
+    problems = [Problem(str(sample.image), what, "image left out") for sample, what in pairs if what]
     samples = [sample for sample, what in pairs if not what]
     if not samples:
-        raise DatasetError(f"{dataset.name}: there is no picture that can be used", [*dataset.problems, *problems])
+        raise DatasetError(f"{dataset.name}: there is no image that can be used", [*dataset.problems, *problems])
     return dataclasses.replace(dataset, samples=samples, problems=(*dataset.problems, *problems))
 
 
@@ -173,7 +173,7 @@ def usual_split(splits: Sequence[str], candidates: Sequence[str]) -> str | None:
 
 
 def count(number: int, thing: str) -> str:
-    """`1 picture`, `2 pictures`."""
+    """`1 image`, `2 images`."""
     return f"{number} {thing}{'s'[: number != 1]}"
 
 

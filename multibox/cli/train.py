@@ -74,7 +74,7 @@ def train(
         data: The folder of the data set, in the layout of VOC, COCO or YOLO; several of the same classes are joined.
         model: A preset or timm/NAME to start anew (multibox models lists them), or weights to go on from; may stand in
             --config.
-        out: The folder of the run: weights, metrics, curves, pictures.
+        out: The folder of the run: weights, metrics, curves, images.
         train_split: To learn from; by default train, or trainval, or the only one.
         val_split: To validate on; by default val, where there is one; 'none' for no validation.
         size: Of a preset's input in pixels, HEIGHTxWIDTH (240x320), or one number for both; by default its own.
@@ -128,7 +128,7 @@ def train(
     train_set, *others = read_splits(data, [learn_name, *([check_name] if check_name else [])], on_problem)
     val_set = others[0] if others else None
     say(
-        f"{count(len(train_set), 'picture')} to learn from ({learn_name}), "
+        f"{count(len(train_set), 'image')} to learn from ({learn_name}), "
         + (
             f"{len(val_set)} to validate on ({check_name})"
             if val_set
@@ -136,7 +136,7 @@ def train(
         )
     )
     if not train_set.class_names:
-        raise ValueError(f"no picture of {train_set.name} has an object: there is nothing to learn")
+        raise ValueError(f"no image of {train_set.name} has an object: there is nothing to learn")
     if val_set is not None:
         difference = compare_classes(learn_name, train_set.class_names, str(check_name), val_set.class_names)
         if difference:
@@ -144,8 +144,8 @@ def train(
                 f"the splits to learn from and to validate on do not have the same classes: {difference}; give both "
                 "the same list of classes, in the same order, or --val-split none"
             )
-        learned = {sample.picture for sample in train_set}
-        shared = sum(sample.picture in learned for sample in val_set)
+        learned = {sample.image for sample in train_set}
+        shared = sum(sample.image in learned for sample in val_set)
         if shared:
             say(f"{shared} of those to validate on are learned from as well: their scores will be too good")
     if new is None:
@@ -201,7 +201,7 @@ def _val_split(data: list[Path], wanted: str | None) -> str | None:
 
 
 def _start_source(backbone: str) -> str:
-    """Which weights this backbone would start from, and their licence.
+    """Which weights this backbone would start from, and their license.
 
     Raises:
         UsageError: There are none for it.
@@ -313,7 +313,7 @@ def _too_little_memory(error: RuntimeError) -> str:
         return f"there is not enough memory; a smaller --batch-size needs less ({first})"
     if first.startswith("DataLoader worker"):
         return (
-            "a process that reads pictures was killed, as happens where memory runs out; fewer --workers, or a smaller "
+            "a process that reads images was killed, as happens where memory runs out; fewer --workers, or a smaller "
             f"--batch-size, need less ({first})"
         )
     raise error

@@ -1,4 +1,4 @@
-"""Pictures and boxes: what a data set is, and how one is read. Knows nothing of networks."""
+"""Images and boxes: what a data set is, and how one is read. Knows nothing of networks."""
 
 from multibox.data.read import list_splits, read_dataset
 from multibox.data.sample import Dataset, DatasetError, GroundTruth, Problem, Sample

@@ -1,7 +1,7 @@
-"""The paper's augmentation (section 2.2 and the Caffe code): colour, expand, crop by seven samplers, resize, mirror.
+"""The paper's augmentation (section 2.2 and the Caffe code): color, expand, crop by seven samplers, resize, flip.
 
-Everything random is drawn first, as numbers (`draw`), and then applied with one crop and resize of the decoded picture
-(`apply`, which needs torch). The colours are changed last, on the small picture, and only where the picture is.
+Everything random is drawn first, as numbers (`draw`), and then applied with one crop and resize of the decoded image
+(`apply`, which needs torch). The colors are changed last, on the small image, and only where the image is.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from PIL import Image
 
 from multibox.boxes import box_iou
 from multibox.data.sample import Sample
-from multibox.pictures import open_pixels
+from multibox.images import open_pixels
 
 INTERPOLATIONS = ("bilinear", "box", "nearest", "bicubic", "lanczos")
 """Stand-ins for OpenCV's linear, area, nearest, cubic and Lanczos4; all but nearest average where they make smaller."""
@@ -31,19 +31,19 @@ class Augmentation:
     """How far each random change goes; the defaults are the Caffe code's.
 
     Attributes:
-        colour_probability: Of each of the four changes of colour.
+        color_probability: Of each of the four changes of color.
         brightness: Added to the pixels: up to this, up or down (of 255).
         contrast: Factor on the pixels: from 1 - this to 1 + this.
         saturation: The same for the saturation of HSV.
         hue: Added to the hue: up to this many degrees, either way; at most 60.
-        expand_probability: Of placing the picture on a larger canvas of the mean colour.
-        max_expansion: Of the canvas's sides, as a multiple of the picture's.
+        expand_probability: Of placing the image on a larger canvas of the mean color.
+        max_expansion: Of the canvas's sides, as a multiple of the image's.
         crop_probability: Of cropping by the seven samplers.
-        mirror_probability: Of swapping left and right.
+        flip_probability: Of swapping left and right.
         interpolations: One is drawn for each resize.
     """
 
-    colour_probability: float = 0.5
+    color_probability: float = 0.5
     brightness: float = 32.0
     contrast: float = 0.5
     saturation: float = 0.5
@@ -51,7 +51,7 @@ class Augmentation:
     expand_probability: float = 0.5
     max_expansion: float = 4.0
     crop_probability: float = 1.0
-    mirror_probability: float = 0.5
+    flip_probability: float = 0.5
     interpolations: tuple[str, ...] = INTERPOLATIONS
 
     def __post_init__(self) -> None:
@@ -59,8 +59,8 @@ class Augmentation:
             raise ValueError(f"hue must be from 0 to 60 degrees, but is {self.hue}")
 
 
-class Colours(NamedTuple):
-    """Changes of colour; 0 and 1 leave the picture as it is.
+class Colors(NamedTuple):
+    """Changes of color; 0 and 1 leave the image as it is.
 
     Attributes:
         brightness: Added to the pixels.
@@ -81,24 +81,24 @@ class Draw(NamedTuple):
     """All that is random about one sample.
 
     Attributes:
-        colours: Changes of colour.
-        expansion: The canvas's sides as a multiple of the picture's; 1 where it is not expanded.
-        sampler: Which of the seven gave the crop: 0 the whole picture, 1 to 5 those of `MIN_OVERLAPS`, 6 the free one.
-        window: What is seen, corner form, as fractions of the picture: below 0 and above 1 there is only margin.
-        mirror: Whether left and right are swapped.
+        colors: Changes of color.
+        expansion: The canvas's sides as a multiple of the image's; 1 where it is not expanded.
+        sampler: Which of the seven gave the crop: 0 the whole image, 1 to 5 those of `MIN_OVERLAPS`, 6 the free one.
+        window: What is seen, corner form, as fractions of the image: below 0 and above 1 there is only margin.
+        flip: Whether left and right are swapped.
         interpolation: One of `INTERPOLATIONS`.
     """
 
-    colours: Colours
+    colors: Colors
     expansion: float
     sampler: int
     window: Float[np.ndarray, " 4"]
-    mirror: bool
+    flip: bool
     interpolation: str
 
 
 class Augmented(NamedTuple):
-    """A picture as the network is trained on it.
+    """An image as the network is trained on it.
 
     Attributes:
         image: Of the network's input size.
@@ -116,10 +116,10 @@ def draw(rng: np.random.Generator, boxes: Float[np.ndarray, "objects 4"], augmen
 
     Args:
         rng: Is advanced.
-        boxes: The objects, corner form, as fractions of the picture.
+        boxes: The objects, corner form, as fractions of the image.
         augmentation: How far each change goes.
     """
-    colours = _draw_colours(rng, augmentation)
+    colors = _draw_colors(rng, augmentation)
 
     expansion, left, top = 1.0, 0.0, 0.0
     if rng.random() < augmentation.expand_probability:
@@ -131,11 +131,11 @@ def draw(rng: np.random.Generator, boxes: Float[np.ndarray, "objects 4"], augmen
     if rng.random() < augmentation.crop_probability:
         sampler, crop = draw_crop(rng, (boxes + corner) / expansion)
     return Draw(
-        colours=colours,
+        colors=colors,
         expansion=expansion,
         sampler=sampler,
         window=crop * expansion - corner,
-        mirror=bool(rng.random() < augmentation.mirror_probability),
+        flip=bool(rng.random() < augmentation.flip_probability),
         interpolation=augmentation.interpolations[rng.integers(len(augmentation.interpolations))],
     )
 
@@ -143,8 +143,8 @@ def draw(rng: np.random.Generator, boxes: Float[np.ndarray, "objects 4"], augmen
 def draw_crop(rng: np.random.Generator, boxes: Float[np.ndarray, "objects 4"]) -> tuple[int, Float[np.ndarray, " 4"]]:
     """A sampler and its crop: one of those of the seven that succeed, all of them equally likely.
 
-    The first is the whole picture, five ask for an overlap with at least one object, the last takes any crop. A picture
-    without objects is only ever taken whole. (The paper's text lets crops be 0.1 of the picture, its code 0.3.)
+    The first is the whole image, five ask for an overlap with at least one object, the last takes any crop. An image
+    without objects is only ever taken whole. (The paper's text lets crops be 0.1 of the image, its code 0.3.)
     """
     whole = (0, np.array([0.0, 0.0, 1.0, 1.0]))
     if len(boxes) == 0:
@@ -165,7 +165,7 @@ def draw_crop(rng: np.random.Generator, boxes: Float[np.ndarray, "objects 4"]) -
 def random_crops(rng: np.random.Generator, count: int) -> Float[np.ndarray, "count 4"]:
     """Crops of scale 0.3 to 1 and aspect ratio 1/2 to 2, as far as they fit, at uniformly random places.
 
-    The ratio is relative to the picture's own: all in fractions of the picture.
+    The ratio is relative to the image's own: all in fractions of the image.
     """
     scale = rng.uniform(0.3, 1.0, count)
     ratio = rng.uniform(np.maximum(0.5, scale**2), np.minimum(2.0, scale**-2))
@@ -176,10 +176,10 @@ def random_crops(rng: np.random.Generator, count: int) -> Float[np.ndarray, "cou
 
 
 def apply(sample: Sample, drawn: Draw, *, height: int, width: int, margin: tuple[float, float, float]) -> Augmented:
-    """The sample as drawn, `height` x `width`, and the objects whose centre is in the window, clipped to it.
+    """The sample as drawn, `height` x `width`, and the objects whose center is in the window, clipped to it.
 
-    Crowd regions are left out. `margin` is the colour outside the picture: the mean that the network takes off. The
-    window is moved a little, so that whole pixels of the picture become whole pixels of the image.
+    Crowd regions are left out. `margin` is the color outside the image: the mean that the network takes off. The
+    window is moved a little, so that whole pixels of the image become whole pixels of the image.
     """
     image, window = _window(sample, drawn, height, width, margin)
     boxes, kept = see_boxes(fractions(sample), drawn._replace(window=window))
@@ -191,29 +191,29 @@ def see_boxes(
 ) -> tuple[Float[np.ndarray, "kept 4"], Bool[np.ndarray, " objects"]]:
     """The boxes in the window, as fractions of it, and which of them those are.
 
-    A box is kept when its centre lies in the window (the Caffe code's emit constraint), and is clipped to it.
+    A box is kept when its center lies in the window (the Caffe code's emit constraint), and is clipped to it.
     """
     low, high = drawn.window[:2], drawn.window[2:]
     center = (boxes[:, :2] + boxes[:, 2:]) / 2
     kept = ((center >= low) & (center <= high)).all(axis=1)
     seen = (boxes[kept].reshape(-1, 2, 2) - low) / (high - low)
     seen = seen.clip(0, 1).reshape(-1, 4)
-    if drawn.mirror:
+    if drawn.flip:
         seen[:, [0, 2]] = 1 - seen[:, [2, 0]]
     return seen.astype(np.float32), kept
 
 
 def fractions(sample: Sample) -> Float[np.ndarray, "objects 4"]:
-    """The sample's boxes that are trained on (no crowd regions), as fractions of the picture."""
+    """The sample's boxes that are trained on (no crowd regions), as fractions of the image."""
     sides = np.array([sample.width, sample.height] * 2, dtype=np.float64)
     boxes: Float[np.ndarray, "objects 4"] = sample.truth.boxes[~sample.truth.crowd] / sides
     return boxes
 
 
-def _draw_colours(rng: np.random.Generator, augmentation: Augmentation) -> Colours:
-    change = rng.random(4) < augmentation.colour_probability
+def _draw_colors(rng: np.random.Generator, augmentation: Augmentation) -> Colors:
+    change = rng.random(4) < augmentation.color_probability
     amount = rng.uniform(-1, 1, 4)
-    return Colours(
+    return Colors(
         brightness=change[0] * amount[0] * augmentation.brightness,
         contrast=1 + change[1] * amount[1] * augmentation.contrast,
         saturation=1 + change[2] * amount[2] * augmentation.saturation,
@@ -225,35 +225,35 @@ def _draw_colours(rng: np.random.Generator, augmentation: Augmentation) -> Colou
 def _window(
     sample: Sample, drawn: Draw, height: int, width: int, margin: tuple[float, float, float]
 ) -> tuple[UInt8[np.ndarray, "3 height width"], Float[np.ndarray, " 4"]]:
-    """The one crop and resize: of the part of the window that the picture fills, straight to its place in the image.
+    """The one crop and resize: of the part of the window that the image fills, straight to its place in the image.
 
     With the image comes the window that it shows, which is `drawn.window` in whole pixels.
     """
     image = np.empty((3, height, width), np.uint8)
     image[:] = np.array([round(value) for value in margin], np.uint8)[:, None, None]
     left, top, right, bottom = drawn.window.tolist()
-    if max(left, top) >= 1 or min(right, bottom) <= 0:  # a crop of an expanded picture may see nothing but margin
+    if max(left, top) >= 1 or min(right, bottom) <= 0:  # a crop of an expanded image may see nothing but margin
         return image, drawn.window
 
-    pixels = open_pixels(sample.picture, at_least=(ceil(height / (bottom - top)), ceil(width / (right - left))))
+    pixels = open_pixels(sample.image, at_least=(ceil(height / (bottom - top)), ceil(width / (right - left))))
     x, columns, (left, right) = _whole_pixels(left, right, pixels.shape[1], width)
     y, rows, (top, bottom) = _whole_pixels(top, bottom, pixels.shape[0], height)
     part = _resize(pixels[y.start : y.stop, x.start : x.stop], len(rows), len(columns), drawn.interpolation)
-    if drawn.mirror:
+    if drawn.flip:
         part = part[:, ::-1]
         columns = range(width - columns.stop, width - columns.start)
-    colour_first = np.ascontiguousarray(part.transpose(2, 0, 1))
-    image[:, rows.start : rows.stop, columns.start : columns.stop] = change_colours(colour_first, drawn.colours)
+    color_first = np.ascontiguousarray(part.transpose(2, 0, 1))
+    image[:, rows.start : rows.stop, columns.start : columns.stop] = change_colors(color_first, drawn.colors)
     return image, np.array([left, top, right, bottom])
 
 
 def _whole_pixels(low: float, high: float, pixels: int, wanted: int) -> tuple[range, range, tuple[float, float]]:
-    """Along one side: which pixels of the picture are seen, which of the image they become, and the window of that.
+    """Along one side: which pixels of the image are seen, which of the image they become, and the window of that.
 
     Args:
-        low: Where the window begins, as a fraction of the picture.
+        low: Where the window begins, as a fraction of the image.
         high: Where it ends.
-        pixels: Of the picture.
+        pixels: Of the image.
         wanted: Pixels of the image.
     """
     first = min(round(max(low, 0) * pixels), pixels - 1)
@@ -261,7 +261,7 @@ def _whole_pixels(low: float, high: float, pixels: int, wanted: int) -> tuple[ra
     scale = wanted / (high - low)
     start = min(round(max(-low, 0) * scale), wanted - 1)
     filled = range(start, max(round((min(high, 1) - low) * scale), start + 1))
-    pixel = len(seen) / len(filled) / pixels  # the side of a pixel of the image, as a fraction of the picture
+    pixel = len(seen) / len(filled) / pixels  # the side of a pixel of the image, as a fraction of the image
     begin = seen.start / pixels - filled.start * pixel
     return seen, filled, (begin, begin + wanted * pixel)
 
@@ -289,19 +289,17 @@ def _resize(
     return part
 
 
-def change_colours(
-    pixels: UInt8[np.ndarray, "3 height width"], colours: Colours
-) -> UInt8[np.ndarray, "3 height width"]:
-    """The pixels with their colours changed, in 8 bits that saturate at each step, as in the Caffe code.
+def change_colors(pixels: UInt8[np.ndarray, "3 height width"], colors: Colors) -> UInt8[np.ndarray, "3 height width"]:
+    """The pixels with their colors changed, in 8 bits that saturate at each step, as in the Caffe code.
 
     Saturation and hue are those of HSV, but without its rounding; they are changed in one step.
     """
-    pixels = _add(pixels, round(colours.brightness))
-    if not colours.contrast_last:
-        pixels = _multiply(pixels, colours.contrast)
-    pixels = _saturate_and_turn(pixels, colours.saturation, colours.hue)
-    if colours.contrast_last:
-        pixels = _multiply(pixels, colours.contrast)
+    pixels = _add(pixels, round(colors.brightness))
+    if not colors.contrast_last:
+        pixels = _multiply(pixels, colors.contrast)
+    pixels = _saturate_and_turn(pixels, colors.saturation, colors.hue)
+    if colors.contrast_last:
+        pixels = _multiply(pixels, colors.contrast)
     return pixels
 
 
@@ -333,7 +331,7 @@ def _saturate_and_turn(
 ) -> UInt8[np.ndarray, "3 height width"]:
     """The pixels with HSV's saturation multiplied (up to 1) and its hue turned, at the same value.
 
-    In HSV each colour lies below the value (the largest of the three) by some part of the chroma (the largest less the
+    In HSV each color lies below the value (the largest of the three) by some part of the chroma (the largest less the
     smallest); which parts these are says the hue. The saturation is a factor on how far they lie below.
     """
     if saturation == 1 and hue == 0:
@@ -354,7 +352,7 @@ def _saturate_and_turn(
 
 
 FRACTIONS = 16
-"""Turning the hue counts in whole numbers of 16 bits, in this part of a grey level."""
+"""Turning the hue counts in whole numbers of 16 bits, in this part of a gray level."""
 
 
 def _turn(
@@ -363,11 +361,11 @@ def _turn(
     chroma: UInt8[np.ndarray, "height width"],
     hue: float,
 ) -> Int16[np.ndarray, "3 height width"]:
-    """How far each colour lies below the value when the hue is turned by up to 60 degrees, in `FRACTIONS`.
+    """How far each color lies below the value when the hue is turned by up to 60 degrees, in `FRACTIONS`.
 
-    All is a multiple of the chroma, so that nothing is divided by it and grey needs no case of its own. `way` is how
+    All is a multiple of the chroma, so that nothing is divided by it and gray needs no case of its own. `way` is how
     far the hue is from red, either way round: 1 at yellow and magenta, 2 at green and blue, 3 at cyan, where both ways
-    meet. The colour that one meets first on the way (green or blue) is `near`, the other `far`.
+    meet. The color that one meets first on the way (green or blue) is `near`, the other `far`.
     """
     red, green, blue = pixels
     red_part = chroma - (value - red)

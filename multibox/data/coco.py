@@ -1,4 +1,4 @@
-"""COCO's layout: one JSON for each split (`annotations/instances_<split>.json`), and the pictures in folders beside."""
+"""COCO's layout: one JSON for each split (`annotations/instances_<split>.json`), and the images in folders beside."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from multibox.data.sample import Dataset, DatasetError, Problem
 
 OTHER_TASKS = ("captions_", "image_info_", "panoptic_", "person_keypoints_", "stuff_")
 ROBOFLOW = "_annotations.coco.json"  # its files are all called so, one in the folder of each split
-AREA_LIMIT = 1e12  # of a picture with a million pixels each way
+AREA_LIMIT = 1e12  # of an image with a million pixels each way
 PARTS = ("images", "annotations", "categories")
 
 Row = Mapping[str, Any]  # what a JSON object turns out to hold is checked where it is used
@@ -30,7 +30,7 @@ class _Image(NamedTuple):
     size: tuple[int, int] | None
 
 
-def recognise(path: Path) -> bool:
+def recognize(path: Path) -> bool:
     """Whether this folder has the layout, or is itself the JSON of a split."""
     return bool(_json_files(path))
 
@@ -41,14 +41,14 @@ def list_splits(path: Path) -> tuple[str, ...]:
 
 
 def read(path: Path, split: str) -> Dataset:
-    """The pictures of a split, with the classes in the order of the file.
+    """The images of a split, with the classes in the order of the file.
 
     Args:
         path: The folder that `annotations` is in, or the JSON of the split.
         split: One of `list_splits`.
 
     Raises:
-        DatasetError: The file cannot be read, or none of its pictures can be used.
+        DatasetError: The file cannot be read, or none of its images can be used.
     """
     file = _split_files(path)[split]
     content = _parse(file)
@@ -73,7 +73,7 @@ def _records(
         if isinstance(image, Problem):
             yield image
         elif image.id in images:
-            yield Problem(image.where, f"'{images[image.id].name}' has the same id", "picture left out")
+            yield Problem(image.where, f"'{images[image.id].name}' has the same id", "image left out")
         else:
             images[image.id] = image
 
@@ -92,16 +92,16 @@ def _records(
                 continue
         objects[image_id] += _object(where, row, labels)
 
-    folders, finder = _picture_folders(file, split), FileFinder()
+    folders, finder = _image_folders(file, split), FileFinder()
     for image in images.values():
         places = [folder / name for name in spellings(image.name) for folder in folders]
-        picture = next(filter(None, map(finder.find, places)), None)
-        if picture is None:
+        file_found = next(filter(None, map(finder.find, places)), None)
+        if file_found is None:
             looked = ", ".join(map(str, folders))
-            yield Problem(image.where, f"there is no such picture in {looked}", "picture left out")
+            yield Problem(image.where, f"there is no such image in {looked}", "image left out")
         else:
             yield Record(
-                image.name, picture, image.where, image.where, objects[image.id], image.size, image_id=image.id
+                image.name, file_found, image.where, image.where, objects[image.id], image.size, image_id=image.id
             )
 
 
@@ -143,7 +143,7 @@ def _images(file: str, rows: list[Row]) -> Iterator[_Image | Problem]:
     for place, row in enumerate(rows):
         id, name = _whole(row.get("id")), row.get("file_name")
         if id is None or not isinstance(name, str) or not name:
-            yield Problem(f"{file}, image {place}", "no id that is a whole number or no file_name", "picture left out")
+            yield Problem(f"{file}, image {place}", "no id that is a whole number or no file_name", "image left out")
         else:
             yield _Image(id, name, f"{file}, image {id} '{name}'", to_size(row.get("height"), row.get("width")))
 
@@ -192,8 +192,8 @@ def _has_parts(file: Path) -> bool:
     return all(f'"{part}"'.encode() in text for part in PARTS)
 
 
-def _picture_folders(file: Path, split: str) -> list[Path]:
-    """Where to look for the pictures: folders of the split, also `train2017` for `train`, then those of all splits."""
+def _image_folders(file: Path, split: str) -> list[Path]:
+    """Where to look for the images: folders of the split, also `train2017` for `train`, then those of all splits."""
     if file.name == ROBOFLOW:
         return [file.parent]
     root = file.parent.parent if file.parent.name == "annotations" else file.parent

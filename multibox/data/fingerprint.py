@@ -10,8 +10,8 @@ from multibox.data.sample import Dataset
 def fingerprint(dataset: Dataset) -> str:
     """SHA-256, in hexadecimal, of all that is learned from or judged by but the pixels.
 
-    These are the class names, and of each picture, in order, its name, height and width, and its boxes, labels, areas
-    and marks: two sets of one fingerprint differ at most in the contents of their pictures. It is the same on all
+    These are the class names, and of each image, in order, its name, height and width, and its boxes, labels, areas
+    and marks: two sets of one fingerprint differ at most in the contents of their images. It is the same on all
     machines.
     """
     digest = hashlib.sha256()

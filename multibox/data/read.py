@@ -20,21 +20,21 @@ class Layout(NamedTuple):
 
     name: str
     signs: str
-    recognise: Callable[[Path], bool]
+    recognize: Callable[[Path], bool]
     list_splits: Callable[[Path], tuple[str, ...]]
     read: Callable[[Path, str], Dataset]
 
 
 LAYOUTS = (
-    Layout("VOC", "Annotations/*.xml and ImageSets/Main/<split>.txt", voc.recognise, voc.list_splits, voc.read),
+    Layout("VOC", "Annotations/*.xml and ImageSets/Main/<split>.txt", voc.recognize, voc.list_splits, voc.read),
     Layout(
         "COCO",
         "annotations/instances_<split>.json or <split>/_annotations.coco.json",
-        coco.recognise,
+        coco.recognize,
         coco.list_splits,
         coco.read,
     ),
-    Layout("YOLO", "data.yaml with names, train and val", yolo.recognise, yolo.list_splits, yolo.read),
+    Layout("YOLO", "data.yaml with names, train and val", yolo.recognize, yolo.list_splits, yolo.read),
 )
 
 
@@ -42,9 +42,9 @@ Paths = str | Path | Sequence[str | Path]
 
 
 def read_dataset(path: Paths, *, split: str | None = None, on_problem: OnProblem = "error") -> Dataset:
-    """The pictures and objects of one split of a data set in the layout of VOC, COCO or YOLO, told from its files.
+    """The images and objects of one split of a data set in the layout of VOC, COCO or YOLO, told from its files.
 
-    Pictures are not decoded, but the head of each is read. Whatever is wrong in the files is gathered before anything
+    Images are not decoded, but the head of each is read. Whatever is wrong in the files is gathered before anything
     is raised: one bad record does not hide the next.
 
     Args:
@@ -56,7 +56,7 @@ def read_dataset(path: Paths, *, split: str | None = None, on_problem: OnProblem
 
     Raises:
         FileNotFoundError: There is no such path.
-        DatasetError: It holds no data set, or more than one; there is no such split; the split has no picture that can
+        DatasetError: It holds no data set, or more than one; there is no such split; the split has no image that can
             be used; the classes of several sets differ; or, with `error`, there are problems.
     """
     if on_problem not in get_args(OnProblem):
@@ -74,14 +74,14 @@ def list_splits(path: Paths) -> tuple[str, ...]:
 
     Of several sets those that each of them has.
     """
-    first, *others = [layout.list_splits(place) for place, layout in map(_recognise, _places(path))]
+    first, *others = [layout.list_splits(place) for place, layout in map(_recognize, _places(path))]
     return tuple(split for split in first if all(split in splits for splits in others))
 
 
 def join(datasets: Sequence[Dataset]) -> Dataset:
-    """The pictures of all these sets as one set, in their order; `image_id` is the place in it.
+    """The images of all these sets as one set, in their order; `image_id` is the place in it.
 
-    Of pictures of the same name each gets the number of its set in front: `1/000001.jpg`.
+    Of images of the same name each gets the number of its set in front: `1/000001.jpg`.
 
     Raises:
         DatasetError: The classes are not the same, in the same order.
@@ -122,27 +122,27 @@ def _places(path: Paths) -> list[Path]:
 
 
 def _read(path: Path, split: str | None) -> Dataset:
-    place, layout = _recognise(path)
+    place, layout = _recognize(path)
     return layout.read(place, _choose(split, layout.list_splits(place), place, layout))
 
 
 def choose_split(path: Paths, split: str | None) -> str:
     """The name of the split that `read_dataset(path, split=split)` reads; raises as it does."""
     chosen = dict.fromkeys(
-        _choose(split, layout.list_splits(place), place, layout) for place, layout in map(_recognise, _places(path))
+        _choose(split, layout.list_splits(place), place, layout) for place, layout in map(_recognize, _places(path))
     )
     if len(chosen) > 1:
         raise DatasetError(f"the sets have other splits: {', '.join(chosen)}; say which to read")
     return next(iter(chosen))
 
 
-def _recognise(path: Path) -> tuple[Path, Layout]:
+def _recognize(path: Path) -> tuple[Path, Layout]:
     """Where the data set lies at or below the path, and its layout."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such folder or file")
     level = [path]
     for _ in range(DEPTH + 1):
-        found = [(place, layout) for place in level for layout in LAYOUTS if layout.recognise(place)]
+        found = [(place, layout) for place in level for layout in LAYOUTS if layout.recognize(place)]
         if found:
             break
         folders = [folder for place in level if place.is_dir() for folder in sorted(place.iterdir()) if folder.is_dir()]

@@ -1,4 +1,4 @@
-"""From what an annotation file says to samples: the checks of pictures, sizes and boxes, the same for every format.
+"""From what an annotation file says to samples: the checks of images, sizes and boxes, the same for every format.
 
 A reader yields records and problems in the order of its files; `make_dataset` checks the records and keeps both.
 """
@@ -13,9 +13,9 @@ from jaxtyping import Float
 
 from multibox.boxes import area, clip
 from multibox.data.sample import Dataset, DatasetError, GroundTruth, Problem, Sample
-from multibox.pictures import picture_size
+from multibox.images import image_size
 
-PIXEL_TOLERANCE = 1.0  # so much beyond the picture is no mistake: some count pixels from 1, and tools round
+PIXEL_TOLERANCE = 1.0  # so much beyond the image is no mistake: some count pixels from 1, and tools round
 
 
 @dataclass(frozen=True)
@@ -41,21 +41,21 @@ class Object:
 
 @dataclass(frozen=True)
 class Record:
-    """One picture of a split as the files state it, the problems found on the way in place of the objects they cost.
+    """One image of a split as the files state it, the problems found on the way in place of the objects they cost.
 
     Attributes:
         name: Of the sample.
-        picture: A file that is there.
-        listed: Where the split names the picture.
+        image: A file that is there.
+        listed: Where the split names the image.
         where: Where its size and objects are stated.
         objects: The objects.
         size: `(height, width)` as stated; None where it is not.
-        fractions: The boxes are fractions of the picture as it is shown, not pixels.
+        fractions: The boxes are fractions of the image as it is shown, not pixels.
         image_id: None for the place in the data set.
     """
 
     name: str
-    picture: Path
+    image: Path
     listed: str
     where: str
     objects: Sequence[Object | Problem]
@@ -74,7 +74,7 @@ def make_dataset(
     """The data set of all records that can be used, with every problem; classes of the same name become one.
 
     Raises:
-        DatasetError: No picture is left.
+        DatasetError: No image is left.
     """
     names = list(dict.fromkeys(class_names))
     labels = [names.index(name) for name in class_names]
@@ -84,7 +84,7 @@ def make_dataset(
     for finding in findings:
         if isinstance(finding, Problem):
             problems.append(finding)
-        elif (path := os.path.abspath(finding.picture)) in seen:
+        elif (path := os.path.abspath(finding.image)) in seen:
             what = f"'{finding.name}' is listed a second time"
             problems.append(Problem(finding.listed, what, "the first entry and its objects taken"))
         else:
@@ -93,7 +93,7 @@ def make_dataset(
             problems += found
             samples += [sample] if sample is not None else []
     if not samples:
-        raise DatasetError(f"{name}: there is no picture that can be used", problems)
+        raise DatasetError(f"{name}: there is no image that can be used", problems)
     ids = None if category_ids is None else tuple(category_ids[labels.index(label)] for label in range(len(names)))
     return Dataset(name, tuple(names), samples, tuple(problems), ids)
 
@@ -137,10 +137,10 @@ def to_size(height: object, width: object) -> tuple[int, int] | None:
 
 def _check(record: Record, place: int, labels: Sequence[int]) -> tuple[Sample | None, list[Problem]]:
     try:
-        stored, orientation = picture_size(record.picture)
+        stored, orientation = image_size(record.image)
     except (ValueError, OSError) as error:
-        what = str(error).removeprefix(f"{record.picture}: ")
-        return None, [Problem(str(record.picture), what, "picture left out")]
+        what = str(error).removeprefix(f"{record.image}: ")
+        return None, [Problem(str(record.image), what, "image left out")]
     turned = orientation in (5, 6, 7, 8)
     height, width = stored[::-1] if turned else stored
 
@@ -154,21 +154,21 @@ def _check(record: Record, place: int, labels: Sequence[int]) -> tuple[Sample | 
         if turned and record.size == stored:
             boxes = _turn_boxes(written, *stored, orientation)
         else:
-            what = f"the size is given as {_size(*record.size)}, but the picture has {_size(height, width)}"
-            problems.append(Problem(record.where, what, "boxes taken as pixels of the picture"))
+            what = f"the size is given as {_size(*record.size)}, but the image has {_size(height, width)}"
+            problems.append(Problem(record.where, what, "boxes taken as pixels of the image"))
 
     inside = clip(boxes, height, width)
     beyond = np.abs(boxes - inside).max(axis=1, initial=0)
-    picture = f"the picture ({_size(height, width)})"
+    image = f"the image ({_size(height, width)})"
     kept = []
-    for index, (entry, fault) in enumerate(zip(objects, _faults(written, inside, picture), strict=True)):
+    for index, (entry, fault) in enumerate(zip(objects, _faults(written, inside, image), strict=True)):
         box = f"box {[round(value, 2) for value in written[index].tolist()]}"
         if fault:
             problems.append(Problem(entry.where, f"{box} {fault}", "box left out"))
             continue
         if beyond[index] > PIXEL_TOLERANCE:
-            what = f"{box} reaches {beyond[index]:.1f} pixels beyond {picture}"
-            problems.append(Problem(entry.where, what, "clipped to the picture"))
+            what = f"{box} reaches {beyond[index]:.1f} pixels beyond {image}"
+            problems.append(Problem(entry.where, what, "clipped to the image"))
         kept.append(index)
     stated = [entry.area for entry in objects]
     areas = [box if outline is None else outline for box, outline in zip(area(inside).tolist(), stated, strict=True)]
@@ -180,11 +180,11 @@ def _check(record: Record, place: int, labels: Sequence[int]) -> tuple[Sample | 
         areas=[areas[index] for index in kept],
     )
     image_id = place if record.image_id is None else record.image_id
-    return Sample(record.name, record.picture, height, width, truth, image_id), problems
+    return Sample(record.name, record.image, height, width, truth, image_id), problems
 
 
-def _faults(written: Float[np.ndarray, "objects 4"], inside: Float[np.ndarray, "objects 4"], picture: str) -> list[str]:
-    """Why each box, as it is written and as it is clipped to the picture, cannot be used; "" where it can."""
+def _faults(written: Float[np.ndarray, "objects 4"], inside: Float[np.ndarray, "objects 4"], image: str) -> list[str]:
+    """Why each box, as it is written and as it is clipped to the image, cannot be used; "" where it can."""
     x_min, y_min, x_max, y_max = written.T
     faults = {
         "holds a value that is not finite": ~np.isfinite(written).all(axis=1),
@@ -192,7 +192,7 @@ def _faults(written: Float[np.ndarray, "objects 4"], inside: Float[np.ndarray, "
         "has no height": y_max == y_min,
         "has a negative width": x_max < x_min,
         "has a negative height": y_max < y_min,
-        f"lies outside {picture}": (inside[:, 2:] <= inside[:, :2]).any(axis=1),
+        f"lies outside {image}": (inside[:, 2:] <= inside[:, :2]).any(axis=1),
     }
     first = np.select(list(faults.values()), np.arange(1, len(faults) + 1).tolist(), default=0)
     return [["", *faults][index] for index in first]
@@ -201,7 +201,7 @@ def _faults(written: Float[np.ndarray, "objects 4"], inside: Float[np.ndarray, "
 def _turn_boxes(
     boxes: Float[np.ndarray, "boxes 4"], height: int, width: int, orientation: int
 ) -> Float[np.ndarray, "boxes 4"]:
-    """Boxes of the picture as stored (`height` x `width`), turned with it by an EXIF orientation from 5 to 8."""
+    """Boxes of the image as stored (`height` x `width`), turned with it by an EXIF orientation from 5 to 8."""
     x_min, y_min, x_max, y_max = boxes.T
     left, right = (y_min, y_max) if orientation in (5, 8) else (height - y_max, height - y_min)
     top, bottom = (x_min, x_max) if orientation in (5, 6) else (width - x_max, width - x_min)

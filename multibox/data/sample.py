@@ -1,4 +1,4 @@
-"""What a data set is: pictures, each with its ground truth, and everything that was wrong with the files."""
+"""What a data set is: images, each with its ground truth, and everything that was wrong with the files."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from multibox.boxes import area
-from multibox.pictures import open_picture, read_picture
+from multibox.images import open_image, read_image
 
 
 @dataclass(frozen=True, init=False, eq=False)
 class GroundTruth:
-    """The objects of one picture: boxes in corner form, in pixels of that very picture.
+    """The objects of one image: boxes in corner form, in pixels of that very image.
 
     Attributes:
         boxes: Corner form.
@@ -80,30 +80,30 @@ class GroundTruth:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One picture of a data set, not decoded before `read`, and its objects.
+    """One image of a data set, not decoded before `read`, and its objects.
 
     Attributes:
         name: What messages and output files call it; each of a data set has its own.
-        picture: A file, or the pixels themselves.
-        height: Of the picture as it is shown (EXIF orientation applied), like the boxes.
+        image: A file, or the pixels themselves.
+        height: Of the image as it is shown (EXIF orientation applied), like the boxes.
         width: The same.
-        image_id: COCO's number of the picture, or its place in the data set.
+        image_id: COCO's number of the image, or its place in the data set.
     """
 
     name: str
-    picture: Path | UInt8[np.ndarray, "3 height width"]
+    image: Path | UInt8[np.ndarray, "3 height width"]
     height: int
     width: int
     truth: GroundTruth
     image_id: int
 
     def open(self, *, at_least: tuple[int, int] | None = None) -> Image.Image:
-        """The picture as PIL's RGB; `at_least` as in `pictures.open_picture`."""
-        return open_picture(self.picture, at_least=at_least)
+        """The image as PIL's RGB; `at_least` as in `images.open_image`."""
+        return open_image(self.image, at_least=at_least)
 
     def read(self) -> UInt8[np.ndarray, "3 height width"]:
         """The pixels, RGB, right way up."""
-        return read_picture(self.picture)
+        return read_image(self.image)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Problem:
     Attributes:
         where: The file, and the line, object or annotation in it.
         what: The value found and why it cannot be used.
-        done: What the reader did: "box left out", "picture left out", "clipped to the picture", ...
+        done: What the reader did: "box left out", "image left out", "clipped to the image", ...
     """
 
     where: str
@@ -138,12 +138,12 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Pictures with ground truth, in the order of their files.
+    """Images with ground truth, in the order of their files.
 
     Attributes:
         name: The folder and split it was read from.
         class_names: In the order of the file that names them; labels are indices into it.
-        samples: One for each picture, those without objects included.
+        samples: One for each image, those without objects included.
         problems: What the reader found wrong; empty for a clean set.
         category_ids: COCO's number of each class; they may have gaps.
     """

@@ -1,4 +1,4 @@
-"""Drawn scenes: textured shapes of six classes on a busy background, with exact boxes, for the demo and the tests.
+"""Synthetic scenes: textured shapes of six classes on a busy background, with exact boxes, for the demo and the tests.
 
 Each class keeps to shades of a hue of its own, and what is nobody's object is pale, so that a small network learns them
 in minutes.
@@ -18,13 +18,13 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from multibox.boxes import box_iou
 from multibox.data.sample import Dataset, GroundTruth, Sample
-from multibox.pictures import to_array
+from multibox.images import to_array
 
 CLASS_NAMES = ("circle", "rectangle", "triangle", "star", "ring", "cross")
 
 # How many objects a scene is given, 0 to 8, and how often; where they find no room there are fewer.
 OBJECT_COUNTS = (0.05, 0.13, 0.17, 0.17, 0.15, 0.12, 0.09, 0.07, 0.05)
-SIZES = (0.088, 0.8)  # the larger side of an object's box as a fraction of the shorter side of the picture
+SIZES = (0.088, 0.8)  # the larger side of an object's box as a fraction of the shorter side of the image
 SMALLEST = 20.0  # pixels: below, a star is a blot
 LEAST_VISIBLE = 0.75  # of the pixels of each object
 LARGEST_OVERLAP = 0.25  # box_iou: below what non-maximum suppression would take for the same object
@@ -34,7 +34,7 @@ FINE = 4  # masks are drawn at four times the size, so that edges are smooth and
 Outline = Float[np.ndarray, "points 2"]
 Texture = Literal["plain", "stripes", "dots", "checker", "gradient", "blotches"]
 TEXTURES: tuple[Texture, ...] = ("plain", "stripes", "dots", "checker", "gradient", "blotches")
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Canvas = Image.Image
 
 
@@ -43,8 +43,8 @@ class _Object:
     """One object where it will be painted.
 
     Attributes:
-        box: The extent of its own mask inside the picture, in pixels of the picture.
-        coverage: How much of each pixel it takes, 0 to 255, of the part of the picture that starts at `corner`.
+        box: The extent of its own mask inside the image, in pixels of the image.
+        coverage: How much of each pixel it takes, 0 to 255, of the part of the image that starts at `corner`.
         solid: The pixels of which it takes at least a half.
     """
 
@@ -56,33 +56,33 @@ class _Object:
     solid: Bool[np.ndarray, "height width"]
 
 
-def drawn_scenes(count: int, *, seed: int, height: int = 256, width: int = 256) -> Dataset:
+def synthetic_scenes(count: int, *, seed: int, height: int = 256, width: int = 256) -> Dataset:
     """The first `count` scenes of a seed; for another split take another seed.
 
-    Each has up to eight objects whose larger side is from under 10 % to 80 % of the picture's shorter side (but at
+    Each has up to eight objects whose larger side is from under 10 % to 80 % of the image's shorter side (but at
     least 20 pixels), and about one in twenty has none. Objects may hide up to a quarter of one another, and may stick
-    out of the picture by an eighth. A box is the extent of the object's whole mask inside the picture, also of what
+    out of the image by an eighth. A box is the extent of the object's whole mask inside the image, also of what
     others hide. Small objects lie on large ones, and the ground truth lists them in that order.
 
     Raises:
-        ValueError: `count` or `seed` is negative, or the picture has a side of less than 64 pixels.
+        ValueError: `count` or `seed` is negative, or the image has a side of less than 64 pixels.
     """
     if count < 0:
         raise ValueError(f"the number of scenes must be 0 or more, not {count}")
     samples = [drawn_scene(index, seed=seed, height=height, width=width) for index in range(count)]
-    return Dataset(f"drawn scenes, seed {seed}", CLASS_NAMES, samples)
+    return Dataset(f"synthetic scenes, seed {seed}", CLASS_NAMES, samples)
 
 
 def drawn_scene(index: int, *, seed: int, height: int = 256, width: int = 256) -> Sample:
-    """Scene `index` of a seed, the same as `drawn_scenes` has at that place.
+    """Scene `index` of a seed, the same as `synthetic_scenes` has at that place.
 
     Raises:
-        ValueError: `index` or `seed` is negative, or the picture has a side of less than 64 pixels.
+        ValueError: `index` or `seed` is negative, or the image has a side of less than 64 pixels.
     """
     if min(index, seed) < 0:
         raise ValueError(f"a scene's index and seed must be 0 or more, not {index} and {seed}")
     if min(height, width) < 64:
-        raise ValueError(f"a drawn scene needs sides of at least 64 pixels, not height {height} and width {width}")
+        raise ValueError(f"a synthetic scene needs sides of at least 64 pixels, not height {height} and width {width}")
     # a generator of its own for each object: how one is painted changes nothing of the others' numbers
     layout, ground, *looks = np.random.default_rng([seed, index]).spawn(1 + len(OBJECT_COUNTS))
     objects = _place_objects(layout, height, width)
@@ -119,7 +119,7 @@ def _outlines(label: int, rng: np.random.Generator) -> tuple[Outline, ...]:
         quarter = np.array([[arm, -1], [arm, -arm], [1, -arm]])
         turn = np.array([[0, 1], [-1, 0]])  # a quarter, clockwise on the screen
         outer = np.concatenate([quarter @ np.linalg.matrix_power(turn, k) for k in range(4)])
-    # every other shape stands upright or nearly so, as things in pictures do
+    # every other shape stands upright or nearly so, as things in images do
     angle = rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else rng.normal(0, 0.1)
     cos, sin = np.cos(angle), np.sin(angle)
     return tuple(points @ np.array([[cos, sin], [-sin, cos]]) for points in [outer, *hole])
@@ -200,24 +200,24 @@ def _window(array: Int8[np.ndarray, "height width"], thing: _Object) -> Int8[np.
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> Canvas:
-    """Two or three quiet colours in large blotches or a gradient, often with a faint pattern over them."""
+    """Two or three quiet colors in large blotches or a gradient, often with a faint pattern over them."""
     hue, saturation, value = rng.random(), rng.uniform(0.05, 0.3), rng.uniform(0.3, 1)
-    colours = [_hsv(hue + rng.normal(0, 0.07), saturation, value + rng.uniform(-0.2, 0.2)) for _ in range(3)]
-    canvas = Image.new("RGB", (width, height), colours[0])
+    colors = [_hsv(hue + rng.normal(0, 0.07), saturation, value + rng.uniform(-0.2, 0.2)) for _ in range(3)]
+    canvas = Image.new("RGB", (width, height), colors[0])
     base: Texture = "gradient" if rng.random() < 0.4 else "blotches"
-    canvas.paste(colours[1], (0, 0), _texture(base, rng, height, width, cell=min(height, width) / rng.uniform(1, 5)))
+    canvas.paste(colors[1], (0, 0), _texture(base, rng, height, width, cell=min(height, width) / rng.uniform(1, 5)))
     if rng.random() < 0.7:
         pattern = TEXTURES[rng.integers(1, len(TEXTURES))]
         cell = min(height, width) / rng.uniform(8, 30)
         faint = _texture(pattern, rng, height, width, cell, strength=rng.uniform(0.15, 0.6))
-        canvas.paste(colours[2], (0, 0), faint)
+        canvas.paste(colors[2], (0, 0), faint)
     return canvas
 
 
 def _paint_object(canvas: Canvas, thing: _Object, rng: np.random.Generator) -> None:
     columns, rows = thing.coverage.size
     size = max(columns, rows)
-    first, second = _contrasting_colours(canvas, thing, rng)
+    first, second = _contrasting_colors(canvas, thing, rng)
     if rng.random() < 0.5:
         _paint_shadow(canvas, thing, offset=size * rng.uniform(0.02, 0.06), strength=rng.uniform(0.25, 0.55))
     texture = TEXTURES[rng.integers(len(TEXTURES))]
@@ -252,11 +252,11 @@ def _paint_edge(skin: Canvas, thing: _Object, rng: np.random.Generator) -> None:
     skin.paste((20, 20, 30) if rng.random() < 0.6 else (245, 245, 240), (0, 0), line.reduce(scale))
 
 
-def _contrasting_colours(canvas: Canvas, thing: _Object, rng: np.random.Generator) -> tuple[Colour, Colour]:
+def _contrasting_colors(canvas: Canvas, thing: _Object, rng: np.random.Generator) -> tuple[Color, Color]:
     """Two shades of the class's hue for the texture, both unlike what is around and under the object."""
     (x, y), (columns, rows) = thing.corner, thing.coverage.size
     around = np.asarray(canvas.crop((x, y, x + columns, y + rows)).resize((4, 4), Image.Resampling.BOX), dtype=float)
-    best: tuple[Colour, Colour] = ((0, 0, 0), (0, 0, 0))
+    best: tuple[Color, Color] = ((0, 0, 0), (0, 0, 0))
     best_contrast = -1.0
     for _ in range(12):
         first, second = _shades(rng, hue=thing.label / len(CLASS_NAMES) + rng.normal(0, 0.025))
@@ -268,15 +268,15 @@ def _contrasting_colours(canvas: Canvas, thing: _Object, rng: np.random.Generato
     return best
 
 
-def _shades(rng: np.random.Generator, *, hue: float) -> tuple[Colour, Colour]:
-    """A strong colour, and a neighbour of it that is lighter or darker."""
+def _shades(rng: np.random.Generator, *, hue: float) -> tuple[Color, Color]:
+    """A strong color, and a neighbor of it that is lighter or darker."""
     saturation, value = rng.uniform(0.6, 0.95), rng.uniform(0.55, 1)
     step = rng.uniform(0.2, 0.4)
     other = value - step if value > 0.6 else value + step
     return _hsv(hue, saturation, value), _hsv(hue + rng.normal(0, 0.02), saturation, other)
 
 
-def _hsv(hue: float, saturation: float, value: float) -> Colour:
+def _hsv(hue: float, saturation: float, value: float) -> Color:
     red, green, blue = colorsys.hsv_to_rgb(hue % 1, min(max(saturation, 0), 1), min(max(value, 0), 1))
     return round(255 * red), round(255 * green), round(255 * blue)
 
@@ -284,7 +284,7 @@ def _hsv(hue: float, saturation: float, value: float) -> Colour:
 def _texture(
     kind: Texture, rng: np.random.Generator, height: int, width: int, cell: float, strength: float = 1.0
 ) -> Image.Image:
-    """How much of the second colour each pixel takes, 0 to 255; `cell` is about the size of the pattern's parts."""
+    """How much of the second color each pixel takes, 0 to 255; `cell` is about the size of the pattern's parts."""
     if kind == "plain":
         return Image.new("L", (width, height))
     if kind == "blotches":
@@ -316,7 +316,7 @@ def _from_middle(cells: Float[np.ndarray, "height width"]) -> Float[np.ndarray, 
 
 
 def _add_grain(canvas: Canvas, rng: np.random.Generator) -> UInt8[np.ndarray, "3 height width"]:
-    """The pixels with the noise of a camera, the same in all three colours."""
+    """The pixels with the noise of a camera, the same in all three colors."""
     noise = rng.standard_normal((canvas.height, canvas.width), dtype=np.float32) * np.float32(rng.uniform(0, 7))
     pixels: Int16[np.ndarray, "3 height width"] = to_array(canvas) + np.rint(noise).astype(np.int16)
     return pixels.clip(0, 255).astype(np.uint8)

@@ -12,7 +12,7 @@ from defusedxml.ElementTree import fromstring
 from multibox.data.files import list_files, name_key, read_list
 from multibox.data.records import Object, Record, make_dataset, similar_classes, to_numbers, to_size
 from multibox.data.sample import Dataset, DatasetError, Problem
-from multibox.pictures import PICTURE_SUFFIXES
+from multibox.images import IMAGE_SUFFIXES
 
 MARKS = ("1", "0", "-1")  # behind each name in the files of one class: it is there, hard to see, not there
 SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -24,7 +24,7 @@ class _Annotation(NamedTuple):
     fault: str = ""
 
 
-def recognise(folder: Path) -> bool:
+def recognize(folder: Path) -> bool:
     """Whether this folder has the layout."""
     return (folder / "ImageSets" / "Main").is_dir() or any((folder / "Annotations").glob("*.xml"))
 
@@ -36,7 +36,7 @@ def list_splits(folder: Path) -> tuple[str, ...]:
 
 
 def read(folder: Path, split: str, *, pixels_from_one: bool = False) -> Dataset:
-    """The pictures of a split; classes are the names in `classes.txt` or `labels.txt`, or all of the whole set, sorted.
+    """The images of a split; classes are the names in `classes.txt` or `labels.txt`, or all of the whole set, sorted.
 
     Args:
         folder: That of `Annotations`.
@@ -45,7 +45,7 @@ def read(folder: Path, split: str, *, pixels_from_one: bool = False) -> Dataset:
             1 is taken from `xmin` and `ymin`. Otherwise the numbers are taken as written, as the SSD authors' code did.
 
     Raises:
-        DatasetError: The split cannot be read, or none of its pictures can be used.
+        DatasetError: The split cannot be read, or none of its images can be used.
     """
     annotations = {key: _parse(files[0]) for key, files in _by_name(folder / "Annotations", {".xml"}).items()}
     where, class_names = _class_names(folder, annotations)
@@ -60,30 +60,30 @@ def read(folder: Path, split: str, *, pixels_from_one: bool = False) -> Dataset:
 def _records(
     folder: Path, split: str, annotations: Mapping[str, _Annotation], class_names: Sequence[str], shift: float
 ) -> Iterator[Record | Problem]:
-    pictures = _by_name(folder / "JPEGImages", PICTURE_SUFFIXES)
+    images = _by_name(folder / "JPEGImages", IMAGE_SUFFIXES)
     labels = {name: label for label, name in enumerate(class_names)}
     split_file = _split_files(folder)[split]
     for number, line in read_list(split_file):
         listed = f"{split_file}, line {number}"
-        key = next((key for key in _readings(line) if key in pictures or key in annotations), line)
-        files, annotation = pictures.get(key, []), annotations.get(key)
+        key = next((key for key in _readings(line) if key in images or key in annotations), line)
+        files, annotation = images.get(key, []), annotations.get(key)
         if not files:
-            yield Problem(listed, f"there is no picture '{key}' in JPEGImages", "picture left out")
+            yield Problem(listed, f"there is no image '{key}' in JPEGImages", "image left out")
         elif annotation is None:
-            yield Problem(listed, f"there is no '{key}.xml' in Annotations", "picture left out")
+            yield Problem(listed, f"there is no '{key}.xml' in Annotations", "image left out")
         elif annotation.root is None:
-            yield Problem(str(annotation.file), annotation.fault, "picture left out")
+            yield Problem(str(annotation.file), annotation.fault, "image left out")
         else:
             root, where = annotation.root, str(annotation.file)
-            # <filename> is often that of another folder or time: it only decides between two pictures of one name
-            picture = next((file for file in files if file.name == root.findtext("filename")), files[0])
-            if len(files) > 1 and picture.name != root.findtext("filename"):
-                yield Problem(listed, f"'{key}' is the name of {len(files)} pictures", f"{picture.name} taken")
-            name = picture.relative_to(folder / "JPEGImages").as_posix()
+            # <filename> is often that of another folder or time: it only decides between two images of one name
+            image = next((file for file in files if file.name == root.findtext("filename")), files[0])
+            if len(files) > 1 and image.name != root.findtext("filename"):
+                yield Problem(listed, f"'{key}' is the name of {len(files)} images", f"{image.name} taken")
+            name = image.relative_to(folder / "JPEGImages").as_posix()
             entries = enumerate(root.findall("object"), start=1)
             objects = [_object(f"{where}, object {count}", entry, labels, shift) for count, entry in entries]
             size = to_size(root.findtext("size/height"), root.findtext("size/width"))
-            yield Record(name, picture, listed, where, objects, size)
+            yield Record(name, image, listed, where, objects, size)
 
 
 def _object(where: str, element: Element, labels: Mapping[str, int], shift: float) -> Object | Problem:
@@ -144,12 +144,12 @@ def _by_name(folder: Path, suffixes: frozenset[str] | set[str]) -> dict[str, lis
 
 
 def _readings(line: str) -> Iterator[str]:
-    """The picture's name that a line may mean: all of it, or without a mark or the suffix behind it."""
+    """The image's name that a line may mean: all of it, or without a mark or the suffix behind it."""
     yield name_key(line)
     name, _, mark = line.replace("\t", " ").rpartition(" ")
     if mark in MARKS:
         yield name_key(name.strip())
-    if Path(line).suffix.lower() in PICTURE_SUFFIXES:
+    if Path(line).suffix.lower() in IMAGE_SUFFIXES:
         yield name_key(line.rpartition(".")[0])
 
 

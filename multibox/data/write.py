@@ -1,6 +1,6 @@
 """Data sets as folders that other tools read: VOC, COCO and YOLO.
 
-Picture files are copied as they are; pixels are saved as PNG, which loses nothing. What a format cannot mark is lost:
+Image files are copied as they are; pixels are saved as PNG, which loses nothing. What a format cannot mark is lost:
 VOC has no crowd regions, COCO no difficult objects, YOLO neither. Difficult objects then become plain ones, and crowd
 regions, which are not objects, are left out.
 """
@@ -20,7 +20,7 @@ import yaml
 
 from multibox.boxes import corner_to_center
 from multibox.data.sample import Dataset, Sample
-from multibox.pictures import PICTURE_SUFFIXES
+from multibox.images import IMAGE_SUFFIXES
 
 
 def write_voc(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) -> None:
@@ -30,40 +30,40 @@ def write_voc(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) -> 
     of the classes, for which VOC itself has no place. Areas of outlines are not kept.
 
     Raises:
-        ValueError: The splits do not fit together, or two pictures of any of them would have the same name.
+        ValueError: The splits do not fit together, or two images of any of them would have the same name.
         FileExistsError: The folder has files already.
     """
     root, class_names = _prepare(splits, folder)
-    _refuse_repeats(map(_stem, chain.from_iterable(splits.values())), "pictures would be called")
+    _refuse_repeats(map(_stem, chain.from_iterable(splits.values())), "images would be called")
     for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (root / part).mkdir(parents=True)
     _write_text(root / "classes.txt", "".join(f"{name}\n" for name in class_names))
     for split, dataset in splits.items():
-        for sample, file in _write_pictures(dataset, root / "JPEGImages"):
+        for sample, file in _write_images(dataset, root / "JPEGImages"):
             annotation = ElementTree(_voc_annotation(sample, file.name, class_names))
             annotation.write(root / "Annotations" / f"{_stem(sample)}.xml", encoding="utf-8", xml_declaration=True)
         _write_text(root / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{_stem(sample)}\n" for sample in dataset))
 
 
 def write_coco(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) -> None:
-    """Writes `annotations/instances_<split>.json`, and the pictures of a split to the folder of its name.
+    """Writes `annotations/instances_<split>.json`, and the images of a split to the folder of its name.
 
-    The numbers of pictures and categories are kept; categories that have none are counted from 1.
+    The numbers of images and categories are kept; categories that have none are counted from 1.
 
     Raises:
-        ValueError: The splits do not fit together, or two pictures of one would have the same name or number.
+        ValueError: The splits do not fit together, or two images of one would have the same name or number.
         FileExistsError: The folder has files already.
     """
     root, class_names = _prepare(splits, folder)
     for split, dataset in splits.items():
-        _refuse_repeats(map(_stem, dataset), f"pictures of '{split}' would be called")
-        _refuse_repeats((sample.image_id for sample in dataset), f"pictures of '{split}' have the image_id")
+        _refuse_repeats(map(_stem, dataset), f"images of '{split}' would be called")
+        _refuse_repeats((sample.image_id for sample in dataset), f"images of '{split}' have the image_id")
     (root / "annotations").mkdir(parents=True)
     for split, dataset in splits.items():
         category_ids = dataset.category_ids or range(1, len(class_names) + 1)
         images: list[dict[str, object]] = []
         annotations: list[dict[str, object]] = []
-        for sample, file in _write_pictures(dataset, root / split):
+        for sample, file in _write_images(dataset, root / split):
             images.append(
                 {"id": sample.image_id, "file_name": file.name, "width": sample.width, "height": sample.height}
             )
@@ -87,10 +87,10 @@ def write_coco(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) ->
 def write_yolo(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) -> None:
     """Writes `images/<split>/`, `labels/<split>/` and `data.yaml`.
 
-    A picture without objects has an empty file of labels. Areas of outlines are not kept.
+    An image without objects has an empty file of labels. Areas of outlines are not kept.
 
     Raises:
-        ValueError: A split is none of YOLO's `train`, `val` and `test`, the splits do not fit together, or two pictures
+        ValueError: A split is none of YOLO's `train`, `val` and `test`, the splits do not fit together, or two images
             of one would have the same name.
         FileExistsError: The folder has files already.
     """
@@ -98,11 +98,11 @@ def write_yolo(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) ->
     for split, dataset in splits.items():
         if split not in ("train", "val", "test"):
             raise ValueError(f"YOLO's splits are 'train', 'val' and 'test', not '{split}'")
-        _refuse_repeats(map(_stem, dataset), f"pictures of '{split}' would be called")
+        _refuse_repeats(map(_stem, dataset), f"images of '{split}' would be called")
     for split, dataset in splits.items():
         labels = root / "labels" / split
         labels.mkdir(parents=True)
-        for sample, _ in _write_pictures(dataset, root / "images" / split):
+        for sample, _ in _write_images(dataset, root / "images" / split):
             truth = sample.truth[~sample.truth.crowd]
             sides = np.array([sample.width, sample.height] * 2, dtype=np.float64)
             lines = [
@@ -141,12 +141,12 @@ def _refuse_repeats(values: Iterable[object], what: str) -> None:
         raise ValueError(f"{count} {what} {value!r}; each needs one of its own")
 
 
-def _write_pictures(dataset: Dataset, folder: Path) -> Iterator[tuple[Sample, Path]]:
+def _write_images(dataset: Dataset, folder: Path) -> Iterator[tuple[Sample, Path]]:
     folder.mkdir(parents=True, exist_ok=True)
     for sample in dataset:
-        if isinstance(sample.picture, Path):
-            file = folder / (_stem(sample) + sample.picture.suffix)
-            shutil.copyfile(sample.picture, file)
+        if isinstance(sample.image, Path):
+            file = folder / (_stem(sample) + sample.image.suffix)
+            shutil.copyfile(sample.image, file)
         else:
             file = folder / f"{_stem(sample)}.png"
             sample.open().save(file, compress_level=3)  # in less than half the time of 6, for 2 % more bytes
@@ -156,7 +156,7 @@ def _write_pictures(dataset: Dataset, folder: Path) -> Iterator[tuple[Sample, Pa
 def _stem(sample: Sample) -> str:
     """What a sample's files are called, without suffix; folders in its name become part of it."""
     suffix = PurePath(sample.name).suffix
-    stem = sample.name.removesuffix(suffix) if suffix.lower() in PICTURE_SUFFIXES else sample.name
+    stem = sample.name.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else sample.name
     return re.sub(r"[/\\]", "_", stem)
 
 

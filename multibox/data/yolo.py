@@ -1,6 +1,6 @@
-"""YOLO's layout: a `data.yaml` with class names and splits, and for each picture a text file, a line for each object.
+"""YOLO's layout: a `data.yaml` with class names and splits, and for each image a text file, a line for each object.
 
-A line is `class center_x center_y width height`, in fractions of the picture, or a class and the corners of an outline.
+A line is `class center_x center_y width height`, in fractions of the image, or a class and the corners of an outline.
 """
 
 import os
@@ -14,10 +14,10 @@ import yaml
 from multibox.data.files import FileFinder, list_files, read_lines, read_list, read_text, spellings
 from multibox.data.records import Object, Record, make_dataset, similar_classes, to_numbers
 from multibox.data.sample import Dataset, DatasetError, Problem
-from multibox.pictures import PICTURE_SUFFIXES
+from multibox.images import IMAGE_SUFFIXES
 
 SPLITS = ("train", "val", "test")
-FRACTION_LIMIT = 2.0  # a box may reach a little beyond the picture; what is far beyond was written in pixels
+FRACTION_LIMIT = 2.0  # a box may reach a little beyond the image; what is far beyond was written in pixels
 
 Config = dict[str, Any]  # what a YAML holds is checked where it is used
 
@@ -33,7 +33,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def recognise(path: Path) -> bool:
+def recognize(path: Path) -> bool:
     """Whether this folder has the layout, or is itself the `data.yaml`."""
     return bool(_yaml_files(path))
 
@@ -49,14 +49,14 @@ def list_splits(path: Path) -> tuple[str, ...]:
 
 
 def read(path: Path, split: str) -> Dataset:
-    """The pictures of a split, in the order of the list or of their names, with the classes in the order of the file.
+    """The images of a split, in the order of the list or of their names, with the classes in the order of the file.
 
     Args:
         path: The folder of `data.yaml`, or the file itself.
         split: One of `list_splits`.
 
     Raises:
-        DatasetError: `data.yaml` cannot be read, what it names is not there, or none of the pictures can be used.
+        DatasetError: `data.yaml` cannot be read, what it names is not there, or none of the images can be used.
     """
     file = _yaml_file(path)
     config = _parse(file)
@@ -76,18 +76,18 @@ def read(path: Path, split: str) -> Dataset:
 
 def _records(file: Path, sources: Sequence[Path], classes: int) -> Iterator[Record | Problem]:
     finder = FileFinder()
-    pictures: list[tuple[str, Path]] = []
+    images: list[tuple[str, Path]] = []
     for source in sources:
-        for listed, picture in _pictures(file, source, finder):
-            if picture is None:
-                yield Problem(listed, "there is no such picture", "picture left out")
+        for listed, image in _images(file, source, finder):
+            if image is None:
+                yield Problem(listed, "there is no such image", "image left out")
             else:
-                pictures.append((listed, picture))
+                images.append((listed, image))
     # a list may hold relative and absolute paths
-    common = os.path.commonpath([os.path.abspath(picture.parent) for _, picture in pictures] or [str(file.parent)])
+    common = os.path.commonpath([os.path.abspath(image.parent) for _, image in images] or [str(file.parent)])
     label_files: set[Path] = set()
-    for listed, picture in pictures:
-        place = _label_place(picture, file.parent)
+    for listed, image in images:
+        place = _label_place(image, file.parent)
         label_file = finder.find(place)
         objects: list[Object | Problem] = []
         if label_file is not None:
@@ -95,17 +95,17 @@ def _records(file: Path, sources: Sequence[Path], classes: int) -> Iterator[Reco
             try:
                 lines = read_lines(label_file)
             except ValueError as error:
-                yield Problem(str(label_file), str(error), "picture left out")
+                yield Problem(str(label_file), str(error), "image left out")
                 continue
             objects = [_object(f"{label_file}, line {number}", line, classes, file.name) for number, line in lines]
-        name = Path(os.path.abspath(picture)).relative_to(common).as_posix()
-        yield Record(name, picture, listed, str(label_file or place), objects, fractions=True)
+        name = Path(os.path.abspath(image)).relative_to(common).as_posix()
+        yield Record(name, image, listed, str(label_file or place), objects, fractions=True)
     for spare in _label_files(file, sources):
         if spare not in label_files:
-            yield Problem(str(spare), "a label file without its picture", "label left out")
-    if pictures and not label_files:
-        what = f"none of the {len(pictures)} pictures has a label file like {_label_place(pictures[0][1], file.parent)}"
-        yield Problem(str(file), what, "taken as pictures without objects")
+            yield Problem(str(spare), "a label file without its image", "label left out")
+    if images and not label_files:
+        what = f"none of the {len(images)} images has a label file like {_label_place(images[0][1], file.parent)}"
+        yield Problem(str(file), what, "taken as images without objects")
 
 
 def _object(where: str, line: str, classes: int, names_file: str) -> Object | Problem:
@@ -120,7 +120,7 @@ def _object(where: str, line: str, classes: int, names_file: str) -> Object | Pr
         what = f"{len(values)} numbers behind the class are neither 4 of a box nor pairs of an outline"
         return Problem(where, what, "box left out")
     if any(abs(value) > FRACTION_LIMIT for value in values):
-        return Problem(where, f"'{line:.60}' is not in fractions of the picture, 0 to 1", "box left out")
+        return Problem(where, f"'{line:.60}' is not in fractions of the image, 0 to 1", "box left out")
     if len(values) == 4:
         x, y, width, height = values
         return Object(where, (x - width / 2, y - height / 2, x + width / 2, y + height / 2), int(label))
@@ -128,20 +128,20 @@ def _object(where: str, line: str, classes: int, names_file: str) -> Object | Pr
     return Object(where, (min(across), min(down), max(across), max(down)), int(label))
 
 
-def _pictures(file: Path, source: Path, finder: FileFinder) -> Iterator[tuple[str, Path | None]]:
-    """Where each picture is named, and the picture; None where it is not there."""
+def _images(file: Path, source: Path, finder: FileFinder) -> Iterator[tuple[str, Path | None]]:
+    """Where each image is named, and the image; None where it is not there."""
     if source.is_dir():
-        yield from ((str(picture), picture) for picture in list_files(source, PICTURE_SUFFIXES))
+        yield from ((str(image), image) for image in list_files(source, IMAGE_SUFFIXES))
         return
     for number, line in read_list(source):
         places = [base / name for name in spellings(line) for base in (source.parent, file.parent)]
-        picture = next(filter(None, map(finder.find, places)), None)
-        yield f"{source}, line {number}, '{line}'", picture
+        image = next(filter(None, map(finder.find, places)), None)
+        yield f"{source}, line {number}, '{line}'", image
 
 
-def _label_place(picture: Path, root: Path) -> Path:
-    """The text file of a picture: `labels` in place of the last `images` of its path, or else beside the picture."""
-    inside = picture.relative_to(root) if picture.is_relative_to(root) else picture
+def _label_place(image: Path, root: Path) -> Path:
+    """The text file of an image: `labels` in place of the last `images` of its path, or else beside the image."""
+    inside = image.relative_to(root) if image.is_relative_to(root) else image
     parts = list(inside.with_suffix(".txt").parts)
     if "images" in parts[:-1]:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
@@ -149,7 +149,7 @@ def _label_place(picture: Path, root: Path) -> Path:
 
 
 def _label_files(file: Path, sources: Sequence[Path]) -> list[Path]:
-    """All that lie where the pictures of whole folders have theirs.
+    """All that lie where the images of whole folders have theirs.
 
     `classes.txt` is no label file (labelImg writes it beside them), and beside `data.yaml` other texts may lie.
     """
@@ -159,13 +159,13 @@ def _label_files(file: Path, sources: Sequence[Path]) -> list[Path]:
 
 
 def _locate(file: Path, config: Config, entry: object) -> Path:
-    """The folder or list of pictures that `data.yaml` means.
+    """The folder or list of images that `data.yaml` means.
 
     Files written on another machine name it by `path` and from wherever they were: then the longest end of the entry
     that is there beside `data.yaml` is taken (`../train/images`, `D:/raccoons/train/images`).
     """
     if not isinstance(entry, str) or not entry:
-        raise DatasetError(f"{file}: {entry!r:.60} is no folder and no list of pictures")
+        raise DatasetError(f"{file}: {entry!r:.60} is no folder and no list of images")
     root = config.get("path") or ""
     parts = Path(entry.replace("\\", "/")).parts
     tails = [file.parent.joinpath(*parts[start:]) for start in range(1, len(parts))]
@@ -173,7 +173,7 @@ def _locate(file: Path, config: Config, entry: object) -> Path:
         if os.path.isdir(place) or (place.suffix == ".txt" and os.path.isfile(place)):
             return place
     looked = file.parent / str(root) / entry
-    raise DatasetError(f"{file}: there is no folder and no list of pictures '{entry}'; looked for {looked}")
+    raise DatasetError(f"{file}: there is no folder and no list of images '{entry}'; looked for {looked}")
 
 
 def _class_names(file: Path, config: Config) -> list[str]:

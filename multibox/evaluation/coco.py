@@ -11,14 +11,14 @@ from multibox.evaluation.metrics import ClassMetrics, Metrics
 
 # places in the tables of hotcoco and pycocotools
 ALL, SMALL, MEDIUM, LARGE = range(4)  # sizes of objects
-ONE, TEN, HUNDRED = range(3)  # detections of a picture and class
+ONE, TEN, HUNDRED = range(3)  # detections of an image and class
 AT_50, AT_75 = slice(0, 1), slice(5, 6)  # overlaps, of 0.50, 0.55, ..., 0.95
 
 
 def score_coco(
     truths: Sequence[GroundTruth], detections: Sequence[Detections], *, class_names: Sequence[str]
 ) -> Metrics:
-    """COCO's AP and AR, equal to pycocotools'; of each picture and class the best 100 detections count.
+    """COCO's AP and AR, equal to pycocotools'; of each image and class the best 100 detections count.
 
     Crowd regions are COCO's `iscrowd`: detections inside them are neither right nor wrong. An object is small, medium
     or large by its `areas`. COCO knows no difficult objects: they count like any other. A class without objects has no

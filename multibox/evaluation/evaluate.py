@@ -8,7 +8,6 @@ from typing import get_args
 import numpy as np
 from jaxtyping import Int
 
-from multibox.config import Suppression
 from multibox.data.sample import Dataset, GroundTruth
 from multibox.detections import Detections
 from multibox.detector import Detector
@@ -24,9 +23,9 @@ def evaluate(
     rule: Rule = "coco",
     pixels: Pixels | None = None,
     score_threshold: float | None = None,
-    overlap_threshold: float | None = None,
-    suppression: Suppression | None = None,
-    limit: int | None = None,
+    iou_threshold: float | None = None,
+    class_agnostic: bool | None = None,
+    max_detections: int | None = None,
     batch_size: int = 8,
     rename: Mapping[str, str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -38,32 +37,35 @@ def evaluate(
 
     Args:
         detector: Asked by its `detect`, for all of its classes.
-        dataset: Its pictures are read a batch at a time and not kept.
+        dataset: Its images are read a batch at a time and not kept.
         rule: As in `score`.
         pixels: As in `score`.
         score_threshold: Of `detect`; this and the following three are the detector's own where not given.
-        overlap_threshold: Of `detect`.
-        suppression: Of `detect`.
-        limit: Of `detect`.
-        batch_size: How many pictures are read and given to the detector at once.
+        iou_threshold: Of `detect`.
+        class_agnostic: Of `detect`.
+        max_detections: Of `detect`.
+        batch_size: How many images are read and given to the detector at once.
         rename: The data set's name for a class that the detector calls otherwise: `{detector's: data set's}`.
-        on_progress: Called after each batch with the number of pictures done and of all.
+        on_progress: Called after each batch with the number of images done and of all.
 
     Raises:
         ValueError: The data set has objects of a class that the detector does not know, `rename` has a name that its
-            side does not know, there are no pictures, or one cannot be read.
-        FileNotFoundError: A picture is not there.
+            side does not know, there are no images, or one cannot be read.
+        FileNotFoundError: An image is not there.
         ImportError: The rule is `coco`, and hotcoco is not installed.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
     truths = [sample.truth for sample in dataset]
     labels_of = _join_classes(detector.class_names, dataset, truths, rename or {})
-    selection = detector.config.selection.but(
-        score_threshold=score_threshold, overlap_threshold=overlap_threshold, suppression=suppression, limit=limit
+    settings = detector.config.postprocess.override(
+        score_threshold=score_threshold,
+        iou_threshold=iou_threshold,
+        class_agnostic=class_agnostic,
+        max_detections=max_detections,
     )
 
-    # what the rule cannot do is said now, and not when all the pictures are done
+    # what the rule cannot do is said now, and not when all the images are done
     none = np.zeros(0, np.int64)
     nothing = Detections(np.zeros((0, 4)), np.zeros(0), none, none, dataset.class_names)
     score(truths[:1], [nothing], class_names=dataset.class_names, rule=rule, pixels=pixels)
@@ -73,10 +75,10 @@ def evaluate(
         end = min(start + batch_size, len(dataset))
         batch = detector.detect(
             [dataset[i].open() for i in range(start, end)],
-            score_threshold=selection.score_threshold,
-            overlap_threshold=selection.overlap_threshold,
-            suppression=selection.suppression,
-            limit=selection.limit,
+            score_threshold=settings.score_threshold,
+            iou_threshold=settings.iou_threshold,
+            class_agnostic=settings.class_agnostic,
+            max_detections=settings.max_detections,
             batch_size=batch_size,
         )
         detections += [_in_classes_of(dataset, found, labels_of) for found in batch]
@@ -86,7 +88,7 @@ def evaluate(
     metrics = score(truths, detections, class_names=dataset.class_names, rule=rule, pixels=pixels)
     return dataclasses.replace(
         metrics,
-        selection=dataclasses.asdict(selection),
+        postprocess=dataclasses.asdict(settings),
         ignored_classes=tuple(name for name, label in zip(detector.class_names, labels_of, strict=True) if label < 0),
     )
 
@@ -99,10 +101,10 @@ def score(
     rule: Rule,
     pixels: Pixels | None = None,
 ) -> Metrics:
-    """The average precision of detections against the ground truth of the same pictures.
+    """The average precision of detections against the ground truth of the same images.
 
     Args:
-        truths: The objects of each picture.
+        truths: The objects of each image.
         detections: What was found in each, in the same order.
         class_names: What the labels of both are indices into.
         rule: `voc2007` (11 points) or `voc2010` (area), both at overlap 0.5, or `coco` (overlaps from 0.50 to 0.95).
@@ -110,7 +112,7 @@ def score(
             devkit does; COCO's is `continuous` and has no other.
 
     Raises:
-        ValueError: There are no pictures, detections and ground truth are not for equally many pictures or of other
+        ValueError: There are no images, detections and ground truth are not for equally many images or of other
             classes, or `pixels` is not one of the rule's.
     """
     if rule not in get_args(Rule):
@@ -120,12 +122,12 @@ def score(
     if rule == "coco" and pixels == "inclusive":
         raise ValueError("COCO's rule has no last pixel to include: leave out pixels='inclusive', or take a VOC rule")
     if not truths:
-        raise ValueError("there are no pictures to evaluate on")
+        raise ValueError("there are no images to evaluate on")
     if len(truths) != len(detections):
-        raise ValueError(f"ground truth of {len(truths)} pictures, but detections in {len(detections)}")
+        raise ValueError(f"ground truth of {len(truths)} images, but detections in {len(detections)}")
     for number, found in enumerate(detections):
         if tuple(found.class_names) != tuple(class_names):
-            raise ValueError(f"the detections in picture {number} are of other classes than the ground truth")
+            raise ValueError(f"the detections in image {number} are of other classes than the ground truth")
     if rule == "coco":
         return score_coco(truths, detections, class_names=class_names)
     return score_voc(truths, detections, class_names=class_names, rule=rule, pixels=pixels or "inclusive")
@@ -169,7 +171,7 @@ def _in_classes_of(dataset: Dataset, found: Detections, labels_of: Int[np.ndarra
     labels = labels_of[found.labels]
     named = labels >= 0
     return Detections(
-        found.boxes[named], found.scores[named], labels[named], found.default_boxes[named], dataset.class_names
+        found.boxes[named], found.scores[named], labels[named], found.default_box_indices[named], dataset.class_names
     )
 
 

@@ -68,15 +68,15 @@ def precision_recall(
     verdicts: Sequence[Int[np.ndarray, " detections"]] | None = None,
     thresholds: Float[np.ndarray, " thresholds"] = THRESHOLDS,
 ) -> PrecisionRecall:
-    """Precision and recall over all pictures, of one class or of all together.
+    """Precision and recall over all images, of one class or of all together.
 
     Objects that are marked difficult or as a crowd do not count, and neither do the detections that find them.
 
     Args:
-        truths: The objects of each picture.
+        truths: The objects of each image.
         detections: What was found in each, in the same order.
         label: Of the class; `None` for all.
-        verdicts: What `judge` says of each picture, for those who ask for several classes.
+        verdicts: What `judge` says of each image, for those who ask for several classes.
         thresholds: Rising; a score must be above one.
     """
     objects = 0
@@ -102,7 +102,7 @@ HIT, FALSE, NEITHER = 1, 0, -1
 
 
 def judge(truth: GroundTruth, found: Detections) -> Int[np.ndarray, " detections"]:
-    """For each detection of a picture: `HIT`, `FALSE`, or `NEITHER` where its object is difficult or a crowd.
+    """For each detection of an image: `HIT`, `FALSE`, or `NEITHER` where its object is difficult or a crowd.
 
     The first of several detections of an object, which are in the order of their scores, is the hit. So a threshold
     between them changes no verdict: what is left of the detections would be judged the same.
@@ -118,8 +118,8 @@ def _judge(truth: GroundTruth, objects: Int[np.ndarray, " detections"]) -> Int[n
     return verdicts
 
 
-class PictureQuality(NamedTuple):
-    """How well the objects of one picture were found.
+class ImageQuality(NamedTuple):
+    """How well the objects of one image were found.
 
     Attributes:
         quality: From 0 to 1: the overlaps of the hits summed up, by hits + (missed + false) / 2. It is F1 times the
@@ -137,7 +137,7 @@ class PictureQuality(NamedTuple):
 
 
 def missed_objects(truth: GroundTruth, found: Detections) -> Bool[np.ndarray, " objects"]:
-    """Which objects of a picture no detection finds, those that do not count left out."""
+    """Which objects of an image no detection finds, those that do not count left out."""
     return _missed(truth, best_objects(truth, found, "continuous"))
 
 
@@ -147,8 +147,8 @@ def _missed(truth: GroundTruth, objects: Int[np.ndarray, " detections"]) -> Bool
     return missed
 
 
-def picture_quality(truth: GroundTruth, found: Detections) -> PictureQuality:
-    """Judges all these detections of a picture: choose those above a threshold before."""
+def image_quality(truth: GroundTruth, found: Detections) -> ImageQuality:
+    """Judges all these detections of an image: choose those above a threshold before."""
     objects = best_objects(truth, found, "continuous")
     verdicts = _judge(truth, objects)
     hits = np.flatnonzero(verdicts == HIT)
@@ -156,4 +156,4 @@ def picture_quality(truth: GroundTruth, found: Detections) -> PictureQuality:
     missed = int(np.count_nonzero(_missed(truth, objects)))
     false = int(np.count_nonzero(verdicts == FALSE))
     total = len(hits) + (missed + false) / 2
-    return PictureQuality(float(overlaps.sum() / total) if total else 1.0, len(hits), missed, false)
+    return ImageQuality(float(overlaps.sum() / total) if total else 1.0, len(hits), missed, false)

@@ -26,23 +26,23 @@ class Metrics:
     Attributes:
         rule: Whose definition of average precision (AP) it is.
         pixels: How overlap was measured: `inclusive` counts the last pixel, as the VOC devkit does.
-        images: How many pictures, those without objects included.
+        images: How many images, those without objects included.
         objects: How many objects count: not VOC's difficult ones, and no crowd regions.
         ap: The rule's headline. COCO: the mean over classes and over overlaps from 0.50 to 0.95. VOC: over classes, at
             overlap 0.5.
         ap50: At overlap 0.5; under VOC's rules the same as `ap`.
         ap75: At overlap 0.75; this and all the following is COCO's alone.
-        ap_small: Of objects with an area of up to 32 x 32 pixels of their picture.
+        ap_small: Of objects with an area of up to 32 x 32 pixels of their image.
         ap_medium: Between the two.
         ap_large: From 96 x 96 pixels on.
-        ar1: Average recall (AR) with the best detection of each picture and class alone.
+        ar1: Average recall (AR) with the best detection of each image and class alone.
         ar10: With the best ten.
         ar100: With the best hundred.
         ar_small: `ar100` of the small objects.
         ar_medium: Of the medium ones.
         ar_large: Of the large ones.
         per_class: By class name, in the data set's order.
-        selection: The thresholds and limits that the detector ran with, where it was a detector that was evaluated.
+        postprocess: The thresholds and limits that the detector ran with, where it was a detector that was evaluated.
         ignored_classes: What the detector also knows and the data set does not name: detections of it were left out.
     """
 
@@ -63,7 +63,7 @@ class Metrics:
     ar_small: float | None = None
     ar_medium: float | None = None
     ar_large: float | None = None
-    selection: Mapping[str, float | int | str] = field(default_factory=dict)
+    postprocess: Mapping[str, float | int | str] = field(default_factory=dict)
     ignored_classes: tuple[str, ...] = ()
 
     def to_json(self) -> str:

@@ -24,17 +24,17 @@ def score_voc(
 ) -> Metrics:
     """The AP of each class at overlap 0.5, and its mean over the classes that have objects.
 
-    The detections of a class are taken over all pictures, the highest score first, of equal ones the earlier first.
+    The detections of a class are taken over all images, the highest score first, of equal ones the earlier first.
     Each looks at one object, the one of its class that it overlaps best (`best_objects`): it is true where it is the
     first to find that object, and false where another was before it or there is no such object. Objects that are marked
     difficult or as a crowd do not count, and neither do the detections that find them; a class that has no others has
     no AP.
     """
     found = [best_objects(truth, each, pixels) for truth, each in zip(truths, detections, strict=True)]
-    # from here on objects are numbered through all pictures
+    # from here on objects are numbered through all images
     starts = np.cumsum([0, *(len(truth) for truth in truths)])
-    pictures = zip(found, starts[:-1], strict=True)
-    objects = np.concatenate([np.where(best == MISSED, MISSED, best + start) for best, start in pictures])
+    numbered = zip(found, starts[:-1], strict=True)
+    objects = np.concatenate([np.where(best == MISSED, MISSED, best + start) for best, start in numbered])
     scores = np.concatenate([each.scores for each in detections])
     labels = np.concatenate([each.labels for each in detections])
     object_labels = np.concatenate([truth.labels for truth in truths])
@@ -62,10 +62,10 @@ def score_voc(
 
 
 def best_objects(truth: GroundTruth, found: Detections, pixels: Pixels) -> Int[np.ndarray, " detections"]:
-    """For each detection of a picture the object of its class that it overlaps best, `MISSED` below an overlap of 0.5.
+    """For each detection of an image the object of its class that it overlaps best, `MISSED` below an overlap of 0.5.
 
     Difficult objects are looked at like the others, so that a detection of one does not pass for a bad one of its
-    neighbour. Of several equally good objects it is the first.
+    neighbor. Of several equally good objects it is the first.
     """
     if len(truth) == 0 or len(found) == 0:
         return np.full(len(found), MISSED)

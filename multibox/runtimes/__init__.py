@@ -1,1 +1,1 @@
-"""What turns prepared pictures into boxes, scores and labels, behind one call."""
+"""What turns prepared images into boxes, scores and labels, behind one call."""

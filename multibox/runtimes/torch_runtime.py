@@ -1,4 +1,4 @@
-"""The runtime of a detector whose network is in memory: network, then selection."""
+"""The runtime of a detector whose network is in memory: network, then postprocessing."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,13 +10,13 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("networks need torch: pip install 'multibox[train]'", name="torch") from error
 
-from multibox.config import DetectorConfig, Scales, Selection
+from multibox.config import DetectorConfig, Postprocess, Scales
 from multibox.presets import input_size, ssd_on
 from multibox.runtimes.runtime import Found
 from multibox.ssd.backbones import measure_timm
 from multibox.ssd.coder import BoxCoder
 from multibox.ssd.network import SSD, copy_classes
-from multibox.ssd.selection import select
+from multibox.ssd.postprocess import postprocess
 
 
 class TorchRuntime:
@@ -28,21 +28,21 @@ class TorchRuntime:
         self._coder = BoxCoder(config.center_variance, config.size_variance, config.max_log_size)
 
     def __call__(
-        self, images: Shaped[np.ndarray, "batch 3 height width"], *, selection: Selection, labels: Sequence[int] | None
+        self, inputs: Shaped[np.ndarray, "batch 3 height width"], *, settings: Postprocess, labels: Sequence[int] | None
     ) -> list[Found]:
-        """The detections of each picture of a batch; each layer of the network is left in the mode it was in."""
+        """The detections of each image of a batch; each layer of the network is left in the mode it was in."""
         network = self.network
         training = [layer for layer in network.modules() if layer.training]
         network.eval()
         try:
             with torch.inference_mode():
-                offsets, logits = network(torch.from_numpy(images).to(network.default_boxes.device))
+                offsets, logits = network(torch.from_numpy(inputs).to(network.default_boxes.device))
                 picked = [
-                    select(
+                    postprocess(
                         *row,
                         network.default_boxes,
                         self._coder,
-                        selection=selection,
+                        settings=settings,
                         scoring=self._config.scoring,
                         clip_boxes=self._config.clip_boxes,
                         labels=labels,
@@ -55,13 +55,13 @@ class TorchRuntime:
         return [Found(*(values.cpu().numpy() for values in one)) for one in picked]
 
 
-def create_network(config: DetectorConfig, *, classes: int, seed: int | None = None) -> SSD:
+def create_network(config: DetectorConfig, *, num_classes: int, seed: int | None = None) -> SSD:
     """A network with random weights; a seed always gives the same, and leaves torch's own random state as it is."""
     if seed is None:
-        return SSD(config, classes=classes).eval()
+        return SSD(config, num_classes=num_classes).eval()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return SSD(config, classes=classes).eval()
+        return SSD(config, num_classes=num_classes).eval()
 
 
 def timm_config(
@@ -88,23 +88,23 @@ def timm_config(
     )
 
 
-def load_network(config: DetectorConfig, tensors: Mapping[str, np.ndarray], *, classes: int) -> SSD:
+def load_network(config: DetectorConfig, tensors: Mapping[str, np.ndarray], *, num_classes: int) -> SSD:
     """A network with these weights.
 
     Raises:
         ValueError: Tensors are missing, left over or of another shape than the config says.
     """
     with torch.device("meta"):
-        wanted = {key: tuple(tensor.shape) for key, tensor in SSD(config, classes=classes).state_dict().items()}
+        wanted = {key: tuple(tensor.shape) for key, tensor in SSD(config, num_classes=num_classes).state_dict().items()}
     found = {key: tensor.shape for key, tensor in tensors.items()}
     if wanted != found:
         wrong = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
         first, do = wrong[0], "s do" if len(wrong) > 1 else " does"
         raise ValueError(
-            f"{len(wrong)} tensor{do} not fit '{config.name}' with {classes} classes; "
+            f"{len(wrong)} tensor{do} not fit '{config.name}' with {num_classes} classes; "
             f"the first is '{first}': {found.get(first, 'missing')}, expected {wanted.get(first, 'none of that name')}"
         )
-    network = SSD(config, classes=classes)
+    network = SSD(config, num_classes=num_classes)
     network.load_state_dict({key: torch.from_numpy(np.array(tensor)) for key, tensor in tensors.items()})
     return network.eval()
 
@@ -138,6 +138,6 @@ def network_with_classes(
     config: DetectorConfig, network: SSD, kept: Sequence[int | None], *, seed: int | None = None
 ) -> SSD:
     """A copy of the network for `len(kept)` classes: each starts from the class with that label, or anew for `None`."""
-    other = create_network(config, classes=len(kept), seed=seed)
+    other = create_network(config, num_classes=len(kept), seed=seed)
     copy_classes(network, other, kept)
     return other.to(network.default_boxes.device)

@@ -1,1 +1,1 @@
-"""The paper, one concept a file: coder, matching, loss, network, selection."""
+"""The paper, one concept a file: coder, matching, loss, network, postprocessing."""

@@ -1,6 +1,6 @@
-"""Boxes on tensors: corner and centre form, and overlap, as `multibox.boxes` has them on arrays.
+"""Boxes on tensors: corner and center form, and overlap, as `multibox.boxes` has them on arrays.
 
-`torchvision.ops.box_iou` gives the table of all pairs of two lists. Matching needs such a table for each picture of a
+`torchvision.ops.box_iou` gives the table of all pairs of two lists. Matching needs such a table for each image of a
 batch, and suppression the pairs of one class only, so the overlap here is row by row.
 """
 

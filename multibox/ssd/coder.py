@@ -34,7 +34,7 @@ class BoxCoder:
     def decode(
         self, offsets: Float[Tensor, "*rows 4"], default_boxes_center: Float[Tensor, "*rows 4"]
     ) -> Float[Tensor, "*rows 4"]:
-        """The boxes, in centre form, that lie at these offsets from the default boxes."""
+        """The boxes, in center form, that lie at these offsets from the default boxes."""
         center = offsets[..., :2] * self.center_variance * default_boxes_center[..., 2:] + default_boxes_center[..., :2]
         log_size = offsets[..., 2:] * self.size_variance
         if self.max_log_size is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from multibox.ssd.boxes import center_to_corner, corner_to_center
 from multibox.ssd.coder import BoxCoder
-from multibox.ssd.matching import UNMATCHED, match, picture_by_picture
+from multibox.ssd.matching import UNMATCHED, image_by_image, match
 from multibox.ssd.network import Predictions
 
 
@@ -54,20 +54,20 @@ def make_targets(
     """Matches the objects to the default boxes and codes them.
 
     Args:
-        boxes: Corner form, as fractions of the picture; pictures with fewer objects are padded.
+        boxes: Corner form, as fractions of the image; images with fewer objects are padded.
         labels: Indices into the class names; -1 in rows that are padding.
-        default_boxes_center: Centre form, as fractions of the picture.
+        default_boxes_center: Center form, as fractions of the image.
         coder: Boxes to offsets.
     """
     matched = match(boxes, labels >= 0, center_to_corner(default_boxes_center))
     positive = matched != UNMATCHED
-    if picture_by_picture(boxes):
-        picture, place = positive.nonzero(as_tuple=True)
-        index = matched[picture, place]
-        chosen = corner_to_center(boxes[picture, index])
+    if image_by_image(boxes):
+        image, place = positive.nonzero(as_tuple=True)
+        index = matched[image, place]
+        chosen = corner_to_center(boxes[image, index])
         targets = Targets(boxes.new_zeros(*matched.shape, 4), torch.zeros_like(matched))
-        targets.offsets[picture, place] = coder.encode(chosen, default_boxes_center[place])
-        targets.labels[picture, place] = labels[picture, index] + 1
+        targets.offsets[image, place] = coder.encode(chosen, default_boxes_center[place])
+        targets.labels[image, place] = labels[image, index] + 1
         return targets
     if boxes.shape[1] == 0:
         return Targets(boxes.new_zeros(*matched.shape, 4), torch.zeros_like(matched))
@@ -81,16 +81,16 @@ def make_targets(
 
 
 def count_matches(
-    targets: Targets, *, per_positive: float = 3.0, negatives_without_matches: int = 0
+    targets: Targets, *, negatives_per_positive: float = 3.0, negatives_without_matches: int = 0
 ) -> Float[Tensor, ""]:
     """N of these targets: what `multibox_loss` divides by, or their share of it where they are part of a larger batch.
 
-    The matched default boxes, and of each picture without any, `negatives_without_matches / per_positive`: with three
-    negatives to a match, three negatives alone weigh as much as a match with its own. The N of parts add up to that of
-    the whole; it is zero where there is nothing to learn.
+    The matched default boxes, and of each image without any, `negatives_without_matches / negatives_per_positive`: with
+    three negatives to a match, three negatives alone weigh as much as a match with its own. The N of parts add up to
+    that of the whole; it is zero where there is nothing to learn.
     """
     positives = (targets.labels > 0).sum(dim=1).float()
-    alone = negatives_without_matches / per_positive if negatives_without_matches else 0.0
+    alone = negatives_without_matches / negatives_per_positive if negatives_without_matches else 0.0
     return torch.where(positives > 0, positives, alone).sum()
 
 
@@ -98,22 +98,22 @@ def multibox_loss(
     predictions: Predictions,
     targets: Targets,
     *,
-    per_positive: float = 3.0,
+    negatives_per_positive: float = 3.0,
     negatives_without_matches: int = 0,
     divisor: Float[Tensor, ""] | float | None = None,
 ) -> Losses:
     """The two losses of a batch; both zero, never NaN, for a batch without matches.
 
-    Each picture's negatives are mined by themselves: its unmatched default boxes with the largest loss against the
-    background, at most `per_positive` times its matches. A picture without objects has no matches and therefore
-    no negatives, as in the Caffe code. (There a negative must also overlap no object by 0.5 or more; such a box is
-    always matched, so that nothing is left to test.)
+    Each image's negatives are mined by themselves: its unmatched default boxes with the largest loss against the
+    background, at most `negatives_per_positive` times its matches. An image without objects has no matches and
+    therefore no negatives, as in the Caffe code. (There a negative must also overlap no object by 0.5 or more; such a
+    box is always matched, so that nothing is left to test.)
 
     Args:
         predictions: Of any precision; the losses are reckoned in single.
-        targets: Of the same pictures, from `make_targets`.
-        per_positive: Negatives for each match.
-        negatives_without_matches: Negatives of a picture in which nothing matches; 0 is the Caffe code's rule.
+        targets: Of the same images, from `make_targets`.
+        negatives_per_positive: Negatives for each match.
+        negatives_without_matches: Negatives of an image in which nothing matches; 0 is the Caffe code's rule.
         divisor: What both losses are divided by, if above 1: the N (see `count_matches`) of the whole batch where this
             is only a part of it, so that the losses of the parts add up to those of the whole. None: this batch's own.
     """
@@ -122,18 +122,18 @@ def multibox_loss(
     mine = partial(
         hard_negatives,
         positive=positive,
-        per_positive=per_positive,
+        negatives_per_positive=negatives_per_positive,
         negatives_without_matches=negatives_without_matches,
     )
-    if picture_by_picture(logits):
+    if image_by_image(logits):
         background = torch.empty(positive.shape)
-        for row, picture in zip(background, logits.detach(), strict=True):
-            row[:] = -F.log_softmax(picture, dim=-1, dtype=torch.float32)[:, 0]
+        for row, image in zip(background, logits.detach(), strict=True):
+            row[:] = -F.log_softmax(image, dim=-1, dtype=torch.float32)[:, 0]
         chosen = positive | mine(background)
         localization = F.smooth_l1_loss(_rows(offsets, positive), _rows(targets.offsets, positive), reduction="sum")
         confidence = F.cross_entropy(_rows(logits, chosen), targets.labels[chosen], reduction="sum")
     else:
-        # unmatched boxes are labelled background: this one cross-entropy is also what the mining ranks by
+        # unmatched boxes are labeled background: this one cross-entropy is also what the mining ranks by
         cross_entropy = F.cross_entropy(logits.flatten(0, 1).float(), targets.labels.flatten(), reduction="none")
         cross_entropy = cross_entropy.view_as(targets.labels)
         chosen = positive | mine(cross_entropy.detach())
@@ -142,7 +142,9 @@ def multibox_loss(
         confidence = torch.where(chosen, cross_entropy, 0.0).sum()
 
     if divisor is None:
-        divisor = count_matches(targets, per_positive=per_positive, negatives_without_matches=negatives_without_matches)
+        divisor = count_matches(
+            targets, negatives_per_positive=negatives_per_positive, negatives_without_matches=negatives_without_matches
+        )
     divisor = torch.as_tensor(divisor).clamp(min=1)
     return Losses(localization / divisor, confidence / divisor, positive.sum())
 
@@ -158,19 +160,19 @@ def hard_negatives(
     losses: Float[Tensor, "batch default_boxes"],
     positive: Bool[Tensor, "batch default_boxes"],
     *,
-    per_positive: float,
+    negatives_per_positive: float,
     negatives_without_matches: int = 0,
 ) -> Bool[Tensor, "batch default_boxes"]:
-    """The negatives of each picture that it scores worst: at most `per_positive` times its positives.
+    """The negatives of each image that it scores worst: at most `negatives_per_positive` times its positives.
 
-    Of a picture without positives, at most `negatives_without_matches`. Of equal losses that of the default box that
+    Of an image without positives, at most `negatives_without_matches`. Of equal losses that of the default box that
     comes first is taken.
     """
     positives = positive.sum(dim=1, keepdim=True)
-    count = torch.where(positives > 0, (positives * per_positive).long(), negatives_without_matches)
+    count = torch.where(positives > 0, (positives * negatives_per_positive).long(), negatives_without_matches)
     last = count.clamp(1, positive.shape[1]) - 1
     ranked = torch.where(positive, -torch.inf, losses)
-    if picture_by_picture(losses):
+    if image_by_image(losses):
         in_order = ranked.topk(max(last.flatten().tolist(), default=0) + 1, dim=1).values
     else:
         in_order = ranked.sort(dim=1, descending=True).values

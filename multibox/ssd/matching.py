@@ -21,37 +21,35 @@ def match(
     present: Bool[Tensor, "batch objects"],
     default_boxes: Float[Tensor, "default_boxes 4"],
     *,
-    overlap_threshold: float = 0.5,
+    iou_threshold: float = 0.5,
 ) -> Int[Tensor, "batch default_boxes"]:
     """The index of the object that each default box is matched to, or `UNMATCHED`.
 
     First each object gets a default box of its own: the pair with the largest jaccard overlap of all is matched, then
     the largest among the objects and default boxes that are left, and so on. Then every other default box is matched to
-    the object it overlaps most, if by at least `overlap_threshold`. (The paper says "higher than"; its code, and we,
+    the object it overlaps most, if by at least `iou_threshold`. (The paper says "higher than"; its code, and we,
     take 0.5 itself too.) Of equal overlaps the default box that comes first wins, then the object that comes first.
 
     Args:
-        boxes: Ground truth in corner form, padded to the same number of rows for each picture.
+        boxes: Ground truth in corner form, padded to the same number of rows for each image.
         present: Which rows are objects; the others are padding, and match nothing.
         default_boxes: In corner form, not clipped.
-        overlap_threshold: From 0 to 1.
+        iou_threshold: From 0 to 1.
     """
-    default_boxes = default_boxes.T.contiguous().T  # as box_iou wants them, and once for all pictures
-    if picture_by_picture(boxes):
+    default_boxes = default_boxes.T.contiguous().T  # as box_iou wants them, and once for all images
+    if image_by_image(boxes):
         matched = torch.full((len(boxes), len(default_boxes)), UNMATCHED)
-        for picture, rows in enumerate(present):
+        for image, rows in enumerate(present):
             objects = rows.nonzero()[:, 0]
             if len(objects):
-                overlaps = box_iou(boxes[picture, objects, None], default_boxes)
-                matched[picture] = torch.from_numpy(
-                    _match_picture(overlaps.numpy(), objects.numpy(), overlap_threshold)
-                )
+                overlaps = box_iou(boxes[image, objects, None], default_boxes)
+                matched[image] = torch.from_numpy(_match_image(overlaps.numpy(), objects.numpy(), iou_threshold))
         return matched
     if boxes.shape[1] == 0:
         return torch.full((len(boxes), len(default_boxes)), UNMATCHED, device=boxes.device)
     overlaps = box_iou(boxes[:, :, None], default_boxes).masked_fill_(~present[..., None], 0)
     best_overlap, best_object = overlaps.max(dim=1)
-    enough = (best_overlap >= overlap_threshold) & (best_overlap > _NO_OVERLAP)
+    enough = (best_overlap >= iou_threshold) & (best_overlap > _NO_OVERLAP)
     matched = torch.where(enough, best_object, UNMATCHED)
     own = _own_default_boxes(overlaps)
     # objects that overlap no default box are sent to a column of their own, which is cut off
@@ -60,8 +58,8 @@ def match(
     return spare.scatter(1, columns, torch.arange(boxes.shape[1], device=boxes.device).expand_as(columns))[:, :-1]
 
 
-def picture_by_picture(values: Tensor) -> bool:
-    """Whether to take the pictures one by one and only those rows that count, rather than all at once under masks.
+def image_by_image(values: Tensor) -> bool:
+    """Whether to take the images one by one and only those rows that count, rather than all at once under masks.
 
     On a CPU that is several times faster. A GPU would have to stop for each look at a value, and a compiled graph
     would break, so there all shapes are fixed. The results are the same.
@@ -69,13 +67,13 @@ def picture_by_picture(values: Tensor) -> bool:
     return values.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def _match_picture(
-    overlaps: Float[np.ndarray, "objects default_boxes"], objects: Int[np.ndarray, " objects"], overlap_threshold: float
+def _match_image(
+    overlaps: Float[np.ndarray, "objects default_boxes"], objects: Int[np.ndarray, " objects"], iou_threshold: float
 ) -> Int[np.ndarray, " default_boxes"]:
-    """`match` of one picture, in NumPy, whose argmax and small steps are quicker; `objects` are its rows that count."""
+    """`match` of one image, in NumPy, whose argmax and small steps are quicker; `objects` are its rows that count."""
     matched = np.full(overlaps.shape[1], UNMATCHED)
     best = overlaps.max(axis=0)
-    enough = np.flatnonzero((best >= overlap_threshold) & (best > _NO_OVERLAP))
+    enough = np.flatnonzero((best >= iou_threshold) & (best > _NO_OVERLAP))
     matched[enough] = objects[overlaps[:, enough].argmax(axis=0)]
 
     # Each object waits with its best pair, and the best pair of all is taken. Where another object has the default box

@@ -1,4 +1,4 @@
-"""The network: images to offsets and logits of every default box (section 2.1, figure 2)."""
+"""The network: inputs to offsets and logits of every default box (section 2.1, figure 2)."""
 
 import re
 from collections import OrderedDict
@@ -53,7 +53,7 @@ class SSD(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, config: DetectorConfig, *, classes: int) -> None:
+    def __init__(self, config: DetectorConfig, *, num_classes: int) -> None:
         super().__init__()
         self.backbone, sources = make_backbone(config.backbone)
         channels = {name: source.channels for name, source in sources.items()}
@@ -73,8 +73,8 @@ class SSD(nn.Module):
                 self.norm[row.layer] = _norm(row.norm, channels[row.layer])
             boxes = len(row.box_sizes)
             self.offsets[row.layer] = _head(row.head, channels[row.layer], boxes * 4, config.activation)
-            self.logits[row.layer] = _head(row.head, channels[row.layer], boxes * (classes + 1), config.activation)
-        self.classes = classes
+            self.logits[row.layer] = _head(row.head, channels[row.layer], boxes * (num_classes + 1), config.activation)
+        self.num_classes = num_classes
 
         self.register_buffer(
             "default_boxes", torch.from_numpy(make_default_boxes(config)), persistent=config.stored_default_boxes
@@ -84,9 +84,9 @@ class SSD(nn.Module):
         for new_layers in (self.extras, self.offsets, self.logits):
             new_layers.apply(_xavier)
 
-    def forward(self, images: Shaped[Tensor, "batch 3 height width"]) -> Predictions:
-        """Offsets and logits for pictures of the config's size, RGB from 0 to 255 (`uint8` or decimal)."""
-        features = (images.to(self.scale.dtype) - self.mean) / self.scale
+    def forward(self, inputs: Shaped[Tensor, "batch 3 height width"]) -> Predictions:
+        """Offsets and logits for images of the config's size, RGB from 0 to 255 (`uint8` or decimal)."""
+        features = (inputs.to(self.scale.dtype) - self.mean) / self.scale
         sources: dict[str, Tensor] = self.backbone(features)
         features = list(sources.values())[-1]
         for name, layer in self.extras.items():
@@ -97,7 +97,7 @@ class SSD(nn.Module):
         for name in self.offsets:
             source = self.norm[name](sources[name]) if name in self.norm else sources[name]
             offsets.append(_rows(self.offsets[name](source), 4))
-            logits.append(_rows(self.logits[name](source), self.classes + 1))
+            logits.append(_rows(self.logits[name](source), self.num_classes + 1))
         return Predictions(torch.cat(offsets, dim=1), torch.cat(logits, dim=1))
 
 
@@ -155,7 +155,7 @@ def copy_classes(source: SSD, target: SSD, kept: Sequence[int | None]) -> None:
     state = target.state_dict()
     for key, tensor in source.state_dict().items():
         if _PER_CLASS.fullmatch(key):  # (boxes x classes and background, ...)
-            per_class = state[key].unflatten(0, (-1, target.classes + 1))
-            per_class[:, new_rows] = tensor.unflatten(0, (-1, source.classes + 1))[:, old_rows]
+            per_class = state[key].unflatten(0, (-1, target.num_classes + 1))
+            per_class[:, new_rows] = tensor.unflatten(0, (-1, source.num_classes + 1))[:, old_rows]
         else:
             state[key].copy_(tensor)

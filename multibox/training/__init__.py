@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from multibox.training.loop import train
+    from multibox.training.fit import train
     from multibox.training.progress import Progress
     from multibox.training.recipes import RECIPES, Recipe, TrainConfig
 
@@ -17,7 +17,7 @@ _HOMES = {
     "Progress": "multibox.training.progress",
     "Recipe": "multibox.training.recipes",
     "TrainConfig": "multibox.training.recipes",
-    "train": "multibox.training.loop",
+    "train": "multibox.training.fit",
 }
 
 __all__ = ["RECIPES", "Progress", "Recipe", "TrainConfig", "train"]

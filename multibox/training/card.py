@@ -19,7 +19,7 @@ from multibox.detections import Detections
 from multibox.detector import Detector
 from multibox.evaluation.hits import precision_recall
 from multibox.evaluation.metrics import Metrics
-from multibox.training.figures import Row, best_row, draw_curves, draw_pictures
+from multibox.training.figures import Row, best_row, draw_curves, draw_images
 from multibox.training.recipes import TrainConfig
 
 _PACKAGE = Path(__file__).parents[1]
@@ -48,7 +48,7 @@ def write_card(
         detector: The best of the run.
         train_set: What was learned from.
         val_set: What was validated on.
-        shown: The pictures to choose from for `validation.jpg`: `val_set`, or without one `pictures_to_show`.
+        shown: The images to choose from for `validation.jpg`: `val_set`, or without one `images_to_show`.
         found: What the detector finds in each of them, at its own thresholds.
         metrics: The detector's on `val_set`.
         rows: Of `metrics.csv`.
@@ -76,14 +76,14 @@ def write_card(
         "commands": commands(folder, data, val_split, shown, score_threshold=counts.best_threshold),
     }
     draw_curves(rows, folder / "curves.png", best_step=best_step)
-    draw_pictures(shown, found, score_threshold=counts.best_threshold).save(folder / "validation.jpg", quality=90)
+    draw_images(shown, found, score_threshold=counts.best_threshold).save(folder / "validation.jpg", quality=90)
     text = json.dumps(card, indent=2, ensure_ascii=False, default=str)
     (folder / "card.json").write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     (folder / "card.md").write_text(_markdown(json.loads(text)), encoding="utf-8", errors="backslashreplace")
 
 
-def pictures_to_show(train_set: Dataset, *, most: int = 64) -> Dataset:
-    """Pictures from all over the training set that can be read."""
+def images_to_show(train_set: Dataset, *, most: int = 64) -> Dataset:
+    """Images from all over the training set that can be read."""
     count = min(most, len(train_set))
     chosen = [train_set[i * len(train_set) // count] for i in range(count)]
     return dataclasses.replace(train_set, samples=[sample for sample in chosen if _can_be_read(sample)])
@@ -102,9 +102,9 @@ def commands(
 ) -> dict[str, str]:
     """What to type to evaluate the best weights, to detect with them, and to train another time."""
     best = shlex.quote(str(folder / "best.safetensors"))
-    picture = next((str(sample.picture) for sample in shown if isinstance(sample.picture, Path)), "PICTURE.jpg")
+    image = next((str(sample.image) for sample in shown if isinstance(sample.image, Path)), "IMAGE.jpg")
     lines = {
-        "detect": f"multibox detect {shlex.quote(picture)} --model {best} --score {score_threshold:.2f} "
+        "detect": f"multibox detect {shlex.quote(image)} --model {best} --score {score_threshold:.2f} "
         f"--out {shlex.quote(str(folder / 'found'))}"
     }
     if data:
@@ -164,9 +164,9 @@ def _describe(dataset: Dataset) -> dict[str, object]:
     truths: list[GroundTruth] = [sample.truth for sample in dataset]
     return {
         "name": dataset.name,
-        "pictures": len(dataset),
+        "images": len(dataset),
         "objects": sum(map(len, truths)),
-        "pictures without objects": sum(len(truth) == 0 for truth in truths),
+        "images without objects": sum(len(truth) == 0 for truth in truths),
         "problems": len(dataset.problems),
         "fingerprint": fingerprint(dataset),
     }
@@ -198,11 +198,11 @@ def _markdown(card: Mapping[str, Any]) -> str:
         parts.append(_table(["class", "AP", "", "AP50", "objects"], classes))
     parts += [
         "![Losses and average precision over the epochs](curves.png)",
-        f"The {shown} pictures on which the best weights are at their best and worst. Objects are dashed; detections "
+        f"The {shown} images on which the best weights are at their best and worst. Objects are dashed; detections "
         f"are drawn where they score above {card['score_threshold']:.2f}, the threshold of the highest F1 on these "
-        "pictures. Quality is F1 times the mean overlap of the hits; a hit overlaps an object of its class by at least "
+        "images. Quality is F1 times the mean overlap of the hits; a hit overlaps an object of its class by at least "
         "0.5.",
-        f"![The best and worst {shown} pictures](validation.jpg)",
+        f"![The best and worst {shown} images](validation.jpg)",
         "## Use",
         "```\n" + "\n".join(card["commands"].values()) + "\n```",
         "## Data",
@@ -211,7 +211,7 @@ def _markdown(card: Mapping[str, Any]) -> str:
     first = next(iter(sets.values()))
     parts += [
         _table(["", *sets], [[name, *[values[name] for values in sets.values()]] for name in first]),
-        "The fingerprint is the SHA-256 of class names, picture names and sizes, boxes, labels and marks.",
+        "The fingerprint is the SHA-256 of class names, image names and sizes, boxes, labels and marks.",
         "## Run",
         _table(["", ""], [*card["config"].items(), *card["facts"].items()]),
         "## Versions",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from multibox.files import written_whole
+from multibox.files import atomic_write
 
 log = logging.getLogger("multibox")
 
@@ -39,7 +39,7 @@ class Checkpoints:
         Raises:
             OSError: It cannot be written, as where the disk is full; the files are as before.
         """
-        with written_whole(self.last) as part:
+        with atomic_write(self.last) as part:
             try:
                 with part.open("wb") as file:
                     torch.save(state, file)

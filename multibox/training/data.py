@@ -9,26 +9,26 @@ from jaxtyping import Int
 from multibox.data.fingerprint import fingerprint
 from multibox.data.sample import Dataset, compare_classes
 from multibox.detector import Detector
+from multibox.training.distributed import World
 from multibox.training.recipes import TrainConfig
-from multibox.training.world import World
 
 log = logging.getLogger("multibox")
 
 LEARN_FROM, VALIDATE_ON = "learn from", "validate on"
 
 Names = Mapping[str, Mapping[str, int | str]]
-"""Of the sets, how many pictures they have, and their fingerprints."""
+"""Of the sets, how many images they have, and their fingerprints."""
 
 
 def check_data(detector: Detector, datasets: Sequence[Dataset]) -> None:
     """That the detector can learn from the first of the sets, and be validated on the second.
 
     Raises:
-        ValueError: One has no pictures, or other classes than the detector.
+        ValueError: One has no images, or other classes than the detector.
     """
     for dataset in datasets:
         if len(dataset) == 0:
-            raise ValueError(f"{dataset.name} has no pictures")
+            raise ValueError(f"{dataset.name} has no images")
         difference = compare_classes(dataset.name, dataset.class_names, "the detector", detector.class_names)
         if difference:
             raise ValueError(f"{difference}; make one for the data with detector.with_classes(dataset.class_names)")
@@ -48,9 +48,9 @@ def check_same(world: World, datasets: Sequence[Dataset], names: Names) -> None:
     shares = world.gather(names)
     for dataset, what in zip(datasets, names, strict=True):
         if any(share[what] != names[what] for share in shares):
-            counts = ", ".join(str(share[what]["pictures"]) for share in shares)
+            counts = ", ".join(str(share[what]["images"]) for share in shares)
             raise ValueError(
-                f"the processes do not have the same data: {counts} pictures of {dataset.name}, or other boxes; see "
+                f"the processes do not have the same data: {counts} images of {dataset.name}, or other boxes; see "
                 "that all of them can read all files"
             )
 
@@ -60,10 +60,10 @@ def say_doubts(datasets: Sequence[Dataset], config: TrainConfig) -> None:
     names, seen = datasets[0].class_names, set(_labels(datasets[0]).tolist())
     unseen = [name for label, name in enumerate(names) if label not in seen]
     if unseen:
-        log.warning(f"no picture to learn from has {', '.join(unseen)}: that cannot be learned")
+        log.warning(f"no image to learn from has {', '.join(unseen)}: that cannot be learned")
     for dataset in datasets[1:]:
         if not len(_labels(dataset)):
-            log.warning(f"no picture of {dataset.name} has an object: no average precision can be measured")
+            log.warning(f"no image of {dataset.name} has an object: no average precision can be measured")
     if len(datasets) == 1 and config.patience is not None:
         log.warning("patience counts validations, and there is no set to validate on: the run goes to its end")
 
@@ -71,13 +71,13 @@ def say_doubts(datasets: Sequence[Dataset], config: TrainConfig) -> None:
 def names_of(datasets: Sequence[Dataset]) -> Names:
     """What a state says of the sets, to know them again."""
     return {
-        what: {"pictures": len(dataset), "fingerprint": fingerprint(dataset)}
+        what: {"images": len(dataset), "fingerprint": fingerprint(dataset)}
         for what, dataset in zip((LEARN_FROM, VALIDATE_ON), datasets, strict=False)
     }
 
 
 def say_other_data(before: Names, now: Names) -> list[str]:
-    """Says where a run goes on with other pictures, or other boxes, than before; which sets those are."""
+    """Says where a run goes on with other images, or other boxes, than before; which sets those are."""
     consequences = {
         LEARN_FROM: "the steps from here on are not those of a run that was never stopped",
         VALIDATE_ON: (
@@ -86,9 +86,9 @@ def say_other_data(before: Names, now: Names) -> list[str]:
     }
     others = [what for what in consequences if before.get(what) != now.get(what)]
     for what in others:
-        then, here = (names.get(what, {}).get("pictures", "none") for names in (before, now))
+        then, here = (names.get(what, {}).get("images", "none") for names in (before, now))
         log.warning(
-            f"the pictures to {what}, or their boxes, are others than before ({then} then, {here} now): "
+            f"the images to {what}, or their boxes, are others than before ({then} then, {here} now): "
             f"{consequences[what]}"
         )
     return others

@@ -1,4 +1,4 @@
-"""A run in pictures: its curves, and what was found in the validation pictures."""
+"""A run in images: its curves, and what was found in the validation images."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,12 @@ from PIL import Image, ImageOps
 from multibox.data.sample import Dataset, Sample
 from multibox.detections import Detections
 from multibox.drawing import contact_sheet, draw_boxes
-from multibox.evaluation.hits import FALSE, PrecisionRecall, judge, missed_objects, picture_quality
+from multibox.evaluation.hits import FALSE, PrecisionRecall, image_quality, judge, missed_objects
 
 Row = Mapping[str, float | None]
 """Of `metrics.csv`."""
 
-CELL_HEIGHT, CELL_WIDTH = 320, 426  # pixels, of a picture on the sheet
+CELL_HEIGHT, CELL_WIDTH = 320, 426  # pixels, of an image on the sheet
 
 
 def best_row(rows: Sequence[Row], best_step: int) -> Row | None:
@@ -82,19 +82,19 @@ def draw_pr_curves(curves: Mapping[str, PrecisionRecall]) -> Image.Image:
     return Image.open(drawn).convert("RGB")
 
 
-def draw_pictures(dataset: Dataset, found: Sequence[Detections], *, score_threshold: float) -> Image.Image:
-    """A sheet of up to 16 pictures by the quality of what was found: the best four, four from the middle, the worst.
+def draw_images(dataset: Dataset, found: Sequence[Detections], *, score_threshold: float) -> Image.Image:
+    """A sheet of up to 16 images by the quality of what was found: the best four, four from the middle, the worst.
 
-    Objects are dashed, and detections drawn, in the colour of their class; written beside them is what is wrong, and
-    where they are few also what is right. Quality is `hits.PictureQuality`.
+    Objects are dashed, and detections drawn, in the color of their class; written beside them is what is wrong, and
+    where they are few also what is right. Quality is `hits.ImageQuality`.
 
     Args:
-        dataset: Its pictures are chosen from.
-        found: In each picture.
+        dataset: Its images are chosen from.
+        found: In each image.
         score_threshold: Detections above it are judged and drawn.
     """
     kept = [each[each.scores > score_threshold] for each in found]
-    qualities = [picture_quality(sample.truth, each) for sample, each in zip(dataset, kept, strict=True)]
+    qualities = [image_quality(sample.truth, each) for sample, each in zip(dataset, kept, strict=True)]
 
     def rank(index: int) -> tuple[bool, float, int, int]:
         quality, hits, missed, false = qualities[index]
@@ -113,15 +113,15 @@ def draw_pictures(dataset: Dataset, found: Sequence[Detections], *, score_thresh
         f"{qualities[i].false} false"
         for place, i in chosen
     ]
-    pictures = [_draw_judged(dataset[i], kept[i]) for _, i in chosen]
-    return contact_sheet(pictures, captions=captions, cell_height=CELL_HEIGHT, cell_width=CELL_WIDTH, margin=12)
+    images = [_draw_judged(dataset[i], kept[i]) for _, i in chosen]
+    return contact_sheet(images, captions=captions, cell_height=CELL_HEIGHT, cell_width=CELL_WIDTH, margin=12)
 
 
 def _draw_judged(sample: Sample, found: Detections) -> Image.Image:
-    """The picture at the size that it is shown at, so that lines and texts keep theirs."""
-    picture = sample.open()
-    shown = ImageOps.contain(picture, (CELL_WIDTH, CELL_HEIGHT))
-    scale = np.tile(np.array(shown.size) / np.array(picture.size), 2).astype(np.float32)
+    """The image at the size that it is shown at, so that lines and texts keep theirs."""
+    image = sample.open()
+    shown = ImageOps.contain(image, (CELL_WIDTH, CELL_HEIGHT))
+    scale = np.tile(np.array(shown.size) / np.array(image.size), 2).astype(np.float32)
     truth = sample.truth
     few = len(truth) + len(found) <= 12
     missed_texts = [

@@ -45,6 +45,6 @@ class Interrupts:
 
 
 def ignore_interrupts(worker: int) -> None:
-    """In a process that reads pictures: a signal to the whole group must not end it before the run has saved."""
+    """In a process that reads images: a signal to the whole group must not end it before the run has saved."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from multibox.training.distributed import World
 from multibox.training.recipes import Precision, TrainConfig
-from multibox.training.world import World
 
 
 @contextmanager
 def borrow(config: TrainConfig, world: World) -> Iterator[int]:
-    """Torch's threads and random state as a run has them, for a while; the number of processes that read pictures.
+    """Torch's threads and random state as a run has them, for a while; the number of processes that read images.
 
     On a small machine torch's threads and those processes fight for the cores: each gets its own.
     """

@@ -44,7 +44,7 @@ def make_optimizer(network: nn.Module, recipe: Recipe, config: TrainConfig) -> t
     rows = [
         {
             "params": named,
-            "rate": (recipe.bias_rate if plain else 1.0) * (config.backbone_rate if in_backbone else 1.0),
+            "rate": (recipe.bias_lr_factor if plain else 1.0) * (config.backbone_lr_factor if in_backbone else 1.0),
             "weight_decay": 0.0 if plain else recipe.weight_decay,
         }
         for (plain, in_backbone), named in groups.items()

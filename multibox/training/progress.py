@@ -16,12 +16,12 @@ class Progress:
     Attributes:
         step: Steps done.
         part: Of the run, from 0 to 1.
-        epoch: How often each picture was seen; with balanced classes, on average.
+        epoch: How often each image was seen; with balanced classes, on average.
         localization: The localization loss, averaged since the last validation.
         confidence: The confidence loss, averaged since the last validation.
         gradient_norm: The norm of the gradient before clipping, averaged since the last validation.
         learning_rate: Of the last step.
-        pictures_per_second: Of training since the last validation.
+        images_per_second: Of training since the last validation.
         seconds_left: To the end of the run, validations included, at the rate so far.
     """
 
@@ -32,14 +32,14 @@ class Progress:
     confidence: float
     gradient_norm: float
     learning_rate: float
-    pictures_per_second: float
+    images_per_second: float
     seconds_left: float
 
     def __str__(self) -> str:
         minutes, seconds = divmod(ceil(self.seconds_left), 60) if isfinite(self.seconds_left) else (0, 0)
         return (
             f"epoch {self.epoch:.1f}  localization {self.localization:.3f}  confidence {self.confidence:.3f}  "
-            f"{self.pictures_per_second:.0f} pictures/s  {minutes // 60}:{minutes % 60:02d}:{seconds:02d} left"
+            f"{self.images_per_second:.0f} images/s  {minutes // 60}:{minutes % 60:02d}:{seconds:02d} left"
         )
 
 
@@ -50,7 +50,7 @@ class Length:
     Attributes:
         steps: Or no limit.
         seconds: Or no limit.
-        epoch_steps: How many steps see each picture once.
+        epoch_steps: How many steps see each image once.
         validation_steps: Between two validations.
     """
 
@@ -87,7 +87,7 @@ class Stretch:
     Attributes:
         steps: Those that were good.
         bad_steps: Those that were not, and left the weights as they were.
-        pictures: Of all processes.
+        images: Of all processes.
         localization: Sum of the losses.
         confidence: Sum of the losses.
         gradient_norm: Sum of the norms.
@@ -97,7 +97,7 @@ class Stretch:
 
     steps: int = 0
     bad_steps: int = 0
-    pictures: int = 0
+    images: int = 0
     localization: float = 0.0
     confidence: float = 0.0
     gradient_norm: float = 0.0

@@ -39,19 +39,19 @@ class Recipe:
         optimizer: SGD with momentum 0.9, or AdamW.
         learning_rate: At its highest.
         weight_decay: Of all weights but biases, and, with AdamW, but those of normalization.
-        bias_rate: Factor on the learning rate of biases.
+        bias_lr_factor: Factor on the learning rate of biases.
         milestones: Where the rate falls to a tenth, as fractions of the run; without any it falls along a cosine to 0.
         warmup: The part of the run in which the rate rises from 0.
         average: Decay of the moving average of the weights, which is validated and saved; 0 for the weights themselves.
-        batch_size: Pictures in a step, for which the learning rate is meant.
-        epochs: How often each picture is seen where a run does not say how long it is.
+        batch_size: Images in a step, for which the learning rate is meant.
+        epochs: How often each image is seen where a run does not say how long it is.
         augmentation: How far the random changes go.
     """
 
     optimizer: Literal["sgd", "adamw"]
     learning_rate: float
     weight_decay: float
-    bias_rate: float
+    bias_lr_factor: float
     milestones: tuple[float, ...]
     warmup: float
     average: float
@@ -73,7 +73,7 @@ _MODERN = Recipe(
     optimizer="adamw",
     learning_rate=2e-3,
     weight_decay=0.05,
-    bias_rate=1.0,
+    bias_lr_factor=1.0,
     milestones=(),
     warmup=0.05,
     average=0.998,
@@ -91,13 +91,13 @@ _MODERN = Recipe(
 )
 
 RECIPES: Mapping[RecipeName, Recipe] = {
-    # The Caffe code's script for VOC 07+12: 120,000 steps of 32 pictures are 232 epochs of 16,551; the rate falls after
+    # The Caffe code's script for VOC 07+12: 120,000 steps of 32 images are 232 epochs of 16,551; the rate falls after
     # 80,000 and 100,000. Biases at twice the rate and without decay, as all its layers have it.
     "paper": Recipe(
         optimizer="sgd",
         learning_rate=1e-3,
         weight_decay=5e-4,
-        bias_rate=2.0,
+        bias_lr_factor=2.0,
         milestones=(2 / 3, 5 / 6),
         warmup=0.0,
         average=0.0,
@@ -105,9 +105,9 @@ RECIPES: Mapping[RecipeName, Recipe] = {
         epochs=232,
         augmentation=Augmentation(),
     ),
-    # From scratch on a few hundred pictures; docs/benchmarks.md has what it reached on such a set, and in which time.
+    # From scratch on a few hundred images; docs/benchmarks.md has what it reached on such a set, and in which time.
     "modern": _MODERN,
-    # The demo's: a few minutes are too short to learn drawn scenes through crops as well.
+    # The demo's: a few minutes are too short to learn synthetic scenes through crops as well.
     "drawn": replace(
         _MODERN,
         learning_rate=3e-3,
@@ -123,33 +123,33 @@ class TrainConfig:
 
     Attributes:
         recipe: The paper's, or a modern one (or the demo's `drawn`); by default the one that suits the detector.
-        epochs: Length of the run: how often each picture is seen.
+        epochs: Length of the run: how often each image is seen.
         steps: Length of the run in steps.
         minutes: Length of the run in minutes, validation included. Of several lengths the first to be reached ends it.
         patience: End the run after so many validations without a higher AP.
-        batch_size: Pictures in a step, those of all processes together.
-        accumulate: Work on a step's pictures in so many parts, one after the other, to need less memory.
+        batch_size: Images in a step, those of all processes together.
+        accumulate: Work on a step's images in so many parts, one after the other, to need less memory.
         learning_rate: At its highest; by default the recipe's, in proportion to the batch size.
         milestones: Where the rate falls to a tenth, as fractions of the run, rising; without any (an empty list) it
             falls along a cosine to 0.
         warmup: The part of the run, from 0 to 1, in which the rate rises from 0.
-        backbone_rate: Factor on the learning rate of the backbone.
+        backbone_lr_factor: Factor on the learning rate of the backbone.
         freeze: Layers that do not learn, by the beginnings of their names: `backbone`, `backbone.conv1`.
         clip_norm: Scale the gradient down to this norm where it is larger.
-        expand_probability: Of placing a picture on a larger canvas, which the paper's numbers without `*` do not have.
-        balance_classes: Show pictures with rare classes more often: LVIS's repeat factors, without a threshold.
-        negatives_without_matches: Of a picture in which nothing matches, learn so many of its hardest negatives; the
+        expand_probability: Of placing an image on a larger canvas, which the paper's numbers without `*` do not have.
+        balance_classes: Show images with rare classes more often: LVIS's repeat factors, without a threshold.
+        negatives_without_matches: Of an image in which nothing matches, learn so many of its hardest negatives; the
             paper's code learns none.
         precision: Of the convolutions; by default `bf16` on a GPU of CUDA that computes in it, `fp32` elsewhere.
         compile: Compile the network: a minute or more at the start, and faster steps.
-        sync_batch_norm: BatchNorm over the pictures of all processes; on GPUs only.
+        sync_batch_norm: BatchNorm over the images of all processes; on GPUs only.
         validate_every: Epochs between validations; by default 1.
         checkpoint_minutes: Minutes between savings of the state, which is what a killed run may lose; by default 5.
-        max_unreadable: The part of the pictures that may be unreadable, each then replaced by another; with more the
+        max_unreadable: The part of the images that may be unreadable, each then replaced by another; with more the
             run stops. By default 0.05.
         skip_bad_steps: Go on where a loss or gradient is not finite, without that step, instead of stopping.
         trackers: Where else to write the metrics: `tensorboard`, `wandb`, `mlflow`; each needs its package.
-        workers: Processes that read and augment pictures; torch has the cores that they leave; 0 for none.
+        workers: Processes that read and augment images; torch has the cores that they leave; 0 for none.
         device: `cpu`, `cuda`, `mps`; by default `cuda` where there is one.
         seed: Of all that is random, from 0 to 2**63 - 1; by default 0.
     """
@@ -164,7 +164,7 @@ class TrainConfig:
     learning_rate: float | None = None
     milestones: Sequence[float] | None = None
     warmup: float | None = None
-    backbone_rate: float = 1.0
+    backbone_lr_factor: float = 1.0
     freeze: Sequence[str] = ()
     clip_norm: float | None = None
     expand_probability: float | None = None
@@ -199,7 +199,7 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < inf:
                 raise ValueError(f"{name} must be above 0{' and finite' if value == inf else ''}, but is {value}")
-        for name in ("workers", "backbone_rate", "negatives_without_matches", "checkpoint_minutes"):
+        for name in ("workers", "backbone_lr_factor", "negatives_without_matches", "checkpoint_minutes"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < inf:
                 raise ValueError(f"{name} must be 0 or more{' and finite' if value == inf else ''}, but is {value}")
@@ -224,10 +224,10 @@ class TrainConfig:
         """All values but those that are left open, by name."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
-    def settled(self, *, backbone: str) -> tuple["TrainConfig", Recipe]:
+    def resolve(self, *, backbone: str) -> tuple["TrainConfig", Recipe]:
         """The same run with its recipe's values where it left them open, and the recipe with the run's own values.
 
-        The learning rate follows the batch size: twice the pictures, twice the rate (linear scaling, Goyal et al.
+        The learning rate follows the batch size: twice the images, twice the rate (linear scaling, Goyal et al.
         2017). Where it is raised so, and the recipe has no warm-up, the run gets one.
 
         Args:

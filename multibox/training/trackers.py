@@ -43,8 +43,8 @@ class TensorBoard:
             self._writer.add_scalar(tag, value, step)
         self._writer.flush()  # a process that is killed takes along what it has not written
 
-    def pictures(self, step: int, name: str, image: Image.Image) -> None:
-        """A picture as it was at a step."""
+    def images(self, step: int, name: str, image: Image.Image) -> None:
+        """An image as it was at a step."""
         self._writer.add_image(name, np.asarray(image), step, dataformats="HWC")
         self._writer.flush()
 
@@ -98,13 +98,13 @@ class WeightsAndBiases:
         """As TensorBoard's."""
         self._run.log(_tagged(row), step=step)
 
-    def pictures(self, step: int, name: str, image: Image.Image) -> None:
+    def images(self, step: int, name: str, image: Image.Image) -> None:
         """As TensorBoard's."""
         self._run.log({name: self._wandb.Image(image)}, step=step)
 
     def pr_curves(self, step: int, curves: Mapping[str, PrecisionRecall]) -> None:
-        """As TensorBoard's, drawn as one picture."""
-        self.pictures(step, "precision_recall", draw_pr_curves(curves))
+        """As TensorBoard's, drawn as one image."""
+        self.images(step, "precision_recall", draw_pr_curves(curves))
 
     def close(self, *, finished: bool) -> None:
         """As TensorBoard's."""
@@ -137,13 +137,13 @@ class MLflow:
         """As TensorBoard's."""
         self._tell(lambda: self._log_new(step, _tagged(row)))
 
-    def pictures(self, step: int, name: str, image: Image.Image) -> None:
+    def images(self, step: int, name: str, image: Image.Image) -> None:
         """As TensorBoard's, as a file: told again it is replaced."""
         self._tell(lambda: self._mlflow.log_image(image, artifact_file=f"{name}/{step:08}.png"))
 
     def pr_curves(self, step: int, curves: Mapping[str, PrecisionRecall]) -> None:
-        """As TensorBoard's, drawn as one picture."""
-        self.pictures(step, "precision_recall", draw_pr_curves(curves))
+        """As TensorBoard's, drawn as one image."""
+        self.images(step, "precision_recall", draw_pr_curves(curves))
 
     def close(self, *, finished: bool) -> None:
         """As TensorBoard's."""

@@ -1,4 +1,4 @@
-"""What the detector finds in the pictures that it does not learn from, each process looking at its share."""
+"""What the detector finds in the images that it does not learn from, each process looking at its share."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,7 @@ from PIL import Image
 from multibox.data.sample import Dataset
 from multibox.detections import Detections
 from multibox.detector import Detector
-from multibox.training.world import World
+from multibox.training.distributed import World
 
 BATCH_SIZE = 8
 
@@ -16,35 +16,35 @@ BATCH_SIZE = 8
 def find(
     detector: Detector, dataset: Dataset, world: World, *, stop: Callable[[], bool] = lambda: False
 ) -> list[Detections] | None:
-    """The detections in each picture of the set, in its order, for all processes; nothing where one was told to stop.
+    """The detections in each image of the set, in its order, for all processes; nothing where one was told to stop.
 
-    A picture that cannot be read stops all processes.
+    An image that cannot be read stops all processes.
 
     Args:
         detector: With the same weights in each process.
-        dataset: Process r of n looks at the pictures r, r + n, r + 2 n, ...
+        dataset: Process r of n looks at the images r, r + n, r + 2 n, ...
         world: The processes.
         stop: Asked between batches.
 
     Raises:
-        ValueError: A picture cannot be read.
+        ValueError: An image cannot be read.
     """
     mine = range(world.rank, len(dataset), world.size)
     batches = [mine[start : start + BATCH_SIZE] for start in range(0, len(mine), BATCH_SIZE)]
     found: list[Detections] = []
     stopped = False
     unreadable: str | None = None
-    with ThreadPoolExecutor(max_workers=1) as thread:  # the next pictures are decoded meanwhile
+    with ThreadPoolExecutor(max_workers=1) as thread:  # the next images are decoded meanwhile
         ahead = thread.submit(_decode, dataset, batches[0] if batches else mine)
         for following in (*batches[1:], range(0))[: len(batches)]:
             if stopped := stop():
                 break
             try:
-                pictures, ahead = ahead.result(), thread.submit(_decode, dataset, following)
+                images, ahead = ahead.result(), thread.submit(_decode, dataset, following)
             except (OSError, ValueError) as error:
                 unreadable = str(error)
                 break
-            found += detector.detect(pictures, batch_size=BATCH_SIZE)
+            found += detector.detect(images, batch_size=BATCH_SIZE)
     shares = world.gather((stopped, unreadable, found))
     for _, complaint, _ in shares:
         if complaint:

@@ -4,12 +4,12 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from multibox.weights.converters import lufficc, qfgaohao, ssd_pytorch, torchvision, ultra_light
+from multibox.weights.converters.caffe import convert_caffemodel, is_caffemodel
+from multibox.weights.converters.layers import Tensors
+from multibox.weights.converters.state_dict import read_state_dict
+from multibox.weights.converters.tflite import convert_tflite, is_tflite
 from multibox.weights.file import Weights
-from multibox.weights.foreign import lufficc, qfgaohao, ssd_pytorch, torchvision, ultra_light
-from multibox.weights.foreign.caffe import convert_caffemodel, is_caffemodel
-from multibox.weights.foreign.layers import Tensors
-from multibox.weights.foreign.state_dict import read_state_dict
-from multibox.weights.foreign.tflite import convert_tflite, is_tflite
 
 STATE_DICTS: Sequence[Callable[[Tensors], Weights | None]] = (
     torchvision.convert,

@@ -11,8 +11,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from multibox.config import DetectorConfig, ExtraLayer, FeatureMap, Selection
-from multibox.files import written_whole
+from multibox.config import DetectorConfig, ExtraLayer, FeatureMap, Postprocess
+from multibox.files import atomic_write
 
 FORMAT = 1
 """The version of the format; a file of a later one is refused."""
@@ -53,7 +53,7 @@ def save_weights(path: str | os.PathLike[str], weights: Weights) -> None:
         "provenance": json.dumps(dict(weights.provenance), ensure_ascii=False),
     }
     tensors = {name: np.asarray(tensor, order="C") for name, tensor in weights.tensors.items()}
-    with written_whole(target) as part:
+    with atomic_write(target) as part:
         part.write_bytes(save(tensors, metadata=header))
 
 
@@ -107,6 +107,6 @@ def _config(values: dict[str, Any]) -> DetectorConfig:
         "scale": tuple(values["scale"]),
         "extras": tuple(ExtraLayer(**row) for row in values["extras"]),
         "feature_maps": tuple(rows),
-        "selection": Selection(**values["selection"]),
+        "postprocess": Postprocess(**values["postprocess"]),
     }
     return DetectorConfig(**values | typed)

@@ -40,7 +40,7 @@ def fetch_from_hub(repository: str) -> Path:
         raise ConnectionError(f"hf://{repository}: the hub refuses ({_first_line(error)})") from error
 
 
-def push_to_hub(repository: str, weights: Weights, *, licence: str | None, private: bool | None) -> str:
+def push_to_hub(repository: str, weights: Weights, *, license: str | None, private: bool | None) -> str:
     """Saves the weights to a repository `owner/name`, which is made if need be; the page's address.
 
     A page (`README.md`) that is there already stays as it is.
@@ -58,7 +58,7 @@ def push_to_hub(repository: str, weights: Weights, *, licence: str | None, priva
         with TemporaryDirectory() as folder:
             save_weights(Path(folder) / FILE_NAME, weights)
             if not api.file_exists(repository, "README.md"):
-                (Path(folder) / "README.md").write_text(model_card(repository, weights, licence), encoding="utf-8")
+                (Path(folder) / "README.md").write_text(model_card(repository, weights, license), encoding="utf-8")
             api.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"multibox: {weights.config.name}")
     except (hub.errors.HfHubHTTPError, hub.errors.LocalTokenNotFoundError) as error:
         raise ConnectionError(
@@ -71,12 +71,12 @@ def push_to_hub(repository: str, weights: Weights, *, licence: str | None, priva
     return str(made)
 
 
-def model_card(repository: str, weights: Weights, licence: str | None) -> str:
+def model_card(repository: str, weights: Weights, license: str | None) -> str:
     """The page of a repository, in Markdown with the hub's head of values."""
-    config, chosen = weights.config, weights.config.selection
+    config, chosen = weights.config, weights.config.postprocess
     head = {"library_name": "multibox", "pipeline_tag": "object-detection", "tags": ["ssd", config.name]}
-    if licence is not None:
-        head["license"] = licence
+    if license is not None:
+        head["license"] = license
     names = ", ".join(weights.class_names)
     origin = "\n".join(f"- {name}: {text}" for name, text in weights.provenance.items()) or "- not stated"
     lines = [
@@ -86,21 +86,22 @@ def model_card(repository: str, weights: Weights, licence: str | None) -> str:
         f"# {repository.partition('/')[2]}",
         "",
         f"An SSD (Single Shot MultiBox Detector) for the Python package `multibox`: `{config.name}`, "
-        f"input {config.height} x {config.width}, {config.default_boxes:,} default boxes, "
+        f"input {config.height} x {config.width}, {config.num_default_boxes:,} default boxes, "
         f"{len(weights.class_names)} classes.",
         "",
         "```python",
         "import multibox",
         "",
         f'detector = multibox.load("hf://{repository}")',
-        'for found in detector.detect("picture.jpg", score_threshold=0.5):',
+        'for found in detector.detect("image.jpg", score_threshold=0.5):',
         "    print(found.name, found.score, found.box)",
         "```",
         "",
         f"**Classes.** {names}",
         "",
-        f"**Selection by default.** Scores above {chosen.score_threshold}; suppression {chosen.suppression} at an "
-        f"overlap of {chosen.overlap_threshold}; at most {chosen.limit} of a picture.",
+        f"**Postprocessing by default.** Scores above {chosen.score_threshold}; "
+        f"suppression {'across classes' if chosen.class_agnostic else 'by class'} at an "
+        f"overlap of {chosen.iou_threshold}; at most {chosen.max_detections} of an image.",
         "",
         "**Where it comes from.**",
         "",

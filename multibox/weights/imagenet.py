@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from multibox.weights.foreign.ports import VGG16_PLACES
-from multibox.weights.foreign.state_dict import read_state_dict
+from multibox.weights.converters.pytorch_ports import VGG16_PLACES
+from multibox.weights.converters.state_dict import read_state_dict
 from multibox.weights.published import fetch_entry, torchvision_entry
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _REDUCED_TAIL = re.compile(r"features\.(13\.block\.3|14|15|16)\.")
 """Of MobileNetV3-Large: what has half the channels where the tail is reduced."""
 
 _NON_COMMERCIAL = re.compile(r"(^|-)nc(-|$)|non-?commercial|amlr|seer")
-"""In names of licences as timm has them; Apple's AMLR and SEER's are for research only."""
+"""In names of licenses as timm has them; Apple's AMLR and SEER's are for research only."""
 
 
 class Start(NamedTuple):
@@ -44,7 +44,7 @@ class Start(NamedTuple):
         tensors: Of the backbone, by its own state-dict keys.
         mean: Of the pixels that it was trained with, 0 to 255, red, green, blue.
         scale: What they were divided by after that.
-        source: Which weights these are, and their licence.
+        source: Which weights these are, and their license.
     """
 
     tensors: Mapping[str, np.ndarray]
@@ -79,21 +79,21 @@ def start_of(backbone: str, *, on_progress: "OnProgress | None" = None) -> Start
 
 
 def source_of(backbone: str) -> str:
-    """Which weights `start_of` would take, and their licence, without fetching them.
+    """Which weights `start_of` would take, and their license, without fetching them.
 
     Raises:
         ValueError: There are none for it.
         ImportError: timm is not installed.
     """
     if backbone.startswith("timm/"):
-        return f"{backbone}, licence {timm_licence(backbone.removeprefix('timm/'))}"
+        return f"{backbone}, license {timm_license(backbone.removeprefix('timm/'))}"
     _check(backbone)
-    return f"torchvision {ENTRIES[backbone]}, licence BSD-3-Clause"
+    return f"torchvision {ENTRIES[backbone]}, license BSD-3-Clause"
 
 
 def is_non_commercial(source: str) -> bool:
-    """Whether the licence in this text forbids commercial use, as far as its name says."""
-    return bool(_NON_COMMERCIAL.search(source.rpartition("licence ")[2].lower()))
+    """Whether the license in this text forbids commercial use, as far as its name says."""
+    return bool(_NON_COMMERCIAL.search(source.rpartition("license ")[2].lower()))
 
 
 def decimated_vgg16(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -135,7 +135,7 @@ def timm_weights(name: str) -> dict[str, np.ndarray]:
     from multibox.ssd.backbones.timm import timm_package
 
     timm = timm_package()
-    timm_licence(name)  # says that there are none
+    timm_license(name)  # says that there are none
     try:
         network: Any = timm.create_model(name, pretrained=True, features_only=True)
     except OSError as error:
@@ -144,8 +144,8 @@ def timm_weights(name: str) -> dict[str, np.ndarray]:
     return {f"network.{key}": tensor.numpy() for key, tensor in network.state_dict().items()}
 
 
-def timm_licence(name: str) -> str:
-    """The licence of the weights that timm has for this backbone.
+def timm_license(name: str) -> str:
+    """The license of the weights that timm has for this backbone.
 
     Raises:
         ImportError: timm is not installed.

@@ -21,7 +21,7 @@ class Published(NamedTuple):
         path: Of the file, where it comes with the package.
         entry: Of torchvision's own table of weights (`torchvision.models.get_weight`), where it is one of its files.
         megabytes: Of the file, before it is converted.
-        licence: As its source states it.
+        license: As its source states it.
         accuracy: That the source states.
         description: What it is.
     """
@@ -29,7 +29,7 @@ class Published(NamedTuple):
     path: Path | None
     entry: str
     megabytes: float
-    licence: str
+    license: str
     accuracy: str
     description: str
 
@@ -41,7 +41,7 @@ PUBLISHED: Mapping[str, Published] = {
         1.9,
         "Apache-2.0",
         "AP50 95.2, AP 63.5 on 500 other scenes",
-        "ssd256-tiny trained on drawn scenes, six classes of shapes; comes with the package",
+        "ssd256-tiny trained on synthetic scenes, six classes of shapes; comes with the package",
     ),
     "torchvision/ssd300-vgg16-coco": Published(
         None,
@@ -60,10 +60,10 @@ PUBLISHED: Mapping[str, Published] = {
         "torchvision's ssdlite320_mobilenet_v3_large trained on COCO",
     ),
 }
-"""Torchvision notes of its weights that terms of the data they were trained on may apply besides its licence."""
+"""Torchvision notes of its weights that terms of the data they were trained on may apply besides its license."""
 
-EXAMPLE_PICTURE = Path(__file__).parent / "shapes.png"
-"""A drawn scene that `multibox/shapes` was not trained on."""
+EXAMPLE_IMAGE = Path(__file__).parent / "shapes.png"
+"""A synthetic scene that `multibox/shapes` was not trained on."""
 
 _CONVERSION = 1
 """Of the converted files in the cache; to be raised where conversion changes, so that they are made anew."""
@@ -145,7 +145,7 @@ def _of_torchvision(name: str, on_progress: "OnProgress | None") -> Path:
             weights = convert_weights(path)
             known = {
                 "url": entry.url,
-                "licence": published.licence,
+                "license": published.license,
                 "published accuracy": published.accuracy,
             }
             save_weights(target, weights._replace(provenance={**weights.provenance, **known}))

@@ -7,7 +7,7 @@ import pytest
 
 from multibox.cli import main
 from multibox.data.sample import Dataset
-from multibox.data.synthetic import CLASS_NAMES, drawn_scenes
+from multibox.data.synthetic import CLASS_NAMES, synthetic_scenes
 from multibox.data.write import write_voc
 from multibox.detector import Detector
 
@@ -32,14 +32,14 @@ def multibox(capfd: pytest.CaptureFixture[str]) -> Multibox:
         status = main([str(argument) for argument in arguments])
         out, err = capfd.readouterr()
         assert "Traceback" not in out + err
-        assert "\x1b" not in out + err  # colour is for a terminal
+        assert "\x1b" not in out + err  # color is for a terminal
         return Result(status, out.splitlines(), err.splitlines())
 
     return run
 
 
 def scenes(count: int, *, seed: int) -> Dataset:
-    return drawn_scenes(count, seed=seed, height=64, width=96)
+    return synthetic_scenes(count, seed=seed, height=64, width=96)
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +51,7 @@ def written_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data(written_scenes: Path, tmp_path: Path) -> Path:
-    """Drawn scenes in VOC's layout, to be spoiled as a test likes."""
+    """Synthetic scenes in VOC's layout, to be spoiled as a test likes."""
     return Path(shutil.copytree(written_scenes, tmp_path / "my scenes"))
 
 

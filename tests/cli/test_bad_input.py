@@ -21,7 +21,7 @@ BOMB = """<?xml version="1.0"?>
 
 
 def first_of(data: Path, folder: str, split: str = "val") -> Path:
-    """The file of the first picture of a split, in this folder of VOC's layout."""
+    """The file of the first image of a split, in this folder of VOC's layout."""
     name = (data / "ImageSets" / "Main" / f"{split}.txt").read_text().split()[0]
     return next((data / folder).glob(f"{name}.*"))
 
@@ -32,21 +32,21 @@ def truncated_jpeg(path: Path) -> Path:
     return path
 
 
-def missing_picture(data: Path, split: str) -> str:
+def missing_image(data: Path, split: str) -> str:
     first_of(data, "JPEGImages", split).unlink()
-    return "there is no picture 'scene_"
+    return "there is no image 'scene_"
 
 
-def text_for_a_picture(data: Path, split: str) -> str:
-    first_of(data, "JPEGImages", split).write_text("I am no picture")
-    return "not a picture that can be read"
+def text_for_an_image(data: Path, split: str) -> str:
+    first_of(data, "JPEGImages", split).write_text("I am no image")
+    return "not an image that can be read"
 
 
-def truncated_picture(data: Path, split: str) -> str:
+def truncated_image(data: Path, split: str) -> str:
     png = first_of(data, "JPEGImages", split)
     truncated_jpeg(png.with_suffix(".jpg"))
     png.unlink()
-    return ".jpg: the picture is truncated or damaged"
+    return ".jpg: the image is truncated or damaged"
 
 
 def bomb(data: Path, split: str) -> str:
@@ -60,7 +60,7 @@ def box_without_size(data: Path, split: str) -> str:
     return "object 1 (circle): box [20.0, 10.0, 20.0, 30.0] has no width (box left out)"
 
 
-VOC_SPOILS = [missing_picture, text_for_a_picture, truncated_picture, bomb, box_without_size]
+VOC_SPOILS = [missing_image, text_for_an_image, truncated_image, bomb, box_without_size]
 
 
 def class_out_of_range(data: Path, split: str) -> str:
@@ -105,8 +105,8 @@ def test_a_bad_record_ends_the_work_where_that_is_asked_for(multibox: Multibox, 
 def test_all_bad_records_of_a_training_set_are_listed_together(multibox: Multibox, data: Path, tmp_path: Path):
     names = (data / "ImageSets" / "Main" / "train.txt").read_text().split()
     said = []
-    for name, spoil in zip(names, (text_for_a_picture, truncated_picture, box_without_size), strict=False):
-        write_text(data / "ImageSets" / "Main" / "one.txt", name)  # so that each spoils another picture
+    for name, spoil in zip(names, (text_for_an_image, truncated_image, box_without_size), strict=False):
+        write_text(data / "ImageSets" / "Main" / "one.txt", name)  # so that each spoils another image
         said.append(spoil(data, "one"))
     (data / "ImageSets" / "Main" / "one.txt").unlink()
     out = tmp_path / "run"
@@ -116,7 +116,7 @@ def test_all_bad_records_of_a_training_set_are_listed_together(multibox: Multibo
     assert err[0] == f"{data}, train: 3 problems"
     for text in said:
         assert sum(text in line for line in err) == 1
-    assert err[4].startswith("2 pictures to learn from")
+    assert err[4].startswith("2 images to learn from")
     assert (out / "best.safetensors").is_file()
     status, _, err = multibox(*command, "--on-problem", "error")
     assert status == 1
@@ -126,7 +126,7 @@ def test_all_bad_records_of_a_training_set_are_listed_together(multibox: Multibo
 
 def test_what_is_wrong_in_both_splits_is_listed_once(multibox: Multibox, data: Path, tmp_path: Path):
     """In `train`, in `val`, and in the whole set."""
-    said = [missing_picture(data, "train"), box_without_size(data, "val"), "class 'ring' is named twice"]
+    said = [missing_image(data, "train"), box_without_size(data, "val"), "class 'ring' is named twice"]
     write_text(data / "classes.txt", "\n".join([*CLASS_NAMES, "ring"]))
     command = ["train", data, "--model", "ssd256-tiny", "--out", tmp_path / "run", "--steps", 1, "--batch-size", 2]
     status, _, err = multibox(*command, "--on-problem", "error")
@@ -150,27 +150,27 @@ def test_splits_of_other_classes(multibox: Multibox, tmp_path: Path):
     assert "only train has 'circle'; only val has 'disc'" in err[-1]
 
 
-def test_a_set_without_a_single_good_picture(multibox: Multibox, data: Path, weights: Path):
-    for picture in (data / "JPEGImages").iterdir():
-        truncated_jpeg(picture)
+def test_a_set_without_a_single_good_image(multibox: Multibox, data: Path, weights: Path):
+    for image in (data / "JPEGImages").iterdir():
+        truncated_jpeg(image)
     status, out, err = multibox("evaluate", data, "--model", weights)
     assert (status, out) == (1, [])
-    assert err[0] == f"multibox: {data}, val: there is no picture that can be used"
+    assert err[0] == f"multibox: {data}, val: there is no image that can be used"
     assert len(err) == 1 + 3
 
 
-def test_pictures_that_cannot_be_read_are_listed_at_the_end(
+def test_images_that_cannot_be_read_are_listed_at_the_end(
     multibox: Multibox, data: Path, weights: Path, tmp_path: Path
 ):
     fine = first_of(data, "JPEGImages")
     text, cut = tmp_path / "text.jpg", truncated_jpeg(tmp_path / "cut.JPG")
-    text.write_text("I am no picture")
+    text.write_text("I am no image")
     status, out, err = multibox("detect", text, tmp_path / "none.jpg", cut, fine, "--model", weights)
     assert status == 1
     assert [line.partition(":")[0] for line in out] == [str(fine)]
     assert err[0] == "multibox: 3 of 4 could not be read:"
     assert len(err) == 4
-    for path, why in ((text, "not a picture"), (tmp_path / "none.jpg", "there is no such"), (cut, "truncated")):
+    for path, why in ((text, "not an image"), (tmp_path / "none.jpg", "there is no such"), (cut, "truncated")):
         assert sum(line.startswith(f"  {path}: ") and why in line for line in err) == 1
 
 
@@ -179,7 +179,7 @@ def test_an_empty_folder(multibox: Multibox, weights: Path, tmp_path: Path):
     empty.mkdir()
     status, out, err = multibox("detect", empty, "--model", weights)
     assert (status, out) == (1, [])
-    assert err == [f"multibox: {empty}: a folder without pictures"]
+    assert err == [f"multibox: {empty}: a folder without images"]
     for command in (
         ["evaluate", empty, "--model", weights],
         ["train", empty, "--model", "ssd256-tiny", "--out", tmp_path / "run"],

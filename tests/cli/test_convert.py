@@ -27,9 +27,9 @@ def test_it_says_what_it_is_and_what_its_rules_are(multibox: Multibox, foreign: 
         "network: ssdlite320-mobilenetv3, backbone mobilenet-v3-large-reduced",
         "320 x 320, bilinear, not rounded to whole numbers; less 127.5 127.5 127.5, divided by 127.5 127.5 127.5",
         "default boxes: 3,234, width and height clipped",
-        "variances 0.1 and 0.2, sizes up to exp(4.135) times; boxes are clipped to the picture before suppression",
+        "variances 0.1 and 0.2, sizes up to exp(4.135) times; boxes are clipped to the image before suppression",
         "scores: softmax",
-        "scores above 0.001, suppression by-class at an overlap of 0.55, 300 of a class go in, 300 are kept",
+        "scores above 0.001, suppression by class at an overlap of 0.55, 300 of a class go in, 300 are kept",
         "classes: 2, class 1, class 2",
         f"written to {out_path} (",
     ):

@@ -18,11 +18,11 @@ def test_it_leaves_its_page_and_can_be_run_again(tmp_path, monkeypatch, capsys):
     metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["rule"] == "coco"
     assert metrics["images"] == 3
-    assert {"ap", "ap50", "ap75", "per_class", "selection", "pixels", "objects"} <= metrics.keys()
+    assert {"ap", "ap50", "ap75", "per_class", "postprocess", "pixels", "objects"} <= metrics.keys()
     page = (tmp_path / "summary.html").read_text(encoding="utf-8")
-    for picture in ("found.png", "run/curves.png"):
-        assert picture in page
-        assert (tmp_path / picture).stat().st_size > 0
+    for image in ("found.png", "run/curves.png"):
+        assert image in page
+        assert (tmp_path / image).stat().st_size > 0
     assert (tmp_path / "run" / "best.safetensors").exists()
     assert "AP50" in capsys.readouterr().out
 

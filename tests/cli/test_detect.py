@@ -1,4 +1,4 @@
-"""`multibox detect`: which pictures are meant, what is printed and written, and that nothing of the user's is lost."""
+"""`multibox detect`: which images are meant, what is printed and written, and that nothing of the user's is lost."""
 
 import json
 import os
@@ -14,18 +14,18 @@ from multibox import drawing
 from multibox.detector import Detector
 from tests.cli.conftest import Multibox
 
-FINDS = ("--score", 0.15, "--limit", 3)  # random weights score just above
+FINDS = ("--score", 0.15, "--max-detections", 3)  # random weights score just above
 
 
 @pytest.fixture
 def street(tmp_path: Path, written_scenes: Path) -> Path:
-    """Pictures in a folder, and one in a folder below it; names with spaces and in Korean."""
+    """Images in a folder, and one in a folder below it; names with spaces and in Korean."""
     scenes = sorted((written_scenes / "JPEGImages").iterdir())
     street = tmp_path / "a street"
     for scene, name in zip(scenes, ("one.png", "두 번째.PNG", "night/three.png"), strict=False):
         (street / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(scene, street / name)
-    (street / "notes.txt").write_text("no picture, and not looked at")
+    (street / "notes.txt").write_text("no image, and not looked at")
     (street / ".hidden.jpg").write_text("what macOS leaves, say")
     return street
 
@@ -34,16 +34,16 @@ def found_in(lines: list[str]) -> list[str]:
     return [line.rpartition(":")[0] for line in lines]
 
 
-def test_a_line_for_each_picture(multibox: Multibox, street: Path, weights: Path):
+def test_a_line_for_each_image(multibox: Multibox, street: Path, weights: Path):
     status, out, err = multibox("detect", street / "one.png", "--model", weights, *FINDS)
     assert (status, err) == (0, [])
-    expected = Detector.load(weights).detect(street / "one.png", score_threshold=0.15, limit=3)
+    expected = Detector.load(weights).detect(street / "one.png", score_threshold=0.15, max_detections=3)
     said = ", ".join(f"{one.name} {one.score:.2f}" for one in expected)
     assert out == [f"{street / 'one.png'}: {said}"]
     assert multibox("detect", street / "one.png", "--model", weights).out == [f"{street / 'one.png'}: nothing found"]
 
 
-def test_folders_patterns_and_pictures_each_once(
+def test_folders_patterns_and_images_each_once(
     multibox: Multibox, street: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(street.parent)
@@ -64,7 +64,7 @@ def test_folders_patterns_and_pictures_each_once(
 
 def test_an_empty_source_is_no_folder(multibox: Multibox, weights: Path):
     status, out, err = multibox("detect", "", "--model", weights)
-    assert (status, out, err) == (1, [], ["multibox: '': there is no such picture or folder"])
+    assert (status, out, err) == (1, [], ["multibox: '': there is no such image or folder"])
 
 
 def test_a_name_that_looks_like_a_pattern_is_a_name(multibox: Multibox, street: Path, weights: Path):
@@ -79,7 +79,7 @@ def test_names_are_printed_as_they_are(multibox: Multibox, street: Path, weights
         assert found_in(multibox("detect", path, "--model", weights).out) == [str(path)]
 
 
-def test_drawn_pictures(multibox: Multibox, street: Path, weights: Path, tmp_path: Path):
+def test_drawn_images(multibox: Multibox, street: Path, weights: Path, tmp_path: Path):
     out = tmp_path / "new" / "found"
     assert multibox("detect", street, "--model", weights, *FINDS, "--out", out).status == 0
     assert sorted(path.name for path in out.iterdir()) == ["one.png", "three.png", "두 번째.PNG"]
@@ -91,7 +91,7 @@ def test_drawn_pictures(multibox: Multibox, street: Path, weights: Path, tmp_pat
     assert np.array_equal(Image.open(nothing / "one.png"), original)
 
 
-def test_drawn_pictures_of_one_name_are_all_kept(multibox: Multibox, street: Path, weights: Path, tmp_path: Path):
+def test_drawn_images_of_one_name_are_all_kept(multibox: Multibox, street: Path, weights: Path, tmp_path: Path):
     shutil.copyfile(street / "one.png", street / "night" / "one.png")
     shutil.copyfile(street / "one.png", street / "night" / "ONE.PNG")
     Image.open(street / "one.png").save(street / "one.bmp")
@@ -110,7 +110,7 @@ def test_what_was_drawn_before_is_not_searched(multibox: Multibox, street: Path,
     assert len(multibox("detect", street / "found", "--model", weights).out) == 3
 
 
-def test_no_picture_is_overwritten(multibox: Multibox, street: Path, weights: Path, monkeypatch: pytest.MonkeyPatch):
+def test_no_image_is_overwritten(multibox: Multibox, street: Path, weights: Path, monkeypatch: pytest.MonkeyPatch):
     before = {path: path.read_bytes() for path in street.rglob("*.png")}
     monkeypatch.chdir(street)
     for sources, out in ((["."], "."), ([street], street), (["one.png"], street), (["night/three.png"], "night")):
@@ -127,19 +127,19 @@ def test_json_holds_all_that_was_found(multibox: Multibox, street: Path, weights
     status, _, err = multibox("detect", street, broken, "--model", weights, *FINDS, "--json", file)
     assert (status, len(err)) == (1, 1)
     written = json.loads(file.read_text(encoding="utf-8"))
-    assert sorted(written) == ["class_names", "failed", "model", "pictures"]
+    assert sorted(written) == ["class_names", "failed", "images", "model"]
     assert written["model"] == str(weights)
-    assert written["failed"] == [{"file": str(broken), "error": f"{broken}: there is no such picture or folder"}]
-    assert [Path(entry["file"]).name for entry in written["pictures"]] == ["three.png", "one.png", "두 번째.PNG"]
-    one = written["pictures"][1]
+    assert written["failed"] == [{"file": str(broken), "error": f"{broken}: there is no such image or folder"}]
+    assert [Path(entry["file"]).name for entry in written["images"]] == ["three.png", "one.png", "두 번째.PNG"]
+    one = written["images"][1]
     assert (one["height"], one["width"]) == (64, 96)
-    expected = Detector.load(weights).detect(street / "one.png", score_threshold=0.15, limit=3)
+    expected = Detector.load(weights).detect(street / "one.png", score_threshold=0.15, max_detections=3)
     assert one["detections"] == expected.records()
     assert written["class_names"] == list(expected.class_names)
 
 
 def test_only_the_wanted_classes(multibox: Multibox, street: Path, weights: Path):
-    command = ["detect", street / "one.png", "--model", weights, "--score", 0, "--limit", 5, "--classes"]
+    command = ["detect", street / "one.png", "--model", weights, "--score", 0, "--max-detections", 5, "--classes"]
     status, out, _ = multibox(*command, "star, ring")
     assert status == 0
     names = {entry.split()[0] for entry in out[0].rpartition(": ")[2].split(", ")}
@@ -159,7 +159,7 @@ def test_a_name_that_is_no_text(multibox: Multibox, street: Path, weights: Path,
     status, out, _ = multibox("detect", street, "--model", weights, "--json", tmp_path / "found.json")
     assert (status, len(out)) == (0, 4)
     written = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
-    assert path in [os.fsencode(entry["file"]) for entry in written["pictures"]]
+    assert path in [os.fsencode(entry["file"]) for entry in written["images"]]
 
 
 @pytest.mark.filterwarnings("default:no font on this machine")

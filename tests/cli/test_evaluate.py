@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from multibox.data.synthetic import CLASS_NAMES, drawn_scenes
+from multibox.data.synthetic import CLASS_NAMES, synthetic_scenes
 from multibox.data.write import write_coco, write_voc
 from multibox.detector import Detector
-from multibox.weights.foreign.class_names import COCO
+from multibox.weights.converters.class_names import COCO
 from tests.cli.conftest import Multibox, scenes
 
-KEYS = {"rule", "pixels", "selection", "images", "objects", "ap", "ap50", "ap75", "per_class"}
+KEYS = {"rule", "pixels", "postprocess", "images", "objects", "ap", "ap50", "ap75", "per_class"}
 
 
 def metrics_of(out: list[str]) -> dict:
@@ -31,12 +31,12 @@ def test_json_is_one_object_of_fractions(multibox: Multibox, data: Path, weights
     assert metrics["objects"] == sum(len(sample.truth) for sample in truth)
     assert all(0 <= metrics[name] <= 1 for name in ("ap", "ap50", "ap75"))
     assert list(metrics["per_class"]) == list(CLASS_NAMES)
-    assert metrics["selection"] == {
+    assert metrics["postprocess"] == {
         "score_threshold": 0.01,
-        "overlap_threshold": 0.5,
-        "suppression": "by-class",
-        "limit_per_class": 400,
-        "limit": 200,
+        "iou_threshold": 0.5,
+        "class_agnostic": False,
+        "max_candidates_per_class": 400,
+        "max_detections": 200,
     }
 
 
@@ -83,14 +83,14 @@ def test_coco_has_no_last_pixel(multibox: Multibox, data: Path, weights: Path):
 
 
 def test_the_selection_is_what_is_asked_for(multibox: Multibox, data: Path, weights: Path):
-    asked = ["--score", 0.05, "--overlap", 0.6, "--limit", 7, "--suppression", "across-classes", "--batch-size", 2]
+    asked = ["--score", 0.05, "--iou", 0.6, "--max-detections", 7, "--class-agnostic", "--batch-size", 2]
     metrics = metrics_of(multibox("evaluate", data, "--model", weights, "--json", *asked).out)
-    assert metrics["selection"] == {
+    assert metrics["postprocess"] == {
         "score_threshold": 0.05,
-        "overlap_threshold": 0.6,
-        "suppression": "across-classes",
-        "limit_per_class": 400,
-        "limit": 7,
+        "iou_threshold": 0.6,
+        "class_agnostic": True,
+        "max_candidates_per_class": 400,
+        "max_detections": 7,
     }
     assert sum(values["detections"] for values in metrics["per_class"].values()) <= 3 * 7
 
@@ -124,7 +124,7 @@ def test_the_split_is_val_or_else_test_or_what_is_asked_for(
 def test_tables_for_people(multibox: Multibox, data: Path, weights: Path):
     status, out, err = multibox("evaluate", data, "--model", weights)
     assert (status, err) == (0, [])
-    assert out[0].startswith(f"{data}, val: 3 pictures, ")
+    assert out[0].startswith(f"{data}, val: 3 images, ")
     assert out[0].endswith("rule coco, pixels continuous")
     for name in ("all classes", "AP50", "AP75", *CLASS_NAMES):
         assert any(name in line for line in out)
@@ -133,7 +133,7 @@ def test_tables_for_people(multibox: Multibox, data: Path, weights: Path):
 
 def test_class_names_that_look_like_markup(multibox: Multibox, weights: Path, tmp_path: Path):
     names = ("[bold]circle", "[/x]", ":cat:", *CLASS_NAMES[3:])
-    drawn = drawn_scenes(2, seed=2, height=64, width=96)
+    drawn = synthetic_scenes(2, seed=2, height=64, width=96)
     write_coco({"val": dataclasses.replace(drawn, class_names=names)}, tmp_path / "coco")
     Detector.create("ssd256-tiny", names, seed=0).save(tmp_path / "it.safetensors")
     status, out, _ = multibox("evaluate", tmp_path / "coco", "--model", tmp_path / "it.safetensors")
@@ -184,7 +184,7 @@ def test_classes_renamed_by_a_file(multibox: Multibox, data: Path, tmp_path: Pat
 
 
 def test_coco_classes_meet_voc(multibox: Multibox, tmp_path: Path):
-    drawn = drawn_scenes(2, seed=2, height=64, width=96)
+    drawn = synthetic_scenes(2, seed=2, height=64, width=96)
     names = ("aeroplane", "tvmonitor", "diningtable", "motorbike", "sofa", "pottedplant")
     write_voc({"val": dataclasses.replace(drawn, class_names=names)}, tmp_path / "voc")
     Detector.create("ssd256-tiny", COCO, seed=0).save(model := tmp_path / "coco.safetensors")

@@ -62,7 +62,7 @@ def test_every_option_is_explained(command: str):
 
 
 def test_help_of_commands_does_not_load_torch():
-    """That of train reads the recipes, which have to do with pictures."""
+    """That of train reads the recipes, which have to do with images."""
     code = (
         "import sys, json\n"
         "from multibox.cli import main\n"
@@ -96,7 +96,10 @@ def test_version(multibox):
         (["detect", "a.jpg"], "--model requires an argument"),
         (["evaluate", "data", "--model", "m", "--rule", "voc207"], 'Did you mean "voc2007"?'),
         (["detect", "a.jpg", "--model", "m", "--score", "50"], 'Invalid value "50.0" for --score. Must be <= 1'),
-        (["detect", "a.jpg", "--model", "m", "--limit", "0"], 'Invalid value "0" for --limit. Must be >= 1'),
+        (
+            ["detect", "a.jpg", "--model", "m", "--max-detections", "0"],
+            'Invalid value "0" for --max-detections. Must be >= 1',
+        ),
         (["detect", "a.jpg", "--model", "m", "--score", "half"], 'unable to convert "half" into float'),
         (["detect", "a.jpg", "--model", "m", "--device", "gpu"], "no device is called 'gpu'; there are cpu, cuda"),
     ],

@@ -12,7 +12,7 @@ from multibox.data.augment import Augmentation
 from multibox.detector import Detector
 from multibox.presets import preset
 from tests.cli.conftest import Multibox
-from tests.data.folders import voc_object, voc_xml, write_json, write_picture, write_voc_set
+from tests.data.folders import voc_object, voc_xml, write_image, write_json, write_voc_set
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -25,7 +25,7 @@ class Published(NamedTuple):
         scales: Of its default boxes.
         folders: Of the data.
         falls: The steps at which the rate of 1e-3 falls to a tenth; the last is the end.
-        expand: How many of the pictures are expanded.
+        expand: How many of the images are expanded.
         expected: The paper's figure, as the file's head has it.
     """
 
@@ -63,7 +63,7 @@ def command_of(text: str) -> list[str]:
 
 
 def write_data(folder: Path) -> None:
-    """One picture in the place of each split of the published sets."""
+    """One image in the place of each split of the published sets."""
     cat = voc_xml(voc_object("cat", (10, 8, 30, 40)))
     write_voc_set(folder / SEVEN, {"000005": cat}, split="trainval")
     write_voc_set(folder / TWELVE, {"2008_000002": cat}, split="trainval")
@@ -73,7 +73,7 @@ def write_data(folder: Path) -> None:
         "categories": [{"id": 17, "name": "cat"}],
     }
     write_json(folder / "coco" / "annotations" / "instances_train2017.json", content)
-    write_picture(folder / "coco" / "train2017" / "a.png")
+    write_image(folder / "coco" / "train2017" / "a.png")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -99,18 +99,18 @@ def test_the_command_in_its_head_trains_as_published(
 
     assert asked["network"] == preset(published.preset, scales=published.scales)
     assert asked["start_from"] == "imagenet"
-    assert [sample.picture.parts[:-2] for sample in asked["train_set"]] == [
+    assert [sample.image.parts[:-2] for sample in asked["train_set"]] == [
         Path(folder).parts for folder in published.folders
     ]
     assert asked["val_set"] is None
     assert asked["out"] == Path("runs") / name
 
-    config, recipe = asked["config"].settled(backbone="vgg16")
+    config, recipe = asked["config"].resolve(backbone="vgg16")
     first, second, end = published.falls
     assert (config.steps, config.epochs, config.minutes) == (end, None, None)
     rates = {0: 1e-3, first - 1: 1e-3, first: 1e-4, second - 1: 1e-4, second: 1e-5, end - 1: 1e-5}
     assert {step: recipe.rate(step / end) for step in rates} == pytest.approx(rates)
-    assert (recipe.optimizer, recipe.batch_size, recipe.weight_decay, recipe.bias_rate) == ("sgd", 32, 5e-4, 2.0)
+    assert (recipe.optimizer, recipe.batch_size, recipe.weight_decay, recipe.bias_lr_factor) == ("sgd", 32, 5e-4, 2.0)
     assert recipe.augmentation == Augmentation(expand_probability=published.expand)
     assert config.precision == "fp32"
 

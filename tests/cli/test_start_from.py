@@ -1,4 +1,4 @@
-"""multibox train --start-from imagenet: whose weights, under which licence, and for whom there are none."""
+"""multibox train --start-from imagenet: whose weights, under which license, and for whom there are none."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def tiny_start(monkeypatch: pytest.MonkeyPatch) -> Start:
     network = Detector.create("ssd256-tiny", ["cat"], seed=3).network
     tensors = tensors_of(network)
     backbone = {key.removeprefix("backbone."): tensors[key] for key in tensors if key.startswith("backbone.")}
-    start = Start(backbone, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), "somebody's net, licence cc-by-nc-4.0")
+    start = Start(backbone, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), "somebody's net, license cc-by-nc-4.0")
     monkeypatch.setattr("multibox.detector.start_of", lambda name, on_progress: start)
     monkeypatch.setattr(imagenet, "source_of", lambda name: start.source)
     return start
@@ -25,22 +25,22 @@ def tiny_start(monkeypatch: pytest.MonkeyPatch) -> Start:
 
 @pytest.mark.usefixtures("tiny_start")
 @pytest.mark.filterwarnings("default:beware of")
-def test_the_licence_is_said_and_the_weights_are_taken(multibox: Multibox, data: Path, tmp_path: Path):
+def test_the_license_is_said_and_the_weights_are_taken(multibox: Multibox, data: Path, tmp_path: Path):
     command = ["train", data, "--model", "ssd256-tiny", "--start-from", "imagenet", "--val-split", "none"]
     status, _, err = multibox(*command, "--steps", 1, "--batch-size", 2, "--workers", 0, "--out", tmp_path / "run")
     assert status == 0
-    assert "the backbone starts from somebody's net, licence cc-by-nc-4.0" in err
+    assert "the backbone starts from somebody's net, license cc-by-nc-4.0" in err
     (beware,) = (line for line in err if "commercial" in line)  # said once
-    assert beware.startswith("beware of somebody's net, licence cc-by-nc-4.0: it forbids commercial use")
+    assert beware.startswith("beware of somebody's net, license cc-by-nc-4.0: it forbids commercial use")
     trained = Detector.load(tmp_path / "run" / "last.safetensors")
     assert (trained.config.mean, trained.config.scale) == ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
-    assert trained.provenance["backbone"] == "somebody's net, licence cc-by-nc-4.0"
+    assert trained.provenance["backbone"] == "somebody's net, license cc-by-nc-4.0"
 
 
 @pytest.mark.usefixtures("tiny_start")
 def test_who_creates_one_in_python_is_warned_as_well():
     with pytest.warns(
-        UserWarning, match=r"^beware of somebody's net, licence cc-by-nc-4\.0: .* commercial use"
+        UserWarning, match=r"^beware of somebody's net, license cc-by-nc-4\.0: .* commercial use"
     ) as said:
         Detector.create("ssd256-tiny", ["cat"], start_from="imagenet", seed=0)
     assert len(said) == 1

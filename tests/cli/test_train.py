@@ -20,7 +20,7 @@ from multibox.data.synthetic import CLASS_NAMES
 from multibox.data.write import write_coco, write_yolo
 from multibox.detector import Detector
 from multibox.training import Progress
-from multibox.training.run import Run
+from multibox.training.trainer import Run
 from tests.cli.conftest import Multibox, scenes
 
 SHORT = ("--steps", 2, "--batch-size", 2, "--workers", 0, "--device", "cpu")
@@ -42,7 +42,7 @@ def test_a_run_from_scratch_and_on(multibox: Multibox, data: Path, tmp_path: Pat
     command = ["train", data, "--model", "ssd256-tiny", "--out", out, *SHORT[2:], "--seed", 3]
     status, lines, err = multibox(*command, "--steps", 2)
     assert (status, lines) == (0, [])
-    assert err[0] == "4 pictures to learn from (train), 3 to validate on (val)"
+    assert err[0] == "4 images to learn from (train), 3 to validate on (val)"
     assert err[-1].startswith(f"written to {out}: best.safetensors, ")
     assert sorted(path.name for path in out.iterdir()) == FILES
     assert Detector.load(out / "best.safetensors").class_names == CLASS_NAMES
@@ -80,7 +80,7 @@ def test_values_come_from_a_file_and_flags_win(multibox: Multibox, data: Path, t
     command = ["train", data, "--model", "ssd256-tiny", "--out", out, "--val-split", "none"]
     status, _, err = multibox(*command, "--config", tmp_path / "run.yaml", "--batch-size", 2, "--learning-rate", 0.01)
     assert status == 0
-    assert err[0] == "4 pictures to learn from (train), none to validate on: the last weights are kept"
+    assert err[0] == "4 images to learn from (train), none to validate on: the last weights are kept"
     config = config_of(out)
     assert (config["recipe"], config["steps"], config["batch_size"]) == ("paper", 1, 2)
     assert config["learning_rate"] == 0.01
@@ -100,14 +100,14 @@ def test_model_scales_and_splits_from_a_file(multibox: Multibox, data: Path, tmp
     command = ["train", data, "--config", tmp_path / "run.yaml", "--batch-size", 2]
     status, _, err = multibox(*command, "--out", tmp_path / "run")
     assert status == 0
-    assert err[0] == "2 pictures to learn from (test), 4 to validate on (train)"
+    assert err[0] == "2 images to learn from (test), 4 to validate on (train)"
     assert {"model": "ssd256-tiny", "scales": "coco", "val_split": "train"}.items() <= config_of(
         tmp_path / "run"
     ).items()
     made = Detector.create("ssd256-tiny", CLASS_NAMES, scales="coco").config
     assert Detector.load(tmp_path / "run" / "best.safetensors").config == made
     status, _, err = multibox(*command, "--out", tmp_path / "other", "--val-split", "val", "--scales", "voc")
-    assert err[0] == "2 pictures to learn from (test), 3 to validate on (val)"
+    assert err[0] == "2 images to learn from (test), 3 to validate on (val)"
     assert config_of(tmp_path / "other")["scales"] == "voc"
 
 
@@ -284,7 +284,7 @@ def test_splits(multibox: Multibox, data: Path, tmp_path: Path):
     (lists / "trainval.txt").write_text((lists / "train.txt").read_text() + (lists / "val.txt").read_text())
     status, _, err = multibox(*command, "--train-split", "trainval")
     assert status == 0
-    assert err[0] == "7 pictures to learn from (trainval), 3 to validate on (val)"
+    assert err[0] == "7 images to learn from (trainval), 3 to validate on (val)"
     assert err[1] == "3 of those to validate on are learned from as well: their scores will be too good"
     (lists / "train.txt").unlink()
     (lists / "trainval.txt").unlink()
@@ -311,7 +311,7 @@ def test_splits_of_coco_s_year(multibox: Multibox, tmp_path: Path):
     write_coco({"train2017": scenes(3, seed=1), "val2017": scenes(2, seed=2)}, tmp_path / "coco")
     status, _, err = multibox("train", tmp_path / "coco", "--model", "ssd256-tiny", "--out", tmp_path / "run", *SHORT)
     assert status == 0
-    assert err[0] == "3 pictures to learn from (train2017), 2 to validate on (val2017)"
+    assert err[0] == "3 images to learn from (train2017), 2 to validate on (val2017)"
 
 
 @pytest.mark.parametrize(
@@ -358,10 +358,10 @@ def test_the_bar_shows_the_run_s_own_time_left():
         confidence=2.25,
         gradient_norm=7.5,
         learning_rate=0.1,
-        pictures_per_second=33.3,
+        images_per_second=33.3,
         seconds_left=3725.4,
     )
-    said = "epoch 1.3  localization 1.500  confidence 2.250  33 pictures/s  1:02:06 left"
+    said = "epoch 1.3  localization 1.500  confidence 2.250  33 images/s  1:02:06 left"
     assert str(progress) == said
 
 
@@ -371,7 +371,7 @@ def test_several_sets_are_learned_from_as_one(multibox: Multibox, data: Path, tm
     command = ["train", data, other, "--model", "ssd256-tiny", "--out", tmp_path / "run", *SHORT]
     status, _, err = multibox(*command)
     assert status == 0
-    assert err[0] == "8 pictures to learn from (train), 6 to validate on (val)"
+    assert err[0] == "8 images to learn from (train), 6 to validate on (val)"
     trained_on = Detector.load(tmp_path / "run" / "best.safetensors").provenance["trained on"]
     assert trained_on == f"{data}, train + {other}, train"
 

@@ -1,4 +1,4 @@
-"""What the readers' tests write by hand: pictures without content, texts, and VOC's XML."""
+"""What the readers' tests write by hand: images without content, texts, and VOC's XML."""
 
 import json
 from collections.abc import Iterable
@@ -7,8 +7,8 @@ from pathlib import Path
 from PIL import Image
 
 
-def write_picture(file: Path, *, width: int = 64, height: int = 48, orientation: int | None = None) -> Path:
-    """A grey picture; its size is that before the EXIF orientation turns it."""
+def write_image(file: Path, *, width: int = 64, height: int = 48, orientation: int | None = None) -> Path:
+    """A gray image; its size is that before the EXIF orientation turns it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     exif = Image.Exif()
     if orientation is not None:
@@ -39,18 +39,18 @@ def voc_xml(*objects: str, width: int = 64, height: int = 48) -> str:
 
 
 def write_voc_set(folder: Path, annotations: dict[str, str], *, split: str = "train") -> Path:
-    """A picture of 64 x 48 and an annotation for each name, all of them in one split."""
+    """An image of 64 x 48 and an annotation for each name, all of them in one split."""
     for name, xml in annotations.items():
-        write_picture(folder / "JPEGImages" / f"{name}.png")
+        write_image(folder / "JPEGImages" / f"{name}.png")
         write_text(folder / "Annotations" / f"{name}.xml", xml)
     write_text(folder / "ImageSets" / "Main" / f"{split}.txt", "\n".join(annotations))
     return folder
 
 
 def write_yolo_set(folder: Path, labels: dict[str, str], *, names: str = "[cat, dog]") -> Path:
-    """A picture of 64 x 48 and a text of labels for each name, all of them in `train`."""
+    """An image of 64 x 48 and a text of labels for each name, all of them in `train`."""
     for name, lines in labels.items():
-        write_picture(folder / "images" / "train" / f"{name}.png")
+        write_image(folder / "images" / "train" / f"{name}.png")
         write_text(folder / "labels" / "train" / f"{name}.txt", lines)
     write_text(folder / "data.yaml", f"train: images/train\nnames: {names}\n")
     return folder

@@ -1,4 +1,4 @@
-"""The augmentation: pictures and boxes stay in register, and the numbers are drawn as the paper's code draws them."""
+"""The augmentation: images and boxes stay in register, and the numbers are drawn as the paper's code draws them."""
 
 import colorsys
 import random
@@ -16,10 +16,10 @@ from multibox.data.augment import (
     INTERPOLATIONS,
     MIN_OVERLAPS,
     Augmentation,
-    Colours,
+    Colors,
     Draw,
     apply,
-    change_colours,
+    change_colors,
     draw,
     draw_crop,
     fractions,
@@ -27,35 +27,35 @@ from multibox.data.augment import (
     see_boxes,
 )
 from multibox.data.sample import GroundTruth, Sample
-from multibox.pictures import to_array
+from multibox.images import to_array
 
 PAPER = Augmentation()
-PLAIN = replace(PAPER, colour_probability=0.0)
-UNCHANGED = Colours(brightness=0.0, contrast=1.0, saturation=1.0, hue=0.0, contrast_last=False)
+PLAIN = replace(PAPER, color_probability=0.0)
+UNCHANGED = Colors(brightness=0.0, contrast=1.0, saturation=1.0, hue=0.0, contrast_last=False)
 WHOLE = Draw(UNCHANGED, 1.0, 0, np.array([0.0, 0.0, 1.0, 1.0]), False, "bilinear")
 BLACK = (0.0, 0.0, 0.0)
 TWO = np.array([[0.05, 0.1, 0.3, 0.6], [0.25, 0.2, 0.95, 0.9]])
 
 
-# In register: each colour of a picture is one object, a rectangle of 255 on 0, so that they may lie over one another
+# In register: each color of an image is one object, a rectangle of 255 on 0, so that they may lie over one another
 
 
 def three_rectangles(rng, height, width):
-    """Pixels, and the box of the rectangle in each of the three colours."""
+    """Pixels, and the box of the rectangle in each of the three colors."""
     pixels = np.zeros((3, height, width), np.uint8)
     boxes = []
-    for colour in range(3):
+    for color in range(3):
         (x_min, x_max), (y_min, y_max) = (
             np.sort(rng.choice(side + 1, 2, replace=False)).tolist() for side in (width, height)
         )
-        pixels[colour, y_min:y_max, x_min:x_max] = 255
+        pixels[color, y_min:y_max, x_min:x_max] = 255
         boxes.append([x_min, y_min, x_max, y_max])
     return pixels, boxes
 
 
-def three_rectangles_sample(rng, height, width, picture=None):
+def three_rectangles_sample(rng, height, width, image=None):
     pixels, boxes = three_rectangles(rng, height, width)
-    return Sample("rectangles", pixels if picture is None else picture, height, width, GroundTruth(boxes, [0, 1, 2]), 0)
+    return Sample("rectangles", pixels if image is None else image, height, width, GroundTruth(boxes, [0, 1, 2]), 0)
 
 
 def extent(channel):
@@ -65,7 +65,7 @@ def extent(channel):
 
 
 def check_in_register(sample, drawn, *, height, width, within=1.0):
-    """Each box is the extent of its colour; returns how many were large enough to be seen for sure.
+    """Each box is the extent of its color; returns how many were large enough to be seen for sure.
 
     An edge falls between two pixels of the image, and box, which weighs whole pixels, moves it by half a pixel more.
     """
@@ -86,7 +86,7 @@ def check_in_register(sample, drawn, *, height, width, within=1.0):
 @pytest.mark.parametrize(
     ("height", "width"), [(60, 90), (96, 64), (300, 500), (7, 5), (1, 1), (3, 500), (200, 2), (211, 97)]
 )
-def test_picture_and_boxes_stay_in_register(interpolation, height, width):
+def test_image_and_boxes_stay_in_register(interpolation, height, width):
     rng = np.random.default_rng((height, width))
     augmentation = replace(PLAIN, interpolations=(interpolation,))
     checked = 0
@@ -98,17 +98,17 @@ def test_picture_and_boxes_stay_in_register(interpolation, height, width):
     assert checked > 20
 
 
-def test_each_way_of_seeing_a_picture_stays_in_register():
+def test_each_way_of_seeing_an_image_stays_in_register():
     rng = np.random.default_rng(1)
     seen = np.zeros((7, 2, 2), int)
     for _ in range(400):
         sample = three_rectangles_sample(rng, 75, 110)
         # the sampler that asks for an overlap of 0.9 succeeds more often with a large object
-        sample.picture[0] = 0
-        sample.picture[0, 2:74, 3:108] = 255
+        sample.image[0] = 0
+        sample.image[0, 2:74, 3:108] = 255
         sample.truth.boxes[0] = [3, 2, 108, 74]
         drawn = draw(rng, fractions(sample), PLAIN)
-        way = drawn.sampler, int(drawn.expansion > 1), int(drawn.mirror)
+        way = drawn.sampler, int(drawn.expansion > 1), int(drawn.flip)
         seen[way] += check_in_register(sample, drawn, height=100, width=70)
     assert seen.sum(axis=(1, 2)).min() > 10
     assert seen.sum(axis=0).min() > 50
@@ -118,22 +118,22 @@ def test_without_expansion_and_crop_boxes_are_exact():
     rng = np.random.default_rng(2)
     sample = three_rectangles_sample(rng, 40, 56)
     for interpolation in INTERPOLATIONS:
-        for mirror in (False, True):
-            drawn = WHOLE._replace(interpolation=interpolation, mirror=mirror)
+        for flip in (False, True):
+            drawn = WHOLE._replace(interpolation=interpolation, flip=flip)
             assert check_in_register(sample, drawn, height=160, width=168, within=0) == 3
 
 
-def test_an_image_of_the_pictures_size_is_the_picture():
+def test_an_image_of_the_images_size_is_the_image():
     pixels = np.random.default_rng(3).integers(0, 256, (3, 31, 45), dtype=np.uint8)
     sample = Sample("noise", pixels, 31, 45, GroundTruth([[1, 2, 30, 20]], [4]), 0)
     for interpolation in INTERPOLATIONS:
         drawn = WHOLE._replace(interpolation=interpolation)
         same = apply(sample, drawn, height=31, width=45, margin=BLACK)
         np.testing.assert_array_equal(same.image, pixels)
-        mirrored = apply(sample, drawn._replace(mirror=True), height=31, width=45, margin=BLACK)
-        np.testing.assert_array_equal(mirrored.image, pixels[:, :, ::-1])
+        flipped = apply(sample, drawn._replace(flip=True), height=31, width=45, margin=BLACK)
+        np.testing.assert_array_equal(flipped.image, pixels[:, :, ::-1])
     np.testing.assert_allclose(same.boxes, [[1 / 45, 2 / 31, 30 / 45, 20 / 31]], rtol=1e-6)
-    np.testing.assert_allclose(mirrored.boxes, [[15 / 45, 2 / 31, 44 / 45, 20 / 31]], rtol=1e-6)
+    np.testing.assert_allclose(flipped.boxes, [[15 / 45, 2 / 31, 44 / 45, 20 / 31]], rtol=1e-6)
     np.testing.assert_array_equal(same.labels, [4])
 
 
@@ -142,10 +142,12 @@ def test_an_image_of_the_pictures_size_is_the_picture():
 def test_box_and_nearest_are_pillows(interpolation, height, width):
     pixels = np.random.default_rng(4).integers(0, 256, (3, 31, 45), dtype=np.uint8)
     sample = Sample("noise", pixels, 31, 45, GroundTruth([[1, 2, 30, 20]], [4]), 0)
-    image = apply(sample, WHOLE._replace(interpolation=interpolation), height=height, width=width, margin=BLACK).image
-    picture = Image.fromarray(pixels.transpose(1, 2, 0))
-    expected = picture.resize((width, height), Image.Resampling[interpolation.upper()])
-    np.testing.assert_array_equal(image.transpose(1, 2, 0), expected)
+    rendered = apply(
+        sample, WHOLE._replace(interpolation=interpolation), height=height, width=width, margin=BLACK
+    ).image
+    image = Image.fromarray(pixels.transpose(1, 2, 0))
+    expected = image.resize((width, height), Image.Resampling[interpolation.upper()])
+    np.testing.assert_array_equal(rendered.transpose(1, 2, 0), expected)
 
 
 def stored_as(pixels, orientation, path):
@@ -159,12 +161,12 @@ def stored_as(pixels, orientation, path):
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_270,
     }
-    picture = Image.fromarray(pixels.transpose(1, 2, 0))
+    image = Image.fromarray(pixels.transpose(1, 2, 0))
     exif = Image.Exif()
     if orientation > 1:
-        picture = picture.transpose(undo[orientation])
+        image = image.transpose(undo[orientation])
         exif[0x0112] = orientation
-    picture.save(path, quality=95, subsampling=0, exif=exif)
+    image.save(path, quality=95, subsampling=0, exif=exif)
     return path
 
 
@@ -184,7 +186,7 @@ def test_turned_files_stay_in_register(tmp_path, orientation):
 
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_large_files_that_are_decoded_at_less_than_full_size_stay_in_register(tmp_path, orientation):
-    """1203 x 1601 is no multiple of 8, so that the last pixel of the small picture is only partly the picture's."""
+    """1203 x 1601 is no multiple of 8, so that the last pixel of the small image is only partly the image's."""
     rng = np.random.default_rng(orientation)
     pixels, boxes = three_rectangles(rng, 1203, 1601)
     path = stored_as(pixels, orientation, tmp_path / "large.jpg")
@@ -212,9 +214,9 @@ def test_a_file_is_never_decoded_with_fewer_pixels_than_the_image_has(tmp_path, 
         apply(sample, drawn, height=120, width=100, margin=BLACK)
         if opened:
             left, top, right, bottom = drawn.window
-            picture = opened.pop()
-            assert picture.width * (right - left) >= 100 * (1 - 1e-9)
-            assert picture.height * (bottom - top) >= 120 * (1 - 1e-9)
+            image = opened.pop()
+            assert image.width * (right - left) >= 100 * (1 - 1e-9)
+            assert image.height * (bottom - top) >= 120 * (1 - 1e-9)
 
 
 def test_a_window_that_sees_only_margin():
@@ -225,11 +227,11 @@ def test_a_window_that_sees_only_margin():
     assert boxes.shape == (0, 4) and labels.shape == (0,)
 
 
-def test_the_margin_keeps_the_mean_colour():
-    grey = np.full((3, 40, 40), 100, np.uint8)
-    sample = Sample("grey", grey, 40, 40, GroundTruth([[0, 0, 40, 40]], [0]), 0)
+def test_the_margin_keeps_the_mean_color():
+    gray = np.full((3, 40, 40), 100, np.uint8)
+    sample = Sample("gray", gray, 40, 40, GroundTruth([[0, 0, 40, 40]], [0]), 0)
     drawn = WHOLE._replace(
-        colours=Colours(brightness=30.0, contrast=1.4, saturation=0.5, hue=20.0, contrast_last=True),
+        colors=Colors(brightness=30.0, contrast=1.4, saturation=0.5, hue=20.0, contrast_last=True),
         expansion=2.0,
         window=np.array([-0.25, -0.75, 1.75, 1.25]),
     )
@@ -244,7 +246,7 @@ def test_the_margin_keeps_the_mean_colour():
 # What is kept of the objects
 
 
-def test_the_centre_rule_and_clipping_are_the_definition():
+def test_the_center_rule_and_clipping_are_the_definition():
     rng = np.random.default_rng(7)
     for _ in range(300):
         low = rng.uniform(0, 0.9, (6, 2))
@@ -257,7 +259,7 @@ def test_the_centre_rule_and_clipping_are_the_definition():
             if kept[-1]:
                 x_min, x_max = ((min(max(x, left), right) - left) / (right - left) for x in (x_min, x_max))
                 y_min, y_max = ((min(max(y, top), bottom) - top) / (bottom - top) for y in (y_min, y_max))
-                expected.append([1 - x_max, y_min, 1 - x_min, y_max] if drawn.mirror else [x_min, y_min, x_max, y_max])
+                expected.append([1 - x_max, y_min, 1 - x_min, y_max] if drawn.flip else [x_min, y_min, x_max, y_max])
         seen, mask = see_boxes(boxes, drawn)
         np.testing.assert_array_equal(mask, kept)
         np.testing.assert_allclose(seen, np.reshape(expected, (-1, 4)), atol=1e-6)
@@ -279,7 +281,7 @@ def test_crowd_regions_are_left_out_and_difficult_objects_kept():
     np.testing.assert_array_equal(labels, [3, 5])
 
 
-def test_a_picture_of_crowd_regions_alone_is_taken_whole():
+def test_an_image_of_crowd_regions_alone_is_taken_whole():
     truth = GroundTruth([[0, 0, 20, 20]], [0], crowd=[True])
     sample = Sample("crowd", np.zeros((3, 40, 40), np.uint8), 40, 40, truth, 0)
     rng = np.random.default_rng(8)
@@ -289,10 +291,10 @@ def test_a_picture_of_crowd_regions_alone_is_taken_whole():
         assert len(apply(sample, drawn, height=8, width=8, margin=BLACK).labels) == 0
 
 
-# Colours
+# Colors
 
 
-PICTURE = np.concatenate(
+IMAGE = np.concatenate(
     [
         np.random.default_rng(9).integers(0, 256, (20, 20, 3)),
         np.tile(np.array([[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]]), (1, 4, 1)),
@@ -300,68 +302,68 @@ PICTURE = np.concatenate(
 ).astype(np.uint8)
 
 
-def literally_changed(pixel, colours):
+def literally_changed(pixel, colors):
     """The Caffe code's steps on one pixel, with HSV from the standard library."""
 
     def saturate(values):
         return [min(max(round(value), 0), 255) for value in values]
 
     def contrast(values):
-        return saturate([value * colours.contrast for value in values])
+        return saturate([value * colors.contrast for value in values])
 
-    pixel = saturate([value + colours.brightness for value in pixel])
-    if not colours.contrast_last:
+    pixel = saturate([value + colors.brightness for value in pixel])
+    if not colors.contrast_last:
         pixel = contrast(pixel)
     hue, saturation, value = colorsys.rgb_to_hsv(*(value / 255 for value in pixel))
-    saturation = min(saturation * colours.saturation, 1)
-    hue = max(hue + colours.hue / 360, 0) % 1
+    saturation = min(saturation * colors.saturation, 1)
+    hue = max(hue + colors.hue / 360, 0) % 1
     pixel = saturate([255 * value for value in colorsys.hsv_to_rgb(hue, saturation, value)])
-    return contrast(pixel) if colours.contrast_last else pixel
+    return contrast(pixel) if colors.contrast_last else pixel
 
 
-def changed(pixels, colours):
-    """Of pixels with the colours last."""
-    return change_colours(to_array(Image.fromarray(pixels)), colours).transpose(1, 2, 0).astype(int)
+def changed(pixels, colors):
+    """Of pixels with the colors last."""
+    return change_colors(to_array(Image.fromarray(pixels)), colors).transpose(1, 2, 0).astype(int)
 
 
-def off(pixels, colours):
+def off(pixels, colors):
     """How far from the literal steps."""
-    expected = [[literally_changed(pixel, colours) for pixel in row] for row in pixels.tolist()]
-    return np.abs(changed(pixels, colours) - expected)
+    expected = [[literally_changed(pixel, colors) for pixel in row] for row in pixels.tolist()]
+    return np.abs(changed(pixels, colors) - expected)
 
 
 @pytest.mark.parametrize("brightness", [-300.0, -32.0, -0.4, 7.3, 32.0, 300.0])
 @pytest.mark.parametrize("contrast", [0.5, 1.0, 1.12345, 1.5])
 def test_brightness_and_contrast_are_exact(brightness, contrast):
     for contrast_last in (False, True):
-        assert off(PICTURE, Colours(brightness, contrast, 1.0, 0.0, contrast_last)).max() == 0
+        assert off(IMAGE, Colors(brightness, contrast, 1.0, 0.0, contrast_last)).max() == 0
 
 
 @pytest.mark.parametrize("hue", [-60.0, -36.0, -10.0, 0.0, 3.0, 36.0, 60.0])
 @pytest.mark.parametrize("saturation", [0.5, 1.0, 1.5])
 def test_saturation_and_hue_are_those_of_hsv(saturation, hue):
     """To the last rounding, which may fall to the other side."""
-    difference = off(PICTURE, Colours(0.0, 1.0, saturation, hue, False))
+    difference = off(IMAGE, Colors(0.0, 1.0, saturation, hue, False))
     assert difference.max() <= 1
     assert difference.mean() < 0.2
 
 
 def test_all_changes_together_are_in_the_papers_order():
     for contrast_last in (False, True):
-        colours = Colours(-30.0, 1.5, 1.5, 25.0, contrast_last)
-        difference = off(PICTURE, colours)
+        colors = Colors(-30.0, 1.5, 1.5, 25.0, contrast_last)
+        difference = off(IMAGE, colors)
         assert difference.max() <= 2 and difference.mean() < 0.2
-        swapped = off(PICTURE, colours) - np.abs(
-            changed(PICTURE, colours) - changed(PICTURE, colours._replace(contrast_last=not contrast_last))
+        swapped = off(IMAGE, colors) - np.abs(
+            changed(IMAGE, colors) - changed(IMAGE, colors._replace(contrast_last=not contrast_last))
         )
-        assert swapped.min() < -40  # the two orders are told apart by this picture
+        assert swapped.min() < -40  # the two orders are told apart by this image
 
 
 def test_hue_stops_at_red_and_passes_the_end_of_the_circle():
     orange, pink = np.array([[[255, 64, 0]]], np.uint8), np.array([[[255, 0, 64]]], np.uint8)
-    np.testing.assert_allclose(changed(orange, Colours(0.0, 1.0, 1.0, -36.0, False)), [[[255, 0, 0]]])
+    np.testing.assert_allclose(changed(orange, Colors(0.0, 1.0, 1.0, -36.0, False)), [[[255, 0, 0]]])
     # 15 degrees before red becomes 21 after it
-    np.testing.assert_allclose(changed(pink, Colours(0.0, 1.0, 1.0, 36.0, False)), [[[255, 89, 0]]], atol=1)
+    np.testing.assert_allclose(changed(pink, Colors(0.0, 1.0, 1.0, 36.0, False)), [[[255, 89, 0]]], atol=1)
 
 
 @pytest.mark.parametrize("hue", [-1.0, 61.0, float("nan")])
@@ -370,17 +372,17 @@ def test_a_hue_that_cannot_be_turned_is_refused(hue):
         Augmentation(hue=hue)
 
 
-def test_grey_has_no_hue_and_no_saturation():
-    grey = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
+def test_gray_has_no_hue_and_no_saturation():
+    gray = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
     for hue in (-36.0, 0.0, 36.0):
         for saturation in (0.5, 1.0, 1.5):
-            np.testing.assert_array_equal(changed(grey, Colours(0.0, 1.0, saturation, hue, False)), grey)
+            np.testing.assert_array_equal(changed(gray, Colors(0.0, 1.0, saturation, hue, False)), gray)
 
 
 def test_neutral_values_change_nothing():
     for contrast_last in (False, True):
         neutral = UNCHANGED._replace(contrast_last=contrast_last)
-        np.testing.assert_array_equal(changed(PICTURE, neutral), PICTURE)
+        np.testing.assert_array_equal(changed(IMAGE, neutral), IMAGE)
 
 
 # The distribution. Seeds are fixed; the bounds would fail for one seed in a million or fewer, were the seeds drawn.
@@ -421,10 +423,10 @@ def literal_crop(rng):
 
 
 def literal_sample(rng, objects, *, expand):
-    """GenerateBatchSamples of the Caffe code on the expanded picture, one trial after the other.
+    """GenerateBatchSamples of the Caffe code on the expanded image, one trial after the other.
 
     Returns the sampler, its crop of the canvas, the number of objects that it keeps, and the canvas: its sides as a
-    multiple of the picture's, and where the picture lies on it.
+    multiple of the image's, and where the image lies on it.
     """
     ratio, x, y = 1.0, 0.0, 0.0
     if expand and rng.random() < 0.5:
@@ -446,7 +448,7 @@ def literal_sample(rng, objects, *, expand):
 
 
 class Case(NamedTuple):
-    """A picture, and how 100,000 of its samples by the literal steps are shared out.
+    """An image, and how 100,000 of its samples by the literal steps are shared out.
 
     Attributes:
         samplers: Which of the seven gave the crop.
@@ -536,7 +538,7 @@ def test_the_literal_steps_give_the_numbers_above(name):
         assert_shares(again, np.array(literal), count=20_000)
 
 
-# Pixels, the margin among them: a small picture of many colours with two objects, by the literal order of the steps
+# Pixels, the margin among them: a small image of many colors with two objects, by the literal order of the steps
 
 MEAN = (123, 117, 104)
 SPECKLED = np.random.default_rng(18).integers((0, 0, 0), (256, 200, 150), (12, 16, 3)).astype(np.uint8)
@@ -544,33 +546,33 @@ SIDE = 60  # of the images
 
 
 def literal_image(rng):
-    """Colours at full size, the expanded canvas, the crop, the image by its nearest pixels; one after the other."""
+    """Colors at full size, the expanded canvas, the crop, the image by its nearest pixels; one after the other."""
 
     def amount(limit):
         return rng.uniform(-limit, limit) if rng.random() < 0.5 else 0
 
     contrast_last = rng.random() < 0.5
-    colours = Colours(amount(32), 1 + amount(0.5), 1 + amount(0.5), amount(36), contrast_last)
-    picture = [[literally_changed(pixel, colours) for pixel in row] for row in SPECKLED.tolist()]
+    colors = Colors(amount(32), 1 + amount(0.5), 1 + amount(0.5), amount(36), contrast_last)
+    image = [[literally_changed(pixel, colors) for pixel in row] for row in SPECKLED.tolist()]
     _, (left, top, right, bottom), _, (ratio, x, y) = literal_sample(rng, TWO.tolist(), expand=True)
 
     def places(low, high, start, count):
-        """Which pixel of the picture lies under the centre of each pixel of the image; None for the margin."""
+        """Which pixel of the image lies under the center of each pixel of the image; None for the margin."""
         under = [((low + (i + 0.5) / SIDE * (high - low)) * ratio - start) * count for i in range(SIDE)]
         return [int(place) if 0 <= place < count else None for place in under]
 
     columns, rows = places(left, right, x, 16), places(top, bottom, y, 12)
-    return [[MEAN if row is None or column is None else picture[row][column] for column in columns] for row in rows]
+    return [[MEAN if row is None or column is None else image[row][column] for column in columns] for row in rows]
 
 
-def numbers(colours):
-    """One for each colour."""
-    return colours @ np.array([1, 256, 256**2])
+def numbers(colors):
+    """One for each color."""
+    return colors @ np.array([1, 256, 256**2])
 
 
 def pixel_statistics(image):
-    """Of one (height, width, 3) image: the share of the margin, whether it shows the picture in its own colours, the
-    mean of each colour, spread, colourfulness.
+    """Of one (height, width, 3) image: the share of the margin, whether it shows the image in its own colors, the
+    mean of each color, spread, colorfulness.
     """
     pixels = np.reshape(image, (-1, 3)).astype(float)
     is_margin = (pixels == MEAN).all(axis=1)
@@ -682,30 +684,30 @@ def change_the_margin_too(monkeypatch):
     window = augment._window
 
     def changed(sample, drawn, *rest):
-        image, seen = window(sample, drawn._replace(colours=UNCHANGED), *rest)
-        return change_colours(image, drawn.colours), seen
+        image, seen = window(sample, drawn._replace(colors=UNCHANGED), *rest)
+        return change_colors(image, drawn.colors), seen
 
     monkeypatch.setattr(augment, "_window", changed)
 
 
 def only_raise_the_contrast(monkeypatch):
-    drawn = augment._draw_colours
+    drawn = augment._draw_colors
 
     def raised(rng, augmentation):
-        colours = drawn(rng, augmentation)
-        return colours._replace(contrast=1 + abs(colours.contrast - 1))
+        colors = drawn(rng, augmentation)
+        return colors._replace(contrast=1 + abs(colors.contrast - 1))
 
-    monkeypatch.setattr(augment, "_draw_colours", raised)
+    monkeypatch.setattr(augment, "_draw_colors", raised)
 
 
-def change_every_picture(monkeypatch):
-    drawn = augment._draw_colours
+def change_every_image(monkeypatch):
+    drawn = augment._draw_colors
     monkeypatch.setattr(
-        augment, "_draw_colours", lambda rng, augmentation: drawn(rng, replace(augmentation, colour_probability=1.0))
+        augment, "_draw_colors", lambda rng, augmentation: drawn(rng, replace(augmentation, color_probability=1.0))
     )
 
 
-PIXEL_FAULTS = (change_the_margin_too, only_raise_the_contrast, change_every_picture)
+PIXEL_FAULTS = (change_the_margin_too, only_raise_the_contrast, change_every_image)
 GEOMETRY_FAULTS = (leave_out_a_sampler, do_not_narrow_the_ratio, try_once, keep_whatever_is_touched)
 
 
@@ -725,7 +727,7 @@ def test_the_comparison_of_pixels_finds_a_fault(monkeypatch, fault):
 
 @pytest.mark.parametrize(("expand", "expected"), [(False, 0.249), (True, 0.218)], ids=["not expanded", "expanded"])
 def test_the_share_of_crops_that_keep_no_object(expand, expected):
-    """Of a picture whose only object has 5 % of the side and lies anywhere: 60,000 samples by the literal steps."""
+    """Of an image whose only object has 5 % of the side and lies anywhere: 60,000 samples by the literal steps."""
     rng = np.random.default_rng(11)
     augmentation = replace(PLAIN, expand_probability=0.5 if expand else 0.0)
     empty = []
@@ -764,7 +766,7 @@ def test_a_samplers_crop_overlaps_some_object_enough(sampler):
     assert min(overlaps) >= MIN_OVERLAPS[sampler - 1] - 1e-12
 
 
-def test_pictures_without_objects_are_only_taken_whole():
+def test_images_without_objects_are_only_taken_whole():
     rng = np.random.default_rng(13)
     for _ in range(200):
         drawn = draw(rng, np.zeros((0, 4)), PAPER)
@@ -772,7 +774,7 @@ def test_pictures_without_objects_are_only_taken_whole():
         np.testing.assert_allclose(drawn.window[2:] - drawn.window[:2], drawn.expansion)
 
 
-def test_an_expanded_picture_lies_anywhere_in_its_canvas():
+def test_an_expanded_image_lies_anywhere_in_its_canvas():
     rng = np.random.default_rng(14)
     draws = [draw(rng, TWO, replace(PAPER, crop_probability=0.0)) for _ in range(4000)]
     assert all(drawn.sampler == 0 for drawn in draws)
@@ -794,44 +796,44 @@ def draws():
     return [draw(rng, np.zeros((0, 4)), PAPER) for _ in range(4000)]
 
 
-def test_mirror_and_interpolation_are_drawn_evenly(draws):
-    assert_share([drawn.mirror for drawn in draws], 0.5)
+def test_flip_and_interpolation_are_drawn_evenly(draws):
+    assert_share([drawn.flip for drawn in draws], 0.5)
     for interpolation in INTERPOLATIONS:
         assert_share([drawn.interpolation == interpolation for drawn in draws], 1 / 5)
-        # and not together with the mirror
-        assert_share([drawn.mirror for drawn in draws if drawn.interpolation == interpolation], 0.5)
+        # and not together with the flip
+        assert_share([drawn.flip for drawn in draws if drawn.interpolation == interpolation], 0.5)
 
 
-def test_colours_are_drawn_as_the_paper_does(draws):
-    colours = [drawn.colours for drawn in draws]
+def test_colors_are_drawn_as_the_paper_does(draws):
+    colors = [drawn.colors for drawn in draws]
     neutral_and_range = {
         "brightness": (0, -32, 32),
         "contrast": (1, 0.5, 1.5),
         "saturation": (1, 0.5, 1.5),
         "hue": (0, -36, 36),  # 18 of OpenCV's 180
     }
-    changes = np.zeros(len(colours), int)
+    changes = np.zeros(len(colors), int)
     for place, (name, (neutral, low, high)) in enumerate(neutral_and_range.items()):
-        values = np.array([getattr(each, name) for each in colours])
+        values = np.array([getattr(each, name) for each in colors])
         assert_uniform(values[values != neutral], low, high)
         changes += (values != neutral) << place
     for combination in range(16):  # each with a half, whatever the others
         assert_share(changes == combination, 1 / 16)
-    assert_share([each.contrast_last for each in colours], 0.5)
+    assert_share([each.contrast_last for each in colors], 0.5)
 
 
 def test_probabilities_of_none_and_of_all():
     rng = np.random.default_rng(16)
     nothing = Augmentation(
-        colour_probability=0, expand_probability=0, crop_probability=0, mirror_probability=0, interpolations=("box",)
+        color_probability=0, expand_probability=0, crop_probability=0, flip_probability=0, interpolations=("box",)
     )
     for _ in range(20):
         drawn = draw(rng, TWO, nothing)
-        assert drawn.colours._replace(contrast_last=False) == UNCHANGED
-        assert (drawn.expansion, drawn.sampler, drawn.mirror, drawn.interpolation) == (1.0, 0, False, "box")
+        assert drawn.colors._replace(contrast_last=False) == UNCHANGED
+        assert (drawn.expansion, drawn.sampler, drawn.flip, drawn.interpolation) == (1.0, 0, False, "box")
         np.testing.assert_array_equal(drawn.window, [0, 0, 1, 1])
-        drawn = draw(rng, TWO, replace(PAPER, expand_probability=1, mirror_probability=1))
-        assert drawn.expansion > 1 and drawn.mirror
+        drawn = draw(rng, TWO, replace(PAPER, expand_probability=1, flip_probability=1))
+        assert drawn.expansion > 1 and drawn.flip
 
 
 def test_the_generator_decides_everything():
@@ -843,16 +845,16 @@ def test_the_generator_decides_everything():
 def test_nothing_that_is_given_is_written_to():
     rng = np.random.default_rng(17)
     sample = three_rectangles_sample(rng, 30, 40)
-    pixels, boxes = sample.picture.copy(), sample.truth.boxes.copy()
+    pixels, boxes = sample.image.copy(), sample.truth.boxes.copy()
     for _ in range(30):
         apply(sample, draw(rng, fractions(sample), PAPER), height=20, width=20, margin=BLACK)
-    np.testing.assert_array_equal(sample.picture, pixels)
+    np.testing.assert_array_equal(sample.image, pixels)
     np.testing.assert_array_equal(sample.truth.boxes, boxes)
 
 
 def test_a_broken_file_is_named(tmp_path: Path):
     path = tmp_path / "broken.jpg"
-    path.write_bytes(b"\xff\xd8 no picture")
+    path.write_bytes(b"\xff\xd8 no image")
     sample = Sample("broken", path, 10, 10, GroundTruth([], []), 0)
     with pytest.raises(ValueError, match=r"broken\.jpg"):
         apply(sample, WHOLE, height=8, width=8, margin=BLACK)

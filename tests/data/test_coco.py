@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from multibox.data import Dataset, DatasetError, coco, read_dataset
-from tests.data.folders import write_json, write_picture, write_text
+from tests.data.folders import write_image, write_json, write_text
 
 CATEGORIES = [
     {"id": 18, "name": "dog"},
@@ -22,10 +22,10 @@ def annotation(number: Any = 1, image_id: Any = 7, **more: Any) -> dict[str, Any
 
 
 def write_set(folder: Path, *annotations: Any, images: Any = None, categories: Any = CATEGORIES) -> Path:
-    """One JSON for `train`, and the picture `train/a.png`."""
+    """One JSON for `train`, and the image `train/a.png`."""
     content = {"images": images or [image()], "annotations": list(annotations), "categories": categories}
     write_json(folder / "annotations" / "instances_train.json", content)
-    write_picture(folder / "train" / "a.png")
+    write_image(folder / "train" / "a.png")
     return folder
 
 
@@ -41,7 +41,7 @@ def said(dataset: Dataset) -> list[tuple[str, str, str]]:
 def test_keeps_what_the_file_says(tmp_path: Path):
     crowd = annotation(2, category_id=18, iscrowd=1, bbox=[0, 0, 64, 48], segmentation={"counts": [1], "size": [1, 1]})
     write_set(tmp_path, annotation(), crowd, images=[image(), image(2, "b.png")])
-    write_picture(tmp_path / "train" / "b.png")
+    write_image(tmp_path / "train" / "b.png")
     dataset = read_dataset(tmp_path)
     assert dataset.class_names == ("dog", "car")
     assert dataset.category_ids == (18, 3)
@@ -59,28 +59,28 @@ def test_keeps_what_the_file_says(tmp_path: Path):
     "place",
     ["train/a.png", "images/train/a.png", "train2017/a.png", "images/train2017/a.png", "images/a.png", "a.png"],
 )
-def test_where_the_pictures_may_be(tmp_path: Path, place: str):
+def test_where_the_images_may_be(tmp_path: Path, place: str):
     write_set(tmp_path, annotation())
     (tmp_path / "train" / "a.png").unlink()
-    write_picture(tmp_path / "val" / "a.png")  # not this one
-    write_picture(tmp_path / place)
-    assert read_dataset(tmp_path)[0].picture == tmp_path / place
+    write_image(tmp_path / "val" / "a.png")  # not this one
+    write_image(tmp_path / place)
+    assert read_dataset(tmp_path)[0].image == tmp_path / place
 
 
 @pytest.mark.parametrize("name", ["train/a.png", "train/a.PNG", "train\\a.png"])
 def test_a_file_name_from_the_root_or_with_a_suffix_in_other_case(tmp_path: Path, name: str):
     write_set(tmp_path, annotation(), images=[image(name=name)])
-    assert read_dataset(tmp_path)[0].picture == tmp_path / "train" / "a.png"
+    assert read_dataset(tmp_path)[0].image == tmp_path / "train" / "a.png"
 
 
 def test_roboflows_layout(tmp_path: Path):
     content = {"images": [image()], "annotations": [annotation()], "categories": CATEGORIES}
     for split in ("train", "valid"):
         write_json(tmp_path / split / "_annotations.coco.json", content)
-        write_picture(tmp_path / split / "a.png")
+        write_image(tmp_path / split / "a.png")
     assert coco.list_splits(tmp_path) == ("train", "valid")
-    assert read_dataset(tmp_path, split="valid")[0].picture == tmp_path / "valid" / "a.png"
-    assert read_dataset(tmp_path / "valid")[0].picture == tmp_path / "valid" / "a.png"
+    assert read_dataset(tmp_path, split="valid")[0].image == tmp_path / "valid" / "a.png"
+    assert read_dataset(tmp_path / "valid")[0].image == tmp_path / "valid" / "a.png"
 
 
 def test_other_files_among_the_annotations_are_no_splits(tmp_path: Path):
@@ -101,11 +101,11 @@ def test_two_files_of_one_split(tmp_path: Path):
         read_dataset(folder)
 
 
-def test_json_files_beside_the_pictures_and_by_themselves(tmp_path: Path):
+def test_json_files_beside_the_images_and_by_themselves(tmp_path: Path):
     content = {"images": [image()], "annotations": [annotation()], "categories": CATEGORIES}
     file = write_json(tmp_path / "train.json", content)
     write_json(tmp_path / "metrics.json", {"ap": 0.5})
-    write_picture(tmp_path / "train" / "a.png")
+    write_image(tmp_path / "train" / "a.png")
     assert len(read_dataset(tmp_path)) == len(read_dataset(file)) == 1
 
 
@@ -133,7 +133,7 @@ def test_an_area_that_is_not_stated_is_that_of_the_box(tmp_path: Path):
         ({"bbox": [13, 8, 5, -4]}, "box [13.0, 8.0, 18.0, 4.0] has a negative height"),
         ({"bbox": [13, 8, float("nan"), 4]}, "box [13.0, 8.0, nan, 12.0] holds a value that is not finite"),
         ({"bbox": [10**400, 8, 5, 4]}, f"bbox {f'[{10**400}'[:60]} is not four numbers"),
-        ({"bbox": [100, 8, 5, 4]}, "box [100.0, 8.0, 105.0, 12.0] lies outside the picture (width 64, height 48)"),
+        ({"bbox": [100, 8, 5, 4]}, "box [100.0, 8.0, 105.0, 12.0] lies outside the image (width 64, height 48)"),
         ({"bbox": [1, 2, 3]}, "bbox [1, 2, 3] is not four numbers"),
         ({"bbox": None}, "bbox None is not four numbers"),
         ({"category_id": 1}, "category_id 1 is none of the categories"),
@@ -177,7 +177,7 @@ def test_annotations_of_no_image(tmp_path: Path):
 
 def test_images_that_cannot_be_used(tmp_path: Path):
     images = [image(), image(7, "b.png"), image(8, "a.png"), image(9, "c.png"), image("x", "d.png"), image(10, None)]
-    write_picture(tmp_path / "train" / "b.png")
+    write_image(tmp_path / "train" / "b.png")
     dataset = read(write_set(tmp_path, annotation(), images=images))
     assert [sample.name for sample in dataset] == ["a.png"]
     assert [problem.what.partition(" in /")[0] for problem in dataset.problems] == [
@@ -185,7 +185,7 @@ def test_images_that_cannot_be_used(tmp_path: Path):
         "no id that is a whole number or no file_name",
         "no id that is a whole number or no file_name",
         "'a.png' is listed a second time",
-        "there is no such picture",
+        "there is no such image",
     ]
 
 
@@ -215,7 +215,7 @@ def test_a_size_that_disagrees_is_said(tmp_path: Path):
     dataset = read(write_set(tmp_path, annotation(), images=[image(width=100)]))
     ((where, what, _),) = said(dataset)
     assert where == "instances_train.json, image 7 'a.png'"
-    assert what == "the size is given as width 100, height 48, but the picture has width 64, height 48"
+    assert what == "the size is given as width 100, height 48, but the image has width 64, height 48"
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_a_size_that_disagrees_is_said(tmp_path: Path):
         ("[" * 100_000, "the JSON cannot be read"),
         ("[]", "there is no list 'images'"),
         ('{"images": [], "annotations": {}}', "there is no list 'annotations'"),
-        ('{"images": [], "annotations": [], "categories": []}', "there is no picture that can be used"),
+        ('{"images": [], "annotations": [], "categories": []}', "there is no image that can be used"),
     ],
 )
 def test_files_that_are_not_cocos(tmp_path: Path, text: str, message: str):

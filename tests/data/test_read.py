@@ -4,7 +4,7 @@ import pytest
 
 from multibox.data import Dataset, DatasetError, list_splits, read_dataset
 from multibox.data.read import choose_split
-from tests.data.folders import voc_object, voc_xml, write_json, write_picture, write_text, write_voc_set, write_yolo_set
+from tests.data.folders import voc_object, voc_xml, write_image, write_json, write_text, write_voc_set, write_yolo_set
 
 XML = voc_xml(voc_object("cat", (10, 8, 30, 40)))
 
@@ -18,7 +18,7 @@ def write_coco_set(folder: Path) -> Path:
             "categories": [{"id": 1, "name": "cat"}],
         },
     )
-    write_picture(folder / "train" / "a.png")
+    write_image(folder / "train" / "a.png")
     return folder
 
 
@@ -69,7 +69,7 @@ def test_no_set_at_all(tmp_path: Path):
         DatasetError, match=r"no data set is here .* VOC \(Annotations.*COCO \(annotations.*YOLO \(data\.yaml"
     ):
         read_dataset(tmp_path)
-    write_picture(tmp_path / "a.png")
+    write_image(tmp_path / "a.png")
     with pytest.raises(DatasetError, match="no data set is here"):
         read_dataset(tmp_path / "a.png")
 
@@ -106,9 +106,9 @@ def test_the_split_is_chosen_or_the_only_one(tmp_path: Path):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_problems_are_raised_or_kept(tmp_path: Path, layout: str):
     write_set(layout, tmp_path)
-    (picture,) = tmp_path.rglob("a.png")
+    (image,) = tmp_path.rglob("a.png")
     for name in ("b", "c"):
-        write_picture(picture.with_name(f"{name}.png"))
+        write_image(image.with_name(f"{name}.png"))
     if layout == "COCO":
         images = [{"id": number, "file_name": f"{name}.png"} for number, name in enumerate("abc", start=1)]
         content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
@@ -116,9 +116,9 @@ def test_problems_are_raised_or_kept(tmp_path: Path, layout: str):
     if layout == "VOC":
         write_voc_set(tmp_path, {"a": XML, "b": XML, "c": XML})
     for name in ("b", "c"):
-        write_text(picture.with_name(f"{name}.png"), "this is text")
+        write_text(image.with_name(f"{name}.png"), "this is text")
     with pytest.raises(
-        DatasetError, match=r"(?s)train: 2 problems; mend .*on_problem='skip'.*b\.png: not a .*c\.png: not a"
+        DatasetError, match=r"(?s)train: 2 problems; mend .*on_problem='skip'.*b\.png: not an .*c\.png: not a"
     ):
         read_dataset(tmp_path, on_problem="error")
     dataset = read_dataset(tmp_path, on_problem="skip")
@@ -141,7 +141,7 @@ def test_several_sets_are_one_after_the_other(tmp_path: Path):
     assert dataset.class_names == ("cat",)
     assert [sample.name for sample in dataset] == ["000001.png", "000002.png", "2008_000001.png"]
     assert [sample.image_id for sample in dataset] == [0, 1, 2]
-    assert [str(sample.picture.parent.parent) for sample in dataset] == [str(paths[0])] * 2 + [str(paths[1])]
+    assert [str(sample.image.parent.parent) for sample in dataset] == [str(paths[0])] * 2 + [str(paths[1])]
     assert dataset[2].truth.boxes.tolist() == [[10, 8, 30, 40]]
     alone = read_dataset(paths[:1], split="trainval")
     assert (alone.name, len(alone)) == (f"{paths[0]}, trainval", 2)
@@ -149,7 +149,7 @@ def test_several_sets_are_one_after_the_other(tmp_path: Path):
         read_dataset(paths, split="test")
 
 
-def test_sets_of_other_layouts_and_with_pictures_of_the_same_name(tmp_path: Path):
+def test_sets_of_other_layouts_and_with_images_of_the_same_name(tmp_path: Path):
     coco, voc = write_coco_set(tmp_path / "coco"), write_voc_set(tmp_path / "voc", {"a": XML, "b": XML})
     dataset = read_dataset([str(coco), voc])
     assert [sample.name for sample in dataset] == ["1/a.png", "2/a.png", "b.png"]

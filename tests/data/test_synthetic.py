@@ -1,16 +1,16 @@
-"""The drawn scenes: the same for ever, exact boxes, and the variety that they promise."""
+"""The synthetic scenes: the same for ever, exact boxes, and the variety that they promise."""
 
 import numpy as np
 import pytest
 
 from multibox.boxes import area, box_iou, clip
 from multibox.data import synthetic
-from multibox.data.synthetic import CLASS_NAMES, drawn_scene, drawn_scenes
+from multibox.data.synthetic import CLASS_NAMES, drawn_scene, synthetic_scenes
 
 
 @pytest.fixture(scope="module")
 def scenes():
-    return drawn_scenes(120, seed=3, height=144, width=144)
+    return synthetic_scenes(120, seed=3, height=144, width=144)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def longer_sides(boxes):
 
 
 def test_a_scene_depends_on_seed_and_index_only():
-    whole = drawn_scenes(5, seed=1, height=80, width=96)
+    whole = synthetic_scenes(5, seed=1, height=80, width=96)
     alone = drawn_scene(3, seed=1, height=80, width=96)
     assert alone.name == whole[3].name
     np.testing.assert_array_equal(alone.read(), whole[3].read())
@@ -33,7 +33,7 @@ def test_a_scene_depends_on_seed_and_index_only():
 
 
 def test_scenes_of_other_seeds_and_indices_differ():
-    samples = [*drawn_scenes(3, seed=1, height=64, width=64), *drawn_scenes(3, seed=2, height=64, width=64)]
+    samples = [*synthetic_scenes(3, seed=1, height=64, width=64), *synthetic_scenes(3, seed=2, height=64, width=64)]
     assert len({sample.read().tobytes() for sample in samples}) == 6
     assert len({sample.name for sample in samples}) == 6
 
@@ -43,16 +43,18 @@ def test_samples_are_as_every_reader_makes_them(scenes):
     assert len(scenes) == 120
     for index, sample in enumerate(scenes):
         assert sample.image_id == index
-        assert sample.picture.shape == (3, sample.height, sample.width) == (3, 144, 144)
-        assert sample.picture.dtype == np.uint8
+        assert sample.image.shape == (3, sample.height, sample.width) == (3, 144, 144)
+        assert sample.image.dtype == np.uint8
         assert not sample.truth.difficult.any() and not sample.truth.crowd.any()
 
 
 def test_height_and_width_are_not_exchanged():
-    for sample in drawn_scenes(8, seed=0, height=70, width=200):
-        assert sample.picture.shape == (3, 70, 200)
+    for sample in synthetic_scenes(8, seed=0, height=70, width=200):
+        assert sample.image.shape == (3, 70, 200)
         np.testing.assert_array_equal(sample.truth.boxes, clip(sample.truth.boxes, 70, 200))
-    widest = max(sample.truth.boxes[:, 2].max(initial=0) for sample in drawn_scenes(8, seed=0, height=70, width=200))
+    widest = max(
+        sample.truth.boxes[:, 2].max(initial=0) for sample in synthetic_scenes(8, seed=0, height=70, width=200)
+    )
     assert widest > 100
 
 
@@ -66,7 +68,7 @@ def points_inside(outlines, x, y):
     return inside
 
 
-def test_boxes_are_the_extent_of_the_part_inside_the_picture(layouts):
+def test_boxes_are_the_extent_of_the_part_inside_the_image(layouts):
     step = 1 / 8
     x, y = np.arange(-16, 272, step) + step / 2, (np.arange(-16, 272, step) + step / 2)[:, None]
     kinds = set()
@@ -92,7 +94,7 @@ def test_coverage_and_box_of_an_object_agree(layouts):
         np.testing.assert_array_equal([*np.floor(outer[:2]), *np.ceil(outer[2:])], extent)
 
 
-def test_the_picture_shows_the_object_where_its_box_is(monkeypatch):
+def test_the_image_shows_the_object_where_its_box_is(monkeypatch):
     """A scene painted with and without its last object differs inside that object's box, and up to its edges."""
     monkeypatch.setattr(synthetic, "_paint_shadow", lambda *args, **kwargs: None)
     paint = synthetic._paint_object
@@ -117,7 +119,7 @@ def test_the_picture_shows_the_object_where_its_box_is(monkeypatch):
     assert compared > 15
 
 
-def test_sizes_span_from_under_a_tenth_to_most_of_the_picture(layouts):
+def test_sizes_span_from_under_a_tenth_to_most_of_the_image(layouts):
     sides = np.concatenate([longer_sides(np.array([thing.box for thing in objects])) for objects in layouts if objects])
     whole = sides / 256
     assert 0.08 < whole.min() < 0.1
@@ -136,7 +138,7 @@ def test_scenes_have_none_to_eight_objects(layouts):
     assert 0.02 < np.mean([not objects for objects in layouts]) < 0.09
 
 
-def test_boxes_lie_in_the_picture(scenes):
+def test_boxes_lie_in_the_image(scenes):
     for sample in scenes:
         np.testing.assert_array_equal(sample.truth.boxes, clip(sample.truth.boxes, 144, 144))
         assert (area(sample.truth.boxes) > 0).all()
@@ -162,17 +164,17 @@ def test_objects_stay_visible_and_apart(layouts):
 
 def test_each_class_keeps_to_a_hue_of_its_own(scenes):
     """Circles are red, triangles green, rings blue: so are their boxes, on the whole."""
-    colours = [[] for _ in CLASS_NAMES]
+    colors = [[] for _ in CLASS_NAMES]
     for sample in scenes:
         boxes = sample.truth.boxes.round().astype(int)
         for (x_min, y_min, x_max, y_max), label in zip(boxes, sample.truth.labels, strict=True):
-            colours[label].append(sample.picture[:, y_min:y_max, x_min:x_max].mean(axis=(1, 2)))
-    strongest = [int(np.mean(colour, axis=0).argmax()) for colour in colours]
+            colors[label].append(sample.image[:, y_min:y_max, x_min:x_max].mean(axis=(1, 2)))
+    strongest = [int(np.mean(color, axis=0).argmax()) for color in colors]
     assert [strongest[CLASS_NAMES.index(name)] for name in ("circle", "triangle", "ring")] == [0, 1, 2]
 
 
 def test_no_scenes():
-    assert len(drawn_scenes(0, seed=0)) == 0
+    assert len(synthetic_scenes(0, seed=0)) == 0
 
 
 @pytest.mark.parametrize(
@@ -185,4 +187,4 @@ def test_no_scenes():
 )
 def test_what_cannot_be_drawn_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        drawn_scenes(**arguments)
+        synthetic_scenes(**arguments)

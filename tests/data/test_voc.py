@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from multibox.data import Dataset, DatasetError, Problem, read_dataset, voc
-from tests.data.folders import voc_object, voc_xml, write_picture, write_text, write_voc_set
+from tests.data.folders import voc_object, voc_xml, write_image, write_text, write_voc_set
 
 CAT = voc_object("cat", (10, 8, 30.5, 40.25))
 
@@ -117,7 +117,7 @@ def test_declared_encodings_that_do_not_help(tmp_path: Path, encoding: str, cont
     write_voc_set(tmp_path, {"a": voc_xml(CAT), "b": ""})
     (tmp_path / "Annotations" / "b.xml").write_bytes(f'<?xml version="1.0" encoding="{encoding}"?>'.encode() + content)
     ((where, said_of_it, done),) = said(read(tmp_path))
-    assert (where, done) == ("b.xml", "picture left out")
+    assert (where, done) == ("b.xml", "image left out")
     assert said_of_it.startswith(what)
 
 
@@ -146,7 +146,7 @@ def test_names_in_other_scripts_and_either_unicode_form(tmp_path: Path, forms: t
 def test_upper_case_suffix(tmp_path: Path):
     write_voc_set(tmp_path, {"a": voc_xml(CAT)})
     (tmp_path / "JPEGImages" / "a.png").unlink()
-    write_picture(tmp_path / "JPEGImages" / "a.JPG")
+    write_image(tmp_path / "JPEGImages" / "a.JPG")
     assert read_dataset(tmp_path)[0].name == "a.JPG"
 
 
@@ -162,7 +162,7 @@ def test_upper_case_suffix(tmp_path: Path):
         ((10, 8, "1e39", 30), "box [10.0, 8.0, inf, 30.0] holds a value that is not finite"),  # beyond float32
         ((10, 8, "1e-30", 30), "box [10.0, 8.0, 0.0, 30.0] has a negative width"),
         (("ten", 8, 20, 30), "'ten' is not a number"),
-        ((64, 8, 70, 30), "box [64.0, 8.0, 70.0, 30.0] lies outside the picture (width 64, height 48)"),
+        ((64, 8, 70, 30), "box [64.0, 8.0, 70.0, 30.0] lies outside the image (width 64, height 48)"),
     ],
 )
 def test_boxes_that_are_left_out(tmp_path: Path, box: tuple[object, ...], what: str):
@@ -185,11 +185,11 @@ def test_objects_that_lack_something(tmp_path: Path, element: str, what: str):
     assert len(dataset[0].truth) == 1
 
 
-def test_boxes_beyond_the_picture_are_clipped(tmp_path: Path):
+def test_boxes_beyond_the_image_are_clipped(tmp_path: Path):
     little, much = voc_object("cat", (-1, 0, 65, 49)), voc_object("cat", (-3, 0, 30, 40))
     dataset = read(write_voc_set(tmp_path, {"a": voc_xml(little, much)}))
-    what = "box [-3.0, 0.0, 30.0, 40.0] reaches 3.0 pixels beyond the picture (width 64, height 48)"
-    assert said(dataset) == [("a.xml, object 2 (cat)", what, "clipped to the picture")]
+    what = "box [-3.0, 0.0, 30.0, 40.0] reaches 3.0 pixels beyond the image (width 64, height 48)"
+    assert said(dataset) == [("a.xml, object 2 (cat)", what, "clipped to the image")]
     assert dataset[0].truth.boxes.tolist() == [[0, 0, 64, 48], [0, 0, 30, 40]]
 
 
@@ -202,10 +202,10 @@ FOREIGN_FILE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]><annotat
 
 
 @pytest.mark.parametrize("xml", [BOMB, FOREIGN_FILE])
-def test_attacks_in_xml_cost_one_picture(tmp_path: Path, xml: str):
+def test_attacks_in_xml_cost_one_image(tmp_path: Path, xml: str):
     dataset = read(write_voc_set(tmp_path, {"a": voc_xml(CAT), "b": xml}))
     ((where, what, done),) = said(dataset)
-    assert (where, done) == ("b.xml", "picture left out")
+    assert (where, done) == ("b.xml", "image left out")
     assert what.startswith("the XML holds what no annotation needs and an attack would: EntitiesForbidden")
     assert [sample.name for sample in dataset] == ["a.png"]
 
@@ -222,7 +222,7 @@ def test_all_problems_of_a_set_in_one_error(tmp_path: Path):
             "bare": voc_xml(CAT),
         },
     )
-    write_text(folder / "JPEGImages" / "text.png", "no picture at all")
+    write_text(folder / "JPEGImages" / "text.png", "no image at all")
     (folder / "JPEGImages" / "lonely.png").unlink()
     (folder / "Annotations" / "bare.xml").unlink()
     with pytest.raises(DatasetError) as error:
@@ -235,10 +235,10 @@ def test_all_problems_of_a_set_in_one_error(tmp_path: Path):
         "train.txt, line 5",
         "train.txt, line 6",
     ]
-    assert [problem.done for problem in problems] == ["box left out"] + ["picture left out"] * 4
+    assert [problem.done for problem in problems] == ["box left out"] + ["image left out"] * 4
     assert problems[1].what.startswith("not well-formed XML (")
-    assert problems[2].what == "not a picture that can be read here; save it as JPEG or PNG"
-    assert problems[3].what == "there is no picture 'lonely' in JPEGImages"
+    assert problems[2].what == "not an image that can be read here; save it as JPEG or PNG"
+    assert problems[3].what == "there is no image 'lonely' in JPEGImages"
     assert problems[4].what == "there is no 'bare.xml' in Annotations"
     assert all(str(problem) in str(error.value) for problem in problems)
     assert "5 problems" in str(error.value)
@@ -247,7 +247,7 @@ def test_all_problems_of_a_set_in_one_error(tmp_path: Path):
     assert dataset.problems == problems
 
 
-def test_a_picture_listed_twice(tmp_path: Path):
+def test_an_image_listed_twice(tmp_path: Path):
     folder = write_voc_set(tmp_path, {"a": voc_xml(CAT)})
     write_text(folder / "ImageSets" / "Main" / "train.txt", "a\na\n")
     dataset = read(folder)
@@ -257,10 +257,10 @@ def test_a_picture_listed_twice(tmp_path: Path):
     ]
 
 
-def test_two_pictures_of_one_name(tmp_path: Path):
+def test_two_images_of_one_name(tmp_path: Path):
     folder = write_voc_set(tmp_path, {"a": voc_xml(CAT)})
-    write_picture(folder / "JPEGImages" / "a.jpg")
-    assert said(read(folder)) == [("train.txt, line 1", "'a' is the name of 2 pictures", "a.jpg taken")]
+    write_image(folder / "JPEGImages" / "a.jpg")
+    assert said(read(folder)) == [("train.txt, line 1", "'a' is the name of 2 images", "a.jpg taken")]
     write_text(folder / "Annotations" / "a.xml", voc_xml("<filename>a.png</filename>", CAT))
     assert [sample.name for sample in read_dataset(folder)] == ["a.png"]
 
@@ -275,8 +275,8 @@ def test_a_size_that_disagrees_is_said(tmp_path: Path):
     assert said(dataset) == [
         (
             "a.xml",
-            "the size is given as width 640, height 480, but the picture has width 64, height 48",
-            "boxes taken as pixels of the picture",
+            "the size is given as width 640, height 480, but the image has width 64, height 48",
+            "boxes taken as pixels of the image",
         )
     ]
     assert dataset[0].truth.boxes.tolist() == [[10, 8, 30.5, 40.25]]
@@ -288,23 +288,23 @@ def test_no_size_is_no_statement(tmp_path: Path, xml: str):
 
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-def test_boxes_drawn_on_the_stored_picture_turn_with_it(tmp_path: Path, orientation: int):
+def test_boxes_drawn_on_the_stored_image_turn_with_it(tmp_path: Path, orientation: int):
     box = (5, 9, 20, 14)
     folder = write_voc_set(tmp_path, {"a": voc_xml(voc_object("cat", box))})
-    picture = Image.new("L", (64, 48))
-    picture.paste(255, box)
+    image = Image.new("L", (64, 48))
+    image.paste(255, box)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture.save(folder / "JPEGImages" / "a.png", exif=exif)
+    image.save(folder / "JPEGImages" / "a.png", exif=exif)
     (sample,) = read_dataset(folder)
     assert (sample.height, sample.width) == (64, 48)
     rows, columns = np.nonzero(sample.read()[0])
     assert sample.truth.boxes.tolist() == [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]
 
 
-def test_boxes_drawn_on_the_shown_picture_stay(tmp_path: Path):
+def test_boxes_drawn_on_the_shown_image_stay(tmp_path: Path):
     folder = write_voc_set(tmp_path, {"a": voc_xml(voc_object("cat", (5, 9, 20, 60)), width=48, height=64)})
-    write_picture(folder / "JPEGImages" / "a.png", orientation=6)
+    write_image(folder / "JPEGImages" / "a.png", orientation=6)
     assert read_dataset(folder)[0].truth.boxes.tolist() == [[5, 9, 20, 60]]
 
 
@@ -321,13 +321,13 @@ def test_classes_that_are_nearly_the_same_are_said(tmp_path: Path):
     )
 
 
-def test_a_split_without_any_usable_picture(tmp_path: Path):
+def test_a_split_without_any_usable_image(tmp_path: Path):
     folder = write_voc_set(tmp_path, {"a": "no XML"})
-    with pytest.raises(DatasetError, match=r"(?s)no picture that can be used.*a\.xml: not well-formed"):
+    with pytest.raises(DatasetError, match=r"(?s)no image that can be used.*a\.xml: not well-formed"):
         read(folder)
 
 
-def test_a_set_without_pictures_folder(tmp_path: Path):
+def test_a_set_without_images_folder(tmp_path: Path):
     write_text(tmp_path / "Annotations" / "a.xml", voc_xml(CAT))
     write_text(tmp_path / "ImageSets" / "Main" / "train.txt", "a")
     with pytest.raises(DatasetError, match="JPEGImages: there is no such folder"):

@@ -10,7 +10,7 @@ from defusedxml import ElementTree
 from PIL import Image
 
 from multibox.data import Dataset, GroundTruth, Sample, read_dataset
-from multibox.data.synthetic import drawn_scenes
+from multibox.data.synthetic import synthetic_scenes
 from multibox.data.write import write_coco, write_voc, write_yolo
 
 WRITERS = {"voc": write_voc, "coco": write_coco, "yolo": write_yolo}
@@ -21,10 +21,10 @@ def write(request):
     return WRITERS[request.param]
 
 
-def one_sample(name="a", *, picture=None, image_id=0, **truth):
+def one_sample(name="a", *, image=None, image_id=0, **truth):
     pixels = np.random.default_rng(5).integers(0, 256, (3, 30, 50), dtype=np.uint8)
     truth = GroundTruth(**{"boxes": [[1.25, 2, 40.1, 29.7]], "labels": [0], **truth})
-    return Sample(name, pixels if picture is None else picture, 30, 50, truth, image_id)
+    return Sample(name, pixels if image is None else image, 30, 50, truth, image_id)
 
 
 def one_split(*samples, class_names=("cat", "dog"), **others):
@@ -45,8 +45,8 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(sample.truth.difficult, source.truth.difficult)
 
 
-def test_drawn_scenes_are_the_same_when_read_again(write, tmp_path):
-    train, val = drawn_scenes(24, seed=0, height=72, width=96), drawn_scenes(3, seed=1, height=72, width=96)
+def test_synthetic_scenes_are_the_same_when_read_again(write, tmp_path):
+    train, val = synthetic_scenes(24, seed=0, height=72, width=96), synthetic_scenes(3, seed=1, height=72, width=96)
     assert any(len(sample.truth) == 0 for sample in train)
     write({"train": train, "val": val}, tmp_path / "new" / "set")
     assert_same(read_dataset(tmp_path / "new" / "set", split="train"), train)
@@ -66,23 +66,23 @@ def test_classes_without_objects_are_kept(write, tmp_path):
     assert read_dataset(tmp_path).class_names == ("cat", "dog")
 
 
-def test_picture_files_are_copied_as_they_are(write, tmp_path):
+def test_image_files_are_copied_as_they_are(write, tmp_path):
     file = tmp_path / "photo.JPG"
     Image.effect_mandelbrot((50, 30), (-2, -1.5, 1, 1.5), 20).convert("RGB").save(file, "JPEG", quality=60)
-    dataset = one_split(one_sample("some/where/photo.JPG", picture=file))
+    dataset = one_split(one_sample("some/where/photo.JPG", image=file))
     write({"train": dataset}, tmp_path / "set")
     found = read_dataset(tmp_path / "set")
     assert found[0].name == "some_where_photo.JPG"
-    assert found[0].picture.read_bytes() == file.read_bytes()
+    assert found[0].image.read_bytes() == file.read_bytes()
     np.testing.assert_allclose(found[0].truth.boxes, dataset[0].truth.boxes, atol=1e-3)
 
 
-def test_boxes_fit_a_picture_that_is_turned_when_shown(write, tmp_path):
+def test_boxes_fit_an_image_that_is_turned_when_shown(write, tmp_path):
     file = tmp_path / "turned.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (30, 50)).save(file, exif=exif)
-    dataset = one_split(one_sample("turned.jpg", picture=file))
+    dataset = one_split(one_sample("turned.jpg", image=file))
     write({"train": dataset}, tmp_path / "set")
     assert_same(read_dataset(tmp_path / "set"), dataset)
 
@@ -187,16 +187,16 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_written(write,
         write({"../train": cats}, root)
     with pytest.raises(ValueError, match="classes of 'val' are dog, cat, but those of 'train' cat, dog"):
         write({"train": cats, "val": one_split(one_sample("b"), class_names=("dog", "cat"))}, root)
-    with pytest.raises(ValueError, match=r"2 pictures .*would be called 'a_b'"):
+    with pytest.raises(ValueError, match=r"2 images .*would be called 'a_b'"):
         write({"train": one_split(one_sample("a/b.jpg"), one_sample("a_b.png", image_id=1))}, root)
     assert not root.exists()
 
 
 def test_what_one_format_cannot_hold_is_refused(tmp_path):
     cats = one_split(one_sample())
-    with pytest.raises(ValueError, match="2 pictures would be called 'a'"):
+    with pytest.raises(ValueError, match="2 images would be called 'a'"):
         write_voc({"train": cats, "val": cats}, tmp_path / "set")
-    with pytest.raises(ValueError, match="2 pictures of 'train' have the image_id 0"):
+    with pytest.raises(ValueError, match="2 images of 'train' have the image_id 0"):
         write_coco({"train": one_split(one_sample("a"), one_sample("b"))}, tmp_path / "set")
     with pytest.raises(ValueError, match="'train', 'val' and 'test', not 'trainval'"):
         write_yolo({"trainval": cats}, tmp_path / "set")

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from multibox.data import Dataset, DatasetError, read_dataset, yolo
-from tests.data.folders import write_picture, write_text, write_yolo_set
+from tests.data.folders import write_image, write_text, write_yolo_set
 
 CAT = "0 0.5 0.5 0.25 0.5"  # [24, 12, 40, 36] of 64 x 48
 
@@ -34,9 +34,9 @@ def test_an_outline_is_read_as_its_box(tmp_path: Path):
     assert read_dataset(tmp_path)[0].truth.boxes.tolist() == [[16, 12, 48, 48]]
 
 
-def test_fractions_are_of_the_picture_as_shown(tmp_path: Path):
+def test_fractions_are_of_the_image_as_shown(tmp_path: Path):
     write_yolo_set(tmp_path, {"a": CAT})
-    write_picture(tmp_path / "images" / "train" / "a.png", orientation=6)
+    write_image(tmp_path / "images" / "train" / "a.png", orientation=6)
     assert read_dataset(tmp_path)[0].truth.boxes.tolist() == [[18, 16, 30, 48]]
 
 
@@ -50,11 +50,11 @@ def test_fractions_are_of_the_picture_as_shown(tmp_path: Path):
         ("cat 0.5 0.5 0.1 0.1", "'cat' is not a number"),
         ("0 0.5 0.5 0.1", "3 numbers behind the class are neither 4 of a box nor pairs of an outline"),
         ("0 0.5 0.5 0.1 0.1 0.9", "5 numbers behind the class are neither 4 of a box nor pairs of an outline"),
-        ("0 320 240 50 60", "'0 320 240 50 60' is not in fractions of the picture, 0 to 1"),
+        ("0 320 240 50 60", "'0 320 240 50 60' is not in fractions of the image, 0 to 1"),
         ("0 0.5 0.5 0 0.5", "box [32.0, 12.0, 32.0, 36.0] has no width"),
         ("0 0.5 0.5 0.5 -0.5", "box [16.0, 36.0, 48.0, 12.0] has a negative height"),
         ("0 0.5 nan 0.5 0.5", "box [16.0, nan, 48.0, nan] holds a value that is not finite"),
-        ("0 1.5 0.5 0.5 0.5", "box [80.0, 12.0, 112.0, 36.0] lies outside the picture (width 64, height 48)"),
+        ("0 1.5 0.5 0.5 0.5", "box [80.0, 12.0, 112.0, 36.0] lies outside the image (width 64, height 48)"),
     ],
 )
 def test_lines_that_are_left_out(tmp_path: Path, line: str, what: str):
@@ -63,22 +63,22 @@ def test_lines_that_are_left_out(tmp_path: Path, line: str, what: str):
     assert len(dataset[0].truth) == 2
 
 
-def test_a_box_partly_beyond_the_picture_is_clipped(tmp_path: Path):
+def test_a_box_partly_beyond_the_image_is_clipped(tmp_path: Path):
     dataset = read(write_yolo_set(tmp_path, {"a": "0 0 0.5 0.5 0.5"}))
-    what = "box [-16.0, 12.0, 16.0, 36.0] reaches 16.0 pixels beyond the picture (width 64, height 48)"
-    assert said(dataset) == [("a.txt, line 1", what, "clipped to the picture")]
+    what = "box [-16.0, 12.0, 16.0, 36.0] reaches 16.0 pixels beyond the image (width 64, height 48)"
+    assert said(dataset) == [("a.txt, line 1", what, "clipped to the image")]
     assert dataset[0].truth.boxes.tolist() == [[0, 12, 16, 36]]
 
 
 def test_files_that_cannot_be_read(tmp_path: Path):
     write_yolo_set(tmp_path, {"a": CAT, "b": CAT, "c": CAT})
     write_text(tmp_path / "labels" / "train" / "b.txt", "0 0.5 ½", "latin-1")
-    write_text(tmp_path / "images" / "train" / "c.png", "no picture at all")
+    write_text(tmp_path / "images" / "train" / "c.png", "no image at all")
     dataset = read(tmp_path)
     assert [sample.name for sample in dataset] == ["a.png"]
     assert said(dataset) == [
-        ("b.txt", "byte 6 is not UTF-8; save the file as UTF-8", "picture left out"),
-        ("c.png", "not a picture that can be read here; save it as JPEG or PNG", "picture left out"),
+        ("b.txt", "byte 6 is not UTF-8; save the file as UTF-8", "image left out"),
+        ("c.png", "not an image that can be read here; save it as JPEG or PNG", "image left out"),
     ]
 
 
@@ -114,9 +114,9 @@ def test_names_that_are_numbers(tmp_path: Path):
         ("names: [yes, no]\ntrain: images/train", "True is no class name to YAML; write it in quotes"),
         (
             "names: [cat]\ntrain: images/nowhere",
-            r"no folder and no list of pictures 'images/nowhere'; looked for .*images",
+            r"no folder and no list of images 'images/nowhere'; looked for .*images",
         ),
-        ("names: [cat]\ntrain: [5]", "5 is no folder and no list of pictures"),
+        ("names: [cat]\ntrain: [5]", "5 is no folder and no list of images"),
     ],
 )
 def test_what_data_yaml_cannot_say(tmp_path: Path, text: str, message: str):
@@ -168,7 +168,7 @@ def test_an_absolute_path_that_is_there(tmp_path: Path):
     assert len(read_dataset(tmp_path / "elsewhere")[0].truth) == 1
 
 
-def test_a_list_of_pictures(tmp_path: Path):
+def test_a_list_of_images(tmp_path: Path):
     write_yolo_set(tmp_path, {"a": CAT, "b": CAT, "c": CAT})
     write_text(tmp_path / "data.yaml", "train: lists/train.txt\nnames: [cat]\n")
     lines = [
@@ -183,7 +183,7 @@ def test_a_list_of_pictures(tmp_path: Path):
     assert [sample.name for sample in dataset] == ["b.png", "a.png"]
     assert [len(sample.truth) for sample in dataset] == [1, 1]
     assert [(problem.what, problem.done) for problem in dataset.problems] == [
-        ("there is no such picture", "picture left out"),
+        ("there is no such image", "image left out"),
         ("'b.png' is listed a second time", "the first entry and its objects taken"),
     ]
     assert dataset.problems[0].where == f"{tmp_path / 'lists' / 'train.txt'}, line 4, 'images/train/x.png'"
@@ -196,22 +196,22 @@ def test_a_list_that_windows_wrote(tmp_path: Path):
     assert [len(sample.truth) for sample in read_dataset(tmp_path)] == [1]
 
 
-def test_label_files_without_their_picture_are_said(tmp_path: Path):
+def test_label_files_without_their_image_are_said(tmp_path: Path):
     write_yolo_set(tmp_path, {"a": CAT, "b": CAT})
     labels = tmp_path / "labels" / "train"
     for name in ("c.txt", "deeper/d.TXT", "classes.txt", "notes.json", "../val/e.txt"):
         write_text(labels / name, CAT)
     assert [(problem.where, problem.what, problem.done) for problem in read(tmp_path).problems] == [
-        (str(labels / name), "a label file without its picture", "label left out") for name in ("c.txt", "deeper/d.TXT")
+        (str(labels / name), "a label file without its image", "label left out") for name in ("c.txt", "deeper/d.TXT")
     ]
-    # a list may leave pictures out
+    # a list may leave images out
     write_text(tmp_path / "data.yaml", "train: train.txt\nnames: [cat, dog]\n")
     write_text(tmp_path / "train.txt", "images/train/a.png")
     assert read(tmp_path).problems == ()
 
 
 def test_texts_beside_the_yaml_are_no_label_files(tmp_path: Path):
-    write_picture(tmp_path / "a.png")
+    write_image(tmp_path / "a.png")
     write_text(tmp_path / "a.txt", CAT)
     write_text(tmp_path / "README.txt", "about the set")
     write_text(tmp_path / "data.yaml", "train: .\nnames: [cat]\n")
@@ -225,9 +225,9 @@ def test_names_that_stand_twice_are_one_class(tmp_path: Path):
     assert dataset[0].truth.labels.tolist() == [0, 0, 1]
 
 
-def test_several_folders_name_their_pictures_apart(tmp_path: Path):
+def test_several_folders_name_their_images_apart(tmp_path: Path):
     write_yolo_set(tmp_path, {"a": CAT})
-    write_picture(tmp_path / "images" / "more" / "a.PNG")
+    write_image(tmp_path / "images" / "more" / "a.PNG")
     write_text(tmp_path / "labels" / "more" / "a.txt", CAT)
     write_text(tmp_path / "data.yaml", "train: [images/train, images/more]\nnames: [cat]\n")
     dataset = read_dataset(tmp_path)
@@ -235,8 +235,8 @@ def test_several_folders_name_their_pictures_apart(tmp_path: Path):
     assert [len(sample.truth) for sample in dataset] == [1, 1]
 
 
-def test_labels_beside_the_pictures(tmp_path: Path):
-    write_picture(tmp_path / "train" / "a.png")
+def test_labels_beside_the_images(tmp_path: Path):
+    write_image(tmp_path / "train" / "a.png")
     write_text(tmp_path / "train" / "a.txt", CAT)
     write_text(tmp_path / "data.yaml", "train: train\nnames: [cat]\n")
     assert len(read_dataset(tmp_path)[0].truth) == 1
@@ -249,17 +249,17 @@ def test_no_label_file_at_all_is_said(tmp_path: Path):
     assert said(read(tmp_path)) == [
         (
             "data.yaml",
-            f"none of the 1 pictures has a label file like {place}",
-            "taken as pictures without objects",
+            f"none of the 1 images has a label file like {place}",
+            "taken as images without objects",
         )
     ]
 
 
-def test_an_empty_folder_of_pictures(tmp_path: Path):
+def test_an_empty_folder_of_images(tmp_path: Path):
     (tmp_path / "images").mkdir()
     write_text(tmp_path / "data.yaml", "train: images\nval:\nnames: [cat]\n")
     assert yolo.list_splits(tmp_path) == ("train",)
-    with pytest.raises(DatasetError, match="there is no picture that can be used"):
+    with pytest.raises(DatasetError, match="there is no image that can be used"):
         read(tmp_path)
 
 

@@ -32,12 +32,12 @@ def detections_of(boxes, scores, labels) -> Detections:
     )
 
 
-def random_set(seed: int, pictures: int = 8):
-    """Objects of all sizes, crowds, ties, pictures without objects or detections, one with more than 100 detections."""
+def random_set(seed: int, images: int = 8):
+    """Objects of all sizes, crowds, ties, images without objects or detections, one with more than 100 detections."""
     random = np.random.default_rng(seed)
     truths, detections = [], []
-    for picture in range(pictures):
-        count = random.integers(0, 7) if picture else 0
+    for image in range(images):
+        count = random.integers(0, 7) if image else 0
         low, size = random.uniform(0, 300, (count, 2)), np.exp(random.uniform(1, 5.5, (count, 2)))
         boxes = np.concatenate([low, low + size], axis=1)
         labels = random.choice([1, 2, 4], count)
@@ -45,10 +45,10 @@ def random_set(seed: int, pictures: int = 8):
         areas = size.prod(axis=1) * random.uniform(0.4, 1, count)
         truths.append(GroundTruth(boxes, labels, crowd=crowd, areas=areas))
 
-        copies = random.integers(0, count, 130 if picture == 1 else 12) if count else np.zeros(0, dtype=int)
+        copies = random.integers(0, count, 130 if image == 1 else 12) if count else np.zeros(0, dtype=int)
         near = boxes[copies] + random.normal(0, 0.08, (len(copies), 4)) * np.tile(size[copies], 2)
         near[:, 2:] = np.maximum(near[:, 2:], near[:, :2] + 1)
-        stray = random.uniform(0, 100, (random.integers(picture == 0, 4), 4)) + np.array([0, 0, 100, 100])
+        stray = random.uniform(0, 100, (random.integers(image == 0, 4), 4)) + np.array([0, 0, 100, 100])
         given = np.concatenate([labels[copies], random.integers(1, 5, len(stray))])
         values = random.integers(1, 40, len(given)) / 40
         detections.append(detections_of(np.concatenate([near, stray]), values, given))
@@ -56,27 +56,27 @@ def random_set(seed: int, pictures: int = 8):
 
 
 def pycocotools_says(truths, detections):
-    """Its evaluation, with numbers of pictures and categories that have gaps."""
+    """Its evaluation, with numbers of images and categories that have gaps."""
 
-    def rows(picture, boxes, labels):
+    def rows(image, boxes, labels):
         for (x_min, y_min, x_max, y_max), label in zip(boxes.astype(float).tolist(), labels.tolist(), strict=True):
             box = [x_min, y_min, x_max - x_min, y_max - y_min]
-            yield {"image_id": 100 + 7 * picture, "category_id": 5 + 3 * label, "bbox": box}
+            yield {"image_id": 100 + 7 * image, "category_id": 5 + 3 * label, "bbox": box}
 
     annotations = []
-    for picture, truth in enumerate(truths):
-        for row, area, crowd in zip(rows(picture, truth.boxes, truth.labels), truth.areas, truth.crowd, strict=True):
+    for image, truth in enumerate(truths):
+        for row, area, crowd in zip(rows(image, truth.boxes, truth.labels), truth.areas, truth.crowd, strict=True):
             annotations.append({**row, "id": len(annotations) + 1, "area": float(area), "iscrowd": int(crowd)})
     results = [
         {**row, "score": float(value)}
-        for picture, found in enumerate(detections)
-        for row, value in zip(rows(picture, found.boxes, found.labels), found.scores, strict=True)
+        for image, found in enumerate(detections)
+        for row, value in zip(rows(image, found.boxes, found.labels), found.scores, strict=True)
     ]
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = {
             "info": {},
-            "images": [{"id": 100 + 7 * picture} for picture in range(len(truths))],
+            "images": [{"id": 100 + 7 * image} for image in range(len(truths))],
             "categories": [{"id": 5 + 3 * label, "name": name} for label, name in enumerate(CLASSES)],
             "annotations": annotations,
         }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multibox.config import Selection
+from multibox.config import Postprocess
 from multibox.data.sample import Dataset, GroundTruth, Sample
 from multibox.detections import Detections
 from multibox.detector import Detector
@@ -21,17 +21,17 @@ LEFT, RIGHT = (0, 0, 20, 20), (20, 0, 40, 20)
 
 
 class Finds:
-    """A runtime that knows each picture by its grey value, and finds in it what it was told: (label, score, box)."""
+    """A runtime that knows each image by its gray value, and finds in it what it was told: (label, score, box)."""
 
-    def __init__(self, *rows_by_picture) -> None:
-        self.rows_by_picture = rows_by_picture
+    def __init__(self, *rows_by_image) -> None:
+        self.rows_by_image = rows_by_image
         self.batches: list[int] = []
-        self.selections: list[Selection] = []
+        self.selections: list[Postprocess] = []
 
-    def __call__(self, images, *, selection: Selection, labels: Sequence[int] | None) -> list[Found]:
+    def __call__(self, images, *, settings: Postprocess, labels: Sequence[int] | None) -> list[Found]:
         self.batches.append(len(images))
-        self.selections.append(selection)
-        return [self.found(self.rows_by_picture[image[0, 0, 0]]) for image in images]
+        self.selections.append(settings)
+        return [self.found(self.rows_by_image[image[0, 0, 0]]) for image in images]
 
     def found(self, rows) -> Found:
         return Found(
@@ -46,18 +46,18 @@ def detector_of(class_names, runtime: Finds) -> Detector:
     return Detector(preset("ssd256-tiny"), class_names, runtime)
 
 
-def dataset_of(class_names, *objects_by_picture, pictures=None) -> Dataset:
-    """Pictures of an even grey, 0, 1, 2, ...; objects as (label, box)."""
+def dataset_of(class_names, *objects_by_image, images=None) -> Dataset:
+    """Images of an even gray, 0, 1, 2, ...; objects as (label, box)."""
     samples = [
         Sample(
-            name=f"picture {number}",
-            picture=np.full((3, HEIGHT, WIDTH), number, np.uint8) if pictures is None else pictures[number],
+            name=f"image {number}",
+            image=np.full((3, HEIGHT, WIDTH), number, np.uint8) if images is None else images[number],
             height=HEIGHT,
             width=WIDTH,
             truth=GroundTruth([box for _, box in objects], [label for label, _ in objects]),
             image_id=number,
         )
-        for number, objects in enumerate(objects_by_picture)
+        for number, objects in enumerate(objects_by_image)
     ]
     return Dataset("zoo (val)", tuple(class_names), samples)
 
@@ -121,7 +121,7 @@ def test_renaming_what_is_not_there_is_an_error(rename, message: str) -> None:
         evaluate(detector_of(["cat"], Finds([])), dataset_of(["kitten"], []), rename=rename)
 
 
-def test_pictures_go_in_batches_with_progress() -> None:
+def test_images_go_in_batches_with_progress() -> None:
     runtime, seen = Finds(*[[]] * 5), []
     dataset = dataset_of(["cat"], *[[(0, LEFT)]] * 5)
     metrics = evaluate(
@@ -135,23 +135,23 @@ def test_pictures_go_in_batches_with_progress() -> None:
 def test_selection_is_the_detector_s_own_but_for_what_is_given() -> None:
     runtime = Finds([])
     detector, dataset = detector_of(["cat"], runtime), dataset_of(["cat"], [(0, LEFT)])
-    own = detector.config.selection
-    assert evaluate(detector, dataset).selection["score_threshold"] == own.score_threshold
-    given = {"score_threshold": 0.3, "overlap_threshold": 0.6, "suppression": "across-classes", "limit": 7}
+    own = detector.config.postprocess
+    assert evaluate(detector, dataset).postprocess["score_threshold"] == own.score_threshold
+    given = {"score_threshold": 0.3, "iou_threshold": 0.6, "class_agnostic": True, "max_detections": 7}
     metrics = evaluate(detector, dataset, **given)
-    assert runtime.selections == [own, own.but(**given)]
-    assert metrics.selection == {**given, "limit_per_class": own.limit_per_class}
+    assert runtime.selections == [own, own.override(**given)]
+    assert metrics.postprocess == {**given, "max_candidates_per_class": own.max_candidates_per_class}
 
 
-def test_unreadable_pictures_are_named(tmp_path: Path) -> None:
+def test_unreadable_images_are_named(tmp_path: Path) -> None:
     fine, text, missing = tmp_path / "fine.png", tmp_path / "text.jpg", tmp_path / "missing.jpg"
     Image.new("RGB", (WIDTH, HEIGHT)).save(fine)
-    text.write_text("no picture")
+    text.write_text("no image")
     detector = detector_of(["cat"], Finds([]))
-    with pytest.raises(ValueError, match=r"text\.jpg: not a picture"):
-        evaluate(detector, dataset_of(["cat"], [], [], pictures=[fine, text]))
+    with pytest.raises(ValueError, match=r"text\.jpg: not an image"):
+        evaluate(detector, dataset_of(["cat"], [], [], images=[fine, text]))
     with pytest.raises(FileNotFoundError, match=r"missing\.jpg"):
-        evaluate(detector, dataset_of(["cat"], [], [], pictures=[fine, missing]))
+        evaluate(detector, dataset_of(["cat"], [], [], images=[fine, missing]))
 
 
 def test_json_has_every_number_as_a_fraction_or_null() -> None:
@@ -161,12 +161,12 @@ def test_json_has_every_number_as_a_fraction_or_null() -> None:
     assert written == {
         "rule": "voc2007",
         "pixels": "inclusive",
-        "selection": {
+        "postprocess": {
             "score_threshold": 0.01,
-            "overlap_threshold": 0.5,
-            "suppression": "by-class",
-            "limit_per_class": 400,
-            "limit": 200,
+            "iou_threshold": 0.5,
+            "class_agnostic": False,
+            "max_candidates_per_class": 400,
+            "max_detections": 200,
         },
         "images": 1,
         "objects": 1,
@@ -182,11 +182,11 @@ def test_json_has_every_number_as_a_fraction_or_null() -> None:
     }
 
 
-def test_no_batch_and_no_pictures_are_errors() -> None:
+def test_no_batch_and_no_images_are_errors() -> None:
     detector = detector_of(["cat"], Finds([]))
     with pytest.raises(ValueError, match="batch_size must be at least 1, but is 0"):
         evaluate(detector, dataset_of(["cat"], []), batch_size=0)
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no images"):
         evaluate(detector, dataset_of(["cat"]))
 
 
@@ -200,7 +200,7 @@ def test_what_the_rule_cannot_do_is_said_before_anything_is_detected() -> None:
 def test_scores_only_what_belongs_together() -> None:
     truth = GroundTruth([LEFT], [0])
     found = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64), ("cat",))
-    with pytest.raises(ValueError, match="ground truth of 1 pictures, but detections in 2"):
+    with pytest.raises(ValueError, match="ground truth of 1 images, but detections in 2"):
         score([truth], [found, found], class_names=["cat"], rule="coco")
-    with pytest.raises(ValueError, match="the detections in picture 0 are of other classes"):
+    with pytest.raises(ValueError, match="the detections in image 0 are of other classes"):
         score([truth], [found], class_names=["dog"], rule="coco")

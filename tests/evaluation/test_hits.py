@@ -7,7 +7,7 @@ import pytest
 
 from multibox.data.sample import GroundTruth
 from multibox.detections import Detections
-from multibox.evaluation.hits import FALSE, HIT, NEITHER, judge, missed_objects, picture_quality, precision_recall
+from multibox.evaluation.hits import FALSE, HIT, NEITHER, image_quality, judge, missed_objects, precision_recall
 from multibox.evaluation.voc import score_voc
 
 CLASS_NAMES = ("bear", "곰", "bird")
@@ -20,7 +20,7 @@ def detections(boxes, scores, labels):
     return Detections(boxes, np.asarray(scores, np.float32)[order], labels, np.full(len(order), -1), CLASS_NAMES)
 
 
-def random_picture(random):
+def random_image(random):
     count = random.integers(0, 6)
     low = random.uniform(0, 60, (count, 2))
     marks = random.random((2, count)) < 0.15
@@ -69,12 +69,12 @@ def count_slowly(truth, found, threshold, label):
 @pytest.mark.parametrize("label", [None, 0, 2])
 def test_counts_are_those_of_slow_loops(label):
     random = np.random.default_rng(7)
-    pictures = [random_picture(random) for _ in range(40)]
-    truths, found = zip(*pictures, strict=True)
+    images = [random_image(random) for _ in range(40)]
+    truths, found = zip(*images, strict=True)
     thresholds = np.linspace(0, 1, 21)
     counts = precision_recall(truths, found, label=label, thresholds=thresholds)
     for place, threshold in enumerate(thresholds):
-        slow = np.sum([count_slowly(*picture, threshold, label)[:3] for picture in pictures], axis=0)
+        slow = np.sum([count_slowly(*image, threshold, label)[:3] for image in images], axis=0)
         assert (counts.hits[place], counts.false[place], counts.objects) == tuple(slow)
         if slow[0]:
             precision, recall = slow[0] / (slow[0] + slow[1]), slow[0] / slow[2]
@@ -84,13 +84,13 @@ def test_counts_are_those_of_slow_loops(label):
     assert counts.hits[0] > 5 and counts.false[0] > 5  # or nothing was compared
 
 
-def test_the_quality_of_a_picture_is_that_of_slow_loops():
+def test_the_quality_of_an_image_is_that_of_slow_loops():
     random = np.random.default_rng(8)
     seen = set()
-    for truth, found in (random_picture(random) for _ in range(60)):
+    for truth, found in (random_image(random) for _ in range(60)):
         found = found[found.scores > 0.3]
         hits, false, objects, overlaps = count_slowly(truth, found, 0, None)
-        quality = picture_quality(truth, found)
+        quality = image_quality(truth, found)
         assert quality[1:] == (hits, quality.missed, false)
         assert quality.missed == np.count_nonzero(missed_objects(truth, found)) == objects - hits
         if hits:
@@ -104,7 +104,7 @@ def test_the_quality_of_a_picture_is_that_of_slow_loops():
 
 def test_the_last_threshold_reaches_the_recall_that_voc_counts():
     random = np.random.default_rng(9)
-    truths, found = zip(*(random_picture(random) for _ in range(30)), strict=True)
+    truths, found = zip(*(random_image(random) for _ in range(30)), strict=True)
     found = [replace(each, scores=np.sort(random.random(len(each)))[::-1]) for each in found]  # no two the same
     metrics = score_voc(truths, found, class_names=CLASS_NAMES, rule="voc2010", pixels="continuous")
     for label, name in enumerate(CLASS_NAMES):
@@ -123,7 +123,7 @@ def test_nothing_at_all():
     assert (counts.objects, counts.best_threshold) == (0, 0.5)
     assert counts.hits.sum() == counts.false.sum() == counts.recall.sum() == counts.f1.sum() == 0
     assert (counts.precision == 1).all()
-    assert picture_quality(empty, nothing) == (1.0, 0, 0, 0)
+    assert image_quality(empty, nothing) == (1.0, 0, 0, 0)
     assert len(judge(empty, nothing)) == 0
 
 

@@ -105,7 +105,7 @@ def test_of_equal_scores_the_earlier_comes_first() -> None:
     assert score_cats(objects[::-1], [miss, hit]).ap == 0.5
 
 
-def test_another_class_or_picture_is_no_hit() -> None:
+def test_another_class_or_image_is_no_hit() -> None:
     assert score_cats([truth((0, WHOLE))], [found((1, 0.9, WHOLE))]).ap == 0
     assert score_cats([truth((0, WHOLE)), truth()], [found(), found((0, 0.9, WHOLE))]).ap == 0
 
@@ -122,7 +122,7 @@ def test_marked_objects_and_their_detections_do_not_count(mark: str) -> None:
     assert score_cats([objects], [found()]).ap == 0
 
 
-def test_detection_nearer_to_a_difficult_object_misses_its_neighbour() -> None:
+def test_detection_nearer_to_a_difficult_object_misses_its_neighbor() -> None:
     # overlaps the ordinary object by more than a half too, but the difficult one by more
     objects = truth((0, (0, 0, 10, 10)), (0, (0, 0, 10, 14)), difficult=[False, True])
     assert score_cats([objects], [found((0, 0.9, (0, 0, 10, 13)))]).ap == 0
@@ -169,19 +169,19 @@ def devkit_ap(truths, detections, label: int, rule: str, pixels: str) -> float |
         ]
         for each in truths
     ]
-    total = sum(not each["difficult"] for picture in objects for each in picture)
+    total = sum(not each["difficult"] for image in objects for each in image)
     if total == 0:
         return None
     rows = [
-        (float(value), picture, box.tolist())
-        for picture, each in enumerate(detections)
+        (float(value), image, box.tolist())
+        for image, each in enumerate(detections)
         for value, own, box in zip(each.scores, each.labels, each.boxes, strict=True)
         if own == label
     ]
     recalls, precisions, true, false = [], [], 0, 0
-    for _, picture, box in sorted(rows, key=lambda row: -row[0]):
+    for _, image, box in sorted(rows, key=lambda row: -row[0]):
         best, best_overlap = None, 0.0
-        for each in objects[picture]:
+        for each in objects[image]:
             overlap = devkit_overlap(box, each["box"], extra)
             if overlap > best_overlap:
                 best, best_overlap = each, overlap
@@ -209,11 +209,11 @@ def devkit_ap(truths, detections, label: int, rule: str, pixels: str) -> float |
     return float(sum((recalls[i] - recalls[i - 1]) * precisions[i] for i in range(1, len(recalls))))
 
 
-def random_set(seed: int, pictures: int = 6):
+def random_set(seed: int, images: int = 6):
     """Small whole coordinates and few scores, so that ties, duplicates and overlaps of exactly one half do occur."""
     random = np.random.default_rng(seed)
     truths, detections = [], []
-    for _ in range(pictures):
+    for _ in range(images):
         count = random.integers(0, 5)
         low = random.integers(0, 8, (count, 2))
         boxes = np.concatenate([low, low + random.integers(1, 9, (count, 2))], axis=1)
@@ -243,7 +243,7 @@ def test_equals_the_devkit(seed: int, rule, pixels) -> None:
     assert metrics.objects == sum(int((~each.difficult).sum()) for each in truths)
 
 
-def test_a_thousand_pictures_of_200_detections_take_no_longer_than_a_glance() -> None:
+def test_a_thousand_images_of_200_detections_take_no_longer_than_a_glance() -> None:
     random = np.random.default_rng(0)
     names = tuple(f"class {i}" for i in range(20))
     low = random.uniform(0, 200, (1000, 200, 2)).astype(np.float32)

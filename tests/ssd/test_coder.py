@@ -14,7 +14,7 @@ CODER = BoxCoder(center_variance=0.1, size_variance=0.2)
 
 
 def encode_one(box, default_box):
-    """Equation 2, with the variances; both in centre form."""
+    """Equation 2, with the variances; both in center form."""
     return [
         (box[0] - default_box[0]) / default_box[2] / 0.1,
         (box[1] - default_box[1]) / default_box[3] / 0.1,
@@ -73,6 +73,6 @@ def test_any_number_of_rows(shape):
 
 @settings(max_examples=30)
 @given(boxes())
-def test_centre_and_corner_form_are_those_of_numpy(some):
+def test_center_and_corner_form_are_those_of_numpy(some):
     np.testing.assert_array_equal(corner_to_center(torch.from_numpy(some)), in_numpy.corner_to_center(some))
     np.testing.assert_array_equal(center_to_corner(torch.from_numpy(some)), in_numpy.center_to_corner(some))

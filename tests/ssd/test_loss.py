@@ -13,12 +13,12 @@ from multibox.ssd.loss import Targets, count_matches, hard_negatives, make_targe
 from multibox.ssd.network import Predictions
 
 
-@pytest.fixture(params=[True, False], ids=["picture by picture", "all at once"], autouse=True, scope="module")
+@pytest.fixture(params=[True, False], ids=["image by image", "all at once"], autouse=True, scope="module")
 def path(request):
     """Each test takes both paths, whatever the device."""
     with pytest.MonkeyPatch.context() as patch:
         for module in ("matching", "loss"):
-            patch.setattr(f"multibox.ssd.{module}.picture_by_picture", lambda values: request.param)
+            patch.setattr(f"multibox.ssd.{module}.image_by_image", lambda values: request.param)
         yield
 
 
@@ -37,11 +37,11 @@ def smooth_l1(difference):
 def loops(boxes, labels, default_boxes, offsets, logits):
     """The loss as the Caffe code has it, from boxes in corner form: numbers and lists, no tensors.
 
-    `boxes` and `labels` hold a list for each picture; default boxes are in centre form.
+    `boxes` and `labels` hold a list for each image; default boxes are in center form.
     """
     corners = [[x - w / 2, y - h / 2, x + w / 2, y + h / 2] for x, y, w, h in default_boxes]
     matches, localization, confidence = 0, 0.0, 0.0
-    for picture, objects in enumerate(boxes):
+    for image, objects in enumerate(boxes):
         if not objects:
             continue
         overlaps = box_iou(np.array(objects), np.array(corners))
@@ -67,10 +67,10 @@ def loops(boxes, labels, default_boxes, offsets, logits):
                 log((x_max - x_min) / width) / 0.2,
                 log((y_max - y_min) / height) / 0.2,
             ]
-            localization += sum(smooth_l1(a - b) for a, b in zip(offsets[picture][place], wanted, strict=True))
-            confidence += cross_entropy(logits[picture][place], labels[picture][index] + 1)
+            localization += sum(smooth_l1(a - b) for a, b in zip(offsets[image][place], wanted, strict=True))
+            confidence += cross_entropy(logits[image][place], labels[image][index] + 1)
         eligible = [place for place in range(len(corners)) if place not in matched and overlaps[:, place].max() < 0.5]
-        background = sorted((cross_entropy(logits[picture][place], 0) for place in eligible), reverse=True)
+        background = sorted((cross_entropy(logits[image][place], 0) for place in eligible), reverse=True)
         confidence += sum(background[: min(3 * len(matched), len(eligible))])
     divisor = matches or 1
     return localization / divisor, confidence / divisor, matches
@@ -80,14 +80,14 @@ def padded(boxes, labels):
     most = max((len(some) for some in boxes), default=0)
     all_boxes = torch.zeros(len(boxes), most, 4)
     all_labels = torch.full((len(boxes), most), -1)
-    for picture, (some, names) in enumerate(zip(boxes, labels, strict=True)):
-        all_boxes[picture, : len(some)] = torch.tensor(some).reshape(-1, 4)
-        all_labels[picture, : len(names)] = torch.tensor(names, dtype=torch.long)
+    for image, (some, names) in enumerate(zip(boxes, labels, strict=True)):
+        all_boxes[image, : len(some)] = torch.tensor(some).reshape(-1, 4)
+        all_labels[image, : len(names)] = torch.tensor(names, dtype=torch.long)
     return all_boxes, all_labels
 
 
 def random_case(random, *, batch, most_objects, default_boxes, classes):
-    """Pictures with 0 to `most_objects` objects; numbers that single precision holds exactly."""
+    """Images with 0 to `most_objects` objects; numbers that single precision holds exactly."""
 
     def rounded(values):
         return np.float32(values).astype(np.float64).tolist()
@@ -124,7 +124,7 @@ def test_loss_is_the_loops(batch, most_objects):
 
 
 def test_a_loss_that_can_be_reckoned_in_the_head():
-    """One match and its three worst negatives of four; the other picture's match has all its negatives at a glance."""
+    """One match and its three worst negatives of four; the other image's match has all its negatives at a glance."""
     offsets = torch.zeros(2, 5, 4)
     offsets[0, 0] = torch.tensor([0.5, -2.0, 0.0, 0.0])  # off by a half and by two: 0.125 + 1.5
     offsets[0, 1] = 100.0  # no match: does not count
@@ -145,7 +145,7 @@ def test_a_loss_that_can_be_reckoned_in_the_head():
 
 
 def one_with_objects_beside_one_without():
-    """Picture 0 has one match and easy negatives; picture 1 has no objects and looks nothing like background."""
+    """Image 0 has one match and easy negatives; image 1 has no objects and looks nothing like background."""
     logits = torch.zeros(2, 6, 2)
     logits[0, 1:, 0] = torch.tensor([5.0, 4, 3, 2, 1])
     logits[1, :, 1] = 10.0
@@ -154,7 +154,7 @@ def one_with_objects_beside_one_without():
     return logits.requires_grad_(), Targets(torch.zeros(2, 6, 4), labels)
 
 
-def test_a_picture_without_objects_adds_nothing():
+def test_an_image_without_objects_adds_nothing():
     logits, targets = one_with_objects_beside_one_without()
     losses = multibox_loss(Predictions(torch.ones(2, 6, 4, requires_grad=True), logits), targets)
     mined = sum(cross_entropy([easy, 0.0], 0) for easy in (1.0, 2.0, 3.0))
@@ -164,8 +164,8 @@ def test_a_picture_without_objects_adds_nothing():
     assert (logits.grad[0, [1, 2]] == 0).all() and (logits.grad[0, [0, 3, 4, 5]] != 0).all()
 
 
-def test_negatives_are_mined_in_each_picture_not_across_the_batch():
-    """Across the batch all three would come from the picture without objects."""
+def test_negatives_are_mined_in_each_image_not_across_the_batch():
+    """Across the batch all three would come from the image without objects."""
     logits, targets = one_with_objects_beside_one_without()
     across = log(2) + 3 * cross_entropy([0.0, 10.0], 0)
     losses = multibox_loss(Predictions(torch.zeros(2, 6, 4), logits), targets)
@@ -173,7 +173,7 @@ def test_negatives_are_mined_in_each_picture_not_across_the_batch():
 
 
 def test_both_losses_are_divided_by_the_matches_of_the_whole_batch():
-    """Not by each picture's own, and averaged: picture 0 has one match, picture 1 has three."""
+    """Not by each image's own, and averaged: image 0 has one match, image 1 has three."""
     offsets = torch.zeros(2, 4, 4)
     offsets[0, 0, 0] = 4.5  # smooth L1 4
     labels = torch.tensor([[1, 0, 0, 0], [1, 1, 1, 0]])
@@ -237,7 +237,7 @@ def test_half_precision_predictions_are_reckoned_in_single():
     assert losses.total == same.total
 
 
-def test_targets_of_one_picture():
+def test_targets_of_one_image():
     default_boxes = torch.tensor([[0.2, 0.2, 0.2, 0.2], [0.5, 0.5, 0.4, 0.4], [0.8, 0.8, 0.2, 0.2]])
     boxes = torch.tensor([[[0.7, 0.7, 0.9, 0.9], [0.1, 0.1, 0.3, 0.3], [0.0, 0.0, 0.0, 0.0]]])
     targets = make_targets(boxes, torch.tensor([[4, 0, -1]]), default_boxes, CODER)
@@ -252,23 +252,23 @@ def test_targets_decode_to_the_objects():
     targets = make_targets(boxes, labels, default_boxes, CODER)
     decoded = center_to_corner(CODER.decode(targets.offsets, default_boxes.expand(5, -1, -1)))
     assert (targets.labels > 0).any(dim=1).tolist() == [len(some) > 0 for some in case[0]]
-    for picture, place in (targets.labels > 0).nonzero().tolist():
-        near = (boxes[picture] - decoded[picture, place]).abs().amax(dim=1)
+    for image, place in (targets.labels > 0).nonzero().tolist():
+        near = (boxes[image] - decoded[image, place]).abs().amax(dim=1)
         assert near.min() < 1e-5
-        assert labels[picture, near.argmin()] + 1 == targets.labels[picture, place]
+        assert labels[image, near.argmin()] + 1 == targets.labels[image, place]
     assert (targets.offsets[targets.labels == 0] == 0).all()
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 30), st.sampled_from([0.0, 0.5, 1.0, 3.0]))
 @settings(max_examples=40)
-def test_laws_of_mining(seed, batch, default_boxes, per_positive):
+def test_laws_of_mining(seed, batch, default_boxes, negatives_per_positive):
     random = np.random.default_rng(seed)
     losses = torch.from_numpy(random.integers(0, 6, (batch, default_boxes))).float()
     positive = torch.from_numpy(random.random((batch, default_boxes)) < 0.2)
-    negative = hard_negatives(losses, positive, per_positive=per_positive)
+    negative = hard_negatives(losses, positive, negatives_per_positive=negatives_per_positive)
     assert not (negative & positive).any()
     for loss, chosen, matched in zip(losses, negative, positive, strict=True):
-        assert chosen.sum() == min(int(per_positive * matched.sum()), int((~matched).sum()))
+        assert chosen.sum() == min(int(negatives_per_positive * matched.sum()), int((~matched).sum()))
         order = sorted((~matched).nonzero()[:, 0].tolist(), key=lambda place: -loss[place])  # the first of equals first
         assert sorted(order[: int(chosen.sum())]) == chosen.nonzero()[:, 0].tolist()
 
@@ -278,14 +278,14 @@ def test_a_loss_that_is_not_a_number_is_not_hidden(place):
     logits = torch.zeros(1, 6, 3)
     logits[0, place, 1] = torch.nan
     targets = Targets(torch.zeros(1, 6, 4), torch.tensor([[0, 0, 1, 0, 0, 0]]))
-    assert multibox_loss(Predictions(torch.zeros(1, 6, 4), logits), targets, per_positive=1.0).total.isnan()
+    assert multibox_loss(Predictions(torch.zeros(1, 6, 4), logits), targets, negatives_per_positive=1.0).total.isnan()
 
 
 def test_mining_ranks_by_the_loss_against_the_background():
     """Not by the largest class score: the first box's two classes together are further from the background."""
     logits = torch.tensor([[[0.0, 2.0, 2.0], [0.0, 2.3, -9.0], [0.0, 0.0, 0.0], [9.0, 0.0, 0.0]]])
     targets = Targets(torch.zeros(1, 4, 4), torch.tensor([[0, 0, 0, 1]]))
-    losses = multibox_loss(Predictions(torch.zeros(1, 4, 4), logits), targets, per_positive=1.0)
+    losses = multibox_loss(Predictions(torch.zeros(1, 4, 4), logits), targets, negatives_per_positive=1.0)
     expected = cross_entropy([0.0, 2.0, 2.0], 0) + cross_entropy([9.0, 0.0, 0.0], 1)
     assert losses.confidence.item() == pytest.approx(expected)
 
@@ -324,8 +324,8 @@ def test_the_losses_of_parts_divided_by_the_n_of_the_whole_add_up_to_those_of_th
     torch.testing.assert_close(learn(parts, divisor.item()), learn((6,), None), rtol=1e-6, atol=1e-6)
 
 
-def test_the_hardest_negatives_of_a_picture_without_matches_are_learned_where_asked_for():
-    """Two of four for picture 1, which has no objects; they weigh like two thirds of a match."""
+def test_the_hardest_negatives_of_an_image_without_matches_are_learned_where_asked_for():
+    """Two of four for image 1, which has no objects; they weigh like two thirds of a match."""
     logits = torch.zeros(2, 4, 2)
     logits[0, 1:, 0] = 9.0
     logits[1, :, 1] = torch.tensor([1.0, 4.0, 2.0, 3.0])
@@ -341,7 +341,7 @@ def test_the_hardest_negatives_of_a_picture_without_matches_are_learned_where_as
 
 
 def test_a_batch_without_objects_learns_its_negatives_where_asked_for():
-    """Its N is below one, and is not divided by: a picture alone must not count more than among others."""
+    """Its N is below one, and is not divided by: an image alone must not count more than among others."""
     targets = Targets(torch.zeros(1, 4, 4), torch.zeros(1, 4, dtype=torch.long))
     predictions = Predictions(torch.zeros(1, 4, 4), torch.zeros(1, 4, 2))
     assert count_matches(targets).item() == 0

@@ -11,19 +11,19 @@ from multibox.ssd.boxes import center_to_corner
 from multibox.ssd.matching import UNMATCHED, match
 
 
-@pytest.fixture(params=[True, False], ids=["picture by picture", "all at once"], autouse=True, scope="module")
+@pytest.fixture(params=[True, False], ids=["image by image", "all at once"], autouse=True, scope="module")
 def path(request):
     """Each test takes both paths, whatever the device."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("multibox.ssd.matching.picture_by_picture", lambda values: request.param)
+        patch.setattr("multibox.ssd.matching.image_by_image", lambda values: request.param)
         yield
 
 
 SSD300 = center_to_corner(torch.from_numpy(make_default_boxes(preset("ssd300-vgg16"))))
 
 
-def match_bbox(overlaps, overlap_threshold=0.5):
-    """The Caffe code's MatchBBox with PER_PREDICTION, for one picture; `overlaps[object][default box]`."""
+def match_bbox(overlaps, iou_threshold=0.5):
+    """The Caffe code's MatchBBox with PER_PREDICTION, for one image; `overlaps[object][default box]`."""
     count = len(overlaps[0]) if len(overlaps) else 0
     matched = [UNMATCHED] * count
     pool = list(range(len(overlaps)))
@@ -47,7 +47,7 @@ def match_bbox(overlaps, overlap_threshold=0.5):
         best = -1.0
         for index in range(len(overlaps)):
             overlap = overlaps[index][default_box]
-            if overlap > 1e-6 and overlap >= overlap_threshold and overlap > best:
+            if overlap > 1e-6 and overlap >= iou_threshold and overlap > best:
                 best, matched[default_box] = overlap, index
     return matched
 
@@ -59,7 +59,7 @@ def oracle(boxes, default_boxes, **threshold):
 
 
 def match_one(boxes, default_boxes, **threshold):
-    """One picture without padding."""
+    """One image without padding."""
     return match(boxes[None], torch.ones(1, len(boxes), dtype=torch.bool), default_boxes, **threshold)[0].tolist()
 
 
@@ -151,7 +151,7 @@ def test_an_overlap_of_a_millionth_is_none():
 def test_a_threshold_of_0_takes_every_overlap_but_none_that_is_none():
     boxes = torch.tensor([[[0.0, 0, 15, 10], [0, 0, 0, 0]]])
     for threshold in (0.0, 1e-9):
-        matched = match(boxes, torch.tensor([[True, False]]), ROW, overlap_threshold=threshold)
+        matched = match(boxes, torch.tensor([[True, False]]), ROW, iou_threshold=threshold)
         assert matched.tolist() == [[0, 0, UNMATCHED, UNMATCHED]]
 
 
@@ -171,8 +171,8 @@ def test_match_is_the_oracle_where_ties_abound(objects, default_boxes, side):
     for _ in range(6):
         some, table = whole_boxes(random, objects, side), whole_boxes(random, default_boxes, side)
         for threshold in (0.5, 0.3, 1.0):
-            expected = oracle(some, table, overlap_threshold=threshold)
-            assert match_one(some, table, overlap_threshold=threshold) == expected
+            expected = oracle(some, table, iou_threshold=threshold)
+            assert match_one(some, table, iou_threshold=threshold) == expected
 
 
 @pytest.mark.parametrize("objects", [1, 2, 7, 20])
@@ -185,20 +185,20 @@ def test_match_is_the_oracle_on_the_boxes_of_ssd300(objects):
     assert match_one(boxes, SSD300) == match_bbox(overlaps.tolist())
 
 
-def test_a_big_batch_is_its_pictures_one_by_one():
+def test_a_big_batch_is_its_images_one_by_one():
     random = np.random.default_rng(3)
     counts = random.integers(0, 9, 40)
     boxes, present = torch.zeros(40, 8, 4), torch.zeros(40, 8, dtype=torch.bool)
     table = whole_boxes(random, 50, side=20)
-    for picture, count in enumerate(counts):
+    for image, count in enumerate(counts):
         rows = torch.from_numpy(random.permutation(8)[:count])  # padding between the objects, too
-        boxes[picture, rows] = whole_boxes(random, int(count), side=20)
-        present[picture, rows] = True
+        boxes[image, rows] = whole_boxes(random, int(count), side=20)
+        present[image, rows] = True
     matched = match(boxes, present, table)
-    for picture in range(40):
-        rows = present[picture].nonzero()[:, 0]
-        expected = [row if row == UNMATCHED else int(rows[row]) for row in oracle(boxes[picture, rows], table)]
-        assert matched[picture].tolist() == expected
+    for image in range(40):
+        rows = present[image].nonzero()[:, 0]
+        expected = [row if row == UNMATCHED else int(rows[row]) for row in oracle(boxes[image, rows], table)]
+        assert matched[image].tolist() == expected
 
 
 def test_a_crowd_on_one_spot_is_the_oracle():
@@ -248,7 +248,7 @@ def test_laws(objects, default_boxes):
 
 @settings(max_examples=25)
 @given(tables(max_count=6))
-def test_every_object_in_the_picture_is_matched_by_ssd300(objects):
+def test_every_object_in_the_image_is_matched_by_ssd300(objects):
     assert set(range(len(objects))) <= set(match_one(objects / 32, SSD300))
 
 

@@ -8,7 +8,7 @@ from multibox.config import DetectorConfig, FeatureMap
 from multibox.presets import preset
 from multibox.ssd.network import SSD, L2Norm, copy_classes
 
-# A small picture for the small base network: 64 x 96 pixels are 8 x 12, 4 x 6, 2 x 3 and 1 x 2 cells
+# A small image for the small base network: 64 x 96 pixels are 8 x 12, 4 x 6, 2 x 3 and 1 x 2 cells
 TINY = dataclasses.replace(
     preset("ssd256-tiny"),
     height=64,
@@ -40,9 +40,9 @@ SMALL_VGG = dataclasses.replace(
 )
 
 
-def create(config: DetectorConfig, *, classes: int, seed: int = 0) -> SSD:
+def create(config: DetectorConfig, *, num_classes: int, seed: int = 0) -> SSD:
     torch.manual_seed(seed)
-    return SSD(config, classes=classes).eval()
+    return SSD(config, num_classes=num_classes).eval()
 
 
 def random_images(config: DetectorConfig, count: int = 2) -> torch.Tensor:
@@ -52,7 +52,7 @@ def random_images(config: DetectorConfig, count: int = 2) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def tiny() -> SSD:
-    return create(TINY, classes=3)
+    return create(TINY, num_classes=3)
 
 
 @torch.no_grad()
@@ -66,14 +66,14 @@ def test_forward_gives_offsets_and_logits_of_every_default_box(tiny):
 
 
 @torch.no_grad()
-def test_whole_numbers_and_decimal_ones_are_the_same_picture(tiny):
+def test_whole_numbers_and_decimal_ones_are_the_same_image(tiny):
     images = random_images(TINY)
     for one, other in zip(tiny(images), tiny(images.float()), strict=True):
         assert torch.equal(one, other)
 
 
 @torch.no_grad()
-def test_a_picture_does_not_feel_its_neighbours_in_the_batch(tiny):
+def test_an_image_does_not_feel_its_neighbors_in_the_batch(tiny):
     images = random_images(TINY, 3)
     together = tiny(images)
     for place, image in enumerate(images):
@@ -82,18 +82,18 @@ def test_a_picture_does_not_feel_its_neighbours_in_the_batch(tiny):
 
 
 @torch.no_grad()
-def test_pixels_are_normalised_by_mean_and_scale():
+def test_pixels_are_normalized_by_mean_and_scale():
     config = dataclasses.replace(TINY, mean=(10.0, 20.0, 30.0), scale=(2.0, 4.0, 5.0))
     plain = dataclasses.replace(TINY, mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0))
     images = random_images(TINY).float()
-    normalised = torch.stack([(images[:, 0] - 10) / 2, (images[:, 1] - 20) / 4, (images[:, 2] - 30) / 5], dim=1)
-    for one, other in zip(create(config, classes=2)(images), create(plain, classes=2)(normalised), strict=True):
+    normalized = torch.stack([(images[:, 0] - 10) / 2, (images[:, 1] - 20) / 4, (images[:, 2] - 30) / 5], dim=1)
+    for one, other in zip(create(config, num_classes=2)(images), create(plain, num_classes=2)(normalized), strict=True):
         torch.testing.assert_close(one, other)
 
 
 def test_state_dict_has_the_papers_layer_names():
     with torch.device("meta"):
-        keys = set(SSD(preset("ssd300-vgg16"), classes=20).state_dict())
+        keys = set(SSD(preset("ssd300-vgg16"), num_classes=20).state_dict())
     stages = {1: 2, 2: 2, 3: 3, 4: 3, 5: 3}
     backbone = [f"conv{stage}_{place}" for stage, last in stages.items() for place in range(1, last + 1)]
     extras = [f"conv{number}_{place}" for number in (8, 9, 10, 11) for place in (1, 2)]
@@ -113,13 +113,13 @@ def test_l2_norm_is_the_formula():
     assert norm.weight.tolist() == [20.0] * 5
     norm.weight.data = torch.tensor([1.0, 2, 3, 4, 5])
     found = norm(features)
-    for picture in range(2):
+    for image in range(2):
         for row in range(3):
             for column in range(4):
-                cell = features[picture, :, row, column]
+                cell = features[image, :, row, column]
                 length = sum(value**2 for value in cell.tolist()) ** 0.5
                 expected = cell / length * torch.tensor([1.0, 2, 3, 4, 5])
-                torch.testing.assert_close(found[picture, :, row, column], expected)
+                torch.testing.assert_close(found[image, :, row, column], expected)
 
 
 def test_l2_norm_adds_a_ten_thousand_millionth_below_the_root():
@@ -137,7 +137,7 @@ def test_l2_norm_of_nothing_is_nothing_with_finite_gradients():
 
 
 def test_l2_norm_starts_at_20_and_is_on_conv4_3_only():
-    network = create(SMALL_VGG, classes=1)
+    network = create(SMALL_VGG, num_classes=1)
     assert list(network.norm) == ["conv4_3"]
     assert network.norm["conv4_3"].weight.tolist() == [20.0] * 512
 
@@ -148,7 +148,7 @@ def test_l2_norm_starts_at_20_and_is_on_conv4_3_only():
 @torch.no_grad()
 def test_pools_round_up_and_conv6_is_dilated():
     """300 -> 150 -> 75 -> 38 -> 19; pool5 leaves 19. Here a quarter of it: 76 -> 38 -> 19 -> 10 -> 5."""
-    backbone = create(SMALL_VGG, classes=1).backbone
+    backbone = create(SMALL_VGG, num_classes=1).backbone
     shapes = {name: tuple(source.shape) for name, source in backbone(torch.rand(1, 3, 76, 76)).items()}
     assert shapes == {"conv4_3": (1, 512, 10, 10), "conv7": (1, 1024, 5, 5)}
     conv6 = backbone.conv6
@@ -161,7 +161,7 @@ def test_pools_round_up_and_conv6_is_dilated():
 @torch.no_grad()
 def test_training_changes_nothing_about_the_forward_pass():
     """VGG-16 has neither dropout nor BatchNorm here, nor have the layers behind it."""
-    network = create(SMALL_VGG, classes=1)
+    network = create(SMALL_VGG, num_classes=1)
     images = random_images(SMALL_VGG, 2)
     evaluated = network(images)
     for one, other in zip(network.train()(images), evaluated, strict=True):
@@ -171,12 +171,12 @@ def test_training_changes_nothing_about_the_forward_pass():
 
 @torch.no_grad()
 def test_network_is_torchvisions_given_the_same_weights():
-    """With three classes, on a picture that still leaves each map a cell: 268 -> 134 -> 67 -> 34 -> 17 (torchvision's
+    """With three classes, on an image that still leaves each map a cell: 268 -> 134 -> 67 -> 34 -> 17 (torchvision's
     third pool alone rounds up, so that on 300 x 300 the two agree, but not on every size)."""
     from torchvision.models.detection import ssd300_vgg16
 
     config = preset("ssd300-vgg16")
-    ours = create(config, classes=3)
+    ours = create(config, num_classes=3)
     with torch.device("meta"):
         theirs = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=4)
 
@@ -227,7 +227,7 @@ def test_output_is_in_the_order_of_the_default_boxes():
         FeatureMap("stage5", 1, 2, (60, 50), shapes["stage5"]),
     )
     config = dataclasses.replace(TINY_WITH_THE_PAPERS_HEADS, height=60, width=100, extras=(), feature_maps=rows)
-    network = create(config, classes=classes)
+    network = create(config, num_classes=classes)
     network.backbone = RowsAndColumns()
     for number, (layer, boxes) in enumerate(shapes.items()):
         for heads, width in ((network.offsets, 4), (network.logits, classes + 1)):
@@ -256,7 +256,7 @@ def test_output_is_in_the_order_of_the_default_boxes():
 @pytest.mark.parametrize("config", [SMALL_VGG, TINY, TINY_WITH_THE_PAPERS_HEADS])
 def test_new_layers_start_as_caffes_xavier(config):
     """Uniform in ±sqrt(3 / fan-in): PyTorch's Xavier takes fan-in and fan-out, and is narrower."""
-    network = create(config, classes=4)
+    network = create(config, num_classes=4)
     convolutions = [
         layer
         for part in (network.extras, network.offsets, network.logits)
@@ -272,8 +272,8 @@ def test_new_layers_start_as_caffes_xavier(config):
         assert layer.bias is None or (layer.bias == 0).all()
 
 
-def test_backbone_is_not_initialised_again_as_a_new_layer():
-    conv6 = create(SMALL_VGG, classes=1).backbone.conv6
+def test_backbone_is_not_initialized_again_as_a_new_layer():
+    conv6 = create(SMALL_VGG, num_classes=1).backbone.conv6
     assert conv6.weight.abs().max() > (3 / conv6.weight[0].numel()) ** 0.5
 
 
@@ -295,8 +295,8 @@ def with_random_biases(network: SSD) -> SSD:
 
 @pytest.mark.parametrize("config", [TINY, TINY_WITH_THE_PAPERS_HEADS, SMALL_VGG])
 def test_copy_classes_keeps_the_named_ones_and_leaves_the_new(config):
-    source = with_random_biases(create(config, classes=4, seed=1))
-    target = with_random_biases(create(config, classes=3, seed=2))
+    source = with_random_biases(create(config, num_classes=4, seed=1))
+    target = with_random_biases(create(config, num_classes=3, seed=2))
     before = {key: tensor.clone() for key, tensor in target.state_dict().items()}
     source_before = {key: tensor.clone() for key, tensor in source.state_dict().items()}
     fresh = {layer: [rows.clone() for rows in class_rows(head, 3)] for layer, head in target.logits.items()}
@@ -318,7 +318,7 @@ def test_copy_classes_keeps_the_named_ones_and_leaves_the_new(config):
 
 @torch.no_grad()
 def test_copied_classes_are_found_as_before():
-    source, target = create(TINY, classes=4, seed=1), create(TINY, classes=2, seed=2)
+    source, target = create(TINY, num_classes=4, seed=1), create(TINY, num_classes=2, seed=2)
     copy_classes(source, target, [3, None])
     images = random_images(TINY, 1)
     old, new = source(images), target(images)
@@ -327,7 +327,7 @@ def test_copied_classes_are_found_as_before():
 
 
 def test_copy_classes_where_none_is_kept_still_takes_over_the_background():
-    source, target = create(TINY, classes=2, seed=1), create(TINY, classes=2, seed=2)
+    source, target = create(TINY, num_classes=2, seed=1), create(TINY, num_classes=2, seed=2)
     copy_classes(source, target, [None, None])
     for layer in target.logits:
         found, old = class_rows(target.logits[layer], 2)[0], class_rows(source.logits[layer], 2)[0]

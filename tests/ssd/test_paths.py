@@ -1,4 +1,4 @@
-"""The two ways through matching and loss, picture by picture and all at once: the same results, whatever the device."""
+"""The two ways through matching and loss, image by image and all at once: the same results, whatever the device."""
 
 import subprocess
 import sys
@@ -12,9 +12,9 @@ from multibox.ssd.network import Predictions
 from tests.ssd.test_loss import CODER, padded, random_case
 
 
-def take(patch, picture_by_picture):
+def take(patch, image_by_image):
     for module in ("matching", "loss"):
-        patch.setattr(f"multibox.ssd.{module}.picture_by_picture", lambda values: picture_by_picture)
+        patch.setattr(f"multibox.ssd.{module}.image_by_image", lambda values: image_by_image)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -27,8 +27,8 @@ def test_both_paths_give_the_same(batch, most_objects, dtype, monkeypatch):
     predicted[1] = (np.array(predicted[1]).reshape(batch, 30, 5) / 2).round()  # equal losses abound
     predicted[0] = np.array(predicted[0]).reshape(batch, 30, 4)
 
-    def results(picture_by_picture):
-        take(monkeypatch, picture_by_picture)
+    def results(image_by_image):
+        take(monkeypatch, image_by_image)
         targets = make_targets(*padded(boxes, labels), torch.tensor(default_boxes), CODER)
         predictions = Predictions(*(torch.from_numpy(values).to(dtype).requires_grad_() for values in predicted))
         losses = multibox_loss(predictions, targets, negatives_without_matches=2)

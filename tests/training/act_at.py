@@ -18,13 +18,13 @@ from pathlib import Path
 import torch
 
 from multibox.detector import Detector
-from multibox.training import loop, run
-from multibox.training.batches import _AugmentedPictures
+from multibox.training import fit, trainer
 from multibox.training.checkpoint import Checkpoints
-from multibox.training.record import Record
+from multibox.training.loading import _AugmentedImages
+from multibox.training.run_directory import Record
 
 saved = multiprocessing.Value("i", 0)
-"""States this run has saved; the processes that read pictures see it too."""
+"""States this run has saved; the processes that read images see it too."""
 left = multiprocessing.Value("i", 0)
 """How often the moment is still to come."""
 
@@ -143,9 +143,9 @@ def before_replacing(name):
 
 
 MOMENTS = {
-    "data are loaded": before(_AugmentedPictures, "__getitem__"),  # in a process that reads pictures
-    "within a step": before(run, "multibox_loss"),  # statistics are new, weights are old
-    "between weights and average": before(run.Run, "_follow"),
+    "data are loaded": before(_AugmentedImages, "__getitem__"),  # in a process that reads images
+    "within a step": before(trainer, "multibox_loss"),  # statistics are new, weights are old
+    "between weights and average": before(trainer.Run, "_follow"),
     "in a validation": before(Detector, "detect"),
     "after a validation's row": after(Record, "write_row"),
     "half of the weights written": half_a_weights_file,
@@ -153,7 +153,7 @@ MOMENTS = {
     "before the state takes its place": before_replacing("previous.pt"),
     "between the two renames": before_replacing("last.pt"),
     "metrics written": before_replacing("metrics.csv"),
-    "at the end": before(loop._Loop, "finish"),
+    "at the end": before(fit._Loop, "finish"),
 }
 
 if __name__ == "__main__":

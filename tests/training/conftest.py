@@ -22,7 +22,7 @@ def small_config() -> DetectorConfig:
 
 @pytest.fixture(scope="session")
 def new_detector(small_config):
-    """`new_detector(seed=...)` has random weights, for the classes of the drawn scenes."""
+    """`new_detector(seed=...)` has random weights, for the classes of the synthetic scenes."""
     return lambda seed=0: Detector.create(small_config, CLASS_NAMES, seed=seed)
 
 

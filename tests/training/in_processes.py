@@ -1,6 +1,6 @@
 """Runs that one process and several are to end alike: `torchrun --nproc-per-node 2 in_processes.py FOLDER`.
 
-But for one run the network has no BatchNorm: with it, what is learned of a picture depends on those beside it in the
+But for one run the network has no BatchNorm: with it, what is learned of an image depends on those beside it in the
 same process.
 """
 
@@ -15,12 +15,12 @@ from torch import nn
 
 from multibox.data.augment import Augmentation
 from multibox.data.sample import Dataset
-from multibox.data.synthetic import CLASS_NAMES, drawn_scenes
+from multibox.data.synthetic import CLASS_NAMES, synthetic_scenes
 from multibox.detector import Detector
 from multibox.presets import preset
-from multibox.training import RECIPES, TrainConfig, loop, train
-from multibox.training import run as run_module
-from multibox.training.run import Run
+from multibox.training import RECIPES, TrainConfig, fit, train
+from multibox.training import trainer as trainer_module
+from multibox.training.trainer import Run
 
 FIXED = {"augmentation": Augmentation(expand_probability=0.0, crop_probability=0.0, interpolations=("bilinear",))}
 PAPER = TrainConfig(recipe="paper", batch_size=6, learning_rate=1e-3, workers=0, device="cpu", precision="fp32")
@@ -34,7 +34,7 @@ class Ran:
     """Localization, confidence, norm of the gradient of each step."""
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
     found: list[list[np.ndarray]] = field(default_factory=list)
-    """Boxes, labels and scores in each picture of the last validation."""
+    """Boxes, labels and scores in each image of the last validation."""
     validated: dict[str, torch.Tensor] = field(default_factory=dict)
     """The weights that were then validated."""
     error: str = ""
@@ -74,12 +74,12 @@ def without_objects(dataset, which):
 
 
 def one_is_gone(dataset):
-    """The second picture, which the second process looks at in a validation."""
+    """The second image, which the second process looks at in a validation."""
     first, second, *others = dataset
-    return replace(dataset, samples=[first, replace(second, picture=Path("gone.png")), *others])
+    return replace(dataset, samples=[first, replace(second, image=Path("gone.png")), *others])
 
 
-TRAIN, VAL = (drawn_scenes(count, seed=count, height=64, width=64) for count in (13, 5))
+TRAIN, VAL = (synthetic_scenes(count, seed=count, height=64, width=64) for count in (13, 5))
 FEW = Dataset("few", TRAIN.class_names, TRAIN.samples[:1])
 NAN_AT = 3
 
@@ -87,13 +87,13 @@ NAN_AT = 3
 def run(out, train_set, val_set, config, *, stop_at=None, resume=False, poisoned=None, scores=(), batch_norm=False):
     """One run, with an eye on its steps."""
     ran = Ran()
-    learn, find, score, loss = Run.learn, loop.find, loop.score, run_module.multibox_loss
+    learn, find, score, loss = Run.learn, fit.find, fit.score, trainer_module.multibox_loss
     recipes = dict(RECIPES)
     scores = list(scores)
 
     def watched_learn(self, batch, *, learning_rate):
         if self.step == NAN_AT and poisoned == self._world.rank:
-            run_module.multibox_loss = poisoned_loss
+            trainer_module.multibox_loss = poisoned_loss
         step = learn(self, batch, learning_rate=learning_rate)
         ran.losses.append(tuple(float(value) for value in step[:3]))
         return step
@@ -116,9 +116,9 @@ def run(out, train_set, val_set, config, *, stop_at=None, resume=False, poisoned
         if progress.step == stop_at:
             raise KeyboardInterrupt
 
-    Run.learn, loop.find, loop.score = watched_learn, watched_find, scripted_score
+    Run.learn, fit.find, fit.score = watched_learn, watched_find, scripted_score
     # the card is of weights in a file, from which comes a network with BatchNorm
-    finish, loop._Loop.finish = loop._Loop.finish, lambda self, **facts: self.detector
+    finish, fit._Loop.finish = fit._Loop.finish, lambda self, **facts: self.detector
     RECIPES["paper"] = replace(RECIPES["paper"], **FIXED)
     detector = new_detector(batch_norm=batch_norm)
     try:
@@ -126,8 +126,8 @@ def run(out, train_set, val_set, config, *, stop_at=None, resume=False, poisoned
     except (ValueError, FileExistsError, KeyboardInterrupt) as error:
         ran.error = f"{type(error).__name__}: {error}"
     finally:
-        Run.learn, loop.find, loop.score, loop._Loop.finish = learn, find, score, finish
-        run_module.multibox_loss = loss
+        Run.learn, fit.find, fit.score, fit._Loop.finish = learn, find, score, finish
+        trainer_module.multibox_loss = loss
         RECIPES["paper"] = recipes["paper"]
     ran.weights = {name: values.clone() for name, values in detector.network.state_dict().items()}
     return ran
@@ -138,22 +138,22 @@ HALVES = replace(PAPER, steps=8, validate_every=1)
 RUNS = {
     "plain": lambda out: run(out, TRAIN, VAL, LONG),
     "odd batch": lambda out: run(out, TRAIN, VAL, replace(LONG, batch_size=7)),
-    # the first process has five pictures, the other four: parts of 2, 1, 1, 1 and of 1, 1, 1, 1
+    # the first process has five images, the other four: parts of 2, 1, 1, 1 and of 1, 1, 1, 1
     "accumulated": lambda out: run(out, TRAIN, VAL, replace(LONG, batch_size=9, accumulate=4)),
     "without objects": lambda out: run(out, without_objects(TRAIN, {0, 1, 2, 3, 5, 8, 11}), VAL, LONG),
-    "few pictures": lambda out: run(out, FEW, FEW, replace(LONG, batch_size=2)),
+    "few images": lambda out: run(out, FEW, FEW, replace(LONG, batch_size=2)),
     "patience": lambda out: run(
         out, TRAIN, VAL, replace(PAPER, steps=40, validate_every=1, patience=2), scores=[0.5, 0.4, 0.3, 0.9, 0.9]
     ),
     "bad step": lambda out: run(out, TRAIN, VAL, LONG, poisoned=dist.get_world_size() - 1 if in_several() else 0),
-    "one picture for two": lambda out: run(out, TRAIN, VAL, replace(LONG, batch_size=1)),
+    "one image for two": lambda out: run(out, TRAIN, VAL, replace(LONG, batch_size=1)),
     "there already": lambda out: run(out.with_name("plain"), TRAIN, VAL, LONG),
     "begun": lambda out: run(out, TRAIN, VAL, HALVES, stop_at=3),
     "taken up": lambda out: run(out, TRAIN, VAL, HALVES, resume=True),
     "other data": lambda out: run(out, TRAIN if dist.get_rank() == 0 else FEW, VAL, LONG),
     "unreadable": lambda out: run(out, TRAIN, one_is_gone(VAL), LONG),
     "batch norm": lambda out: run(out, TRAIN, VAL, LONG, batch_norm=True),
-    "a picture is gone": lambda out: run(out, one_is_gone(TRAIN), VAL, replace(LONG, max_unreadable=0.0)),
+    "an image is gone": lambda out: run(out, one_is_gone(TRAIN), VAL, replace(LONG, max_unreadable=0.0)),
     "damaged": lambda out: run(out, TRAIN, VAL, HALVES, resume=True),
 }
 

@@ -11,13 +11,13 @@ import yaml
 from multibox.cli import main
 from multibox.data.fingerprint import fingerprint
 from multibox.data.read import read_dataset
-from multibox.data.synthetic import CLASS_NAMES, drawn_scenes
+from multibox.data.synthetic import CLASS_NAMES, synthetic_scenes
 from multibox.data.write import write_voc
 from multibox.evaluation.evaluate import score
 from multibox.training import card as card_module
-from multibox.training.card import pictures_to_show, versions, write_card
+from multibox.training.card import images_to_show, versions, write_card
 from multibox.training.recipes import TrainConfig
-from multibox.training.record import COLUMNS
+from multibox.training.run_directory import COLUMNS
 
 FACTS = {"device": "Abacus | 3 beads", "processes": 2, "training, minutes": 12.5, "waits for input, %": None}
 
@@ -30,7 +30,7 @@ def written(folder, detector, train_set, val_set, **values):
     """The card of a made-up run with that detector."""
     folder.mkdir(exist_ok=True)
     detector.save(folder / "best.safetensors")
-    shown = val_set or pictures_to_show(train_set)
+    shown = val_set or images_to_show(train_set)
     found = detector.detect([sample.open() for sample in shown])
     truths = [sample.truth for sample in shown]
     metrics = score(truths, found, class_names=shown.class_names, rule="coco") if val_set else None
@@ -49,7 +49,7 @@ def figures_not_drawn(monkeypatch):
 
 @pytest.mark.usefixtures("figures_not_drawn")
 def test_the_card_has_what_it_was_given(tmp_path, new_detector):
-    train_set, val_set = (drawn_scenes(count, seed=count, height=64, width=64) for count in (6, 4))
+    train_set, val_set = (synthetic_scenes(count, seed=count, height=64, width=64) for count in (6, 4))
     card, text = written(tmp_path / "bears", new_detector(), train_set, val_set)
     assert card["run"] == "bears" and text.startswith("# bears\n")
     assert (card["best"]["step"], card["best"]["epoch"]) == (10, 2.5)
@@ -60,7 +60,7 @@ def test_the_card_has_what_it_was_given(tmp_path, new_detector):
     for name, dataset in (("train", train_set), ("val", val_set)):
         described = card["data"][name]
         assert described["fingerprint"] == fingerprint(dataset) and described["fingerprint"] in text
-        assert described["pictures"] == len(dataset)
+        assert described["images"] == len(dataset)
         assert described["objects"] == sum(len(sample.truth.labels) for sample in dataset)
     assert card["metrics"]["per_class"].keys() == set(CLASS_NAMES)
     for name, values in card["metrics"]["per_class"].items():
@@ -72,15 +72,15 @@ def test_the_card_has_what_it_was_given(tmp_path, new_detector):
 
 @pytest.mark.usefixtures("figures_not_drawn")
 def test_without_validation_the_card_says_so(tmp_path, new_detector):
-    train_set = drawn_scenes(3, seed=1, height=64, width=64)
+    train_set = synthetic_scenes(3, seed=1, height=64, width=64)
     card, text = written(tmp_path, new_detector(), train_set, None)
     assert card["metrics"] is None and card["data"]["val"] is None and card["best"]["step"] == 16
-    assert "nothing was validated" in text and "The training pictures on which" in text
+    assert "nothing was validated" in text and "The training images on which" in text
 
 
 def test_the_commands_can_be_typed(tmp_path, new_detector, capsys, monkeypatch):
     data, run = tmp_path / "my bears; rm", tmp_path / "first run"
-    splits = {name: drawn_scenes(2, seed=seed, height=64, width=64) for seed, name in enumerate(("train", "val"))}
+    splits = {name: synthetic_scenes(2, seed=seed, height=64, width=64) for seed, name in enumerate(("train", "val"))}
     write_voc(splits, data)
     sets = [read_dataset(data, split=name) for name in ("train", "val")]
     monkeypatch.setattr(card_module, "draw_curves", lambda rows, path, best_step: path.touch())
@@ -101,10 +101,10 @@ def test_the_commands_can_be_typed(tmp_path, new_detector, capsys, monkeypatch):
     assert list((run / "found").iterdir())
 
 
-def test_pictures_to_show():
-    train_set = drawn_scenes(10, seed=10, height=64, width=64)
-    assert [sample.image_id for sample in pictures_to_show(train_set, most=5)] == [0, 2, 4, 6, 8]
-    assert len(pictures_to_show(train_set)) == 10
+def test_images_to_show():
+    train_set = synthetic_scenes(10, seed=10, height=64, width=64)
+    assert [sample.image_id for sample in images_to_show(train_set, most=5)] == [0, 2, 4, 6, 8]
+    assert len(images_to_show(train_set)) == 10
 
 
 def test_the_commit_is_that_of_the_checkout(tmp_path, monkeypatch):

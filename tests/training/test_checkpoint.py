@@ -56,7 +56,7 @@ def test_nothing_was_written(tmp_path):
     assert Checkpoints(tmp_path).read() is None
 
 
-def test_a_flipped_byte_is_recognised(checkpoints, caplog):
+def test_a_flipped_byte_is_recognized(checkpoints, caplog):
     """Or is of no consequence, as in what only fills the file up."""
     whole = checkpoints.last.read_bytes()
     passed_over = 0
@@ -73,7 +73,7 @@ def test_a_flipped_byte_is_recognised(checkpoints, caplog):
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, -1])
-def test_one_that_was_cut_off_is_recognised(checkpoints, caplog, keep):
+def test_one_that_was_cut_off_is_recognized(checkpoints, caplog, keep):
     caplog.set_level(logging.WARNING, "multibox")
     whole = checkpoints.last.read_bytes()
     checkpoints.last.write_bytes(whole[:keep])

@@ -9,7 +9,7 @@ import pytest
 
 from multibox.data import read_dataset
 from multibox.data.sample import Dataset
-from multibox.data.synthetic import drawn_scenes
+from multibox.data.synthetic import synthetic_scenes
 from multibox.detector import Detector
 from multibox.training import Progress, TrainConfig, train
 
@@ -35,8 +35,8 @@ def check_round_trip(out: Path, detector: Detector, dataset: Dataset) -> None:
     assert trained.class_names == dataset.class_names
     trained.save(out / "again.safetensors")
     again = Detector.load(out / "again.safetensors")
-    picture = dataset[0].picture
-    one, other = (each.detect(picture, score_threshold=0.001) for each in (trained, again))
+    image = dataset[0].image
+    one, other = (each.detect(image, score_threshold=0.001) for each in (trained, again))
     assert len(one) == len(other) > 0
     assert np.array_equal(one.boxes, other.boxes) and np.array_equal(one.scores, other.scores)
     assert again.provenance == trained.provenance
@@ -51,8 +51,8 @@ def check_round_trip(out: Path, detector: Detector, dataset: Dataset) -> None:
         pytest.param("timm/mobilenetv3_small_050", 64, 96, marks=needs_timm),
     ],
 )
-def test_two_steps_on_drawn_scenes(model: str, height: int, width: int, tmp_path: Path) -> None:
-    dataset = drawn_scenes(2, seed=3, height=64, width=96)
+def test_two_steps_on_synthetic_scenes(model: str, height: int, width: int, tmp_path: Path) -> None:
+    dataset = synthetic_scenes(2, seed=3, height=64, width=96)
     detector = Detector.create(model, dataset.class_names, height=height, width=width, seed=0)
     losses = losses_of(detector, dataset, tmp_path / "run", steps=2, batch_size=2)
     assert len(losses) == 2 and np.isfinite(losses).all()

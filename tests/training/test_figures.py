@@ -1,4 +1,4 @@
-"""The figures of a run: its curves and the sheet of its pictures."""
+"""The figures of a run: its curves and the sheet of its images."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from PIL import Image
 from multibox.data.sample import Dataset, GroundTruth, Sample
 from multibox.detections import Detections
 from multibox.training import figures
-from multibox.training.figures import best_row, draw_curves, draw_pictures, draw_pr_curves
-from multibox.training.record import COLUMNS
+from multibox.training.figures import best_row, draw_curves, draw_images, draw_pr_curves
+from multibox.training.run_directory import COLUMNS
 
 
 def row(step, **values):
@@ -28,8 +28,8 @@ def row(step, **values):
 )
 def test_curves_can_be_drawn_of_any_rows(tmp_path, rows, best_step, height):
     draw_curves(rows, tmp_path / "curves.png", best_step=best_step)
-    with Image.open(tmp_path / "curves.png") as picture:
-        assert picture.size == (1000, height)
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.size == (1000, height)
 
 
 def test_the_best_row_is_that_of_the_weights_that_are_kept():
@@ -38,7 +38,7 @@ def test_the_best_row_is_that_of_the_weights_that_are_kept():
     assert best_row(rows, 12) is rows[2]
 
 
-def picture_of(number, objects):
+def image_of(number, objects):
     boxes = [[20.0 * place, 10, 20.0 * place + 15, 40] for place in range(objects)]
     truth = GroundTruth(boxes, [0] * objects)
     return Sample(f"folder/{number}.png", np.zeros((3, 60, 100), np.uint8), 60, 100, truth, number)
@@ -59,21 +59,21 @@ def drawn(monkeypatch):
     """What would stand on the sheet."""
     sheets = []
 
-    def contact_sheet(pictures, captions, **_):
+    def contact_sheet(images, captions, **_):
         sheets.append(captions)
-        return pictures[0]
+        return images[0]
 
     monkeypatch.setattr(figures, "contact_sheet", contact_sheet)
     return sheets
 
 
 def test_the_sheet_goes_from_best_to_worst(drawn):
-    samples = [picture_of(number, 4) for number in range(40)]
+    samples = [image_of(number, 4) for number in range(40)]
     shuffled = np.random.default_rng(0).permutation(40).tolist()  # place in quality
     found = []
     for sample, place in zip(samples, shuffled, strict=True):
         found.append(found_in(sample, 4, wrong=40 - place) if place >= 8 else found_in(sample, 0, wrong=9 - place))
-    draw_pictures(Dataset("set", ("cat",), samples), found, score_threshold=0.5)
+    draw_images(Dataset("set", ("cat",), samples), found, score_threshold=0.5)
     (captions,) = drawn
     by_place = {place: number for number, place in enumerate(shuffled)}
     assert [caption.split(":")[0] for caption in captions] == [
@@ -90,30 +90,30 @@ def test_the_sheet_goes_from_best_to_worst(drawn):
 
 
 @pytest.mark.parametrize("count", [1, 3, 5, 12, 13, 17])
-def test_no_picture_is_on_the_sheet_twice(drawn, count):
-    samples = [picture_of(number, 2) for number in range(count)]
-    draw_pictures(Dataset("set", ("cat",), samples), [found_in(sample, 1) for sample in samples], score_threshold=0.5)
+def test_no_image_is_on_the_sheet_twice(drawn, count):
+    samples = [image_of(number, 2) for number in range(count)]
+    draw_images(Dataset("set", ("cat",), samples), [found_in(sample, 1) for sample in samples], score_threshold=0.5)
     names = [caption.split("\n")[0].split(": ")[1] for caption in drawn[0]]
     assert len(names) == len(set(names)) == min(count, 16)
 
 
-def test_empty_pictures_are_shown_where_something_was_found_or_there_are_no_others(drawn):
-    samples = [picture_of(0, 0), picture_of(1, 2), picture_of(2, 0)]
+def test_empty_images_are_shown_where_something_was_found_or_there_are_no_others(drawn):
+    samples = [image_of(0, 0), image_of(1, 2), image_of(2, 0)]
     found = [found_in(samples[0], 0), found_in(samples[1], 2), found_in(samples[2], 0, wrong=1)]
-    draw_pictures(Dataset("set", ("cat",), samples), found, score_threshold=0.5)
+    draw_images(Dataset("set", ("cat",), samples), found, score_threshold=0.5)
     assert [caption.split("\n")[0] for caption in drawn[0]] == ["best 1: 1.png", "best 2: 2.png"]
-    draw_pictures(Dataset("set", ("cat",), samples[:1]), found[:1], score_threshold=0.5)
+    draw_images(Dataset("set", ("cat",), samples[:1]), found[:1], score_threshold=0.5)
     assert drawn[1] == ["best 1: 0.png\nquality 1.00: 0 found, 0 missed, 0 false"]
 
 
 def test_the_sheet_is_drawn():
-    samples = [picture_of(number, 4) for number in range(5)]
-    sheet = draw_pictures(
+    samples = [image_of(number, 4) for number in range(5)]
+    sheet = draw_images(
         Dataset("set", ("cat",), samples), [found_in(each, 2, 1) for each in samples], score_threshold=0.5
     )
-    colours = {tuple(colour) for colour in np.asarray(sheet).reshape(-1, 3)[::7]}
+    colors = {tuple(color) for color in np.asarray(sheet).reshape(-1, 3)[::7]}
     assert sheet.width == 4 * (426 + 12) + 12
-    assert (235, 64, 70) in colours  # that of the first class
+    assert (235, 64, 70) in colors  # that of the first class
 
 
 def test_precision_by_recall_is_drawn():

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from multibox.data.synthetic import drawn_scenes
+from multibox.data.synthetic import synthetic_scenes
 from multibox.data.write import write_voc
 from multibox.training.checkpoint import Checkpoints
 from multibox.weights.file import load_weights
@@ -30,7 +30,7 @@ WAIT = 240
 """Seconds after which something hangs."""
 STEPS = 56
 KILLS = [
-    *[("data are loaded", count) for count in (6, 7, 9)],  # pictures, four to a step
+    *[("data are loaded", count) for count in (6, 7, 9)],  # images, four to a step
     *[("within a step", count) for count in (1, 2, 3)],
     *[("between weights and average", count) for count in (1, 2)],
     *[("in a validation", count) for count in (1, 2, 2)],
@@ -45,9 +45,9 @@ KILLS = [
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Eight pictures to learn from, and nine, which are two batches, to validate on."""
+    """Eight images to learn from, and nine, which are two batches, to validate on."""
     folder = tmp_path_factory.mktemp("scenes") / "voc"
-    train, val = (drawn_scenes(count, seed=count, height=64, width=96) for count in (8, 9))
+    train, val = (synthetic_scenes(count, seed=count, height=64, width=96) for count in (8, 9))
     write_voc({"train": train, "val": val}, folder)
     return folder
 
@@ -121,7 +121,7 @@ def assert_same_end(out, expected):
     for timed in ("seconds", "validation_seconds", "stretch"):
         del ours[timed], theirs[timed]
     assert_equal(ours, theirs, "last.pt")
-    timed = {"minutes", "pictures_per_second", "wait_input", "wait_host", "wait_device"}
+    timed = {"minutes", "images_per_second", "wait_input", "wait_host", "wait_device"}
     ours, theirs = (
         [{name: value for name, value in row.items() if name not in timed} for row in rows(folder)]
         for folder in (out, expected)
@@ -199,7 +199,7 @@ def test_a_run_that_is_killed_many_times_ends_as_one_that_is_not(data, tmp_path,
 
 
 def test_no_process_is_left_where_the_main_one_is_killed(data, tmp_path):
-    """Those that read pictures see that nobody waits for them any more."""
+    """Those that read images see that nobody waits for them any more."""
     out = tmp_path / "run"
     with started([ACT_AT, "within a step", 2, "SIGKILL", "self", *arguments(data, out, 8)]) as process:
         assert process.wait(WAIT) == -signal.SIGKILL
@@ -239,5 +239,5 @@ def test_a_run_that_is_told_to_stop_saves_and_says_how_to_go_on(
     program, *rest = shlex.split(resume)
     assert program == "multibox"
     err = finish(["-m", "multibox", *rest])
-    assert f"8 pictures, from step {stopped_at}" in err
+    assert f"8 images, from step {stopped_at}" in err
     assert_same_end(out, undisturbed(SHORT))

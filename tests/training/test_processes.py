@@ -1,4 +1,4 @@
-"""Two processes on a CPU learn what one does from the same pictures, and stop, fail and go on together."""
+"""Two processes on a CPU learn what one does from the same images, and stop, fail and go on together."""
 
 import csv
 import os
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from multibox.data.synthetic import drawn_scenes
+from multibox.data.synthetic import synthetic_scenes
 from multibox.data.write import write_voc
 from multibox.training.checkpoint import Checkpoints
 from tests.training import in_processes
@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 FLOAT = {"rtol": 1e-3, "atol": 1e-5}
 """Sums of single precision in another order, carried through twenty steps."""
-ALIKE = ("plain", "odd batch", "accumulated", "without objects", "few pictures")
+ALIKE = ("plain", "odd batch", "accumulated", "without objects", "few images")
 
 
 def torchrun(*command):
@@ -117,11 +117,11 @@ def test_validation_is_spread_and_put_together_again(one, two):
 def test_files_are_written_once(two):
     shared, _ = two("plain")
     text = (shared / "log.txt").read_text(encoding="utf-8")
-    assert text.count("13 pictures, from the start") == 1
-    assert "2 processes, 3 pictures of a step in each" in text
+    assert text.count("13 images, from the start") == 1
+    assert "2 processes, 3 images of a step in each" in text
     assert "BatchNorm" not in text
     odd = (two("odd batch")[0] / "log.txt").read_text(encoding="utf-8")
-    assert "2 processes, 4 or 3 pictures of a step in each" in odd
+    assert "2 processes, 4 or 3 images of a step in each" in odd
 
 
 def test_early_stopping_stops_both(one, two):
@@ -136,8 +136,8 @@ def test_a_bad_step_of_one_stops_both(two):
     shared, together = two("bad step")
     for rank, ran in enumerate(together):
         assert ran.error.startswith(f"ValueError: epoch {(NAN_AT + 1) * 6 / 13:.2f}, step {NAN_AT + 1}: ")
-        pictures = ran.error.partition("the pictures, and their boxes in percent: ")[2].split("; ")[:-1]
-        assert sum(sample.name in ran.error for sample in TRAIN) == 6, pictures
+        images = ran.error.partition("the images, and their boxes in percent: ")[2].split("; ")[:-1]
+        assert sum(sample.name in ran.error for sample in TRAIN) == 6, images
         assert len(ran.losses) == NAN_AT + 1
         assert (shared / ("bad-step-4.pt" if rank == 0 else "bad-step-4-process-1.pt")).exists()
     first, second = together
@@ -145,10 +145,10 @@ def test_a_bad_step_of_one_stops_both(two):
     assert all(torch.isfinite(values).all() for values in first.weights.values())
 
 
-def test_each_process_needs_a_picture(two):
-    for ran in two("one picture for two")[1]:
+def test_each_process_needs_an_image(two):
+    for ran in two("one image for two")[1]:
         assert ran.error == (
-            "ValueError: batch_size is 1, for 2 processes and accumulate=1 parts: each needs a picture; "
+            "ValueError: batch_size is 1, for 2 processes and accumulate=1 parts: each needs an image; "
             "give batch_size=2 or more"
         )
 
@@ -162,22 +162,22 @@ def test_what_the_first_process_finds_wrong_stops_both(two):
 
 def test_what_one_process_cannot_read_stops_both(two):
     for ran in two("other data")[1]:
-        assert ran.error.startswith("ValueError: the processes do not have the same data: 13, 1 pictures of ")
+        assert ran.error.startswith("ValueError: the processes do not have the same data: 13, 1 images of ")
     for ran in two("unreadable")[1]:
-        assert ran.error.startswith("ValueError: gone.png: there is no such picture; it belongs to ")
+        assert ran.error.startswith("ValueError: gone.png: there is no such image; it belongs to ")
         assert len(ran.losses) == 11  # an epoch of five between validations: all was saved, and nothing begun
 
 
 def test_what_one_process_cannot_read_counts_in_all(two):
-    out, together = two("a picture is gone")
+    out, together = two("an image is gone")
     for ran in together:
-        assert ran.error.startswith("ValueError: 1 of 13 pictures cannot be read, more than max_unreadable=0 of them")
+        assert ran.error.startswith("ValueError: 1 of 13 images cannot be read, more than max_unreadable=0 of them")
     assert together[0].losses == together[1].losses and len(together[0].losses) < 13 / 6 + 1
     assert Checkpoints(out).read().state["step"] == len(together[0].losses)
 
 
 def test_both_validate_the_same_weights(two):
-    """The first one's: with BatchNorm each process has seen other pictures."""
+    """The first one's: with BatchNorm each process has seen other images."""
     first, second = two("batch norm")[1]
     assert (first.error, second.error) == ("", "") and any("running_mean" in name for name in first.validated)
     for name, values in first.validated.items():
@@ -215,7 +215,7 @@ def test_another_number_of_processes_takes_a_run_up(one, two, tmp_path_factory, 
 def test_all_processes_stop_at_the_same_step(tmp_path, name, whom, moment, count):
     """A signal to torchrun, which hands it on, or to one process alone; the command that is said goes on."""
     # two batches to validate on for each process, between which it listens
-    train, val = (drawn_scenes(count, seed=count, height=64, width=96) for count in (8, 18))
+    train, val = (synthetic_scenes(count, seed=count, height=64, width=96) for count in (8, 18))
     write_voc({"train": train, "val": val}, tmp_path / "voc")
     out = tmp_path / "run"
     values = "--model ssd256-tiny --size 64 --steps 6 --batch-size 4 --workers 1 --device cpu --checkpoint-minutes 0"
@@ -231,5 +231,5 @@ def test_all_processes_stop_at_the_same_step(tmp_path, name, whom, moment, count
     assert shlex.split(resume) == [*["torchrun", "--nproc-per-node", "2", "-m", "multibox"], *arguments, "--resume"]
     done = torchrun("-m", *shlex.split(resume)[4:])
     assert done.returncode == 0, done.stderr[-4000:]
-    assert f"8 pictures, from step {step}" in done.stderr
+    assert f"8 images, from step {step}" in done.stderr
     assert [row["step"] for row in rows(out)] == ["2", "4", "6"]

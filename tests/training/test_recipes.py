@@ -28,7 +28,7 @@ def test_rate_of_the_paper_is_that_of_the_released_script(step, rate):
 
 
 def test_values_of_the_paper():
-    assert (PAPER.optimizer, PAPER.learning_rate, PAPER.weight_decay, PAPER.bias_rate) == ("sgd", 1e-3, 5e-4, 2.0)
+    assert (PAPER.optimizer, PAPER.learning_rate, PAPER.weight_decay, PAPER.bias_lr_factor) == ("sgd", 1e-3, 5e-4, 2.0)
     assert (PAPER.batch_size, PAPER.warmup, PAPER.average) == (32, 0.0, 0.0)
     assert PAPER.epochs * 16_551 / 32 == pytest.approx(120_000, rel=1e-3)
 
@@ -77,7 +77,7 @@ def test_rate_has_no_jumps_up_and_is_never_negative_or_above_the_highest(name):
         ({"accumulate": 0}, "accumulate must be above 0, but is 0"),
         ({"clip_norm": 0.0}, "clip_norm must be above 0, but is 0"),
         ({"warmup": 1.0}, "warmup must be from 0 to below 1, a part of the run, but is 1"),
-        ({"backbone_rate": -0.1}, "backbone_rate must be 0 or more, but is -0.1"),
+        ({"backbone_lr_factor": -0.1}, "backbone_lr_factor must be 0 or more, but is -0.1"),
         ({"negatives_without_matches": -1}, "negatives_without_matches must be 0 or more, but is -1"),
         ({"checkpoint_minutes": float("inf")}, "checkpoint_minutes must be 0 or more and finite, but is inf"),
         ({"max_unreadable": 2.0}, "max_unreadable must be from 0 to 1, but is 2"),
@@ -145,8 +145,8 @@ def test_a_run_takes_no_workers_and_parts_of_an_epoch():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_values_of_a_run_are_the_recipes_but_for_its_own(name):
-    assert TrainConfig(recipe=name).settled(backbone="tiny")[1] == RECIPES[name]
-    _, changed = TrainConfig(recipe=name, batch_size=3, learning_rate=0.5).settled(backbone="tiny")
+    assert TrainConfig(recipe=name).resolve(backbone="tiny")[1] == RECIPES[name]
+    _, changed = TrainConfig(recipe=name, batch_size=3, learning_rate=0.5).resolve(backbone="tiny")
     assert (changed.batch_size, changed.learning_rate) == (3, 0.5)
     assert changed.rate(0.1) / 0.5 == pytest.approx(RECIPES[name].rate(0.1) / RECIPES[name].learning_rate)
     assert changed.augmentation == RECIPES[name].augmentation
@@ -154,11 +154,11 @@ def test_values_of_a_run_are_the_recipes_but_for_its_own(name):
 
 def test_a_run_has_milestones_and_expansion_of_its_own():
     config = TrainConfig(recipe="paper", milestones=(0.7, 0.9), expand_probability=0.0)
-    settled, recipe = config.settled(backbone="vgg16")
+    settled, recipe = config.resolve(backbone="vgg16")
     assert (settled.milestones, settled.expand_probability) == ((0.7, 0.9), 0.0)
     assert recipe.augmentation == replace(PAPER.augmentation, expand_probability=0.0)
     assert [recipe.rate(part) for part in (0.69, 0.7, 0.89, 0.9)] == pytest.approx([1e-3, 1e-4, 1e-4, 1e-5])
-    along_a_cosine = TrainConfig(recipe="paper", milestones=()).settled(backbone="vgg16")[1]
+    along_a_cosine = TrainConfig(recipe="paper", milestones=()).resolve(backbone="vgg16")[1]
     assert along_a_cosine.rate(0.5) == pytest.approx(1e-3 / 2)
 
 
@@ -173,16 +173,16 @@ def test_a_run_has_milestones_and_expansion_of_its_own():
     ],
 )
 def test_the_rate_follows_the_batch_size(name, batch_size, rate, warmup):
-    config, recipe = TrainConfig(recipe=name, batch_size=batch_size).settled(backbone="tiny")
+    config, recipe = TrainConfig(recipe=name, batch_size=batch_size).resolve(backbone="tiny")
     assert (recipe.learning_rate, recipe.warmup) == (pytest.approx(rate), warmup)
     assert (config.learning_rate, config.warmup) == (recipe.learning_rate, recipe.warmup)
-    assert config.settled(backbone="tiny") == (config, recipe)  # as it is written down
-    own = TrainConfig(recipe=name, batch_size=batch_size, learning_rate=0.5).settled(backbone="tiny")[1]
+    assert config.resolve(backbone="tiny") == (config, recipe)  # as it is written down
+    own = TrainConfig(recipe=name, batch_size=batch_size, learning_rate=0.5).resolve(backbone="tiny")[1]
     assert (own.learning_rate, own.warmup) == (0.5, RECIPES[name].warmup)
-    assert TrainConfig(recipe=name, batch_size=batch_size, warmup=0.3).settled(backbone="tiny")[1].warmup == 0.3
+    assert TrainConfig(recipe=name, batch_size=batch_size, warmup=0.3).resolve(backbone="tiny")[1].warmup == 0.3
 
 
 def test_what_a_run_leaves_open_is_written_down_as_its_recipes():
-    settled, _ = TrainConfig(recipe="paper").settled(backbone="vgg16")
+    settled, _ = TrainConfig(recipe="paper").resolve(backbone="vgg16")
     assert (settled.milestones, settled.expand_probability) == (PAPER.milestones, 0.5)
-    assert settled.settled(backbone="vgg16") == TrainConfig(recipe="paper").settled(backbone="vgg16")
+    assert settled.resolve(backbone="vgg16") == TrainConfig(recipe="paper").resolve(backbone="vgg16")

@@ -15,7 +15,7 @@ from multibox.training.recipes import TrainConfig
 from multibox.training.trackers import TRACKERS, open_trackers
 
 CONFIG = TrainConfig(recipe="modern", epochs=3.0, seed=7)
-PICTURE = Image.fromarray(np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3))
+IMAGE = Image.fromarray(np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3))
 
 
 def curves():
@@ -52,7 +52,7 @@ def test_tensorboard_has_what_it_was_told(tmp_path):
     with open_trackers(["tensorboard"], tmp_path, CONFIG, step=0) as (tracker,):
         tracker.scalars(10, row(10))
         tracker.scalars(20, row(20))
-        tracker.pictures(20, "validation", PICTURE)
+        tracker.images(20, "validation", IMAGE)
         tracker.pr_curves(20, curves())
     events = read_events(tmp_path)
     assert set(events.Tags()["scalars"]) == {"validation/ap", "training/confidence"}
@@ -60,8 +60,8 @@ def test_tensorboard_has_what_it_was_told(tmp_path):
         (10, pytest.approx(0.1)),
         (20, pytest.approx(0.2)),
     ]
-    (picture,) = events.Images("validation")
-    assert (picture.step, picture.width, picture.height) == (20, 6, 4)
+    (image,) = events.Images("validation")
+    assert (image.step, image.width, image.height) == (20, 6, 4)
     (text,) = events.Tensors("config/text_summary")
     assert b"recipe: modern" in text.tensor_proto.string_val[0]
 
@@ -83,12 +83,12 @@ def test_tensorboard_has_each_step_once_after_a_resume(tmp_path):
     with open_trackers(["tensorboard"], tmp_path, CONFIG, step=0) as (tracker,):
         for step in (10, 20, 30):
             tracker.scalars(step, row(step))
-            tracker.pictures(step, "validation", PICTURE)
+            tracker.images(step, "validation", IMAGE)
             tracker.pr_curves(step, curves())
     with open_trackers(["tensorboard"], tmp_path, CONFIG, step=10) as (tracker,):
         for step in (20, 30, 40):
             tracker.scalars(step, row(step))
-            tracker.pictures(step, "validation", PICTURE)
+            tracker.images(step, "validation", IMAGE)
             tracker.pr_curves(step, curves())
     # the reader of the program itself, to which all are tensors
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.plugin_event_accumulator")
@@ -144,7 +144,7 @@ def wandb(monkeypatch):
 def test_wandb_has_what_it_was_told(tmp_path, wandb):
     with open_trackers(["wandb"], tmp_path, CONFIG, step=0) as (tracker,):
         tracker.scalars(10, row(10))
-        tracker.pictures(10, "validation", PICTURE)
+        tracker.images(10, "validation", IMAGE)
         tracker.pr_curves(10, curves())
     (run,) = wandb.runs.values()
     assert run.history == {
@@ -229,12 +229,12 @@ def test_mlflow_has_each_point_once_after_a_resume(tmp_path, mlflow):
     with pytest.raises(ValueError, match="stopped"), open_trackers(["mlflow"], tmp_path, CONFIG, step=0) as (tracker,):
         for step in (10, 20, 30):
             tracker.scalars(step, row(step))
-            tracker.pictures(step, "validation", PICTURE)
+            tracker.images(step, "validation", IMAGE)
         raise ValueError("stopped")
     with open_trackers(["mlflow"], tmp_path, CONFIG, step=10) as (tracker,):
         for step in (20, 30, 40):
             tracker.scalars(step, row(step) | {"ap50": 0.5})  # a name that MLflow did not have
-            tracker.pictures(step, "validation", PICTURE)
+            tracker.images(step, "validation", IMAGE)
         tracker.pr_curves(40, curves())
     assert mlflow.starts == [None, "made by the server"] and mlflow.ends == ["KILLED", "FINISHED"]
     assert mlflow.params["seed"] == 7 and mlflow.params["recipe"] == "modern"

@@ -161,8 +161,8 @@ def test_a_header_that_lacks_something_is_damaged(path: Path, header: dict):
 
 def test_values_of_a_later_version_in_the_config_are_said(path: Path):
     original = path.read_bytes()
-    rewrite(path, header=changed_config(path, colour_of_the_day="green"))
-    with pytest.raises(ValueError, match="colour_of_the_day"):
+    rewrite(path, header=changed_config(path, color_of_the_day="green"))
+    with pytest.raises(ValueError, match="color_of_the_day"):
         Detector.load(path)
     path.write_bytes(original)
     rewrite(path, header=changed_config(path, backbone="mobilenet"))

@@ -158,7 +158,7 @@ def test_the_fake_takes_what_the_package_takes():
 
 
 def test_what_is_pushed_is_what_is_loaded(api: FakeApi, detector: Detector, tmp_path: Path):
-    assert detector.push_to_hub("me/cats", licence="mit", private=True) == "https://hub/me/cats"
+    assert detector.push_to_hub("me/cats", license="mit", private=True) == "https://hub/me/cats"
     assert api.calls == [("me/cats", {"private": True, "exist_ok": True})]
     assert set(api.uploaded) == {"model.safetensors", "README.md"}
     (tmp_path / "it.safetensors").write_bytes(api.uploaded["model.safetensors"])

@@ -91,7 +91,7 @@ def test_a_detector_on_vgg16_starts_from_imagenet(monkeypatch: pytest.MonkeyPatc
     detector = Detector.create("ssd300-vgg16", ["cat"], start_from="imagenet", seed=0)
     assert detector.config.mean == pytest.approx(MEAN)
     assert detector.config.scale == pytest.approx(SCALE)
-    assert detector.provenance["backbone"] == "torchvision VGG16_Weights.IMAGENET1K_V1, licence BSD-3-Clause"
+    assert detector.provenance["backbone"] == "torchvision VGG16_Weights.IMAGENET1K_V1, license BSD-3-Clause"
     state = detector.network.backbone.state_dict()
     np.testing.assert_array_equal(state["conv1_1.weight"], theirs["features.0.weight"])
     np.testing.assert_array_equal(state["conv5_3.bias"], theirs["features.28.bias"])
@@ -173,11 +173,11 @@ def test_a_backbone_without_weights_is_said():
         Detector.create("ssd256-tiny", ["cat"], start_from="imagenet")
 
 
-def test_licences_that_forbid_commercial_use_are_known():
-    for licence in ("cc-by-nc-4.0", "fair-noncommercial-research-license", "apple-amlr", "seer-license"):
-        assert is_non_commercial(f"timm/x, licence {licence}")
-    for licence in ("apache-2.0", "mit", "bsd-3-clause", "apple-ascl", "not stated"):
-        assert not is_non_commercial(f"timm/nc-net, licence {licence}")
+def test_licenses_that_forbid_commercial_use_are_known():
+    for license in ("cc-by-nc-4.0", "fair-noncommercial-research-license", "apple-amlr", "seer-license"):
+        assert is_non_commercial(f"timm/x, license {license}")
+    for license in ("apache-2.0", "mit", "bsd-3-clause", "apple-ascl", "not stated"):
+        assert not is_non_commercial(f"timm/nc-net, license {license}")
 
 
 def test_a_backbone_of_timm_starts_from_its_weights(monkeypatch: pytest.MonkeyPatch):
@@ -196,7 +196,7 @@ def test_a_backbone_of_timm_starts_from_its_weights(monkeypatch: pytest.MonkeyPa
     expected = pretrained(model.removeprefix("timm/"), pretrained=True, features_only=True).state_dict()
     for key, tensor in detector.network.backbone.network.state_dict().items():
         assert torch.equal(tensor, expected[key])
-    assert detector.provenance["backbone"] == source_of(model) == f"{model}, licence apache-2.0"
+    assert detector.provenance["backbone"] == source_of(model) == f"{model}, license apache-2.0"
     assert detector.config.mean == pytest.approx(MEAN)
 
 

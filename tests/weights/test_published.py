@@ -71,7 +71,7 @@ def test_published_weights_are_fetched_converted_and_kept(entry: SimpleNamespace
     assert len(detector.class_names) == 90
     assert detector.provenance["converted from"] == "torchvision ssdlite320_mobilenet_v3_large"
     assert detector.provenance["url"] == entry.url
-    assert detector.provenance["licence"] == "BSD-3-Clause"
+    assert detector.provenance["license"] == "BSD-3-Clause"
     assert len(server.requests) == 1
     kept = find_weights(NAME)
     assert kept.parent == cache

@@ -10,7 +10,7 @@ class Source(NamedTuple):
 
     Attributes:
         channels: Of its features.
-        stride: Pixels of the image between the centres of neighbouring cells.
+        stride: Pixels of the image between the centers of neighboring cells.
     """
 
     channels: int
@@ -21,7 +21,7 @@ class Backbone(NamedTuple):
     """A base network and the layers that it gives.
 
     Attributes:
-        network: Takes normalised images `(batch, image_channels, height, width)`; returns the source layers by name.
+        network: Takes normalized images `(batch, image_channels, height, width)`; returns the source layers by name.
         sources: By name, in the order of the network; extra feature layers follow the last.
     """
 

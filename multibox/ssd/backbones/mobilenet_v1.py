@@ -45,9 +45,9 @@ class MobileNetV1(nn.Module):
             self.add_module(f"conv{number}", nn.Sequential(OrderedDict(parts)))
             channels = outputs
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """The source layers by name."""
-        features, sources = images, {}
+        features, sources = inputs, {}
         for name, layer in self.named_children():
             features = layer(features)
             if name in ("conv11", "conv13"):

@@ -111,9 +111,9 @@ class _Features(nn.Module):
         self.network = network
         self.places = places
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """The source layers by name."""
-        found = self.network(images)
+        found = self.network(inputs)
         if getattr(self.network, "output_fmt", "NCHW") == "NHWC":  # of some transformers
             found = [features.permute(0, 3, 1, 2) for features in found]
         return {name: found[place] for name, place in self.places.items()}

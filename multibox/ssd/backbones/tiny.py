@@ -26,9 +26,9 @@ class Tiny(nn.Module):
         self.stage4 = nn.Sequential(_convolution(64, 128, stride=2), _Residual(128))
         self.stage5 = nn.Sequential(_convolution(128, 128, stride=2), _convolution(128, 128))
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """The source layers by name."""
-        stage3 = self.stage3(self.stem(images))
+        stage3 = self.stage3(self.stem(inputs))
         stage4 = self.stage4(stage3)
         return {"stage3": stage3, "stage4": stage4, "stage5": self.stage5(stage4)}
 

@@ -55,9 +55,9 @@ class _MobileNet(nn.Module):
         self.sources = {index: name for name, index in sources.items()}
         self.expansion = expansion
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """The source layers by name."""
-        features, found = images, {}
+        features, found = inputs, {}
         for index, block in enumerate(self.features):
             name = self.sources.get(index)
             if name == self.expansion:  # the stride of its block is 2: there is no shortcut around it
@@ -79,9 +79,9 @@ class _ResNet(nn.Module):
             if name not in ("avgpool", "fc"):
                 self.add_module(name, layer)
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """The source layers by name."""
-        features, sources = images, {}
+        features, sources = inputs, {}
         for name, layer in self.named_children():
             features = layer(features)
             if name in ("layer2", "layer3", "layer4"):

@@ -1,4 +1,4 @@
-"""The base networks of the "Ultra-Light-Fast-Generic-Face-Detector-1MB" (Linzaer, MIT licence): `slim` and `RFB`.
+"""The base networks of the "Ultra-Light-Fast-Generic-Face-Detector-1MB" (Linzaer, MIT license): `slim` and `RFB`.
 
 Narrow MobileNet v1 blocks; RFB (Liu et al. 2018) has, in the place of one, branches of dilated convolutions.
 """
@@ -42,9 +42,9 @@ class UltraLight(nn.Module):
             self.add_module(f"block{number}", block)
             channels = outputs
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """The source layers by name."""
-        features, sources = images, {}
+        features, sources = inputs, {}
         for name, layer in self.named_children():
             features = layer(features)
             if name in _SOURCES:

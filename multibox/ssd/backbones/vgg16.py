@@ -39,9 +39,9 @@ class VGG16(nn.Module):
             self.add_module(f"pool{stage}", pool)
         self.conv6 = nn.Conv2d(512, 1024, 3, padding=6, dilation=6)
         self.conv7 = nn.Conv2d(1024, 1024, 1)
-        self._initialise()
+        self._initialize()
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         """Random weights for those who start without ImageNet's: He's, a little smaller in each layer.
 
         So they bring pixels of ±128 down to features of about 1. In one layer alone it could not be done: its small
@@ -53,9 +53,9 @@ class VGG16(nn.Module):
             layer.weight.data.mul_(_PIXEL_DEVIATION ** (-1 / len(convolutions)))
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """The source layers by name, after ReLU."""
-        features, sources = images, {}
+        features, sources = inputs, {}
         for name, layer in self.named_children():
             features = layer(features)
             if isinstance(layer, nn.Conv2d):

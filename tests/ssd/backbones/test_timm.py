@@ -47,7 +47,7 @@ def test_an_ssd_on_it_has_the_rows_that_its_maps_give(name, height, width):
     config = timm_config(f"timm/{name}", height=height, width=width)
     assert (config.height, config.width, config.backbone) == (height, width, f"timm/{name}")
     with torch.device("meta"):  # all the shapes of the real one, in no time
-        network = SSD(config, classes=2).eval()
+        network = SSD(config, num_classes=2).eval()
     offsets, logits = network(torch.empty(1, 3, height, width, device="meta"))
     assert offsets.shape == (1, len(make_default_boxes(config)), 4)
     assert logits.shape == (1, len(make_default_boxes(config)), 3)
@@ -68,7 +68,7 @@ def test_of_maps_of_one_stride_the_last_is_taken():
     assert [(row.layer, row.rows) for row in config.feature_maps[:2]] == [("stride16", 20), ("conv8_2", 10)]
 
 
-def test_pixels_are_normalised_as_timm_says():
+def test_pixels_are_normalized_as_timm_says():
     assert timm_config("timm/resnet18").mean == pytest.approx((123.675, 116.28, 103.53))
     assert timm_config("timm/resnet18").scale == pytest.approx((58.395, 57.12, 57.375))
     assert timm_config("timm/test_resnet").mean == timm_config("timm/test_resnet").scale == (127.5, 127.5, 127.5)

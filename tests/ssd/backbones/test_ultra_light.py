@@ -17,7 +17,7 @@ TABLE = [
 ]  # fmt: skip
 
 
-def normalised(convolved: torch.Tensor, norm: nn.BatchNorm2d) -> torch.Tensor:
+def normalized(convolved: torch.Tensor, norm: nn.BatchNorm2d) -> torch.Tensor:
     return F.batch_norm(convolved, norm.running_mean, norm.running_var, norm.weight, norm.bias)
 
 
@@ -35,7 +35,7 @@ def test_receptive_field_block_is_its_composition():
         convolution, norm = layer[0], layer[1]
         assert convolution.bias is None and convolution.weight.shape[2:] == (kernel, kernel)
         padding = dilation if kernel == 3 else 0
-        values = normalised(F.conv2d(values, convolution.weight, padding=padding, dilation=dilation), norm)
+        values = normalized(F.conv2d(values, convolution.weight, padding=padding, dilation=dilation), norm)
         return values.relu() if active else values
 
     branches = []
@@ -70,12 +70,12 @@ def test_blocks_are_the_table(rfb):
             assert rfb and name == "block7"
             features = block(features)
         elif name == "block0":
-            features = normalised(F.conv2d(features, block[0].weight, stride=2, padding=1), block[1]).relu()
+            features = normalized(F.conv2d(features, block[0].weight, stride=2, padding=1), block[1]).relu()
         else:
             (depthwise, first), (pointwise, second) = (part[:2] for part in (block.depthwise, block.pointwise))
             features = F.conv2d(features, depthwise.weight, stride=stride, padding=1, groups=inputs)
-            features = normalised(features, first).relu()
-            features = normalised(F.conv2d(features, pointwise.weight), second).relu()
+            features = normalized(features, first).relu()
+            features = normalized(F.conv2d(features, pointwise.weight), second).relu()
         assert features.shape[1:] == (outputs, ceil(rows / stride), ceil(columns / stride))
         inputs, total = outputs, total * stride
         if name in sources:

@@ -1,0 +1,220 @@
+"""From a data set to batches: which images are in a step is a function of the seed and the step, nothing else."""
+
+import multiprocessing
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from multibox.config import DetectorConfig
+from multibox.data.augment import Augmentation, Augmented, apply, draw, fractions
+from multibox.data.sample import Dataset
+from multibox.training.interrupts import ignore_interrupts
+
+PADDING = 8
+"""Objects of a batch's images are padded to a multiple of this."""
+
+REPLACEMENTS = 10
+"""How many other images are tried in the place of one that cannot be read."""
+
+
+class Batch(NamedTuple):
+    """What a process learns from in a step.
+
+    Attributes:
+        inputs: Augmented, not yet normalized.
+        boxes: Corner form, as fractions of the image; padded where an image has fewer objects than another.
+        labels: Indices into the class names; -1 in rows that are padding.
+        names: Of the images.
+        unreadable: What was wrong with images whose places others took.
+    """
+
+    inputs: UInt8[Tensor, "batch 3 height width"]
+    boxes: Float[Tensor, "batch objects 4"]
+    labels: Int[Tensor, "batch objects"]
+    names: tuple[str, ...]
+    unreadable: tuple[str, ...] = ()
+
+
+def make_loader(
+    dataset: Dataset,
+    config: DetectorConfig,
+    augmentation: Augmentation,
+    *,
+    batch_size: int,
+    first_step: int,
+    steps: int | None,
+    seed: int,
+    workers: int,
+    pin_memory: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+    balance_classes: bool = False,
+) -> Generator[Batch, None, None]:
+    """The batches of a run from `first_step` on; of several processes, this one's share of each.
+
+    All images come once in a new order, then again in another: position p of that stream is always the same image
+    with the same random changes, whatever the number of workers and processes and wherever a run was taken up again. In
+    the place of an image that cannot be read comes another one.
+
+    `batch_size` is that of all processes together. With `balance_classes` an epoch has images with rare classes
+    several times: see `image_weights`.
+
+    Raises:
+        FileNotFoundError: Neither the image nor any of those tried in its place is there.
+        ValueError: Neither can be read.
+    """
+    weights = image_weights(dataset) if balance_classes else np.ones(len(dataset))
+    loader: DataLoader[_Item] = DataLoader(
+        _AugmentedImages(dataset, config, augmentation, seed),
+        batch_sampler=_Stream(weights, batch_size, first_step, steps, seed, rank, world_size),
+        collate_fn=_collate_or_error,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        pin_memory=pin_memory,
+        worker_init_fn=ignore_interrupts,
+    )
+    others = multiprocessing.active_children()
+    batches = iter(loader)
+    readers = [child for child in multiprocessing.active_children() if child not in others]
+    try:
+        for batch in batches:
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+    finally:
+        del batches  # asks the readers to end, and waits a while; not where an interrupt came in its midst
+        for reader in readers:  # they do not hear SIGTERM, by which Python would wait for them for ever
+            with suppress(RuntimeError):  # by which torch tells of the end of one that it still waits for
+                reader.kill()
+                reader.join()
+
+
+def image_weights(dataset: Dataset) -> Float[np.ndarray, " images"]:
+    """How often each image is shown where classes are balanced, in proportion.
+
+    LVIS's repeat factors (Gupta et al. 2019, section 5): 1 / sqrt(the part of the images that has the class), of an
+    image's rarest class. Their threshold, above which a class is not rare, is 1 here. Images without objects count
+    as if of a class that all images have.
+    """
+    classes = [np.unique(sample.truth.labels[~sample.truth.crowd]) for sample in dataset]
+    images = np.bincount(np.concatenate(classes), minlength=len(dataset.class_names)) if classes else np.zeros(0)
+    repeat = np.sqrt(len(dataset) / np.maximum(images, 1))
+    return np.array([repeat[labels].max(initial=1.0) for labels in classes])
+
+
+def collate(images: list[tuple[str, Augmented]], unreadable: tuple[str, ...] = ()) -> Batch:
+    """One batch of augmented images, their objects padded to the same number.
+
+    That is a multiple of `PADDING`, so that a GPU sees few shapes.
+    """
+    most = max(1, *(len(augmented.labels) for _, augmented in images))
+    most += -most % PADDING
+    boxes = torch.zeros(len(images), most, 4)
+    labels = torch.full((len(images), most), -1)
+    for row, (_, augmented) in enumerate(images):
+        boxes[row, : len(augmented.labels)] = torch.from_numpy(augmented.boxes)
+        labels[row, : len(augmented.labels)] = torch.from_numpy(augmented.labels)
+    inputs = torch.from_numpy(np.stack([augmented.image for _, augmented in images]))
+    return Batch(inputs, boxes, labels, tuple(name for name, _ in images), unreadable)
+
+
+class _Read(NamedTuple):
+    name: str
+    image: Augmented
+    unreadable: tuple[str, ...]
+
+
+_Item = _Read | Exception
+"""An error travels as a value: a worker that raises it would put its traceback into the message."""
+
+
+def _collate_or_error(items: list[_Item]) -> Batch | Exception:
+    read: list[_Read] = []
+    for item in items:
+        if isinstance(item, Exception):
+            return item
+        read.append(item)
+    unreadable = tuple(complaint for item in read for complaint in item.unreadable)
+    return collate([(item.name, item.image) for item in read], unreadable)
+
+
+class _AugmentedImages(TorchDataset[_Item]):
+    """Item (position, index): that image, with the random changes of that position of the stream."""
+
+    def __init__(self, dataset: Dataset, config: DetectorConfig, augmentation: Augmentation, seed: int) -> None:
+        self.dataset = dataset
+        self.config = config
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __getitem__(self, item: tuple[int, int]) -> _Item:
+        position, index = item
+        others = np.random.default_rng((self.seed, position, 2)).integers(len(self.dataset), size=REPLACEMENTS)
+        unreadable: list[str] = []
+        for each in (index, *others.tolist()):
+            sample = self.dataset[each]
+            try:
+                return _Read(sample.name, self._augmented(position, each), tuple(unreadable))
+            except (OSError, ValueError) as error:
+                last = error
+                unreadable.append(str(error))
+        return last
+
+    def _augmented(self, position: int, index: int) -> Augmented:
+        sample, config = self.dataset[index], self.config
+        drawn = draw(np.random.default_rng((self.seed, position)), fractions(sample), self.augmentation)
+        return apply(sample, drawn, height=config.height, width=config.width, margin=config.mean)
+
+
+class _Stream:
+    """The (position, index) pairs of this process in each step."""
+
+    def __init__(
+        self,
+        weights: Float[np.ndarray, " images"],
+        batch_size: int,
+        first_step: int,
+        steps: int | None,
+        seed: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self.weights = weights
+        self.batch_size = batch_size
+        self.first_step = first_step
+        self.steps = steps
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        images, epoch = len(self.weights), -1
+        step = self.first_step
+        order = np.empty(0, np.int64)
+        while self.steps is None or step < self.steps:
+            batch = []
+            for position in range(step * self.batch_size, (step + 1) * self.batch_size)[self.rank :: self.world_size]:
+                if position // images != epoch:
+                    epoch = position // images
+                    order = self._order(epoch)
+                batch.append((position, int(order[position % images])))
+            yield batch
+            step += 1
+
+    def _order(self, epoch: int) -> Int[np.ndarray, " images"]:
+        """The images of an epoch: each as often as its weight says, to the next whole number."""
+        rng = np.random.default_rng((self.seed, epoch, 1))
+        order = rng.permutation(len(self.weights))
+        if (self.weights == self.weights[0]).all():
+            return order
+        # systematic sampling: equal steps along the weights laid end to end
+        ends = self.weights[order].cumsum()
+        at = (np.arange(len(order)) + rng.random()) * ends[-1] / len(order)
+        return rng.permutation(order[np.searchsorted(ends, at, side="right").clip(max=len(order) - 1)])
