@@ -12,7 +12,8 @@ from multibox.default_boxes import make_default_boxes
 from multibox.presets import preset
 from multibox.ssd.boxes import center_to_corner
 from multibox.ssd.coder import BoxCoder
-from multibox.ssd.loss import make_targets, multibox_loss
+from multibox.ssd.loss import multibox_loss
+from multibox.ssd.matching import make_targets
 from multibox.ssd.network import Predictions
 
 SIDE, CLASSES = 300, 20

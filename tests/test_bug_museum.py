@@ -39,8 +39,8 @@ from multibox.detector import Detector
 from multibox.presets import paper_box_sizes, preset
 from multibox.ssd.boxes import corner_to_center
 from multibox.ssd.coder import BoxCoder
-from multibox.ssd.loss import Targets, multibox_loss
-from multibox.ssd.matching import UNMATCHED, match
+from multibox.ssd.loss import multibox_loss
+from multibox.ssd.matching import UNMATCHED, Targets, match
 from multibox.ssd.network import SSD, L2Norm, Predictions
 from multibox.ssd.postprocess import postprocess
 from multibox.training.distributed import World

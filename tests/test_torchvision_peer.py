@@ -8,7 +8,8 @@ from benchmarks import torchvision_peer as peer
 from multibox.data.sample import Dataset, GroundTruth, Sample
 from multibox.detector import Detector
 from multibox.ssd.coder import BoxCoder
-from multibox.ssd.loss import make_targets, multibox_loss
+from multibox.ssd.loss import multibox_loss
+from multibox.ssd.matching import make_targets
 
 CLASSES = ("cell", "platelet")
 # far apart: no two objects have the same best default box, the one thing in which the two matchings differ

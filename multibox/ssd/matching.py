@@ -1,19 +1,62 @@
-"""The matching strategy: which object each default box learns (section 2.2; the Caffe code's MatchBBox)."""
+"""The matching strategy: which object each default box learns, and the targets that follow (section 2.2).
 
-from heapq import heapify, heappop, heappush
+The rules are those of the Caffe code's MatchBBox. Everything is batched, with static shapes and without waiting for the
+device, so that a GPU can capture it. `multibox.ssd.cpu` gives the same results faster on a CPU.
+"""
 
-import numpy as np
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from multibox.ssd.boxes import box_iou
+from multibox.ssd.boxes import box_iou, center_to_corner, corner_to_center
+from multibox.ssd.coder import BoxCoder
 
 UNMATCHED = -1
-"""In the place of an object's index: the default box learns the background."""
+"""Takes the place of an object's index: the default box learns the background."""
 
-_NO_OVERLAP = 1e-6
-"""The Caffe code takes overlaps up to this as none."""
+NO_OVERLAP = 1e-6
+"""The Caffe code treats overlaps up to this value as none."""
+
+
+class Targets(NamedTuple):
+    """What the network should predict for each default box.
+
+    Attributes:
+        offsets: Offsets of the matched object from the default box; zero if the default box is unmatched.
+        labels: The matched object's label + 1; 0, the background, if the default box is unmatched.
+    """
+
+    offsets: Float[Tensor, "batch default_boxes 4"]
+    labels: Int[Tensor, "batch default_boxes"]
+
+
+def make_targets(
+    boxes: Float[Tensor, "batch objects 4"],
+    labels: Int[Tensor, "batch objects"],
+    default_boxes_center: Float[Tensor, "default_boxes 4"],
+    coder: BoxCoder,
+) -> Targets:
+    """Matches objects to default boxes and encodes them.
+
+    Args:
+        boxes: Objects in corner form, as fractions of the image. Images with fewer objects than others are padded.
+        labels: Indices into the class names; -1 marks a padding row.
+        default_boxes_center: Default boxes in center form, as fractions of the image.
+        coder: Encodes a box as offsets from its default box.
+    """
+    matched = match(boxes, labels >= 0, center_to_corner(default_boxes_center))
+    if boxes.shape[1] == 0:
+        return Targets(boxes.new_zeros(*matched.shape, 4), torch.zeros_like(matched))
+    positive = matched != UNMATCHED
+    index = matched.clamp(min=0)
+    matched_boxes = corner_to_center(boxes).gather(1, index[..., None].expand(-1, -1, 4))
+    offsets = coder.encode(matched_boxes, default_boxes_center.expand_as(matched_boxes))
+    return Targets(
+        offsets=torch.where(positive[..., None], offsets, 0.0),
+        labels=torch.where(positive, labels.gather(1, index) + 1, 0),
+    )
 
 
 def match(
@@ -23,87 +66,60 @@ def match(
     *,
     iou_threshold: float = 0.5,
 ) -> Int[Tensor, "batch default_boxes"]:
-    """The index of the object that each default box is matched to, or `UNMATCHED`.
+    """Returns the index of the object that each default box is matched to, or `UNMATCHED`.
 
-    First each object gets a default box of its own: the pair with the largest jaccard overlap of all is matched, then
-    the largest among the objects and default boxes that are left, and so on. Then every other default box is matched to
-    the object it overlaps most, if by at least `iou_threshold`. (The paper says "higher than"; its code, and we,
-    take 0.5 itself too.) Of equal overlaps the default box that comes first wins, then the object that comes first.
+    First, each object gets a default box of its own: the pair with the largest overlap of all is matched, then the
+    largest among the remaining objects and default boxes, and so on. Then every remaining default box is matched to the
+    object it overlaps most, if their overlap is at least `iou_threshold`. (The paper says "higher than"; its code
+    accepts the threshold itself, and so do we.) If overlaps are equal, the first default box wins, then the first
+    object.
 
     Args:
         boxes: Ground truth in corner form, padded to the same number of rows for each image.
-        present: Which rows are objects; the others are padding, and match nothing.
-        default_boxes: In corner form, not clipped.
-        iou_threshold: From 0 to 1.
+        present: True for rows that are objects. Other rows are padding and match nothing.
+        default_boxes: Default boxes in corner form, not clipped.
+        iou_threshold: Smallest overlap of a match, from 0 to 1.
     """
-    default_boxes = default_boxes.T.contiguous().T  # as box_iou wants them, and once for all images
-    if image_by_image(boxes):
-        matched = torch.full((len(boxes), len(default_boxes)), UNMATCHED)
-        for image, rows in enumerate(present):
-            objects = rows.nonzero()[:, 0]
-            if len(objects):
-                overlaps = box_iou(boxes[image, objects, None], default_boxes)
-                matched[image] = torch.from_numpy(_match_image(overlaps.numpy(), objects.numpy(), iou_threshold))
-        return matched
     if boxes.shape[1] == 0:
         return torch.full((len(boxes), len(default_boxes)), UNMATCHED, device=boxes.device)
-    overlaps = box_iou(boxes[:, :, None], default_boxes).masked_fill_(~present[..., None], 0)
-    best_overlap, best_object = overlaps.max(dim=1)
-    enough = (best_overlap >= iou_threshold) & (best_overlap > _NO_OVERLAP)
-    matched = torch.where(enough, best_object, UNMATCHED)
-    own = _own_default_boxes(overlaps)
-    # objects that overlap no default box are sent to a column of their own, which is cut off
-    columns = torch.where(own == UNMATCHED, len(default_boxes), own)
-    spare = torch.cat([matched, matched.new_zeros(len(matched), 1)], dim=1)
-    return spare.scatter(1, columns, torch.arange(boxes.shape[1], device=boxes.device).expand_as(columns))[:, :-1]
+    overlaps = box_iou(boxes.float()[:, :, None], default_boxes.float())
+    overlaps = overlaps.masked_fill(~present[..., None] | (overlaps <= NO_OVERLAP), 0)
+    largest, closest_object = overlaps.max(dim=1)
+    matched = torch.where((largest > 0) & (largest >= iou_threshold), closest_object, UNMATCHED)
+    return _give_each_object_its_own(matched, overlaps)
 
 
-def image_by_image(values: Tensor) -> bool:
-    """Whether to take the images one by one and only those rows that count, rather than all at once under masks.
+def _give_each_object_its_own(
+    matched: Int[Tensor, "batch default_boxes"], overlaps: Float[Tensor, "batch objects default_boxes"]
+) -> Int[Tensor, "batch default_boxes"]:
+    """Returns the matches after greedy bipartite matching: each object takes one default box, best pair first.
 
-    On a CPU that is several times faster. A GPU would have to stop for each look at a value, and a compiled graph
-    would break, so there all shapes are fixed. The results are the same.
+    The search needs only the best `objects` default boxes of each object. Other objects can take at most `objects - 1`
+    of them, so the best one that is still free is always in the table.
     """
-    return values.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
-def _match_image(
-    overlaps: Float[np.ndarray, "objects default_boxes"], objects: Int[np.ndarray, " objects"], iou_threshold: float
-) -> Int[np.ndarray, " default_boxes"]:
-    """`match` of one image, in NumPy, whose argmax and small steps are quicker; `objects` are its rows that count."""
-    matched = np.full(overlaps.shape[1], UNMATCHED)
-    best = overlaps.max(axis=0)
-    enough = np.flatnonzero((best >= iou_threshold) & (best > _NO_OVERLAP))
-    matched[enough] = objects[overlaps[:, enough].argmax(axis=0)]
-
-    # Each object waits with its best pair, and the best pair of all is taken. Where another object has the default box
-    # by then, it waits again with the best that is left: never a better one, so that no pair comes too late.
-    own: list[int] = []
-    places = overlaps.argmax(axis=1).tolist()
-    waiting = [(-overlaps[index, place].item(), place, index) for index, place in enumerate(places)]
-    heapify(waiting)
-    while waiting and -waiting[0][0] > _NO_OVERLAP:
-        _, place, index = heappop(waiting)
-        if place in own:
-            left = overlaps[index].copy()
-            left[own] = 0
-            place = int(left.argmax())
-            heappush(waiting, (-left[place].item(), place, index))
-        else:
-            own.append(place)
-            matched[place] = objects[index]
+    objects, default_boxes = overlaps.shape[1:]
+    count = min(objects, default_boxes)
+    rank, place = _largest(overlaps, count)
+    row = torch.arange(objects, device=overlaps.device)[:, None]
+    for _ in range(count):
+        best, pair = rank.flatten(1).max(dim=1, keepdim=True)  # the first of equals: the first object
+        best_place, best_row = place.flatten(1).gather(1, pair), pair // count
+        matched = matched.scatter(1, best_place, torch.where(best > 0, best_row, matched.gather(1, best_place)))
+        taken = (place == best_place[..., None]) | (row == best_row[..., None])
+        rank = rank.masked_fill(taken, 0)
     return matched
 
 
-def _own_default_boxes(overlaps: Float[Tensor, "batch objects default_boxes"]) -> Int[Tensor, "batch objects"]:
-    """The default box that is matched to each object first: greedy bipartite matching."""
-    batch, objects, default_boxes = overlaps.shape
-    pairs = overlaps.transpose(1, 2).contiguous()  # of equal overlaps the first is the one with the first default box
-    own = torch.full((batch, objects), UNMATCHED, device=overlaps.device)
-    for _ in range(min(objects, default_boxes)):
-        overlap, pair = pairs.flatten(1).max(dim=1, keepdim=True)
-        place, index = pair // objects, pair % objects
-        own = torch.where(overlap > _NO_OVERLAP, own.scatter(1, index, place), own)
-        pairs.scatter_(1, place[..., None].expand(-1, -1, objects), 0.0)
-        pairs.scatter_(2, index[..., None].expand(-1, default_boxes, -1), 0.0)
-    return own
+def _largest(
+    overlaps: Float[Tensor, "batch objects default_boxes"], count: int
+) -> tuple[Int[Tensor, "batch objects count"], Int[Tensor, "batch objects count"]]:
+    """Returns the `count` largest overlaps of each object, as ranks, and their default boxes.
+
+    A larger overlap has a larger rank. If overlaps are equal, the first default box has the larger one. A rank above 0
+    means that there is an overlap. Ranks are needed because `topk` does not promise which of equal values it takes. The
+    bits of nonnegative floats sort as the floats do: they form the upper half of the rank, and the place of the default
+    box forms the lower half.
+    """
+    place = torch.arange(overlaps.shape[2], device=overlaps.device)
+    rank, largest = ((overlaps.view(torch.int32).long() << 32) - place).topk(count, dim=2)
+    return rank, largest

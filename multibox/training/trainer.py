@@ -16,8 +16,10 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from multibox.data.sample import compare_classes
 from multibox.detector import Detector
+from multibox.ssd import cpu, loss, matching
 from multibox.ssd.coder import BoxCoder
-from multibox.ssd.loss import Targets, count_matches, make_targets, multibox_loss
+from multibox.ssd.loss import count_matches
+from multibox.ssd.matching import Targets
 from multibox.ssd.network import SSD
 from multibox.training.distributed import World
 from multibox.training.loading import Batch
@@ -155,6 +157,10 @@ class Run:
         Both are divided by the matches of the whole step, whatever part of it a process, or a part of a batch, has.
         """
         device, config, size = self._world.device, self._config, self._world.size
+        # two ways to the same results: on a CPU, one image at a time is several times faster
+        on_cpu = torch.device(device).type == "cpu"
+        make_targets = cpu.make_targets if on_cpu else matching.make_targets
+        multibox_loss = cpu.multibox_loss if on_cpu else loss.multibox_loss
         inputs, boxes, labels = (values.to(device, non_blocking=True) for values in batch[:3])
         rules = {"negatives_without_matches": config.negatives_without_matches}
         targets = make_targets(boxes, labels, self.network.default_boxes, self._coder)

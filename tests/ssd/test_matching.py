@@ -7,16 +7,24 @@ from hypothesis import strategies as st
 from multibox.boxes import box_iou
 from multibox.default_boxes import make_default_boxes
 from multibox.presets import preset
+from multibox.ssd import cpu, matching
 from multibox.ssd.boxes import center_to_corner
-from multibox.ssd.matching import UNMATCHED, match
+from multibox.ssd.matching import UNMATCHED
 
 
-@pytest.fixture(params=[True, False], ids=["image by image", "all at once"], autouse=True, scope="module")
-def path(request):
-    """Each test takes both paths, whatever the device."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("multibox.ssd.matching.image_by_image", lambda values: request.param)
-        yield
+@pytest.fixture(params=[matching.match, cpu.match], ids=["batched", "image by image"], scope="module")
+def match(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def match_one(match):
+    """Matches one image without padding."""
+
+    def one(boxes, default_boxes, **threshold):
+        return match(boxes[None], torch.ones(1, len(boxes), dtype=torch.bool), default_boxes, **threshold)[0].tolist()
+
+    return one
 
 
 SSD300 = center_to_corner(torch.from_numpy(make_default_boxes(preset("ssd300-vgg16"))))
@@ -58,11 +66,6 @@ def oracle(boxes, default_boxes, **threshold):
     return match_bbox(box_iou(boxes.double().numpy(), default_boxes.double().numpy()).tolist(), **threshold)
 
 
-def match_one(boxes, default_boxes, **threshold):
-    """One image without padding."""
-    return match(boxes[None], torch.ones(1, len(boxes), dtype=torch.bool), default_boxes, **threshold)[0].tolist()
-
-
 def whole_boxes(random, count, side):
     """Corners on whole numbers from 0 to `side`: overlaps are quotients of small whole numbers, and ties abound."""
     low = random.integers(0, side, (count, 2))
@@ -78,21 +81,21 @@ def overlaps_of(boxes, default_boxes):
 ROW = torch.tensor([[10.0 * column, 0, 10.0 * column + 10, 10] for column in range(4)])
 
 
-def test_an_object_that_is_a_default_box():
+def test_an_object_that_is_a_default_box(match_one):
     assert match_one(ROW[2:3], ROW) == [UNMATCHED, UNMATCHED, 0, UNMATCHED]
 
 
-def test_an_object_gets_its_best_default_box_however_small_the_overlap():
+def test_an_object_gets_its_best_default_box_however_small_the_overlap(match_one):
     assert match_one(torch.tensor([[12.0, 2, 13, 3]]), ROW) == [UNMATCHED, 0, UNMATCHED, UNMATCHED]
 
 
-def test_an_overlap_of_half_is_enough_and_less_is_not():
+def test_an_overlap_of_half_is_enough_and_less_is_not(match_one):
     """The paper says "higher than 0.5"; its code takes 0.5."""
     default_boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 4]])
     assert match_one(torch.tensor([[0.0, 0, 10, 10]]), default_boxes) == [0, 0, UNMATCHED]
 
 
-def test_objects_that_share_the_best_default_box_both_get_one():
+def test_objects_that_share_the_best_default_box_both_get_one(match_one):
     """The widespread rule "each object's best default box is forced" loses one of them."""
     default_boxes = torch.tensor([[0.0, 0, 10, 10], [6, 0, 16, 10]])
     objects = torch.tensor(
@@ -101,7 +104,7 @@ def test_objects_that_share_the_best_default_box_both_get_one():
     assert match_one(objects, default_boxes) == [1, 0]
 
 
-def test_a_default_box_that_is_an_objects_own_stays_with_it_though_another_overlaps_it_more():
+def test_a_default_box_that_is_an_objects_own_stays_with_it_though_another_overlaps_it_more(match_one):
     """First come the two own default boxes; object 0 then keeps the second, which object 1 overlaps more."""
     default_boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9]])
     objects = torch.tensor([[0.0, 0, 10, 6], [0, 0, 10, 10]])
@@ -110,7 +113,7 @@ def test_a_default_box_that_is_an_objects_own_stays_with_it_though_another_overl
     assert match_one(objects, default_boxes) == [1, 0]
 
 
-def test_of_equal_overlaps_the_first_default_box_wins_then_the_first_object():
+def test_of_equal_overlaps_the_first_default_box_wins_then_the_first_object(match_one):
     twins = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10], [20, 0, 30, 10]])
     assert match_one(torch.tensor([[0.0, 0, 10, 4]]), twins) == [0, UNMATCHED, UNMATCHED]
     assert match_one(torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10]]), twins) == [0, 1, UNMATCHED]
@@ -118,13 +121,13 @@ def test_of_equal_overlaps_the_first_default_box_wins_then_the_first_object():
     assert match_one(torch.tensor([[20.0, 0, 30, 10], [0, 0, 10, 10]]), twins) == [1, 1, 0]
 
 
-def test_no_objects():
+def test_no_objects(match):
     for batch in (0, 1, 3):
         matched = match(torch.zeros(batch, 0, 4), torch.zeros(batch, 0, dtype=torch.bool), ROW)
         assert matched.shape == (batch, 4) and (matched == UNMATCHED).all() and not matched.is_floating_point()
 
 
-def test_padding_matches_nothing_whatever_it_holds():
+def test_padding_matches_nothing_whatever_it_holds(match):
     """Even where it holds a default box, and wherever it stands."""
     boxes = torch.stack([torch.stack([ROW[0], ROW[1], torch.zeros(4)])] * 4)
     present = torch.tensor(
@@ -136,26 +139,26 @@ def test_padding_matches_nothing_whatever_it_holds():
         assert match(boxes, present, ROW).tolist() == expected
 
 
-def test_objects_outside_all_default_boxes_match_nothing():
+def test_objects_outside_all_default_boxes_match_nothing(match_one):
     outside, touching = [50.0, 50, 60, 60], [0.0, 10, 40, 20]
     assert match_one(torch.tensor([outside, touching]), ROW) == [UNMATCHED] * 4
     assert match_one(torch.tensor([outside, ROW[3].tolist(), touching]), ROW) == [UNMATCHED] * 3 + [1]
 
 
-def test_an_overlap_of_a_millionth_is_none():
+def test_an_overlap_of_a_millionth_is_none(match_one):
     far = torch.tensor([[0.0, 0, 1e4, 1e4]])
     for side, matched in ((9.9, UNMATCHED), (10.1, 0)):  # overlaps 0.98e-6 and 1.02e-6
         assert match_one(torch.tensor([[0, 0, side, side]]), far) == [matched]
 
 
-def test_a_threshold_of_0_takes_every_overlap_but_none_that_is_none():
+def test_a_threshold_of_0_takes_every_overlap_but_none_that_is_none(match):
     boxes = torch.tensor([[[0.0, 0, 15, 10], [0, 0, 0, 0]]])
     for threshold in (0.0, 1e-9):
         matched = match(boxes, torch.tensor([[True, False]]), ROW, iou_threshold=threshold)
         assert matched.tolist() == [[0, 0, UNMATCHED, UNMATCHED]]
 
 
-def test_more_objects_than_default_boxes():
+def test_more_objects_than_default_boxes(match_one):
     random = np.random.default_rng(1)
     objects = whole_boxes(random, 12, side=40)
     objects[:, 1::2] = torch.tensor([0.0, 10])
@@ -166,7 +169,7 @@ def test_more_objects_than_default_boxes():
 
 @pytest.mark.parametrize("side", [4, 12, 40])
 @pytest.mark.parametrize("objects, default_boxes", [(1, 1), (1, 30), (2, 2), (5, 40), (12, 30), (30, 12), (40, 60)])
-def test_match_is_the_oracle_where_ties_abound(objects, default_boxes, side):
+def test_match_is_the_oracle_where_ties_abound(match_one, objects, default_boxes, side):
     random = np.random.default_rng([objects, default_boxes, side])
     for _ in range(6):
         some, table = whole_boxes(random, objects, side), whole_boxes(random, default_boxes, side)
@@ -176,7 +179,7 @@ def test_match_is_the_oracle_where_ties_abound(objects, default_boxes, side):
 
 
 @pytest.mark.parametrize("objects", [1, 2, 7, 20])
-def test_match_is_the_oracle_on_the_boxes_of_ssd300(objects):
+def test_match_is_the_oracle_on_the_boxes_of_ssd300(match_one, objects):
     random = np.random.default_rng(objects)
     low = random.uniform(0, 0.8, (objects, 2))
     boxes = torch.from_numpy(np.concatenate([low, low + random.uniform(0.02, 0.7, (objects, 2))], axis=1)).float()
@@ -185,7 +188,7 @@ def test_match_is_the_oracle_on_the_boxes_of_ssd300(objects):
     assert match_one(boxes, SSD300) == match_bbox(overlaps.tolist())
 
 
-def test_a_big_batch_is_its_images_one_by_one():
+def test_a_big_batch_is_its_images_one_by_one(match):
     random = np.random.default_rng(3)
     counts = random.integers(0, 9, 40)
     boxes, present = torch.zeros(40, 8, 4), torch.zeros(40, 8, dtype=torch.bool)
@@ -201,7 +204,7 @@ def test_a_big_batch_is_its_images_one_by_one():
         assert matched[image].tolist() == expected
 
 
-def test_a_crowd_on_one_spot_is_the_oracle():
+def test_a_crowd_on_one_spot_is_the_oracle(match_one):
     """Every object wants the same default boxes, and most of them must look again and again."""
     random = np.random.default_rng(4)
     objects = torch.tensor([[8.0, 8, 24, 24]]) + torch.from_numpy(random.integers(0, 2, (30, 4))).float()
@@ -209,7 +212,7 @@ def test_a_crowd_on_one_spot_is_the_oracle():
     assert match_one(objects, table) == oracle(objects, table)
 
 
-def test_arguments_are_not_written_to():
+def test_arguments_are_not_written_to(match):
     boxes, present = torch.rand(2, 3, 4).sort(dim=-1).values, torch.ones(2, 3, dtype=torch.bool)
     before = boxes.clone(), present.clone(), ROW.clone()
     match(boxes, present, ROW)
@@ -227,13 +230,13 @@ def tables(draw, *, min_count=1, max_count=8, side=32):
 
 @settings(max_examples=40)
 @given(tables(), tables(max_count=16))
-def test_match_is_the_oracle(objects, default_boxes):
+def test_match_is_the_oracle(match_one, objects, default_boxes):
     assert match_one(objects, default_boxes) == oracle(objects, default_boxes)
 
 
 @settings(max_examples=40)
 @given(tables(), tables(max_count=16))
-def test_laws(objects, default_boxes):
+def test_laws(match_one, objects, default_boxes):
     overlaps, matched = overlaps_of(objects, default_boxes), match_one(objects, default_boxes)
     for default_box, index in enumerate(matched):
         if index == UNMATCHED:
@@ -248,13 +251,15 @@ def test_laws(objects, default_boxes):
 
 @settings(max_examples=25)
 @given(tables(max_count=6))
-def test_every_object_in_the_image_is_matched_by_ssd300(objects):
+def test_every_object_in_the_image_is_matched_by_ssd300(match_one, objects):
     assert set(range(len(objects))) <= set(match_one(objects / 32, SSD300))
 
 
 @settings(max_examples=40)
 @given(tables(side=200), tables(max_count=12, side=200), st.randoms(use_true_random=False))
-def test_the_order_of_the_objects_does_not_matter_where_no_overlaps_are_equal(objects, default_boxes, random):
+def test_the_order_of_the_objects_does_not_matter_where_no_overlaps_are_equal(
+    match_one, objects, default_boxes, random
+):
     positive = overlaps_of(objects, default_boxes)
     positive = positive[positive > 0]
     assume(len(np.unique(positive.astype(np.float32))) == len(positive))

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from multibox.detector import Detector
+from multibox.ssd import cpu
 from multibox.training import fit, trainer
 from multibox.training.checkpoint import Checkpoints
 from multibox.training.loading import _AugmentedImages
@@ -144,7 +145,7 @@ def before_replacing(name):
 
 MOMENTS = {
     "data are loaded": before(_AugmentedImages, "__getitem__"),  # in a process that reads images
-    "within a step": before(trainer, "multibox_loss"),  # statistics are new, weights are old
+    "within a step": before(cpu, "multibox_loss"),  # statistics are new, weights are old
     "between weights and average": before(trainer.Run, "_follow"),
     "in a validation": before(Detector, "detect"),
     "after a validation's row": after(Record, "write_row"),

@@ -18,8 +18,8 @@ from multibox.data.sample import Dataset
 from multibox.data.synthetic import CLASS_NAMES, synthetic_scenes
 from multibox.detector import Detector
 from multibox.presets import preset
+from multibox.ssd import cpu
 from multibox.training import RECIPES, TrainConfig, fit, train
-from multibox.training import trainer as trainer_module
 from multibox.training.trainer import Run
 
 FIXED = {"augmentation": Augmentation(expand_probability=0.0, crop_probability=0.0, interpolations=("bilinear",))}
@@ -87,13 +87,13 @@ NAN_AT = 3
 def run(out, train_set, val_set, config, *, stop_at=None, resume=False, poisoned=None, scores=(), batch_norm=False):
     """One run, with an eye on its steps."""
     ran = Ran()
-    learn, find, score, loss = Run.learn, fit.find, fit.score, trainer_module.multibox_loss
+    learn, find, score, loss = Run.learn, fit.find, fit.score, cpu.multibox_loss
     recipes = dict(RECIPES)
     scores = list(scores)
 
     def watched_learn(self, batch, *, learning_rate):
         if self.step == NAN_AT and poisoned == self._world.rank:
-            trainer_module.multibox_loss = poisoned_loss
+            cpu.multibox_loss = poisoned_loss
         step = learn(self, batch, learning_rate=learning_rate)
         ran.losses.append(tuple(float(value) for value in step[:3]))
         return step
@@ -127,7 +127,7 @@ def run(out, train_set, val_set, config, *, stop_at=None, resume=False, poisoned
         ran.error = f"{type(error).__name__}: {error}"
     finally:
         Run.learn, fit.find, fit.score, fit._Loop.finish = learn, find, score, finish
-        trainer_module.multibox_loss = loss
+        cpu.multibox_loss = loss
         RECIPES["paper"] = recipes["paper"]
     ran.weights = {name: values.clone() for name, values in detector.network.state_dict().items()}
     return ran

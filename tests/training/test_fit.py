@@ -20,7 +20,8 @@ from multibox.data.sample import Dataset, GroundTruth
 from multibox.data.synthetic import synthetic_scenes
 from multibox.data.write import write_voc
 from multibox.detector import Detector
-from multibox.ssd.loss import make_targets, multibox_loss
+from multibox.ssd.loss import multibox_loss
+from multibox.ssd.matching import make_targets
 from multibox.training import RECIPES, TrainConfig, fit, machine, train
 from multibox.training.checkpoint import Checkpoints
 from multibox.training.loading import make_loader
@@ -286,7 +287,7 @@ def within_a_step(monkeypatch):
                 act()
             return multibox_loss(*args, **kwargs)
 
-        monkeypatch.setattr("multibox.training.trainer.multibox_loss", loss)
+        monkeypatch.setattr("multibox.ssd.cpu.multibox_loss", loss)
 
     return arrange
 
@@ -693,7 +694,7 @@ def poison(monkeypatch):
                 return targets._replace(offsets=targets.offsets / (targets.labels == 0)[..., None])
             return targets
 
-        monkeypatch.setattr("multibox.training.trainer.make_targets", poisoned)
+        monkeypatch.setattr("multibox.ssd.cpu.make_targets", poisoned)
 
     return arrange
 

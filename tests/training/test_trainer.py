@@ -19,7 +19,8 @@ from multibox.data.write import write_voc
 from multibox.detector import Detector
 from multibox.presets import preset
 from multibox.ssd.coder import BoxCoder
-from multibox.ssd.loss import make_targets, multibox_loss
+from multibox.ssd.loss import multibox_loss
+from multibox.ssd.matching import make_targets
 from multibox.ssd.network import SSD
 from multibox.training import RECIPES, TrainConfig
 from multibox.training.distributed import World
@@ -379,7 +380,7 @@ def test_a_step_that_is_not_finite_leaves_all_as_it_was(paper_network, batches, 
             assert not run.learn(batches[1], learning_rate=1e-3).bad
     before = {name: value.clone() for name, value in disturbed.network.state_dict().items()}
     with monkeypatch.context() as patch:
-        patch.setattr("multibox.training.trainer.make_targets", poisoned)
+        patch.setattr("multibox.ssd.cpu.make_targets", poisoned)
         step = disturbed.learn(batches[0], learning_rate=1e-3)
     assert step.bad
     assert not math.isfinite((step.localization + step.confidence + step.gradient_norm).item())
