@@ -1,10 +1,14 @@
 import os
+import typing
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+from beartype import BeartypeConf, beartype
+from jaxtyping import jaxtyped
 
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # before torch is imported; the command line does the same
 if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores, one each
@@ -29,3 +33,28 @@ def shared_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         return place
 
     return unpack
+
+
+def check_named_tuples() -> None:
+    """Makes named tuples of the package check the shapes and types of their fields when they are made.
+
+    The option `--jaxtyping-packages` does that for functions and dataclasses only. Python makes every named tuple with
+    this metaclass, also those of modules that are imported later.
+    """
+    make = typing.NamedTupleMeta.__new__  # type: ignore[attr-defined]
+
+    def make_checked(*args: Any) -> type:
+        made = make(*args)
+        if made.__module__.partition(".")[0] == "multibox":
+            typechecker = beartype(conf=BeartypeConf(is_pep484_tower=True))
+            made.__new__ = jaxtyped(made.__new__, typechecker=typechecker)
+            made._make = classmethod(_make)  # `_replace` calls it
+        return made
+
+    def _make(cls: type, values: Iterable[Any]) -> Any:
+        return cls(*values)
+
+    typing.NamedTupleMeta.__new__ = make_checked  # type: ignore[attr-defined]
+
+
+check_named_tuples()  # before the package is imported
