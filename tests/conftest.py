@@ -1,7 +1,8 @@
 import os
+import signal
 import typing
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,14 @@ from jaxtyping import jaxtyped
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # before torch is imported; the command line does the same
 if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores, one each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heard_interrupts() -> Iterator[None]:
+    """Makes this process, and those that it starts, hear Ctrl-C: a shell tells its background jobs to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

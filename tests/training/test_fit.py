@@ -611,6 +611,21 @@ def test_the_recipes_length_holds_where_nothing_is_said(tmp_path, new_detector, 
     assert steps_of(tmp_path) == [3, 6, 9]  # three epochs of twelve images in fours
 
 
+def test_the_time_left_of_a_run_that_minutes_limit(tmp_path, new_detector, train_set):
+    progress = []
+
+    def stop_at_step_3(at):
+        progress.append(at)
+        if at.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(new_detector(), train_set, None, TrainConfig(minutes=10), out=tmp_path, on_progress=stop_at_step_3)
+    for at in progress:
+        assert at.seconds_left == pytest.approx(600 * (1 - at.part))
+        assert 0 < at.part < 0.5
+
+
 def test_minutes_end_a_run_after_the_step_that_passes_them(tmp_path, new_detector, train_set, val_set):
     progress = []
     train(new_detector(), train_set, val_set, TrainConfig(minutes=1e-6), out=tmp_path, on_progress=progress.append)

@@ -249,6 +249,10 @@ def test_images_with_rare_classes_come_more_often(load):
     assert shown.count("15") / len(shown) == pytest.approx(expected, rel=0.05)
     assert {shown[epoch * 16 : epoch * 16 + 16].count("15") for epoch in range(50)} <= {3, 4}  # of 3.3
     assert set(shown) == {str(i) for i in range(16)}
+    epochs = (shown[start : start + 16] for start in range(0, len(shown), 16))
+    places = [[place for place, name in enumerate(epoch) if name == "15"] for epoch in epochs]
+    in_a_row = [at[-1] - at[0] == len(at) - 1 for at in places]
+    assert sum(in_a_row) < 15  # in random order, one epoch of twenty or so
 
 
 def test_images_without_objects_weigh_like_those_of_the_commonest_class():
