@@ -1,4 +1,7 @@
-"""Matching and loss, forward and backward: 8 images, 8,732 default boxes, 20 classes."""
+"""Times matching and loss, forward and backward: 8 images, 8,732 default boxes, 20 classes.
+
+On a CPU this is `multibox.ssd.cpu`, as in training.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -10,10 +13,9 @@ from benchmarks.networks import theirs
 from benchmarks.timing import Comparison, Settings, compare, peak_memory
 from multibox.default_boxes import make_default_boxes
 from multibox.presets import preset
+from multibox.ssd import cpu, loss, matching
 from multibox.ssd.boxes import center_to_corner
 from multibox.ssd.coder import BoxCoder
-from multibox.ssd.loss import multibox_loss
-from multibox.ssd.matching import make_targets
 from multibox.ssd.network import Predictions
 
 SIDE, CLASSES = 300, 20
@@ -21,7 +23,7 @@ SIDE, CLASSES = 300, 20
 
 def measure(settings: Settings) -> Iterator[Comparison]:
     batch = 2 if settings.quick else (settings.batch_sizes or (8,))[0]
-    model = theirs("ssdlite320-mobilenetv3", classes=CLASSES)  # its loss is that of SSD300, and it is sooner made
+    model = theirs("ssdlite320-mobilenetv3", classes=CLASSES)  # has the loss of SSD300 and is faster to create
     for objects in (1,) if settings.quick else (1, 20, 50):
         torch.manual_seed(0)
         center, size = torch.rand(batch, objects, 2), torch.empty(batch, objects, 2).uniform_(0.1, 0.6)
@@ -44,7 +46,7 @@ def measure(settings: Settings) -> Iterator[Comparison]:
             unit="batch",
             images=0,
             extras={name: {"peak MiB": peak_memory(run, device=settings.device)} for name, run in variants.items()},
-            notes=[f"Losses: {', '.join(totals)}; where objects share a default box they are matched by other rules."],
+            notes=[f"Losses: {', '.join(totals)}. Objects that share their best default box are matched differently."],
         )
 
 
@@ -52,6 +54,9 @@ def _ours(
     offsets: Tensor, logits: Tensor, boxes: Tensor, labels: Tensor, default_boxes: Tensor
 ) -> Callable[[], Tensor]:
     coder = BoxCoder(center_variance=0.1, size_variance=0.2)
+    on_cpu = offsets.device.type == "cpu"
+    make_targets = cpu.make_targets if on_cpu else matching.make_targets
+    multibox_loss = cpu.multibox_loss if on_cpu else loss.multibox_loss
 
     def run() -> Tensor:
         targets = make_targets(boxes, labels, default_boxes, coder)
@@ -70,7 +75,7 @@ def _theirs(
     targets = [{"boxes": each * SIDE, "labels": own + 1} for each, own in zip(boxes, labels, strict=True)]
 
     def run() -> Tensor:
-        # as the model's forward does
+        # as in the model's `forward`
         matched = [model.proposal_matcher(box_iou(target["boxes"], anchors)) for target in targets]
         outputs = {"bbox_regression": offsets, "cls_logits": logits}
         total = sum(model.compute_loss(targets, outputs, [anchors] * len(targets), matched).values())

@@ -1,4 +1,7 @@
-"""A whole training step: forward, matching, loss, backward, optimizer; torchvision's by the loop of its references."""
+"""Times a whole training step: forward, matching, loss, backward, optimizer.
+
+torchvision's step is the loop of its reference scripts.
+"""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,10 +22,10 @@ from multibox.training.recipes import RECIPES, TrainConfig
 from multibox.training.trainer import Run
 
 LEARNING_RATE = 1e-4
-"""Low: the weights are random, and no batch of the measurement is to blow up."""
+"""Low, because the weights are random and the loss must stay finite."""
 
 DIFFERENT = 8
-"""Images in a batch; in larger ones they come again."""
+"""Number of different images; larger batches repeat them."""
 
 Step = Callable[[], object]
 
@@ -31,7 +34,7 @@ def measure(settings: Settings) -> Iterator[Comparison]:
     models = settings.models or ("ssdlite320-mobilenetv3", "ssd300-vgg16")[: 1 if settings.quick else 2]
     for name in models:
         light = name.startswith("ssdlite")
-        # on two cores SSD300 takes some seconds an image
+        # on two cores, SSD300 takes several seconds for each image
         count = 2 if settings.quick else (settings.batch_sizes or (8 if light else 2,))[0]
         yield compare(
             f"Training step, `{name}`, batch {count}",
@@ -40,12 +43,12 @@ def measure(settings: Settings) -> Iterator[Comparison]:
             rounds=7 if light else 3,
             unit="step",
             images=count,
-            notes=["SGD with momentum in all; torchvision's images come as floats, ours as bytes, both of input size."],
+            notes=["All use SGD with momentum. Images have the input size; torchvision's are floats, ours are bytes."],
         )
 
 
 def steps(name: str, count: int, settings: Settings) -> dict[str, Step]:
-    """The variants: torchvision as its references have it first, then with what a user could switch on, then ours."""
+    """Returns the variants: torchvision as in its reference scripts, then with options a user could set, then ours."""
     variants: dict[str, Step] = {}
     for precision in settings.precisions or _precisions(settings):
         for compiled in (False, True) if settings.compile else (False,):
@@ -68,10 +71,10 @@ def make_batch(count: int, height: int, width: int) -> Batch:
 
 
 def our_step(detector: Detector, batch: Batch, device: str, precision: str, *, compiled: bool = False) -> Step:
-    """The package's own step, by the recipe whose optimizer torchvision's has too."""
+    """Returns a step of the package, with the recipe that has the same optimizer as torchvision's."""
     world = World(rank=0, size=1, device=device)
     run = Run(detector, RECIPES["paper"], TrainConfig(compile=compiled), precision=precision, world=world)
-    if device != "cpu":  # as the loader hands it over
+    if device != "cpu":  # as the loader does
         batch = Batch(*(values.pin_memory() for values in batch[:3]), batch.names)
     return lambda: run.learn(batch, learning_rate=LEARNING_RATE)
 
@@ -79,12 +82,12 @@ def our_step(detector: Detector, batch: Batch, device: str, precision: str, *, c
 def their_step(
     model: SSD, batch: Batch, device: str, precision: str, *, channels_last: bool = False, compiled: bool = False
 ) -> Step:
-    """What `train_one_epoch` of torchvision's references does with a batch, as far as it takes time."""
+    """Returns what `train_one_epoch` of torchvision's references does with a batch, without the logging."""
     model.to(device).train()
     if channels_last:
         model.to(memory_format=torch.channels_last)
     if compiled:
-        # its forward makes lists of what it finds, which cannot be compiled whole
+        # its forward makes lists of varying length, which cannot be compiled as a whole
         model.backbone.compile()
         model.head.compile()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -99,7 +102,7 @@ def their_step(
             total = sum(losses.values())
         value = total.item()
         if not isfinite(value):
-            raise ValueError(f"the loss is {value}, so that there is nothing to time; lower LEARNING_RATE")
+            raise ValueError(f"the loss is {value}, expected a finite value; lower LEARNING_RATE")
         optimizer.zero_grad()
         total.backward()
         optimizer.step()

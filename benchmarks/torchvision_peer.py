@@ -1,12 +1,12 @@
-"""The peer of the benchmarks: torchvision's SSD around our network, and its reference training of an SSD, written anew.
+"""Trains our network as torchvision's reference script trains an SSD: the peer that our training is compared with.
 
-What is torchvision's own: resizing and normalization, matching, box coder, loss and hard negative mining
-(`torchvision.models.detection.ssd.SSD`), and the v2 transforms. What is ours: the network with its weights, and its
-default boxes. The values are those of torchvision's `references/detection` (BSD-3): `presets.py` for the transforms
-("ssd"), `engine.py` for the step and the warm-up, `train.py` and `README.md` for optimizer, batch size and schedule.
+torchvision provides resizing and normalization, matching, box coder, loss and hard negative mining
+(`torchvision.models.detection.ssd.SSD`), and the v2 transforms. We provide the network with its weights and its default
+boxes. The values are those of torchvision's `references/detection` (BSD-3): `presets.py` for the transforms ("ssd"),
+`engine.py` for the step and the warm-up, `train.py` and `README.md` for optimizer, batch size and schedule.
 
-Left out: grouping by aspect ratio, which has no effect where all images are warped to one size, and what several
-GPUs need. The reference trains with 8 processes of 4 images each; this is one of them.
+Two things are left out: grouping by aspect ratio, which has no effect because all images are warped to one size, and
+what several GPUs need. The reference trains with 8 processes of 4 images each; this is one of them.
 """
 
 from collections import OrderedDict
@@ -32,17 +32,17 @@ Target = dict[str, Tensor]
 Images = tuple[list[Tensor], list[Target]]
 
 MEAN = (123.0, 117.0, 104.0)
-"""The color around an image that is zoomed out; the reference's, whatever the network's own mean."""
+"""Color around an image that is zoomed out. It is the reference's value, whatever the mean of the network."""
 
 
 class Step(NamedTuple):
-    """A step that is done.
+    """A training step that is done.
 
     Attributes:
-        step: How many are done, this one included.
+        step: Number of steps done, including this one.
         epoch: How often each image was seen.
-        learning_rate: Of this step.
-        loss: Of this step's batch.
+        learning_rate: Learning rate of this step.
+        loss: Loss of this step's batch.
     """
 
     step: int
@@ -54,11 +54,11 @@ class Step(NamedTuple):
 def train(
     detector: Detector, dataset: Dataset, *, learning_rate: float = 0.002, epochs: int = 120, seed: int = 0
 ) -> Iterator[Step]:
-    """Trains the detector's network in place by the reference recipe; a step each time the next one is asked for.
+    """Trains the detector's network in place with the reference recipe. Yields after each step.
 
-    SGD with momentum 0.9 and decay 5e-4 of all weights, batches of 4, a tenth of the rate after epochs 80 and 110, and
-    in the first epoch a rise from a thousandth. (The reference's rate of 0.002 is of 8 processes with such batches.)
-    Seeds torch's global state, which the transforms draw from.
+    The recipe is SGD with momentum 0.9 and a decay of 5e-4 for all weights, in batches of 4. The learning rate rises
+    from a thousandth in the first epoch and is divided by 10 after epochs 80 and 110. (The reference uses 0.002 for 8
+    processes with such batches.) The transforms draw from torch's global random state, which is seeded here.
 
     Raises:
         ValueError: A loss is not finite.
@@ -75,7 +75,7 @@ def train(
             rate = optimizer.param_groups[0]["lr"]
             loss = sum(model(images, targets).values())
             if not torch.isfinite(loss):
-                raise ValueError(f"step {step}: the loss is {loss.item()}; try a rate lower than {learning_rate}")
+                raise ValueError(f"step {step}: the loss is {loss.item()}; try a learning rate below {learning_rate}")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -87,15 +87,15 @@ def train(
 
 
 def trained(detector: Detector) -> Detector:
-    """The detector that the peer trains, as it is to be validated: with torchvision's rule of resizing, as in training.
+    """Returns the trained detector with torchvision's rule of resizing, as it was trained; validate this one.
 
-    All else is ours and shared, so that two trainings are told apart by their weights alone.
+    All the rest is shared with our own training, so that the two differ in their weights alone.
     """
     return Detector.of_network(replace(detector.config, resize="float"), detector.class_names, detector.network)
 
 
 def make_model(detector: Detector) -> SSD:
-    """torchvision's SSD whose backbone, heads and default boxes are the detector's; the two share their weights."""
+    """Returns torchvision's SSD with the backbone, heads and default boxes of the detector, and the same weights."""
     config = detector.config
     if (config.center_variance, config.size_variance, config.height) != (0.1, 0.2, config.width):
         raise ValueError(f"torchvision's box coder and square input do not fit '{config.name}'")
@@ -104,7 +104,7 @@ def make_model(detector: Detector) -> SSD:
         anchor_generator=_DefaultBoxes(detector.network),
         size=(config.width, config.height),
         num_classes=len(detector.class_names) + 1,
-        # from 0 ... 1 to 0 ... 255: the network takes off its mean itself
+        # from 0 ... 1 to 0 ... 255: the network subtracts its own mean
         image_mean=[0.0, 0.0, 0.0],
         image_std=[1 / 255, 1 / 255, 1 / 255],
         head=_Head(),
@@ -112,7 +112,7 @@ def make_model(detector: Detector) -> SSD:
 
 
 def make_transforms() -> v2.Transform:
-    """What the reference calls "ssd", on PIL images as it does."""
+    """Returns the transforms that the reference calls "ssd", for PIL images."""
     return v2.Compose(
         [
             v2.RandomPhotometricDistort(),
@@ -128,14 +128,14 @@ def make_transforms() -> v2.Transform:
 
 
 def make_loader(dataset: Dataset, *, batch_size: int = 4, workers: int = 0) -> DataLoader[Images]:
-    """Shuffled batches of whole images of their own sizes, the last one left out where it is not full."""
+    """Returns a loader of shuffled batches of images in their own sizes; an incomplete last batch is left out."""
     return DataLoader(
         _Augmented(dataset), batch_size, shuffle=True, drop_last=True, num_workers=workers, collate_fn=_collate
     )
 
 
 class _Augmented(TorchDataset[tuple[Tensor, Target]]):
-    """Images and objects as torchvision has them: label 0 is the background."""
+    """Images and objects in torchvision's form, in which label 0 is the background."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
@@ -163,7 +163,7 @@ def _collate(items: list[tuple[Tensor, Target]]) -> Images:
 
 
 class _Backbone(nn.Module):
-    """Runs the whole network; its two outputs travel as if they were feature maps."""
+    """Runs the whole network and passes its two outputs on as if they were feature maps."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class _Head(nn.Module):
 
 
 class _DefaultBoxes(nn.Module):
-    """The network's default boxes in corner form, in pixels of its input."""
+    """Returns the network's default boxes in corner form, in pixels of its input."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ from multibox.ssd.boxes import box_iou, center_to_corner, corner_to_center
 from multibox.ssd.coder import BoxCoder
 
 UNMATCHED = -1
-"""Takes the place of an object's index: the default box learns the background."""
+"""Stands for the index of an object: the default box has none and learns the background."""
 
 NO_OVERLAP = 1e-6
 """The Caffe code treats overlaps up to this value as none."""
