@@ -1,11 +1,11 @@
-"""Boxes for hypothesis, of every size and place that an image of 1000 pixels can hold."""
+"""Boxes for hypothesis, of any size and position in an image of 1000 x 1000 pixels."""
 
 import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-settings.register_profile("multibox", deadline=None)  # a busy machine is no failure
+settings.register_profile("multibox", deadline=None)  # a test does not fail because the machine is busy
 settings.load_profile("multibox")
 
 SIDE = 1000.0
@@ -13,9 +13,9 @@ SIDE = 1000.0
 
 @st.composite
 def boxes(draw: st.DrawFn, *, min_count: int = 0, max_count: int = 8, min_side: float = 0.0) -> np.ndarray:
-    """`(count, 4)` in corner form, float64, inside 0 to 1000; sides of at least `min_side`.
+    """Draws boxes in corner form, shape (count, 4), float64, between 0 and 1000, with sides of at least `min_side`.
 
-    Tiny sides make quotients of boxes ill-conditioned: give `min_side=1` where a law divides by them.
+    Tiny sides make quotients ill-conditioned: pass `min_side=1` if a test divides by them.
     """
     count = draw(st.integers(min_count, max_count))
     numbers = st.floats(0, 1, width=32)

@@ -1,7 +1,7 @@
-"""The bug museum: what well-known ports of SSD do otherwise than the authors' code, each with the rule in its place.
+"""The bug museum: what well-known ports of SSD do differently from the authors' code.
 
-Every test holds both rules, the package's and the port's, in a few lines of our own, and shows that its check passes
-with the one and fails with the other. `docs/paper.md` has the list, with the ports and their files.
+Every test contains the package's rule and the port's, in a few lines of our own, and shows that its check passes with
+the first and fails with the second. `docs/paper.md` lists the ports and their files.
 """
 
 import inspect
@@ -57,7 +57,7 @@ SMALL = preset("ssd256-tiny", height=64, width=64)
 
 
 def show(check: Callable[[Any], None], *, ours: Any, port: Any) -> None:
-    """The check passes with our rule, and fails with the port's in its place."""
+    """Asserts that the check passes with our rule and fails with the port's rule."""
     check(ours)
     with pytest.raises(AssertionError):
         check(port)
@@ -94,7 +94,7 @@ def test_default_boxes_are_not_clamped(columns: slice):
 
 
 def ssd512_with_sizes(edges: list[float]) -> np.ndarray:
-    """The default boxes of SSD512, where each map's `min_size` is the `max_size` of the one before."""
+    """Returns the default boxes of SSD512, with each map's `max_size` equal to the next one's `min_size`."""
     rows = [
         replace(row, box_sizes=paper_box_sizes(*sizes, (2,) if len(row.box_sizes) == 4 else (2, 3)))
         for row, sizes in zip(SSD512.feature_maps, pairwise(edges), strict=True)
@@ -103,7 +103,7 @@ def ssd512_with_sizes(edges: list[float]) -> np.ndarray:
 
 
 def test_sizes_of_ssd512_are_cut_to_whole_pixels():
-    """Most ports in PyTorch, `configs/vgg_ssd512_voc0712.yaml` of lufficc/SSD for one, take 35.84 for 35."""
+    """Most ports in PyTorch use 35.84 instead of 35, for example lufficc/SSD in `configs/vgg_ssd512_voc0712.yaml`."""
     decimal = [512 * percent / 100 for percent in (7, 15, 30, 45, 60, 75, 90, 105)]
 
     def check(table: np.ndarray) -> None:
@@ -114,7 +114,7 @@ def test_sizes_of_ssd512_are_cut_to_whole_pixels():
 
 
 def test_the_first_size_of_ssd512_is_7_percent_of_the_side():
-    """gluon-cv `model_zoo/ssd` has 51.2, a tenth, as SSD300 has it."""
+    """gluon-cv `model_zoo/ssd` uses 51.2, a tenth of the side, as in SSD300."""
     tenth = [51.2, *(512 * percent / 100 for percent in (15, 30, 45, 60, 75, 90, 105))]
 
     def check(table: np.ndarray) -> None:
@@ -124,7 +124,7 @@ def test_the_first_size_of_ssd512_is_7_percent_of_the_side():
 
 
 def test_centers_are_whole_steps_apart():
-    """sgrvinod `model.py` spreads them evenly over the image, as the paper's text says."""
+    """sgrvinod `model.py` spreads the centers evenly over the image, as the paper's text says."""
     cells = [(row.rows, len(row.box_sizes)) for row in SSD300.feature_maps]
     port = make_default_boxes(SSD300)
     port[:, 0] = np.concatenate([np.tile(np.repeat((np.arange(n) + 0.5) / n, boxes), n) for n, boxes in cells])
@@ -144,7 +144,7 @@ def match_one(boxes: Tensor, default_boxes: Tensor) -> list[int]:
 
 
 def test_objects_with_the_same_best_default_box_both_get_one():
-    """ssd.pytorch `layers/box_utils.py`, and those after it, force each object's best: the last object's wins."""
+    """ssd.pytorch `layers/box_utils.py` and its successors force each object's best default box; the last one wins."""
     default_boxes = torch.tensor([[0.0, 0, 10, 10], [6, 0, 16, 10]])
     objects = torch.tensor([[0.0, 0, 10, 9], [1, 0, 9, 10]])
 
@@ -162,7 +162,7 @@ def test_objects_with_the_same_best_default_box_both_get_one():
 
 
 def test_an_overlap_of_just_a_half_is_a_match():
-    """MLPerf and NVIDIA `ssd/utils.py` ask for more than a half, as the paper's text does."""
+    """MLPerf and NVIDIA `ssd/utils.py` require more than a half, as the paper's text does."""
     default_boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5]])
     objects = torch.tensor([[0.0, 0, 10, 10]])
 
@@ -185,7 +185,7 @@ def gray_sample(name: str, truth: GroundTruth) -> Sample:
 
 
 def test_difficult_objects_are_learned():
-    """ssd.pytorch `data/voc0712.py` leaves them out (`keep_difficult=False`)."""
+    """ssd.pytorch `data/voc0712.py` leaves difficult objects out (`keep_difficult=False`)."""
     sample = gray_sample("two", GroundTruth([[0, 0, 20, 20], [5, 5, 30, 30]], [0, 1], difficult=[False, True]))
 
     def without_difficult(sample: Sample) -> np.ndarray:
@@ -204,7 +204,7 @@ def batches_of(dataset: Dataset, *, batch_size: int) -> Iterator[Batch]:
 
 
 def test_images_without_objects_are_seen():
-    """NVIDIA `ssd/coco_pipeline.py` (`skip_empty`) and mmdetection (`filter_empty_gt`) drop them."""
+    """NVIDIA `ssd/coco_pipeline.py` (`skip_empty`) and mmdetection (`filter_empty_gt`) drop images without objects."""
     one, none = GroundTruth([[0, 0, 20, 20]], [0]), GroundTruth([], [])
     ours = Dataset("three", ("cat",), [gray_sample("a", one), gray_sample("empty", none), gray_sample("b", one)])
     port = replace(ours, samples=[sample for sample in ours if len(sample.truth)])
@@ -219,7 +219,7 @@ def test_images_without_objects_are_seen():
 
 
 def test_color_channels_are_never_shuffled():
-    """ssd.pytorch `utils/augmentations.py`, lufficc/SSD and torchvision's RandomPhotometricDistort do, with 0.5."""
+    """ssd.pytorch `utils/augmentations.py`, lufficc/SSD and torchvision's RandomPhotometricDistort do, half the time."""
     red = np.tile(np.array([200, 60, 40], np.uint8)[:, None, None], (1, 2, 2))
 
     def ours(rng: np.random.Generator) -> np.ndarray:
@@ -242,7 +242,7 @@ def draws_of(augmentation: Augmentation) -> list[Draw]:
 
 
 def test_one_of_five_interpolations_is_drawn():
-    """ssd.pytorch `utils/augmentations.py` and lufficc/SSD `ssd/data/transforms/transforms.py`: always bilinear."""
+    """ssd.pytorch `utils/augmentations.py` and lufficc/SSD `ssd/data/transforms/transforms.py` always use bilinear."""
 
     def check(augmentation: Augmentation) -> None:
         assert {drawn.interpolation for drawn in draws_of(augmentation)} == set(INTERPOLATIONS)
@@ -273,9 +273,9 @@ def port_crop(
     accepts: Callable[[np.ndarray, float], np.ndarray] = some_object,
     tries: int = 50,
 ) -> Crop:
-    """The ports' way: draw an option, try it until a crop is accepted that keeps an object, else draw another.
+    """Crops as the ports do: draw an option and try it until an accepted crop keeps an object, else draw another.
 
-    Options are numbered as our samplers are; `accepts` takes the overlaps, a row for each crop.
+    Options are numbered like our samplers. `accepts` takes the overlaps, one row for each crop.
     """
 
     def rule(rng: np.random.Generator, boxes: np.ndarray) -> tuple[int, np.ndarray]:
@@ -292,7 +292,7 @@ def port_crop(
 
 
 def kept(crops: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """How many objects have their center in each crop."""
+    """Returns how many objects have their center in each crop."""
     center = (boxes[:, :2] + boxes[:, 2:]) / 2
     return ((center > crops[:, None, :2]) & (center < crops[:, None, 2:])).all(axis=2).sum(axis=1)
 
@@ -303,7 +303,7 @@ def crops_of(rule: Crop, boxes: list[list[float]], count: int) -> list[tuple[int
 
 
 def test_a_crop_overlaps_an_object_as_its_sampler_asks():
-    """ssd.pytorch `utils/augmentations.py` and qfgaohao `vision/transforms/transforms.py` refuse none."""
+    """ssd.pytorch `utils/augmentations.py` and qfgaohao `vision/transforms/transforms.py` reject no crop."""
 
     def vacuous(overlaps: np.ndarray, least: float) -> np.ndarray:
         return ~((overlaps.min(axis=1) < least) & (np.inf < overlaps.max(axis=1)))
@@ -318,9 +318,9 @@ def test_a_crop_overlaps_an_object_as_its_sampler_asks():
 
 
 def test_an_overlap_with_one_object_is_enough_for_a_crop():
-    """All objects must overlap it for NVIDIA `ssd/coco_pipeline.py`, MLPerf `ssd/utils.py`, mmdetection, gluon-cv.
+    """NVIDIA `ssd/coco_pipeline.py`, MLPerf `ssd/utils.py`, mmdetection and gluon-cv require all objects to overlap it.
 
-    Two objects in far corners can never both have a tenth in common with a crop.
+    Two objects in opposite corners can never both overlap a crop by a tenth.
     """
 
     def every_object(overlaps: np.ndarray, least: float) -> np.ndarray:
@@ -334,7 +334,7 @@ def test_an_overlap_with_one_object_is_enough_for_a_crop():
 
 
 def test_a_sampler_tries_fifty_times():
-    """NVIDIA (`num_attempts=1`) and MLPerf (`--num-cropping-iterations 1`) try once, and end with the whole image."""
+    """NVIDIA (`num_attempts=1`) and MLPerf (`--num-cropping-iterations 1`) try once, then take the whole image."""
 
     def check(rule: Crop) -> None:
         samplers = [sampler for sampler, _ in crops_of(rule, [[0.3, 0.3, 0.7, 0.7]], 300)]
@@ -345,7 +345,7 @@ def test_a_sampler_tries_fifty_times():
 
 
 def test_there_is_a_sampler_for_an_overlap_of_a_half():
-    """ssd.pytorch `utils/augmentations.py` and lufficc/SSD `ssd/data/transforms/transforms.py` left it out."""
+    """ssd.pytorch `utils/augmentations.py` and lufficc/SSD `ssd/data/transforms/transforms.py` leave it out."""
 
     def check(rule: Crop) -> None:
         assert {sampler for sampler, _ in crops_of(rule, [[0.0, 0.0, 1.0, 1.0]], 150)} == set(range(7))
@@ -354,7 +354,7 @@ def test_there_is_a_sampler_for_an_overlap_of_a_half():
 
 
 def test_a_crop_may_keep_no_object():
-    """ssd.pytorch, lufficc/SSD, torchvision (RandomIoUCrop), mmdetection and gluon-cv try again until one is kept."""
+    """ssd.pytorch, lufficc/SSD, torchvision (RandomIoUCrop), mmdetection and gluon-cv retry until an object is kept."""
 
     def check(rule: Crop) -> None:
         boxes = [[0.05, 0.05, 0.1, 0.1]]
@@ -365,7 +365,7 @@ def test_a_crop_may_keep_no_object():
 
 
 def test_objects_are_clipped_to_the_crop():
-    """ssd_keras did not (its issue 71), and trained on boxes that reach out of the image."""
+    """ssd_keras did not clip them (its issue 71), and trained on boxes that extend beyond the image."""
     boxes = np.array([[0.1, 0.2, 0.8, 0.9]])
     unchanged = Colors(brightness=0.0, contrast=1.0, saturation=1.0, hue=0.0, contrast_last=False)
     drawn = Draw(unchanged, 1.0, 1, np.array([0.3, 0.3, 0.7, 0.8]), False, "bilinear")
@@ -394,7 +394,7 @@ def test_objects_are_clipped_to_the_crop():
     ],
 )
 def test_conv4_3_goes_through_l2_norm(port: nn.Module):
-    """Whatever the size of its features, each cell's have the length 20."""
+    """The features of each cell have length 20, however large they were."""
     features = torch.randn(2, 8, 3, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 50]).view(
         2, 1, 1, 1
     )
@@ -413,7 +413,7 @@ def test_conv4_3_goes_through_l2_norm(port: nn.Module):
     ],
 )
 def test_new_layers_start_within_caffes_xavier(port: Callable[[Tensor], Tensor]):
-    """Uniform within sqrt(3 / fan-in)."""
+    """They are uniform within sqrt(3 / fan-in)."""
     torch.manual_seed(0)
     ours = SSD(replace(SMALL, extras_batch_norm=False), num_classes=2).extras["conv6_1"].weight.detach()
     assert ours.shape == (64, 128, 1, 1)
@@ -425,7 +425,7 @@ def test_new_layers_start_within_caffes_xavier(port: Callable[[Tensor], Tensor])
 
 
 def test_conv6_and_conv7_answer_as_the_classifier_of_vgg16():
-    """torchvision `ssd.py` draws both by Glorot's rule, also where VGG-16 comes with its weights from ImageNet."""
+    """torchvision `ssd.py` draws both by Glorot's rule, even if VGG-16 has its weights from ImageNet."""
     generator = torch.Generator().manual_seed(0)
     channels, width = 8, 16
     fc6 = torch.randn(4 * width, channels, 1, 1, generator=generator)
@@ -470,7 +470,7 @@ IMAGENET_MEAN, IMAGENET_DEVIATION = (torch.tensor(v) for v in ((0.485, 0.456, 0.
     ],
 )
 def test_pixels_lose_their_mean_and_keep_their_scale(port: Callable[[Tensor], Tensor]):
-    """VGG-16's Caffe weights want pixels of about ±128."""
+    """The Caffe weights of VGG-16 expect pixels of about ±128."""
     network = SSD(replace(SMALL, mean=SSD300.mean, scale=SSD300.scale), num_classes=1).eval()
     seen: list[Tensor] = []
     network.backbone.register_forward_pre_hook(lambda _, images: seen.append(images[0]))
@@ -494,7 +494,7 @@ def test_pixels_lose_their_mean_and_keep_their_scale(port: Callable[[Tensor], Te
     ],
 )
 def test_there_are_as_many_columns_as_classes_and_one(classes: int, port: int):
-    """Each further one takes probability from the others: a network that knows nothing has the loss log(columns)."""
+    """Each extra column takes probability from the others: an untrained network has the loss log(columns)."""
     with torch.device("meta"):
         logits = SSD(SMALL, num_classes=classes).eval()(torch.empty(1, 3, 64, 64)).logits
 
@@ -506,7 +506,7 @@ def test_there_are_as_many_columns_as_classes_and_one(classes: int, port: int):
 
 
 def test_no_layer_is_frozen():
-    """torchvision's `ssd300_vgg16` trains four of five stages of VGG-16 where nothing else is said."""
+    """torchvision's `ssd300_vgg16` trains four of the five stages of VGG-16 by default."""
 
     def vgg16() -> SSD:
         with torch.device("meta"):
@@ -537,7 +537,7 @@ def total(predictions: Predictions, targets: Targets) -> Tensor:
 
 
 def test_without_a_match_the_loss_is_zero():
-    """ssd.pytorch, lufficc/SSD and qfgaohao `multibox_loss.py` divide by the number of matches as it is."""
+    """ssd.pytorch, lufficc/SSD and qfgaohao `multibox_loss.py` divide by the number of matches even if it is 0."""
     predictions = Predictions(torch.randn(2, 5, 4), torch.randn(2, 5, 3))
     targets = Targets(torch.zeros(2, 5, 4), torch.zeros(2, 5, dtype=torch.long))
 
@@ -553,7 +553,7 @@ def test_without_a_match_the_loss_is_zero():
 
 
 def test_the_loss_is_divided_by_the_matches_of_the_batch():
-    """NVIDIA `ssd/model.py` divides that of each image by its own matches, and takes the mean."""
+    """NVIDIA `ssd/model.py` divides the loss of each image by its own matches and takes the mean."""
     offsets, labels = torch.zeros(2, 4, 4), torch.tensor([[1, 0, 0, 0], [1, 1, 1, 0]])
     offsets[0, 0, 0] = 4.5  # smooth L1 4: the one match of image 0; the three of image 1 are perfect
     predictions, targets = Predictions(offsets, torch.zeros(2, 4, 2)), Targets(torch.zeros(2, 4, 4), labels)
@@ -573,7 +573,7 @@ def test_the_loss_is_divided_by_the_matches_of_the_batch():
 
 
 def test_the_localization_loss_is_smooth_l1():
-    """sgrvinod `model.py` calls it `smooth_l1`, but has the L1 loss, and the mean over the four numbers."""
+    """sgrvinod `model.py` calls it `smooth_l1`, but uses the L1 loss and the mean over the four numbers."""
     offsets, labels = torch.zeros(1, 4, 4), torch.tensor([[1, 0, 0, 0]])
     offsets[0, 0] = torch.tensor([2.0, -0.5, 0, 0])
     predictions, targets = Predictions(offsets, torch.zeros(1, 4, 2)), Targets(torch.zeros(1, 4, 4), labels)
@@ -592,7 +592,7 @@ def test_the_localization_loss_is_smooth_l1():
 
 
 def test_negatives_are_ranked_with_each_boxs_own_largest_logit():
-    """ssd.pytorch `layers/box_utils.py` takes the batch's: of one sure box, all others' losses are minus infinity."""
+    """ssd.pytorch `layers/box_utils.py` uses the batch's: one certain box makes all other losses minus infinity."""
     logits = torch.tensor([[[0.0, 200], [0, -3], [0, -2], [0, -1], [0, 1], [0, 2]]])
     targets = Targets(torch.zeros(1, 6, 4), torch.tensor([[1, 0, 0, 0, 0, 0]]))
 
@@ -630,7 +630,7 @@ def random_batch(seed: int) -> Batch:
 
 
 def test_biases_learn_twice_as_fast_and_without_decay():
-    """ssd.pytorch `train.py` and lufficc/SSD `ssd/solver/build.py` give all parameters the same."""
+    """ssd.pytorch `train.py` and lufficc/SSD `ssd/solver/build.py` treat all parameters alike."""
     port = new_run()
     port._optimizer = torch.optim.SGD(
         [{"params": list(port.network.parameters()), "rate": 1.0}], lr=1e-3, momentum=0.9, weight_decay=5e-4, fused=True
@@ -650,7 +650,7 @@ def test_biases_learn_twice_as_fast_and_without_decay():
 
 
 def test_a_resumed_run_goes_on_where_it_was(tmp_path: Path):
-    """ssd.pytorch `train.py` and qfgaohao `train_ssd.py` (its issue 163) load the weights, and no momentum."""
+    """ssd.pytorch `train.py` and qfgaohao `train_ssd.py` (its issue 163) load the weights but no momentum."""
     straight = new_run()
     for seed in range(3):
         if seed == 2:
@@ -678,7 +678,7 @@ def test_a_resumed_run_goes_on_where_it_was(tmp_path: Path):
 
 
 def test_batches_do_not_end_with_the_epoch():
-    """ssd.pytorch `train.py` asks an iterator over one epoch for more: StopIteration."""
+    """ssd.pytorch `train.py` asks an iterator over one epoch for more batches and gets StopIteration."""
     one = GroundTruth([[0, 0, 20, 20]], [0])
     dataset = Dataset("three", ("cat",), [gray_sample(name, one) for name in "abc"])
 
@@ -692,7 +692,7 @@ def test_batches_do_not_end_with_the_epoch():
 
 
 def selected(boxes: Tensor, scores: Tensor, settings: Postprocess = SSD300.postprocess) -> list[int]:
-    """Which of these boxes in corner form, with their scores by class, are kept, in their order."""
+    """Returns the indices of the boxes that are kept, in order, from boxes in corner form and scores by class."""
     logits = torch.cat([1 - scores.sum(dim=1, keepdim=True), scores], dim=1).log()
     coder = BoxCoder(0.1, 0.2)
     found = postprocess(torch.zeros(len(boxes), 4), logits, corner_to_center(boxes), coder, settings=settings)
@@ -719,7 +719,7 @@ def test_four_hundred_boxes_of_a_class_enter_suppression(port: int):
 
 
 def two_classes_far_apart() -> tuple[Tensor, Tensor]:
-    """300 boxes in a row, every second one of the second class; all scores differ."""
+    """Returns 300 boxes in a row with different scores; every second one is of the second class."""
     place = torch.arange(300.0)
     boxes = torch.stack([2 * place, torch.zeros(300), 2 * place + 1, torch.ones(300)], dim=1)
     sure = torch.linspace(0.9, 0.3, 300)
@@ -728,7 +728,7 @@ def two_classes_far_apart() -> tuple[Tensor, Tensor]:
 
 
 def test_two_hundred_detections_are_kept_of_all_classes_together():
-    """ssd.pytorch `layers/functions/detection.py`: `fill_` writes to a copy, so that each class keeps its 200."""
+    """ssd.pytorch `layers/functions/detection.py` calls `fill_` on a copy, so each class keeps its 200."""
     boxes, scores = two_classes_far_apart()
 
     def each_class(boxes: Tensor, scores: Tensor) -> list[int]:
@@ -744,7 +744,7 @@ def test_two_hundred_detections_are_kept_of_all_classes_together():
 
 
 def test_the_limit_is_not_a_hundred():
-    """lufficc/SSD `ssd/config/defaults.py` (`MAX_PER_IMAGE`)."""
+    """lufficc/SSD `ssd/config/defaults.py` limits them to 100 (`MAX_PER_IMAGE`)."""
 
     def check(limit: int) -> None:
         assert len(selected(*two_classes_far_apart(), replace(SSD300.postprocess, max_detections=limit))) == 200
@@ -760,7 +760,7 @@ def test_the_limit_is_not_a_hundred():
     ],
 )
 def test_thresholds_are_a_hundredth_and_45_percent(score: float, overlap: float):
-    """Of the first two boxes, which overlap by 0.47, the better is kept; the others have the scores 0.03 and 0.015."""
+    """The first two boxes overlap by 0.47, so only the better one is kept. The others score 0.03 and 0.015."""
     boxes = torch.tensor([[0.0, 0, 1, 1], [0, 0, 0.47, 1], [2, 0, 3, 1], [4, 0, 5, 1]])
     scores = torch.tensor([[0.9], [0.8], [0.03], [0.015]])
 
@@ -772,7 +772,7 @@ def test_thresholds_are_a_hundredth_and_45_percent(score: float, overlap: float)
 
 
 def test_boxes_suppress_each_other_as_they_are_not_as_they_are_clipped():
-    """torchvision `ssd.py` clips to the image first: two that overlap by 0.43 then do by 0.91."""
+    """torchvision `ssd.py` clips boxes to the image first: an overlap of 0.43 becomes 0.91."""
     boxes = torch.tensor([[-0.6, 0, 0.5, 1], [0, 0, 0.55, 1]])
     scores = torch.tensor([[0.9], [0.8]])
 
@@ -789,7 +789,7 @@ def test_boxes_suppress_each_other_as_they_are_not_as_they_are_clipped():
 
 
 def test_annotations_are_those_of_the_split(tmp_path: Path):
-    """ssd.pytorch `eval.py` keeps those of the first split that it saw in `annots.pkl`, and takes them for all."""
+    """ssd.pytorch `eval.py` stores the annotations of the first split in `annots.pkl` and uses them for all splits."""
     cat = voc_xml(voc_object("cat", (10, 8, 30, 40)))
     write_voc_set(tmp_path, {"a": cat}, split="train")
     write_voc_set(tmp_path, {"b": cat}, split="test")

@@ -1,4 +1,4 @@
-"""Facts of the paper's networks that no other test holds, and the list in `docs/paper.md` of the tests of all facts."""
+"""Facts about the paper's networks that no other test checks, and the list of tests in `docs/paper.md`."""
 
 import re
 from pathlib import Path
@@ -37,7 +37,7 @@ EXTRAS = {
         ExtraLayer("conv12_2", 256, 4, padding=1),
     ),
 }
-"""The authors' `AddExtraLayers`, with the paper's names for its layers (theirs count from `conv6_1`)."""
+"""The layers of the authors' `AddExtraLayers`, with the paper's names (the authors count from `conv6_1`)."""
 
 
 @pytest.mark.parametrize("name", EXTRAS)
@@ -49,7 +49,7 @@ def test_extra_layers_are_the_papers(name: str):
 
 
 def test_multiplications_with_cocos_classes():
-    """torchvision's `ssd300_vgg16`, with 91 columns, says 34.858 GMAC of itself."""
+    """torchvision states 34.858 GMAC for its `ssd300_vgg16`, which has 91 columns."""
     from torchvision.models.detection import SSD300_VGG16_Weights
 
     with torch.device("meta"):

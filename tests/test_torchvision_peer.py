@@ -1,4 +1,4 @@
-"""The peer of the benchmarks trains our network by torchvision's own rules, which agree with ours where they should."""
+"""The benchmarks' peer trains our network by torchvision's rules, which agree with ours where they should."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from multibox.ssd.matching import make_targets
 from tests.tolerances import assert_close
 
 CLASSES = ("cell", "platelet")
-# far apart: no two objects have the same best default box, the one thing in which the two matchings differ
+# far apart: no two objects have the same best default box, the only case in which the two matchings differ
 BOXES = [[[20.0, 30, 90, 120], [150, 140, 240, 230]], [[100, 100, 140, 150]], [[5, 5, 250, 250], [30, 180, 50, 200]]]
 LABELS = [[0, 1], [1], [0, 1]]
 

@@ -30,8 +30,9 @@ def make_targets(
     matched = match(boxes, labels >= 0, center_to_corner(default_boxes_center))
     image, place = (matched != UNMATCHED).nonzero(as_tuple=True)
     index = matched[image, place]
-    targets = Targets(boxes.new_zeros(*matched.shape, 4), torch.zeros_like(matched))
-    targets.offsets[image, place] = coder.encode(corner_to_center(boxes[image, index]), default_boxes_center[place])
+    offsets = coder.encode(corner_to_center(boxes[image, index]), default_boxes_center[place])
+    targets = Targets(offsets.new_zeros(*matched.shape, 4), torch.zeros_like(matched))
+    targets.offsets[image, place] = offsets
     targets.labels[image, place] = labels[image, index] + 1
     return targets
 

@@ -43,7 +43,7 @@ def hard_negatives(way):
 
 @pytest.fixture(scope="module")
 def whole(make_targets, multibox_loss):
-    """Matching, coding and loss, from the same arguments as `loops`."""
+    """Computes targets and losses from the same arguments as `loops`."""
 
     def losses(boxes, labels, default_boxes, offsets, logits):
         targets = make_targets(*padded(boxes, labels), double(default_boxes), CODER)
@@ -73,9 +73,9 @@ def smooth_l1(difference):
 
 
 def loops(boxes, labels, default_boxes, offsets, logits):
-    """The loss as the Caffe code has it, from boxes in corner form: numbers and lists, no tensors.
+    """Returns both losses and the number of matches by the rules of the Caffe code, in loops over plain numbers.
 
-    `boxes` and `labels` hold a list for each image; default boxes are in center form.
+    `boxes` (corner form) and `labels` hold a list for each image; default boxes are in center form.
     """
     corners = [[x - w / 2, y - h / 2, x + w / 2, y + h / 2] for x, y, w, h in default_boxes]
     matches, localization, confidence = 0, 0.0, 0.0
@@ -125,7 +125,7 @@ def padded(boxes, labels):
 
 
 def random_case(random, *, batch, most_objects, default_boxes, classes):
-    """Images with 0 to `most_objects` objects; numbers that single precision holds exactly."""
+    """Returns images with 0 to `most_objects` objects. Single precision holds all numbers exactly."""
 
     def rounded(values):
         return np.float32(values).astype(np.float64).tolist()
@@ -154,8 +154,8 @@ def test_loss_is_the_loops(whole, batch, most_objects):
         assert_close(found, [localization, confidence, localization + confidence])
 
 
-def test_a_loss_that_can_be_reckoned_in_the_head(multibox_loss):
-    """One match and its three worst negatives of four; the other image's match has all its negatives at a glance."""
+def test_a_loss_that_a_reader_can_compute(multibox_loss):
+    """Image 0 has one match and learns the hardest three of its four negatives. Image 1 has equal logits everywhere."""
     offsets = torch.zeros(2, 5, 4)
     offsets[0, 0] = torch.tensor([0.5, -2.0, 0.0, 0.0])  # off by a half and by two: 0.125 + 1.5
     offsets[0, 1] = 100.0  # no match: does not count
@@ -165,7 +165,7 @@ def test_a_loss_that_can_be_reckoned_in_the_head(multibox_loss):
     logits[0, :, 2] = torch.tensor([2.0, 4.0, 1.0, 6.0, 8.0]).log()
     expected = [
         log(4),  # its match, class 0: 1/4
-        *(log(10), log(8), log(6)),  # three negatives; log(3) is left
+        *(log(10), log(8), log(6)),  # three negatives; log(3) is left out
         log(3),  # the other match
         *(log(3), log(3), log(3)),
     ]
@@ -176,7 +176,7 @@ def test_a_loss_that_can_be_reckoned_in_the_head(multibox_loss):
 
 
 def one_with_objects_beside_one_without():
-    """Image 0 has one match and easy negatives; image 1 has no objects and looks nothing like background."""
+    """Image 0 has one match and easy negatives. Image 1 has no objects, but looks nothing like background."""
     logits = torch.zeros(2, 6, 2)
     logits[0, 1:, 0] = torch.tensor([5.0, 4, 3, 2, 1])
     logits[1, :, 1] = 10.0
@@ -196,7 +196,7 @@ def test_an_image_without_objects_adds_nothing(multibox_loss):
 
 
 def test_negatives_are_mined_in_each_image_not_across_the_batch(multibox_loss):
-    """Across the batch all three would come from the image without objects."""
+    """Across the batch, all three negatives would come from the image without objects."""
     logits, targets = one_with_objects_beside_one_without()
     across = log(2) + 3 * cross_entropy([0.0, 10.0], 0)
     losses = multibox_loss(Predictions(torch.zeros(2, 6, 4), logits), targets)
@@ -204,7 +204,7 @@ def test_negatives_are_mined_in_each_image_not_across_the_batch(multibox_loss):
 
 
 def test_both_losses_are_divided_by_the_matches_of_the_whole_batch(multibox_loss):
-    """Not by each image's own, and averaged: image 0 has one match, image 1 has three."""
+    """They are not divided by the matches of each image and then averaged. Image 0 has one match, image 1 has three."""
     offsets = torch.zeros(2, 4, 4)
     offsets[0, 0, 0] = 4.5  # smooth L1 4
     labels = torch.tensor([[1, 0, 0, 0], [1, 1, 1, 0]])
@@ -306,7 +306,7 @@ def test_laws_of_mining(hard_negatives, seed, batch, default_boxes, negatives_pe
     assert not (negative & positive).any()
     for own, chosen, matched in zip(losses, negative, positive, strict=True):
         assert chosen.sum() == min(int(negatives_per_positive * matched.sum()), int((~matched).sum()))
-        order = sorted((~matched).nonzero()[:, 0].tolist(), key=lambda place: -own[place])  # the first of equals first
+        order = sorted((~matched).nonzero()[:, 0].tolist(), key=lambda place: -own[place])  # sorting is stable
         assert sorted(order[: int(chosen.sum())]) == chosen.nonzero()[:, 0].tolist()
 
 
@@ -320,7 +320,7 @@ def test_a_loss_that_is_not_a_number_is_not_hidden(multibox_loss, place, match):
 
 
 def test_mining_ranks_by_the_loss_against_the_background(multibox_loss):
-    """Not by the largest class score: the first box's two classes together are further from the background."""
+    """Not by the largest class score: the two classes of the first box together are further from the background."""
     logits = torch.tensor([[[0.0, 2.0, 2.0], [0.0, 2.3, -9.0], [0.0, 0.0, 0.0], [9.0, 0.0, 0.0]]])
     targets = Targets(torch.zeros(1, 4, 4), torch.tensor([[0, 0, 0, 1]]))
     losses = multibox_loss(Predictions(torch.zeros(1, 4, 4), logits), targets, negatives_per_positive=1.0)
@@ -340,7 +340,7 @@ def test_loss_does_not_depend_on_the_order_of_the_objects(whole):
 def test_the_losses_of_parts_divided_by_the_n_of_the_whole_add_up_to_those_of_the_whole(
     make_targets, multibox_loss, parts, negatives_without_matches
 ):
-    """As in gradient accumulation, and in training with several processes; some parts have no objects."""
+    """As in gradient accumulation and in training with several processes. Some parts have no objects."""
     random = np.random.default_rng(sum(parts) * len(parts))
     boxes, labels, default_boxes, *predicted = random_case(random, batch=6, most_objects=4, default_boxes=40, classes=3)
     for empty in (0, 3):
@@ -365,7 +365,7 @@ def test_the_losses_of_parts_divided_by_the_n_of_the_whole_add_up_to_those_of_th
 
 
 def test_the_hardest_negatives_of_an_image_without_matches_are_learned_where_asked_for(multibox_loss):
-    """Two of four for image 1, which has no objects; they weigh like two thirds of a match."""
+    """Image 1 has no objects and learns two of its four negatives, which weigh as much as two thirds of a match."""
     logits = torch.zeros(2, 4, 2)
     logits[0, 1:, 0] = 9.0
     logits[1, :, 1] = torch.tensor([1.0, 4.0, 2.0, 3.0])
@@ -381,7 +381,7 @@ def test_the_hardest_negatives_of_an_image_without_matches_are_learned_where_ask
 
 
 def test_a_batch_without_objects_learns_its_negatives_where_asked_for(multibox_loss):
-    """Its N is below one, and is not divided by: an image alone must not count more than among others."""
+    """Its N is below 1, so the losses are not divided: an image alone must not count more than it does in a batch."""
     targets = Targets(torch.zeros(1, 4, 4), torch.zeros(1, 4, dtype=torch.long))
     predictions = Predictions(torch.zeros(1, 4, 4), torch.zeros(1, 4, 2))
     assert count_matches(targets).item() == 0

@@ -31,7 +31,7 @@ SSD300 = center_to_corner(torch.from_numpy(make_default_boxes(preset("ssd300-vgg
 
 
 def match_bbox(overlaps, iou_threshold=0.5):
-    """The Caffe code's MatchBBox with PER_PREDICTION, for one image; `overlaps[object][default box]`."""
+    """Matches one image like the Caffe code's MatchBBox with PER_PREDICTION, from `overlaps[object][default box]`."""
     count = len(overlaps[0]) if len(overlaps) else 0
     matched = [UNMATCHED] * count
     pool = list(range(len(overlaps)))
@@ -67,7 +67,7 @@ def oracle(boxes, default_boxes, **threshold):
 
 
 def whole_boxes(random, count, side):
-    """Corners on whole numbers from 0 to `side`: overlaps are quotients of small whole numbers, and ties abound."""
+    """Returns boxes with corners on whole numbers from 0 to `side`, where equal overlaps abound."""
     low = random.integers(0, side, (count, 2))
     size = random.integers(1, side + 1 - low)
     return torch.from_numpy(np.concatenate([low, low + size], axis=1)).float()
@@ -77,7 +77,7 @@ def overlaps_of(boxes, default_boxes):
     return box_iou(boxes.double().numpy(), default_boxes.double().numpy())
 
 
-# A row of four default boxes of 10 x 10, side by side
+# Four default boxes of 10 x 10, side by side
 ROW = torch.tensor([[10.0 * column, 0, 10.0 * column + 10, 10] for column in range(4)])
 
 
@@ -96,7 +96,7 @@ def test_an_overlap_of_half_is_enough_and_less_is_not(match_one):
 
 
 def test_objects_that_share_the_best_default_box_both_get_one(match_one):
-    """The widespread rule "each object's best default box is forced" loses one of them."""
+    """With the widespread rule "each object's best default box is forced", one of them would get none."""
     default_boxes = torch.tensor([[0.0, 0, 10, 10], [6, 0, 16, 10]])
     objects = torch.tensor(
         [[1.0, 0, 9, 10], [0, 0, 10, 9]]
@@ -105,7 +105,7 @@ def test_objects_that_share_the_best_default_box_both_get_one(match_one):
 
 
 def test_a_default_box_that_is_an_objects_own_stays_with_it_though_another_overlaps_it_more(match_one):
-    """First come the two own default boxes; object 0 then keeps the second, which object 1 overlaps more."""
+    """Each object first gets its own default box. Object 0 then keeps the second one, which object 1 overlaps more."""
     default_boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9]])
     objects = torch.tensor([[0.0, 0, 10, 6], [0, 0, 10, 10]])
     overlaps = overlaps_of(objects, default_boxes)
@@ -128,7 +128,7 @@ def test_no_objects(match):
 
 
 def test_padding_matches_nothing_whatever_it_holds(match):
-    """Even where it holds a default box, and wherever it stands."""
+    """Even if it has the coordinates of a default box, and in any row."""
     boxes = torch.stack([torch.stack([ROW[0], ROW[1], torch.zeros(4)])] * 4)
     present = torch.tensor(
         [[False, False, False], [False, True, False], [True, True, False], [True, False, False]],
@@ -183,7 +183,7 @@ def test_match_is_the_oracle_on_the_boxes_of_ssd300(match_one, objects):
     random = np.random.default_rng(objects)
     low = random.uniform(0, 0.8, (objects, 2))
     boxes = torch.from_numpy(np.concatenate([low, low + random.uniform(0.02, 0.7, (objects, 2))], axis=1)).float()
-    # the loops on overlaps in single precision too: a small object overlaps many default boxes by the same
+    # overlaps in single precision, as in `match`: a small object overlaps many default boxes equally
     overlaps = box_iou(boxes.numpy(), SSD300.numpy())
     assert match_one(boxes, SSD300) == match_bbox(overlaps.tolist())
 
@@ -194,7 +194,7 @@ def test_a_big_batch_is_its_images_one_by_one(match):
     boxes, present = torch.zeros(40, 8, 4), torch.zeros(40, 8, dtype=torch.bool)
     table = whole_boxes(random, 50, side=20)
     for image, count in enumerate(counts):
-        rows = torch.from_numpy(random.permutation(8)[:count])  # padding between the objects, too
+        rows = torch.from_numpy(random.permutation(8)[:count])  # padding rows among the objects
         boxes[image, rows] = whole_boxes(random, int(count), side=20)
         present[image, rows] = True
     matched = match(boxes, present, table)
@@ -205,7 +205,7 @@ def test_a_big_batch_is_its_images_one_by_one(match):
 
 
 def test_a_crowd_on_one_spot_is_the_oracle(match_one):
-    """Every object wants the same default boxes, and most of them must look again and again."""
+    """All objects want the same default boxes, and most of them must search again and again."""
     random = np.random.default_rng(4)
     objects = torch.tensor([[8.0, 8, 24, 24]]) + torch.from_numpy(random.integers(0, 2, (30, 4))).float()
     table = torch.tensor([[7.0, 7, 23, 23]]) + torch.from_numpy(random.integers(0, 5, (60, 4))).float()
@@ -222,7 +222,7 @@ def test_arguments_are_not_written_to(match):
 
 @st.composite
 def tables(draw, *, min_count=1, max_count=8, side=32):
-    """Boxes with corners on whole numbers, float32."""
+    """Draws boxes with corners on whole numbers, in float32."""
     corners = st.tuples(*[st.integers(0, side - 1)] * 2, *[st.integers(1, side)] * 2)
     drawn = draw(st.lists(corners, min_size=min_count, max_size=max_count))
     return torch.tensor([[x, y, min(x + w, side), min(y + h, side)] for x, y, w, h in drawn]).float().reshape(-1, 4)
@@ -244,7 +244,7 @@ def test_laws(match_one, objects, default_boxes):
         else:
             assert overlaps[index, default_box] > 1e-6
     for index in range(len(objects)):
-        # only where others took all that it overlaps does an object go without
+        # an object has no match only if other objects took all default boxes that it overlaps
         if (overlaps[index] > 1e-6).sum() >= len(objects):
             assert index in matched
 

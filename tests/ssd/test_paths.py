@@ -73,7 +73,8 @@ def test_both_ways_give_the_same_targets_losses_and_gradients(batch, most_object
     predicted[0] = np.array(predicted[0]).reshape(batch, 30, 4)
 
     def results(make_targets, multibox_loss):
-        targets = make_targets(*padded(boxes, labels), double(default_boxes), CODER)
+        padded_boxes, padded_labels = padded(boxes, labels)
+        targets = make_targets(padded_boxes.float(), padded_labels, double(default_boxes), CODER)
         predictions = Predictions(*(torch.from_numpy(values).to(dtype).requires_grad_() for values in predicted))
         losses = multibox_loss(predictions, targets, negatives_without_matches=2)
         losses.total.backward()

@@ -116,10 +116,12 @@ def test_a_step_is_the_rule_of_sgd(paper_network, batches):
 
     The rates are low: which negatives are the hardest hangs by a hair, and must not differ for rounding.
     """
+    paper_network.network.double()  # in single precision, sums differ between processors
     config = paper_network.config
     ours = new_run(paper_network, RECIPES["paper"])
     literal = SSD(config, num_classes=2).to(memory_format=torch.channels_last)  # the same rounding
     literal.load_state_dict(ours.network.state_dict())
+    literal.double()
     literal.train()
     velocity = {name: torch.zeros_like(parameter) for name, parameter in literal.named_parameters()}
     for batch, rate in zip(batches, (1e-4, 3e-4, 2e-4), strict=True):
@@ -221,6 +223,7 @@ def plain_network(paper_network):
                 without(child)
 
     without(paper_network.network)
+    paper_network.network.double()  # in single precision, sums differ between processors
     return paper_network
 
 
