@@ -219,7 +219,7 @@ def test_images_without_objects_are_seen():
 
 
 def test_color_channels_are_never_shuffled():
-    """ssd.pytorch `utils/augmentations.py`, lufficc/SSD and torchvision's RandomPhotometricDistort do, half the time."""
+    """ssd.pytorch `utils/augmentations.py`, lufficc/SSD and torchvision's RandomPhotometricDistort shuffle them."""
     red = np.tile(np.array([200, 60, 40], np.uint8)[:, None, None], (1, 2, 2))
 
     def ours(rng: np.random.Generator) -> np.ndarray:
