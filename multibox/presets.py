@@ -52,7 +52,7 @@ def paper_percentages(side: float, scales: Scales) -> tuple[int, int]:
     ]
 
 
-def lay_out(
+def feature_map_table(
     height: int,
     width: int,
     sources: Mapping[str, int],
@@ -109,7 +109,7 @@ def _ssd_vgg16(height: int, width: int, scales: Scales) -> DetectorConfig:
     if (height, width) == (300, 300):
         extras, feature_maps = _paper_300(scales)
     else:
-        extras, feature_maps = lay_out(height, width, sources, scales)
+        extras, feature_maps = feature_map_table(height, width, sources, scales)
     if (height, width) == (512, 512):  # 2 x 2 cells become 1 by a kernel of 4 without a stride
         extras = (*extras[:-1], replace(extras[-1], kernel=4, stride=1))
     return DetectorConfig(
@@ -154,7 +154,7 @@ def _paper_300(scales: Scales) -> tuple[tuple[ExtraLayer, ...], tuple[FeatureMap
 
 
 def _ssd_tiny(height: int, width: int, scales: Scales) -> DetectorConfig:
-    extras, feature_maps = lay_out(
+    extras, feature_maps = feature_map_table(
         height,
         width,
         {"stage3": 8, "stage4": 16, "stage5": 32},
@@ -179,7 +179,7 @@ def _ssd_tiny(height: int, width: int, scales: Scales) -> DetectorConfig:
 
 def _ssd_resnet(depth: int, height: int, width: int, scales: Scales) -> DetectorConfig:
     """Ours: layers 2 to 4 of the ResNet, BatchNorm in backbone and extra layers, the paper's 3x3 heads."""
-    return ssd_on(
+    return ssd_config(
         f"resnet{depth}",
         {"layer2": 8, "layer3": 16, "layer4": 32},
         None,
@@ -192,7 +192,7 @@ def _ssd_resnet(depth: int, height: int, width: int, scales: Scales) -> Detector
     )
 
 
-def ssd_on(
+def ssd_config(
     backbone: str,
     sources: Mapping[str, int],
     grids: Mapping[str, tuple[int, int]] | None,
@@ -205,7 +205,7 @@ def ssd_on(
     scale: tuple[float, float, float],
 ) -> DetectorConfig:
     """An SSD on a backbone with BatchNorm: the paper's extra layers, with BatchNorm too, and one kind of head."""
-    extras, feature_maps = lay_out(height, width, sources, scales, grids=grids)
+    extras, feature_maps = feature_map_table(height, width, sources, scales, grids=grids)
     return DetectorConfig(
         name=f"ssd{_size(height, width)}-{backbone}",
         height=height,

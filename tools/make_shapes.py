@@ -2,7 +2,7 @@
 
     .venv/bin/python tools/make_shapes.py --minutes 7.5
 
-writes multibox/weights/shapes.safetensors, multibox/weights/shapes.png and docs/images/shapes.png.
+writes multibox/assets/shapes.safetensors, multibox/assets/shapes.png and docs/images/shapes.png.
 """
 
 import argparse

@@ -205,10 +205,10 @@ def _start_source(backbone: str) -> str:
     Raises:
         UsageError: There are none for it.
     """
-    from multibox.weights.imagenet import source_of
+    from multibox.weights.imagenet import describe_weights
 
     try:
-        return source_of(backbone)
+        return describe_weights(backbone)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -256,7 +256,7 @@ def _new_config(model: str, size: str | None, scales: "Scales | None") -> "Detec
     height, width = _height_and_width(size)
     try:
         if model.startswith("timm/"):
-            from multibox.runtimes.torch_runtime import timm_config
+            from multibox.ssd.build import timm_config
 
             return timm_config(model, scales=scales, height=height, width=width)
         if Path(model).suffix or "/" in model or Path(model).is_dir():

@@ -25,7 +25,7 @@ ENTRIES: Mapping[str, str] = {
     "resnet34": "ResNet34_Weights.IMAGENET1K_V1",
     "resnet50": "ResNet50_Weights.IMAGENET1K_V1",
 }
-"""Of torchvision's table of weights, by the name of the backbone. (None are of the reduced V3: see `start_of`.)"""
+"""Of torchvision's table of weights, by the name of the backbone. (None are of the reduced V3: see `imagenet_weights`.)"""
 
 _CLASSIFIER = 31
 """The place in VGG-16 behind all its layers of features: what the ports have from there on is its classifier here."""
@@ -37,7 +37,7 @@ _NON_COMMERCIAL = re.compile(r"(^|-)nc(-|$)|non-?commercial|amlr|seer")
 """In names of licenses as timm has them; Apple's AMLR and SEER's are for research only."""
 
 
-class Start(NamedTuple):
+class PretrainedBackbone(NamedTuple):
     """What a detector's backbone starts from.
 
     Attributes:
@@ -53,7 +53,7 @@ class Start(NamedTuple):
     source: str
 
 
-def start_of(backbone: str, *, on_progress: "OnProgress | None" = None) -> Start:
+def imagenet_weights(backbone: str, *, on_progress: "OnProgress | None" = None) -> PretrainedBackbone:
     """Weights from ImageNet for this backbone, fetched if need be.
 
     VGG-16 gets `conv6` and `conv7` from its classifier by decimation. For MobileNetV3-Large with the reduced tail there
@@ -75,11 +75,11 @@ def start_of(backbone: str, *, on_progress: "OnProgress | None" = None) -> Start
     if backbone == "mobilenet-v3-large-reduced":
         tensors = {key: tensor for key, tensor in tensors.items() if not _REDUCED_TAIL.match(key)}
     pixels = torchvision_entry(ENTRIES[backbone]).transforms()
-    return Start(tensors, _pixel(pixels.mean), _pixel(pixels.std), source_of(backbone))
+    return PretrainedBackbone(tensors, _pixel(pixels.mean), _pixel(pixels.std), describe_weights(backbone))
 
 
-def source_of(backbone: str) -> str:
-    """Which weights `start_of` would take, and their license, without fetching them.
+def describe_weights(backbone: str) -> str:
+    """Which weights `imagenet_weights` would take, and their license, without fetching them.
 
     Raises:
         ValueError: There are none for it.
@@ -170,12 +170,12 @@ def _check(backbone: str) -> None:
         )
 
 
-def _of_timm(backbone: str) -> Start:
+def _of_timm(backbone: str) -> PretrainedBackbone:
     from multibox.ssd.backbones.timm import timm_pixels
 
     name = backbone.removeprefix("timm/")
     mean, scale = timm_pixels(name)
-    return Start(timm_weights(name), mean, scale, source_of(backbone))
+    return PretrainedBackbone(timm_weights(name), mean, scale, describe_weights(backbone))
 
 
 def _pixel(shares: list[float]) -> Pixel:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from multibox.weights.download import OnProgress
 
+_ASSETS = Path(__file__).parents[1] / "assets"
+
 HUB = "hf://"
 """What names of repositories on the Hugging Face Hub begin with: `hf://owner/name`."""
 
@@ -36,7 +38,7 @@ class Published(NamedTuple):
 
 PUBLISHED: Mapping[str, Published] = {
     "multibox/shapes": Published(
-        Path(__file__).parent / "shapes.safetensors",
+        _ASSETS / "shapes.safetensors",
         "",
         1.9,
         "Apache-2.0",
@@ -62,7 +64,7 @@ PUBLISHED: Mapping[str, Published] = {
 }
 """Torchvision notes of its weights that terms of the data they were trained on may apply besides its license."""
 
-EXAMPLE_IMAGE = Path(__file__).parent / "shapes.png"
+EXAMPLE_IMAGE = _ASSETS / "shapes.png"
 """A synthetic scene that `multibox/shapes` was not trained on."""
 
 _CONVERSION = 1

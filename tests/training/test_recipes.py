@@ -148,7 +148,9 @@ def test_values_of_a_run_are_the_recipes_but_for_its_own(name):
     assert TrainConfig(recipe=name).resolve(backbone="tiny")[1] == RECIPES[name]
     _, changed = TrainConfig(recipe=name, batch_size=3, learning_rate=0.5).resolve(backbone="tiny")
     assert (changed.batch_size, changed.learning_rate) == (3, 0.5)
-    assert changed.learning_rate_at(0.1) / 0.5 == pytest.approx(RECIPES[name].learning_rate_at(0.1) / RECIPES[name].learning_rate)
+    assert changed.learning_rate_at(0.1) / 0.5 == pytest.approx(
+        RECIPES[name].learning_rate_at(0.1) / RECIPES[name].learning_rate
+    )
     assert changed.augmentation == RECIPES[name].augmentation
 
 

@@ -6,11 +6,9 @@ Simonyan and Zisserman 2015; reduced as in Chen et al. 2015 (DeepLab-LargeFOV).
 from torch import Tensor, nn
 
 from multibox.ssd.backbones.backbone import Backbone, Source
+from multibox.ssd.initialize import initialize_vgg16
 
 _STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
-
-_PIXEL_DEVIATION = 64.0
-"""About the standard deviation of the pixels of photographs: this network takes them unscaled, less their mean."""
 
 
 def vgg16(image_channels: int = 3) -> Backbone:
@@ -39,19 +37,7 @@ class VGG16(nn.Module):
             self.add_module(f"pool{stage}", pool)
         self.conv6 = nn.Conv2d(512, 1024, 3, padding=6, dilation=6)
         self.conv7 = nn.Conv2d(1024, 1024, 1)
-        self._initialize()
-
-    def _initialize(self) -> None:
-        """Random weights for those who start without ImageNet's: He's, a little smaller in each layer.
-
-        So they bring pixels of ±128 down to features of about 1. In one layer alone it could not be done: its small
-        weights would get gradients as large as the pixels.
-        """
-        convolutions = [layer for layer in self.children() if isinstance(layer, nn.Conv2d)]
-        for layer in convolutions:
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            layer.weight.data.mul_(_PIXEL_DEVIATION ** (-1 / len(convolutions)))
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        initialize_vgg16(self)
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """The source layers by name, after ReLU."""

@@ -7,8 +7,8 @@ import torch
 
 from multibox.default_boxes import make_default_boxes
 from multibox.detector import Detector
-from multibox.runtimes.torch_runtime import timm_config
 from multibox.ssd.backbones import make_backbone
+from multibox.ssd.build import timm_config
 from multibox.ssd.network import SSD
 
 timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'multibox[timm]'")
