@@ -87,11 +87,10 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
 
 
 def _not_ours(name: str, error: Exception) -> str:
-    """Returns why the file cannot be read: a checkpoint of training is named, anything else may be another project's."""
-    if Path(name).suffix == ".pt":
-        beside = Path(name).with_suffix(".safetensors")
-        if beside.is_file():
-            return f"{name}: is the state of a training run, not weights; the weights are in {beside}"
+    """Returns the message for a file that cannot be read, with what to do about it."""
+    weights = Path(name).with_name("last.safetensors")
+    if Path(name).suffix == ".pt" and weights.is_file():
+        return f"{name}: a training state; the weights are {weights.name} beside it"
     return f"{name}: not a .safetensors file, or damaged ({cut(error)}); {_OTHER_PROJECT}"
 
 

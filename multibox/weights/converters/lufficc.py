@@ -92,6 +92,7 @@ def _on_mobilenet_v2(tensors: Tensors) -> Weights:
         mean=(123.0, 117.0, 104.0),
         scale=(1.0, 1.0, 1.0),
         resize="bilinear",
+        draft_decoding=False,
         extras=extras,
         feature_maps=mobilenet_rows(
             ("block13", "conv18", *(layer.name for layer in extras[2::3])),

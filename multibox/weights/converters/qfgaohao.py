@@ -70,6 +70,7 @@ def _mb1_ssd(tensors: Tensors) -> Weights:
         mean=(127.0, 127.0, 127.0),
         scale=(128.0, 128.0, 128.0),
         resize="bilinear",
+        draft_decoding=False,
         backbone="mobilenet-v1",
         extras=tuple(extras),
         extras_batch_norm=False,
@@ -101,6 +102,7 @@ def _mb2_ssd_lite(tensors: Tensors) -> Weights:
         mean=(127.0, 127.0, 127.0),
         scale=(128.0, 128.0, 128.0),
         resize="bilinear",
+        draft_decoding=False,
         extras=extras,
         feature_maps=mobilenet_rows(
             ("expand14", "conv18", *(layer.name for layer in extras[2::3])),

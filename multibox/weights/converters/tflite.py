@@ -92,6 +92,7 @@ def _config(image: "_Tensor", options: dict[str, float], width: float, backbone:
         mean=(float(image.zero_point),) * 3,
         scale=(1 / image.scale,) * 3,
         resize="bilinear",
+        draft_decoding=False,
         backbone=backbone,
         extras=tuple(replace(extra, channels=int(extra.channels * width)) for extra in plain.extras),
         stored_default_boxes=True,

@@ -70,7 +70,13 @@ def _pairs(config: DetectorConfig) -> list[tuple[str, str]]:
 
 
 def _ssdlite320(tensors: Tensors) -> Weights:
-    config = replace(preset("ssdlite320-mobilenetv3"), resize="float", max_log_size=_MAX_LOG_SIZE, clip_boxes=True)
+    config = replace(
+        preset("ssdlite320-mobilenetv3"),
+        resize="float",
+        draft_decoding=False,
+        max_log_size=_MAX_LOG_SIZE,
+        clip_boxes=True,
+    )
     # where its training began with ImageNet's weights the last blocks have all their channels
     if tensors["backbone.features.1.3.0.weight"].shape[0] == 960:
         config = replace(config, backbone="mobilenet-v3-large")
