@@ -181,9 +181,9 @@ def test_scales_differ_in_the_boxes_only(name, side):
     assert (voc.height, voc.width) == (side, side)
     assert voc != coco
     assert preset(name) == {"voc": voc, "coco": coco}[PRESETS[name].scales]
-    rows = [dataclasses.replace(row, box_sizes=()) for row in voc.feature_maps]
-    assert rows == [dataclasses.replace(row, box_sizes=()) for row in coco.feature_maps]
-    assert dataclasses.replace(voc, feature_maps=()) == dataclasses.replace(coco, feature_maps=())
+    rows = [dataclasses.replace(row, box_sizes=((1.0, 1.0),)) for row in voc.feature_maps]
+    assert rows == [dataclasses.replace(row, box_sizes=((1.0, 1.0),)) for row in coco.feature_maps]
+    assert dataclasses.replace(voc, feature_maps=coco.feature_maps) == coco
 
 
 @pytest.mark.parametrize(
@@ -315,6 +315,12 @@ def test_mobilenet_v1_has_the_default_boxes_of_tensorflow():
 def test_a_group_of_presets_stands_together():
     groups = [group for group, _ in groupby(known.group for known in PRESETS.values())]
     assert len(groups) == len(set(groups)) > 1
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_those_that_average_when_they_resize_may_decode_at_reduced_size(name):
+    config = preset(name)
+    assert config.draft_decoding == (config.resize == "antialias") == ("vgg16" not in name)
 
 
 def test_no_two_presets_are_the_same_detector():

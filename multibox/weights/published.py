@@ -116,7 +116,8 @@ def find_weights(name: str | os.PathLike[str], *, on_progress: "OnProgress | Non
     near = get_close_matches(text, PUBLISHED, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else "is the path right?"
     raise FileNotFoundError(
-        f"'{cut(text)}' is neither a weights file nor the name of published weights; {hint} (multibox models lists them)"
+        f"'{cut(text)}' is neither a weights file nor the name of published weights; {hint} "
+        "(multibox models lists them)"
     )
 
 
