@@ -73,7 +73,7 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
     if not os.path.isfile(name):
         raise FileNotFoundError(f"{name}: there is no such weights file")
     try:
-        _check_header_size(name)
+        check_header_size(name)
         with safe_open(name, framework="numpy") as file:
             header = file.metadata() or {}
             version = _version(name, header)
@@ -94,9 +94,9 @@ def _not_ours(name: str, error: Exception) -> str:
     return f"{name}: not a .safetensors file, or damaged ({cut(error)}); {_OTHER_PROJECT}"
 
 
-def _check_header_size(name: str) -> None:
-    """Raises a SafetensorError if the file claims a header that no weights file has."""
-    with open(name, "rb") as file:
+def check_header_size(path: str | os.PathLike[str]) -> None:
+    """Raises a SafetensorError if a `.safetensors` file claims a larger header than any weights file has."""
+    with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
     if size > _LARGEST_HEADER:
         raise SafetensorError(f"its header would take {size:,} bytes")

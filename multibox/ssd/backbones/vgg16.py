@@ -1,4 +1,4 @@
-"""VGG-16 as the SSD paper uses it (section 3.1): fully connected layers made convolutions, the pools of the Caffe code.
+"""VGG-16 as the SSD paper uses it (section 3.1): with convolutions in place of fully connected layers.
 
 Simonyan and Zisserman 2015; reduced as in Chen et al. 2015 (DeepLab-LargeFOV).
 """
@@ -12,7 +12,7 @@ _STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
 def vgg16(image_channels: int = 3) -> Backbone:
-    """Gives `conv4_3` (stride 8) and `conv7` (stride 16)."""
+    """Returns VGG-16 with the layers `conv4_3` (stride 8) and `conv7` (stride 16)."""
     sources = {"conv4_3": Source(512, 8), "conv7": Source(1024, 16)}
     return Backbone(VGG16(image_channels, sources=tuple(sources)), sources)
 
@@ -20,8 +20,9 @@ def vgg16(image_channels: int = 3) -> Backbone:
 class VGG16(nn.Module):
     """The thirteen convolutions of VGG-16, then `conv6` and `conv7`.
 
-    These are the paper's names for `fc6` and `fc7`, cut to 1,024 channels; `conv6` is dilated (the "atrous" algorithm)
-    because `pool5` no longer halves the map. Pools round sizes up: 75 becomes 38.
+    These two are the paper's names for `fc6` and `fc7`, which are reduced to 1,024 channels. `conv6` is dilated (the
+    "atrous" algorithm) because `pool5` no longer halves the map. Pools round sizes up, as in the Caffe code: 75 becomes
+    38.
     """
 
     def __init__(self, image_channels: int, *, sources: tuple[str, ...]) -> None:
@@ -40,7 +41,7 @@ class VGG16(nn.Module):
         initialize_vgg16(self)
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        """The source layers by name, after ReLU."""
+        """Returns the source layers by name, after ReLU."""
         features, sources = inputs, {}
         for name, layer in self.named_children():
             features = layer(features)
