@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from multibox.checks import Positive, check_fields
+
 
 @dataclass(frozen=True)
 class BoxCoder:
@@ -19,9 +21,12 @@ class BoxCoder:
     keeps a box from growing to more than exp(max_log_size) times its default box.)
     """
 
-    center_variance: float
-    size_variance: float
-    max_log_size: float | None = None
+    center_variance: Positive
+    size_variance: Positive
+    max_log_size: Positive | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def encode(
         self, boxes_center: Float[Tensor, "*rows 4"], default_boxes_center: Float[Tensor, "*rows 4"]

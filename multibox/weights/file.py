@@ -55,7 +55,7 @@ def save_weights(path: str | os.PathLike[str], weights: Weights) -> None:
         "format": f"multibox {FORMAT}",
         "config": weights.config.to_json(),
         "class_names": json.dumps(weights.class_names, ensure_ascii=False),
-        "provenance": json.dumps(dict(weights.provenance), ensure_ascii=False),
+        "provenance": json.dumps({name: str(text) for name, text in weights.provenance.items()}, ensure_ascii=False),
     }
     tensors = {name: np.asarray(tensor, order="C") for name, tensor in weights.tensors.items()}
     with atomic_write(target) as part:
