@@ -96,10 +96,15 @@ def checked_values(values: Mapping[Any, object], hints: Mapping[str, Any], *, ow
             near = get_close_matches(str(name), hints, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(hints)}"
             raise ValueError(f"{owner} has no value '{cut(name, 80)}'; {hint}")
+    return {name: _checked_text(name, value, hints[name]) for name, value in given.items()}
+
+
+def _checked_text(name: str, value: object, hint: Any) -> Any:
+    """Returns a value of a text file, in which `300` may be meant as text and `1e-3` as a number."""
+    if str in _options(hint) and type(value) in (int, float):
+        value = str(value)
     # msgspec's relaxed mode takes 1 and "yes" for true, which is not meant where a number stands for a flag
-    return {
-        name: checked(name, value, hints[name], strict=bool in _options(hints[name])) for name, value in given.items()
-    }
+    return checked(name, value, hint, strict=bool in _options(hint))
 
 
 @cache

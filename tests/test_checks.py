@@ -79,15 +79,18 @@ def test_a_value_that_does_not_fit_is_refused_in_words(value: Any, hint: Any, me
 
 
 def test_values_of_a_file_may_be_written_as_text():
-    hints = {"rate": Positive | None, "steps": Count, "parts": Sequence[float], "compile": bool}
-    values = {"rate": "1e-3", "steps": 1e4, "parts": [1, 2], "compile": None}
-    assert checked_values(values, hints, owner="a run") == {"rate": 1e-3, "steps": 10_000, "parts": (1.0, 2.0)}
+    hints = {"rate": Positive | None, "steps": Count, "parts": Sequence[float], "compile": bool, "size": str}
+    values = {"rate": "1e-3", "steps": 1e4, "parts": [1, 2], "compile": None, "size": 300}
+    found = checked_values(values, hints, owner="a run")
+    assert found == {"rate": 1e-3, "steps": 10_000, "parts": (1.0, 2.0), "size": "300"}
+    with pytest.raises(ValueError, match="size must be a text, but is False"):
+        checked_values({"size": False}, hints, owner="a run")
     for wrong in (1, "true"):
         with pytest.raises(ValueError, match="compile must be true or false"):
             checked_values({"compile": wrong}, hints, owner="a run")
     with pytest.raises(ValueError, match="a run has no value 'stepps'; did you mean 'steps'"):
         checked_values({"stepps": 3}, hints, owner="a run")
-    with pytest.raises(ValueError, match="there are rate, steps, parts, compile"):
+    with pytest.raises(ValueError, match="there are rate, steps, parts, compile, size"):
         checked_values({7: 3}, hints, owner="a run")
 
 
