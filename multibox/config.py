@@ -1,9 +1,15 @@
-"""All that differs between detectors, as values: source layers, default boxes, the network's parts, postprocessing."""
+"""Everything that differs between detectors, as values: source layers, default boxes, layers, postprocessing."""
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Annotated, Any, Literal
 
+import msgspec
+from msgspec import Meta
+
+from multibox.checks import Count, Finite, Fraction, Positive, check_fields, cut
 from multibox.images import Resize
 
 Head = Literal["conv3x3", "conv1x1", "separable"]
@@ -13,37 +19,59 @@ Clip = Literal["none", "size", "all"]
 Scoring = Literal["softmax", "sigmoid"]
 Scales = Literal["voc", "coco"]
 
+LARGEST_SIDE = 4096
+"""Largest height and width of a network's input in pixels."""
+
+MAX_DEFAULT_BOXES = 2_000_000
+"""Most default boxes of a detector. SSD512 has 24,564; this many, in 32 MB, fit the largest input on VGG-16."""
+
+# Limits that no real detector comes near. They keep a small file from asking for much memory.
+LayerName = Annotated[str, Meta(pattern=r"^\w+$", max_length=100, description="a name of letters, digits and _")]
+Text = Annotated[str, Meta(max_length=200, description="a text of at most 200 characters")]
+Side = Annotated[int, Meta(ge=1, le=LARGEST_SIDE, description=f"from 1 to {LARGEST_SIDE}")]
+Channels = Annotated[int, Meta(ge=1, le=65536, description="from 1 to 65536")]
+Kernel = Annotated[int, Meta(ge=1, le=64, description="from 1 to 64")]
+Padding = Annotated[int, Meta(ge=0, le=64, description="from 0 to 64")]
+Pixels = Annotated[float, Meta(ge=1e-3, le=1e6, description="from 0.001 to 1000000 pixels")]
+BoxSizes = Annotated[
+    tuple[tuple[Pixels, Pixels], ...],
+    Meta(min_length=1, max_length=MAX_DEFAULT_BOXES, description="at least one pair of width and height"),
+]
+
 
 @dataclass(frozen=True)
 class FeatureMap:
     """One source layer: its grid of cells, and the default boxes of a cell.
 
     Attributes:
-        layer: The layer of the backbone, or of the extra layers, whose output it is.
-        rows: Cells from top to bottom.
-        columns: Cells from left to right.
-        step: Pixels of the input between the centers of neighboring cells, `(y, x)`.
-        box_sizes: The default boxes of a cell, each `(width, height)` in pixels of the input, in the order of the
+        layer: Name of the layer of the backbone, or of the extra layer, whose output is used.
+        rows: Number of cells from top to bottom.
+        columns: Number of cells from left to right.
+        step: Distance between the centers of neighboring cells in pixels of the input, `(y, x)`.
+        box_sizes: Default boxes of a cell, each `(width, height)` in pixels of the input, in the order of the
             network's output.
-        offset: Where in its cell a center lies; 0.5 is the middle.
-        norm: What the layer goes through before its heads: `l2` is the paper's L2 normalization (section 3.1, on
-            `conv4_3`), `batch` is BatchNorm in its place; `None` leaves the layer as it is.
-        head: What predicts from it: `conv3x3` as in the paper, `conv1x1`, or `separable`: a depthwise 3x3 convolution
-            with BatchNorm, then 1x1.
+        offset: Position of the center in its cell; 0.5 is the middle.
+        norm: Normalization of the layer before its heads. `l2` is the paper's L2 normalization (section 3.1, on
+            `conv4_3`), `batch` is BatchNorm, `None` leaves the layer as it is.
+        head: Layers that predict from the features: `conv3x3` as in the paper, `conv1x1`, or `separable`, which is a
+            depthwise 3x3 convolution with BatchNorm, then a 1x1 convolution.
     """
 
-    layer: str
-    rows: int
-    columns: int
-    step: tuple[float, float]
-    box_sizes: tuple[tuple[float, float], ...]
-    offset: float = 0.5
+    layer: LayerName
+    rows: Side
+    columns: Side
+    step: tuple[Pixels, Pixels]
+    box_sizes: BoxSizes
+    offset: Fraction = 0.5
     norm: Norm | None = None
     head: Head = "conv3x3"
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     @property
     def num_default_boxes(self) -> int:
-        """How many default boxes the whole map has."""
+        """Number of default boxes of the whole map."""
         return self.rows * self.columns * len(self.box_sizes)
 
 
@@ -52,49 +80,47 @@ class ExtraLayer:
     """One of the extra feature layers behind the backbone: a convolution, BatchNorm if asked for, an activation.
 
     Attributes:
-        name: By the paper's way of counting.
-        channels: Of its output.
-        kernel: Its side.
-        stride: Between its places.
-        padding: Rows and columns of zeros on each side; `same` is TensorFlow's rule, which puts an odd one last.
-        depthwise: Each channel by itself; `channels` is then the number of its input's.
-        linear: Without an activation.
+        name: Name of the layer, numbered as in the paper: `conv8_2`.
+        channels: Number of output channels.
+        kernel: Side of the kernel.
+        stride: Stride of the convolution.
+        padding: Rows and columns of zeros on each side. `same` is TensorFlow's rule, which puts an odd one last.
+        depthwise: Whether each channel is convolved by itself. The input must then have `channels` channels too.
+        linear: Whether the layer has no activation.
     """
 
-    name: str
-    channels: int
-    kernel: int
-    stride: int = 1
-    padding: int | Literal["same"] = 0
+    name: LayerName
+    channels: Channels
+    kernel: Kernel
+    stride: Kernel = 1
+    padding: Padding | Literal["same"] = 0
     depthwise: bool = False
     linear: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
 class Postprocess:
-    """Which of the network's boxes become detections (section 3.7; the Caffe code's DetectionOutput).
+    """How boxes of the network become detections (section 3.7; the Caffe code's DetectionOutput).
 
     Attributes:
-        score_threshold: A class score must be above it.
-        iou_threshold: A box that overlaps a better one by more than this is suppressed.
-        class_agnostic: Whether a better box of any class suppresses, not only one of the same class.
-        max_candidates_per_class: How many of the best of each class enter suppression.
-        max_detections: How many are kept of an image, over all classes.
+        score_threshold: Detections score above this.
+        iou_threshold: A box is suppressed if it overlaps a better one by more than this.
+        class_agnostic: Whether a better box of any class suppresses, or only one of the same class.
+        max_candidates_per_class: Number of the best boxes of each class that enter suppression.
+        max_detections: Most detections of an image, over all classes.
     """
 
-    score_threshold: float = 0.01
-    iou_threshold: float = 0.45
+    score_threshold: Fraction = 0.01
+    iou_threshold: Fraction = 0.45
     class_agnostic: bool = False
-    max_candidates_per_class: int = 400
-    max_detections: int = 200
+    max_candidates_per_class: Count = 400
+    max_detections: Count = 200
 
     def __post_init__(self) -> None:
-        for name in ("score_threshold", "iou_threshold"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be from 0 to 1, but is {getattr(self, name)}")
-        for name in ("max_candidates_per_class", "max_detections"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, but is {getattr(self, name)}")
+        check_fields(self)
 
     def override(
         self,
@@ -104,7 +130,7 @@ class Postprocess:
         class_agnostic: bool | None = None,
         max_detections: int | None = None,
     ) -> "Postprocess":
-        """These settings with the values that are given in place of their own."""
+        """Returns these settings with the given values in place of their own; `None` keeps a value."""
         given: dict[str, Any] = {
             "score_threshold": score_threshold,
             "iou_threshold": iou_threshold,
@@ -119,49 +145,122 @@ class DetectorConfig:
     """Everything about a detector but its class names and its weights.
 
     Attributes:
-        name: The preset it began as.
-        height: Of the network's input, in pixels.
-        width: The same.
-        mean: Of the colors red, green and blue, taken from the pixels (0 to 255).
-        scale: What the pixels are divided by after that.
-        resize: How an image is brought to the input's size.
-        backbone: A name in `ssd.backbones`.
-        extras: The extra feature layers, in order, after the backbone's last layer.
-        extras_batch_norm: Whether BatchNorm follows each of them.
-        activation: Of the extra layers and of separable heads.
+        name: Name of the preset that the detector began as.
+        height: Height of the network input in pixels.
+        width: Width of the network input in pixels.
+        mean: Mean of red, green and blue, subtracted from the pixels (0 to 255).
+        scale: Divisor of red, green and blue after that.
+        resize: How an image is brought to the size of the input.
+        backbone: Name of the backbone in `ssd.backbones`.
+        extras: Extra feature layers, in order, after the backbone's last layer.
+        extras_batch_norm: Whether BatchNorm follows each extra layer.
         feature_maps: One row for each source layer, in the order of the network's output.
-        stored_default_boxes: The table of default boxes is a tensor of the weights file, and not made from the rows.
-        clip_default_boxes: `none`, as in the Caffe code; `size` brings widths and heights down to the image's; `all`
-            clips the centers too. (Of each of the four numbers, so that boxes may still reach over the edge.)
-        center_variance: What the center's offsets are divided by. The Caffe code has the variances; the paper does not.
-        size_variance: The same for the logarithms of width and height.
-        max_log_size: A decoded box is larger than its default box by a factor of at most the exponential of this.
+        activation: Activation of the extra layers and of separable heads.
+        stored_default_boxes: Whether the table of default boxes is a tensor of the weights file instead of being made
+            from the feature maps.
+        clip_default_boxes: `none`, as in the Caffe code; `size` limits widths and heights to the image's; `all` clips
+            the centers too. Each of the four numbers is clipped by itself, so boxes may still reach over the edge.
+        center_variance: Divisor of the center's offsets. The Caffe code has the variances; the paper does not.
+        size_variance: Divisor of the logarithms of width and height.
+        max_log_size: Largest decoded size: a box is larger than its default box by at most the exponential of this.
+            `None` sets no limit.
         clip_boxes: Whether decoded boxes are clipped to the image before suppression; the Caffe code does it after.
         scoring: `softmax` over the classes and the background, or `sigmoid` of each class by itself.
-        postprocess: What `detect` does where a call does not say otherwise.
+        postprocess: Postprocessing of `detect` unless a call gives other values.
+        draft_decoding: Whether the detector was trained on JPEG files that were decoded at a reduced size, so that
+            detection may decode them so too.
     """
 
-    name: str
-    height: int
-    width: int
-    mean: tuple[float, float, float]
-    scale: tuple[float, float, float]
+    name: Text
+    height: Side
+    width: Side
+    mean: tuple[Finite, Finite, Finite]
+    scale: tuple[Positive, Positive, Positive]
     resize: Resize
-    backbone: str
-    extras: tuple[ExtraLayer, ...]
+    backbone: Text
+    extras: Annotated[tuple[ExtraLayer, ...], Meta(max_length=100, description="at most 100 layers")]
     extras_batch_norm: bool
-    feature_maps: tuple[FeatureMap, ...]
+    feature_maps: Annotated[tuple[FeatureMap, ...], Meta(min_length=1, max_length=100, description="1 to 100 rows")]
     activation: Activation = "relu"
     stored_default_boxes: bool = False
     clip_default_boxes: Clip = "none"
-    center_variance: float = 0.1
-    size_variance: float = 0.2
-    max_log_size: float | None = None
+    center_variance: Positive = 0.1
+    size_variance: Positive = 0.2
+    max_log_size: Positive | None = None
     clip_boxes: bool = False
     scoring: Scoring = "softmax"
     postprocess: Postprocess = Postprocess()
+    draft_decoding: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        _check_unique("extras", [layer.name for layer in self.extras])
+        _check_unique("feature_maps", [row.layer for row in self.feature_maps])
+        for before, layer in pairwise(self.extras):
+            if layer.depthwise and layer.channels != before.channels:
+                raise ValueError(
+                    f"the extra layer '{layer.name}' is depthwise with {layer.channels} channels, but '{before.name}' "
+                    f"before it has {before.channels}; they must be equal"
+                )
+        for row in self.feature_maps:
+            if row.rows > self.height or row.columns > self.width:
+                raise ValueError(
+                    f"the feature map '{row.layer}' has {row.rows} x {row.columns} cells, more than the input of "
+                    f"{self.height} x {self.width} has pixels"
+                )
+        if self.num_default_boxes > MAX_DEFAULT_BOXES:
+            raise ValueError(
+                f"the feature maps have {self.num_default_boxes:,} default boxes, but may have at most "
+                f"{MAX_DEFAULT_BOXES:,}"
+            )
+        if self.draft_decoding and self.resize != "antialias":
+            raise ValueError(f"draft_decoding is for resize 'antialias', but resize is '{self.resize}'")
 
     @property
     def num_default_boxes(self) -> int:
-        """How many default boxes all the feature maps have together."""
+        """Number of default boxes of all feature maps together."""
         return sum(feature_map.num_default_boxes for feature_map in self.feature_maps)
+
+    def to_json(self) -> str:
+        """Returns the config as a JSON object, all fields included."""
+        return msgspec.json.encode(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> "DetectorConfig":
+        """Returns the config that `to_json` wrote. Fields that have a default may be missing.
+
+        Raises:
+            ValueError: The text is not JSON, lacks a field, has an unknown one, or has a value that cannot be.
+        """
+        try:
+            values = msgspec.json.decode(text)
+            config = msgspec.convert(values, cls)
+        except msgspec.MsgspecError as error:
+            raise ValueError(cut(error)) from error
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
+        unknown = next(_unknown_fields(values, config), None)
+        if unknown is not None:
+            raise ValueError(f"unknown field '{cut(unknown, 80)}'")
+        return config
+
+
+def _check_unique(field: str, names: list[str]) -> None:
+    """Raises a ValueError if one of the layers has the name of another."""
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{field} must have different layers, but has '{twice[0]}' more than once")
+
+
+def _unknown_fields(values: Any, config: object) -> Iterator[str]:
+    """Yields the names in JSON values that are no fields of the config made from them, which msgspec passes over."""
+    if dataclasses.is_dataclass(config):
+        known = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+        for name, value in values.items():
+            if name in known:
+                yield from _unknown_fields(value, known[name])
+            else:
+                yield name
+    elif isinstance(config, tuple):
+        for value, row in zip(values, config, strict=True):
+            yield from _unknown_fields(value, row)

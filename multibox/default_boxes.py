@@ -1,4 +1,4 @@
-"""The table of default boxes, made from a detector's config (section 2.2; the Caffe code's PriorBoxLayer)."""
+"""Makes the table of default boxes from a detector's config (section 2.2; the Caffe code's PriorBoxLayer)."""
 
 import numpy as np
 from jaxtyping import Float
@@ -7,11 +7,11 @@ from multibox.config import DetectorConfig
 
 
 def make_default_boxes(config: DetectorConfig) -> Float[np.ndarray, "default_boxes 4"]:
-    """The default boxes in center form, as fractions of the image.
+    """Returns the default boxes in center form, as fractions of the image.
 
-    In the order of the network's output: feature map, row, column, box of the cell. Centers are a whole number of steps
-    apart, as in the Caffe code, so that on a map whose cells overhang the input (10 cells of 32 pixels on 300) the last
-    centers lie outside the image. They are clipped where the config says so.
+    They are in the order of the network's output: feature map, row, column, box of the cell. Centers are one step
+    apart, as in the Caffe code. If the cells of a map reach beyond the input (10 cells of 32 pixels on 300), the last
+    centers may lie outside the image. The boxes are clipped if the config says so.
     """
     tables = []
     for feature_map in config.feature_maps:

@@ -23,7 +23,7 @@ from multibox.runtimes.runtime import Found, Runtime
 from multibox.weights.convert import convert_weights
 from multibox.weights.download import OnProgress
 from multibox.weights.file import Weights, load_weights, save_weights
-from multibox.weights.imagenet import is_non_commercial, start_of
+from multibox.weights.imagenet import imagenet_weights, is_non_commercial
 from multibox.weights.published import find_weights
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Detector:
             UserWarning: The license of the weights forbids commercial use.
         """
         _check_class_names(class_names)
-        from multibox.runtimes.torch_runtime import create_network, start_backbone, timm_config
+        from multibox.ssd.build import create_network, start_backbone, timm_config
 
         if isinstance(model, str):
             make = timm_config if model.startswith("timm/") else preset
@@ -107,7 +107,7 @@ class Detector:
             return cls.of_network(config, class_names, create_network(config, num_classes=len(class_names), seed=seed))
         if start_from != "imagenet":
             raise ValueError(f"start_from must be 'imagenet' or None, but is '{start_from}'; weights are for load")
-        start = start_of(config.backbone, on_progress=on_progress)
+        start = imagenet_weights(config.backbone, on_progress=on_progress)
         if is_non_commercial(start.source):
             warnings.warn(
                 f"beware of {start.source}: it forbids commercial use, and with it that of what is trained from these "
@@ -169,7 +169,7 @@ class Detector:
     @classmethod
     def _of_weights(cls, weights: Weights, path: str | os.PathLike[str]) -> "Detector":
         """The detector of what was read from a file, which is named where its tensors do not fit."""
-        from multibox.runtimes.torch_runtime import load_network
+        from multibox.ssd.build import load_network
 
         try:
             network = load_network(weights.config, weights.tensors, num_classes=len(weights.class_names))
@@ -209,9 +209,9 @@ class Detector:
         return push_to_hub(repository, self._weights(half=half), license=license, private=private)
 
     def _weights(self, *, half: bool) -> Weights:
-        from multibox.runtimes.torch_runtime import tensors_of
+        from multibox.ssd.build import network_tensors
 
-        return Weights(self.config, self.class_names, tensors_of(self.network, half=half), self.provenance)
+        return Weights(self.config, self.class_names, network_tensors(self.network, half=half), self.provenance)
 
     @property
     def network(self) -> "multibox.ssd.network.SSD":
@@ -237,7 +237,7 @@ class Detector:
         The loss trains a softmax, so the copy scores by one. Where this detector scores by sigmoids, as TensorFlow's,
         its settings were made for those, and the copy has the paper's in its place.
         """
-        from multibox.runtimes.torch_runtime import network_with_classes
+        from multibox.ssd.build import network_with_classes
 
         _check_class_names(class_names)
         known = {name: label for label, name in enumerate(self.class_names)}

@@ -1,4 +1,4 @@
-"""The detectors that have a name: their tables of feature maps, default boxes and extra layers."""
+"""Presets: the detectors that have a name, with their feature maps, default boxes and extra layers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,22 +8,23 @@ from itertools import pairwise
 from math import ceil, floor, sqrt
 from typing import Literal, get_args
 
-from multibox.config import DetectorConfig, ExtraLayer, FeatureMap, Head, Postprocess, Scales
+from multibox.checks import cut
+from multibox.config import LARGEST_SIDE, DetectorConfig, ExtraLayer, FeatureMap, Head, Postprocess, Scales
 
 Pair = tuple[float, float]
 
 _IMAGENET_MEAN, _IMAGENET_DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-"""Of the pixels of ImageNet, as torchvision's backbones take them."""
+"""Mean and standard deviation of the pixels of ImageNet, with which torchvision's backbones were trained."""
 
-_SMALLEST_SIDE, _LARGEST_SIDE = 32, 4096
-"""Of an input, in pixels: the stride of most backbones' last map, and a number of default boxes that still fits memory.
-"""
+_SMALLEST_SIDE = 32
+"""Smallest height and width of an input in pixels: the stride of most backbones' last map."""
 
 
 def paper_box_sizes(min_size: float, max_size: float, aspect_ratios: tuple[int, ...]) -> tuple[Pair, ...]:
-    """The default boxes of a cell, `(width, height)`: a small and a large square, then each ratio and its inverse.
+    """Returns the default boxes of a cell, `(width, height)` (section 2.2).
 
-    Section 2.2, in the order of the Caffe code's PriorBoxLayer.
+    They are in the order of the Caffe code's PriorBoxLayer: a small and a large square, then for each aspect ratio a
+    box of it and a box of its inverse.
     """
     sizes: list[Pair] = [(min_size, min_size), (sqrt(min_size * max_size),) * 2]
     for ratio in aspect_ratios:
@@ -33,26 +34,33 @@ def paper_box_sizes(min_size: float, max_size: float, aspect_ratios: tuple[int, 
 
 
 def paper_sizes(side: int, maps: int, *, first: int, smallest: int, largest: int = 90) -> list[tuple[int, int]]:
-    """`(min_size, max_size)` of each feature map in pixels, by the rule of the Caffe code (`ssd_pascal.py`).
+    """Returns `(min_size, max_size)` of each feature map in pixels, by the rule of the Caffe code (`ssd_pascal.py`).
 
-    Percentages of the input's `side`: `first` for the first map, then equal whole steps from `smallest` to `largest`.
-    This is not equation 4, and the layer that uses the sizes cuts them to whole pixels, which only SSD512 feels.
+    This differs from equation 4 of the paper. The Caffe code then cuts the sizes to whole pixels, which changes only
+    those of SSD512.
+
+    Args:
+        side: Side of the input in pixels.
+        maps: Number of feature maps.
+        first: Size on the first map, in percent of the side.
+        smallest: Size on the second map, in percent of the side. From there the sizes rise in equal whole steps.
+        largest: Size that the last map's `min_size` does not exceed, in percent of the side.
     """
     step = floor((largest - smallest) / (maps - 2))
-    # max_size of the last map lies one more step above the largest
+    # the last map's max_size is one step more
     edges = [first, *(smallest + step * place for place in range(maps))]
     return [(side * low // 100, side * high // 100) for low, high in pairwise(edges)]
 
 
 def paper_percentages(side: float, scales: Scales) -> tuple[int, int]:
-    """`first` and `smallest` of `paper_sizes`: the authors took smaller ones for COCO, and for SSD512."""
+    """Returns `first` and `smallest` of `paper_sizes`, which the authors chose smaller for COCO and for SSD512."""
     large = side > 400
     return {("voc", False): (10, 20), ("coco", False): (7, 15), ("voc", True): (7, 15), ("coco", True): (4, 10)}[
         scales, large
     ]
 
 
-def lay_out(
+def feature_map_table(
     height: int,
     width: int,
     sources: Mapping[str, int],
@@ -62,21 +70,25 @@ def lay_out(
     extra_channels: tuple[tuple[int, int], ...] = ((256, 512), (128, 256)),
     first_extra: int = 8,
 ) -> tuple[tuple[ExtraLayer, ...], tuple[FeatureMap, ...]]:
-    """Extra layers and feature maps for a backbone and an input of any size, as SSD512 has them.
+    """Returns extra layers and feature maps for a backbone and an input of any size, in the way of SSD512.
 
-    Behind the backbone's last source pairs of a 1x1 and a 3x3 convolution halve the map until one cell is left. Centers
-    are a stride apart on the backbone's maps; on those of the extra layers, whose cells would overhang the input more
-    and more, they are spread evenly over the input, as in the paper (section 2.2). On 512 x 512 the two are the same.
-    Default boxes are sized by the side of a square with the input's area.
+    After the backbone's last source layer, pairs of a 1x1 and a 3x3 convolution halve the map until one cell is left.
+    On the backbone's maps, the centers of the default boxes are one stride apart. On the maps of the extra layers they
+    are spread evenly over the input (section 2.2), because with their strides the cells would reach beyond it. For
+    512 x 512 both rules agree. Default boxes are sized for a square with the input's area.
 
     Args:
-        height: Of the input.
-        width: Of the input.
+        height: Height of the network input in pixels.
+        width: Width of the network input in pixels.
         sources: Strides of the backbone's source layers by name.
-        scales: As the authors chose them for VOC or for COCO.
-        grids: Rows and columns of the source layers, where they are not the input's size by the stride, rounded up.
-        extra_channels: Of the two convolutions of each pair; the last is that of all further pairs.
-        first_extra: The number in the first extra layers' names.
+        scales: Sizes of the default boxes, as the authors chose them for VOC or for COCO.
+        grids: Rows and columns of the source layers by name. By default the input's size divided by the stride and
+            rounded up.
+        extra_channels: Channels of the two convolutions of each pair. The last entry holds for all further pairs.
+        first_extra: Number in the names of the first pair of extra layers.
+
+    Raises:
+        ValueError: The input is too small to leave three feature maps.
     """
     if grids is None:
         grids = {layer: (ceil(height / stride), ceil(width / stride)) for layer, stride in sources.items()}
@@ -109,7 +121,7 @@ def _ssd_vgg16(height: int, width: int, scales: Scales) -> DetectorConfig:
     if (height, width) == (300, 300):
         extras, feature_maps = _paper_300(scales)
     else:
-        extras, feature_maps = lay_out(height, width, sources, scales)
+        extras, feature_maps = feature_map_table(height, width, sources, scales)
     if (height, width) == (512, 512):  # 2 x 2 cells become 1 by a kernel of 4 without a stride
         extras = (*extras[:-1], replace(extras[-1], kernel=4, stride=1))
     return DetectorConfig(
@@ -127,7 +139,7 @@ def _ssd_vgg16(height: int, width: int, scales: Scales) -> DetectorConfig:
 
 
 def _paper_300(scales: Scales) -> tuple[tuple[ExtraLayer, ...], tuple[FeatureMap, ...]]:
-    """SSD300's own: its last two maps come from convolutions without padding, and their cells are 100 and 300 wide."""
+    """Returns the tables of SSD300, whose last two maps come from convolutions without padding."""
     extras = (
         ExtraLayer("conv8_1", 256, 1),
         ExtraLayer("conv8_2", 512, 3, stride=2, padding=1),
@@ -154,7 +166,7 @@ def _paper_300(scales: Scales) -> tuple[tuple[ExtraLayer, ...], tuple[FeatureMap
 
 
 def _ssd_tiny(height: int, width: int, scales: Scales) -> DetectorConfig:
-    extras, feature_maps = lay_out(
+    extras, feature_maps = feature_map_table(
         height,
         width,
         {"stage3": 8, "stage4": 16, "stage5": 32},
@@ -169,6 +181,7 @@ def _ssd_tiny(height: int, width: int, scales: Scales) -> DetectorConfig:
         mean=(127.5, 127.5, 127.5),
         scale=(63.75, 63.75, 63.75),
         resize="antialias",
+        draft_decoding=True,
         backbone="tiny",
         extras=extras,
         extras_batch_norm=True,
@@ -178,8 +191,8 @@ def _ssd_tiny(height: int, width: int, scales: Scales) -> DetectorConfig:
 
 
 def _ssd_resnet(depth: int, height: int, width: int, scales: Scales) -> DetectorConfig:
-    """Ours: layers 2 to 4 of the ResNet, BatchNorm in backbone and extra layers, the paper's 3x3 heads."""
-    return ssd_on(
+    """Returns an SSD of ours on layers 2 to 4 of a ResNet: BatchNorm in backbone and extra layers, 3x3 heads."""
+    return ssd_config(
         f"resnet{depth}",
         {"layer2": 8, "layer3": 16, "layer4": 32},
         None,
@@ -192,7 +205,7 @@ def _ssd_resnet(depth: int, height: int, width: int, scales: Scales) -> Detector
     )
 
 
-def ssd_on(
+def ssd_config(
     backbone: str,
     sources: Mapping[str, int],
     grids: Mapping[str, tuple[int, int]] | None,
@@ -204,8 +217,20 @@ def ssd_on(
     mean: tuple[float, float, float],
     scale: tuple[float, float, float],
 ) -> DetectorConfig:
-    """An SSD on a backbone with BatchNorm: the paper's extra layers, with BatchNorm too, and one kind of head."""
-    extras, feature_maps = lay_out(height, width, sources, scales, grids=grids)
+    """Returns the config of an SSD on a backbone with BatchNorm: the paper's extra layers with BatchNorm, too.
+
+    Args:
+        backbone: Name of the backbone, which the preset's name ends with.
+        sources: Strides of the backbone's source layers by name.
+        grids: Rows and columns of the source layers by name; `None` if they are the strides' rounded up.
+        scales: Sizes of the default boxes, as the authors chose them for VOC or for COCO.
+        head: Kind of all heads.
+        height: Height of the network input in pixels.
+        width: Width of the network input in pixels.
+        mean: Mean of red, green and blue (0 to 255).
+        scale: Divisor of red, green and blue after that.
+    """
+    extras, feature_maps = feature_map_table(height, width, sources, scales, grids=grids)
     return DetectorConfig(
         name=f"ssd{_size(height, width)}-{backbone}",
         height=height,
@@ -213,6 +238,7 @@ def ssd_on(
         mean=mean,
         scale=scale,
         resize="antialias",
+        draft_decoding=True,
         backbone=backbone,
         extras=extras,
         extras_batch_norm=True,
@@ -221,9 +247,10 @@ def ssd_on(
 
 
 def _even_rows(height: int, width: int, layers: Sequence[str], *, head: Head) -> list[FeatureMap]:
-    """Rows as TensorFlow's detectors have them: sizes from 0.2 to 0.95 of the side, centers spread over the input.
+    """Returns feature maps like those of TensorFlow's detectors.
 
-    The first layer has stride 16; each other halves the map of the one before.
+    Sizes go from 0.2 to 0.95 of the side, and centers are spread evenly over the input. The first layer has stride 16,
+    and each further one halves the map before it.
     """
     side = sqrt(height * width)
     rows, columns = ceil(height / 16), ceil(width / 16)
@@ -237,13 +264,13 @@ def _even_rows(height: int, width: int, layers: Sequence[str], *, head: Head) ->
 
 
 _NARROWING = (512, 256, 256, 128)
-"""Channels of the extra layers of TensorFlow's detectors."""
+"""Output channels of the extra layers of TensorFlow's detectors."""
 
 
 def _ssdlite(version: Literal["v2", "v3"], height: int, width: int, scales: Scales) -> DetectorConfig:
-    """SSDLite (Sandler et al. 2018, section 6.2) as torchvision has it: all convolutions of heads and extras separable.
+    """Returns SSDLite (Sandler et al. 2018, section 6.2) in torchvision's form, with separable heads and extra layers.
 
-    Its sizes are the same whatever the `scales`.
+    The sizes of its default boxes do not depend on `scales`.
     """
     layers = {"v2": ("expand14", "conv18"), "v3": ("expand13", "conv16")}[version]
     extras: list[ExtraLayer] = []
@@ -261,6 +288,7 @@ def _ssdlite(version: Literal["v2", "v3"], height: int, width: int, scales: Scal
         mean=_IMAGENET_MEAN if version == "v2" else (127.5, 127.5, 127.5),
         scale=_IMAGENET_DEVIATION if version == "v2" else (127.5, 127.5, 127.5),
         resize="antialias",
+        draft_decoding=True,
         backbone="mobilenet-v2" if version == "v2" else "mobilenet-v3-large-reduced",
         extras=tuple(extras),
         extras_batch_norm=True,
@@ -274,9 +302,9 @@ def _ssdlite(version: Literal["v2", "v3"], height: int, width: int, scales: Scal
 
 
 def _ssd_mobilenet_v1(height: int, width: int, scales: Scales) -> DetectorConfig:
-    """SSD MobileNet v1 of TensorFlow's model zoo (`ssd_mobilenet_v1_coco`): SAME padding, 1x1 heads.
+    """Returns SSD MobileNet v1 of TensorFlow's model zoo (`ssd_mobilenet_v1_coco`), with SAME padding and 1x1 heads.
 
-    Its sizes are the same whatever the `scales`, and on the first map there are three boxes, one of 0.1 of the side.
+    The sizes of its default boxes do not depend on `scales`. The first map has three boxes, one with 0.1 of the side.
     """
     extras: list[ExtraLayer] = []
     for number, channels in enumerate(_NARROWING, start=14):
@@ -299,6 +327,7 @@ def _ssd_mobilenet_v1(height: int, width: int, scales: Scales) -> DetectorConfig
         mean=(127.5, 127.5, 127.5),
         scale=(127.5, 127.5, 127.5),
         resize="antialias",
+        draft_decoding=True,
         backbone="mobilenet-v1-tensorflow",
         extras=tuple(extras),
         extras_batch_norm=True,
@@ -308,11 +337,12 @@ def _ssd_mobilenet_v1(height: int, width: int, scales: Scales) -> DetectorConfig
 
 
 def _size(height: int, width: int) -> str:
+    """Returns the size of an input as presets are named by it: `300`, or `240x320`."""
     return f"{height}" if height == width else f"{height}x{width}"
 
 
 FIGURE_CLASSES = 20
-"""With how many classes the parameters and multiplications of the presets are counted."""
+"""Number of classes with which the parameters and multiplications of the presets are counted."""
 
 
 @dataclass(frozen=True)
@@ -320,13 +350,14 @@ class Preset:
     """An architecture that can be created, and what is known of it without building it.
 
     Attributes:
-        group: What `multibox models` lists it under.
-        make: The config for a height, a width, and the scales of VOC or of COCO.
-        side: Of its input where no other is asked for.
-        scales: The scales it has when nothing is said.
-        parameters: With `FIGURE_CLASSES` classes, at this side; a test counts them.
-        gmac: Multiplications of one pass in thousands of millions, likewise.
-        published: The accuracy that its source states, and the source, in short; docs/models.md has them in full.
+        group: Heading under which `multibox models` lists the preset.
+        make: Function of height, width and scales that returns the config.
+        side: Height and width of the network input if a call gives no other, in pixels.
+        scales: Sizes of the default boxes if a call gives no others.
+        parameters: Number of parameters with `FIGURE_CLASSES` classes at this side; a test counts them.
+        gmac: Billions of multiply-adds of one image, with as many classes at this side; a test counts them.
+        published: Accuracy that the source of the architecture states, and the source, in short. docs/models.md has
+            both in full.
     """
 
     group: str
@@ -372,21 +403,23 @@ PRESETS: Mapping[str, Preset] = {
 def preset(
     name: str, *, scales: Scales | None = None, height: int | None = None, width: int | None = None
 ) -> DetectorConfig:
-    """The config of the architecture of that name.
+    """Returns the config of a preset.
 
     Args:
-        name: `ssd300-vgg16`, `ssd512-vgg16`, `ssd256-tiny`, ...: a key of `PRESETS`.
-        scales: The default boxes' sizes as the authors chose them for VOC or for COCO (whose objects are smaller).
-        height: Of the input, in pixels, where it is not the preset's own; its extra layers and default boxes follow.
-        width: The same; where only one of the two is given the input is square.
+        name: Name of the preset, a key of `PRESETS`: `ssd300-vgg16`, `ssd256-tiny`, ...
+        scales: Sizes of the default boxes, as the authors chose them for VOC or for COCO, whose objects are smaller.
+            By default the preset's own.
+        height: Height of the network input in pixels; by default the width, or the preset's own. Extra layers and
+            default boxes follow the size.
+        width: Width of the network input in pixels; by default the height, or the preset's own.
 
     Raises:
-        ValueError: There is no such preset, or no such scales, or the input is too small or too large.
+        ValueError: There is no such preset, there are no such scales, or the input is too small or too large.
     """
     if name not in PRESETS:
         near = get_close_matches(name, PRESETS, n=1, cutoff=0.4)
         hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(PRESETS)}"
-        raise ValueError(f"no preset is called '{name}'; {hint} (multibox models lists them)")
+        raise ValueError(f"no preset is called '{cut(name, 80)}'; {hint} (multibox models lists them)")
     if scales is not None and scales not in get_args(Scales):
         raise ValueError(f"scales must be one of {get_args(Scales)}, but is '{scales}'")
     chosen = PRESETS[name]
@@ -394,7 +427,7 @@ def preset(
 
 
 def input_size(height: int | None, width: int | None, side: int) -> tuple[int, int]:
-    """Height and width of an input; where one is not given it is the other, where none is, `side`.
+    """Returns height and width of an input. If one is `None` it is the other; if both are, the input is `side` square.
 
     Raises:
         ValueError: One is too small to leave several feature maps, or so large that it can only be a mistake.
@@ -404,8 +437,8 @@ def input_size(height: int | None, width: int | None, side: int) -> tuple[int, i
     if width is None:
         width = height
     for name, value in (("height", height), ("width", width)):
-        if not _SMALLEST_SIDE <= value <= _LARGEST_SIDE:
+        if not _SMALLEST_SIDE <= value <= LARGEST_SIDE:
             raise ValueError(
-                f"the {name} of the input must be from {_SMALLEST_SIDE} to {_LARGEST_SIDE} pixels, but is {value}"
+                f"the {name} of the input must be from {_SMALLEST_SIDE} to {LARGEST_SIDE} pixels, but is {value}"
             )
     return height, width

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from multibox.config import DetectorConfig, Postprocess
 from multibox.default_boxes import make_default_boxes
-from multibox.presets import FIGURE_CLASSES, PRESETS, lay_out, paper_box_sizes, paper_sizes, preset
+from multibox.presets import FIGURE_CLASSES, PRESETS, feature_map_table, paper_box_sizes, paper_sizes, preset
 from multibox.ssd.network import SSD
 
 EVERY_PRESET = [(name, scales) for name in PRESETS for scales in ("voc", "coco")]
@@ -181,9 +181,9 @@ def test_scales_differ_in_the_boxes_only(name, side):
     assert (voc.height, voc.width) == (side, side)
     assert voc != coco
     assert preset(name) == {"voc": voc, "coco": coco}[PRESETS[name].scales]
-    rows = [dataclasses.replace(row, box_sizes=()) for row in voc.feature_maps]
-    assert rows == [dataclasses.replace(row, box_sizes=()) for row in coco.feature_maps]
-    assert dataclasses.replace(voc, feature_maps=()) == dataclasses.replace(coco, feature_maps=())
+    rows = [dataclasses.replace(row, box_sizes=((1.0, 1.0),)) for row in voc.feature_maps]
+    assert rows == [dataclasses.replace(row, box_sizes=((1.0, 1.0),)) for row in coco.feature_maps]
+    assert dataclasses.replace(voc, feature_maps=coco.feature_maps) == coco
 
 
 @pytest.mark.parametrize(
@@ -269,11 +269,11 @@ def test_inputs_that_are_too_small_or_too_large(name, size, message):
 
 def test_a_backbone_that_leaves_too_few_maps():
     with pytest.raises(ValueError, match=r"an input of 32 x 32 leaves 2 feature maps, but there must be at least 3"):
-        lay_out(32, 32, {"stride16": 16}, "voc")
+        feature_map_table(32, 32, {"stride16": 16}, "voc")
 
 
 def test_maps_that_a_backbone_rounds_down():
-    extras, rows = lay_out(300, 300, {"a": 8, "b": 32}, "voc", grids={"a": (37, 37), "b": (9, 9)})
+    extras, rows = feature_map_table(300, 300, {"a": 8, "b": 32}, "voc", grids={"a": (37, 37), "b": (9, 9)})
     assert [(row.layer, row.rows) for row in rows] == [
         ("a", 37), ("b", 9), ("conv8_2", 5), ("conv9_2", 3), ("conv10_2", 2), ("conv11_2", 1)
     ]  # fmt: skip
@@ -315,6 +315,12 @@ def test_mobilenet_v1_has_the_default_boxes_of_tensorflow():
 def test_a_group_of_presets_stands_together():
     groups = [group for group, _ in groupby(known.group for known in PRESETS.values())]
     assert len(groups) == len(set(groups)) > 1
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_those_that_average_when_they_resize_may_decode_at_reduced_size(name):
+    config = preset(name)
+    assert config.draft_decoding == (config.resize == "antialias") == ("vgg16" not in name)
 
 
 def test_no_two_presets_are_the_same_detector():

@@ -1,8 +1,8 @@
-"""Trains `multibox/shapes`, the small detector that comes with the package, and draws its example image.
+"""Trains `multibox/shapes`, the small detector that comes with the package, and makes its example image.
 
     .venv/bin/python tools/make_shapes.py --minutes 7.5
 
-writes multibox/weights/shapes.safetensors, multibox/weights/shapes.png and docs/images/shapes.png.
+writes multibox/assets/shapes.safetensors, multibox/assets/shapes.png and docs/images/shapes.png.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def draw_example(detector: Detector) -> None:
-    """The example image, and the same with what is found in it, twice the size."""
+    """Saves the example image, and a copy of twice the size with the detections drawn on it."""
     example = drawn_scene(EXAMPLE_SCENE, seed=EXAMPLE_SEED, height=320, width=320).open()
     example.save(EXAMPLE_IMAGE, optimize=True)
     found = detector.detect(example)

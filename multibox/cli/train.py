@@ -5,13 +5,12 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from cyclopts import Parameter
 
+from multibox.checks import checked_values
 from multibox.cli.terminal import (
     OnProblem,
     UsageError,
@@ -206,10 +205,10 @@ def _start_source(backbone: str) -> str:
     Raises:
         UsageError: There are none for it.
     """
-    from multibox.weights.imagenet import source_of
+    from multibox.weights.imagenet import describe_weights
 
     try:
-        return source_of(backbone)
+        return describe_weights(backbone)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -228,45 +227,10 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: not YAML ({error})") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path}: must hold lines of 'name: value'")
-    known = get_type_hints(TrainConfig) | NOTES
-    values = {name: value for name, value in values.items() if value is not None}
-    for name, value in values.items():
-        if name not in known:
-            near = get_close_matches(str(name), known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
-            raise UsageError(f"{path}: a run has no value '{name}'; {hint}")
-        kinds = get_args(known[name]) or (known[name],)
-        kinds = kinds if get_origin(known[name]) is not Sequence else (known[name],)
-        if get_origin(kinds[0]) is Sequence:
-            values[name] = _list_of(name, value, get_args(kinds[0])[0], path)
-            continue
-        if bool in kinds:
-            if not isinstance(value, bool):
-                raise UsageError(f"{path}: {name} must be true or false, but is {value!r}")
-            continue
-        if (choices := get_args(kinds[0])) and value not in choices:
-            raise UsageError(f"{path}: {name} must be one of {', '.join(choices)}, but is {value!r}")
-        kind = next((kind for kind in (float, int) if kind in kinds), str)
-        try:
-            if isinstance(value, bool) or (kind is int and int(value) != value):
-                raise ValueError(value)
-            values[name] = kind(value)  # 1e-3 is a text to YAML; 1.0e-3 is a number
-        except (TypeError, ValueError, OverflowError) as error:
-            what = {int: "a whole number", float: "a number"}.get(kind, "a text")
-            raise UsageError(f"{path}: {name} must be {what}, but is {value!r}") from error
-    return values
-
-
-def _list_of(name: str, value: object, kind: object, path: Path) -> tuple[Any, ...]:
-    """The values of a list in a `config.yaml`.
-
-    Raises:
-        UsageError: It is none, or not of that kind.
-    """
-    kinds, what = ((int, float), "numbers") if kind is float else ((str,), "texts")
-    if not isinstance(value, list) or not all(type(each) in kinds for each in value):
-        raise UsageError(f"{path}: {name} must be a list of {what}, but is {value!r}")
-    return tuple(map(float, value) if kind is float else value)
+    try:
+        return checked_values(values, get_type_hints(TrainConfig) | NOTES, owner="a run")
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 def _resume_command() -> str:
@@ -292,7 +256,7 @@ def _new_config(model: str, size: str | None, scales: "Scales | None") -> "Detec
     height, width = _height_and_width(size)
     try:
         if model.startswith("timm/"):
-            from multibox.runtimes.torch_runtime import timm_config
+            from multibox.ssd.build import timm_config
 
             return timm_config(model, scales=scales, height=height, width=width)
         if Path(model).suffix or "/" in model or Path(model).is_dir():

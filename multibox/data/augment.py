@@ -6,17 +6,21 @@ Everything random is drawn first, as numbers (`draw`), and then applied with one
 
 from dataclasses import dataclass
 from math import ceil
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int16, UInt8
+from msgspec import Meta
 from PIL import Image
 
 from multibox.boxes import box_iou
+from multibox.checks import Fraction, check_fields
 from multibox.data.sample import Sample
 from multibox.images import open_pixels
 
-INTERPOLATIONS = ("bilinear", "box", "nearest", "bicubic", "lanczos")
+Interpolation = Literal["bilinear", "box", "nearest", "bicubic", "lanczos"]
+
+INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 """Stand-ins for OpenCV's linear, area, nearest, cubic and Lanczos4; all but nearest average where they make smaller."""
 
 MIN_OVERLAPS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -43,20 +47,21 @@ class Augmentation:
         interpolations: One is drawn for each resize.
     """
 
-    color_probability: float = 0.5
-    brightness: float = 32.0
-    contrast: float = 0.5
-    saturation: float = 0.5
-    hue: float = 36.0
-    expand_probability: float = 0.5
-    max_expansion: float = 4.0
-    crop_probability: float = 1.0
-    flip_probability: float = 0.5
-    interpolations: tuple[str, ...] = INTERPOLATIONS
+    color_probability: Fraction = 0.5
+    brightness: Annotated[float, Meta(ge=0, le=255, description="from 0 to 255")] = 32.0
+    contrast: Fraction = 0.5
+    saturation: Fraction = 0.5
+    hue: Annotated[float, Meta(ge=0, le=60, description="from 0 to 60 degrees")] = 36.0
+    expand_probability: Fraction = 0.5
+    max_expansion: Annotated[float, Meta(ge=1, le=100, description="from 1 to 100")] = 4.0
+    crop_probability: Fraction = 1.0
+    flip_probability: Fraction = 0.5
+    interpolations: Annotated[tuple[Interpolation, ...], Meta(min_length=1, description="at least one")] = (
+        INTERPOLATIONS
+    )
 
     def __post_init__(self) -> None:
-        if not 0 <= self.hue <= 60:
-            raise ValueError(f"hue must be from 0 to 60 degrees, but is {self.hue}")
+        check_fields(self)
 
 
 class Colors(NamedTuple):

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from multibox.checks import Positive, check_fields
+
 
 @dataclass(frozen=True)
 class BoxCoder:
@@ -24,9 +26,12 @@ class BoxCoder:
             detectors have this limit; None for no limit.
     """
 
-    center_variance: float
-    size_variance: float
-    max_log_size: float | None = None
+    center_variance: Positive
+    size_variance: Positive
+    max_log_size: Positive | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def encode(
         self, boxes_center: Float[Tensor, "*rows 4"], default_boxes_center: Float[Tensor, "*rows 4"]

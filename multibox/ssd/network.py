@@ -1,9 +1,7 @@
 """The network: inputs to offsets and logits of every default box (section 2.1, figure 2)."""
 
-import re
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 import torch
 from jaxtyping import Float, Shaped
@@ -13,9 +11,7 @@ from multibox.config import Activation, DetectorConfig, ExtraLayer, Head, Norm
 from multibox.default_boxes import make_default_boxes
 from multibox.ssd.backbones import make_backbone
 from multibox.ssd.convolution import SameConv2d
-
-_PER_CLASS = re.compile(r"logits\.\w+\.(pointwise\.)?(weight|bias)")
-"""Keys of the tensors whose rows belong to classes."""
+from multibox.ssd.initialize import initialize_new_layers
 
 
 class Predictions(NamedTuple):
@@ -60,6 +56,8 @@ class SSD(nn.Module):
         previous = list(channels.values())[-1]
         self.extras = nn.ModuleDict()
         for layer in config.extras:
+            if layer.name in channels:
+                raise ValueError(f"the extra layer '{layer.name}' has the name of a layer of '{config.backbone}'")
             self.extras[layer.name] = _extra(previous, layer, batch_norm=config.extras_batch_norm)
             previous = channels[layer.name] = layer.channels
         self.linear = {layer.name for layer in config.extras if layer.linear}
@@ -69,6 +67,11 @@ class SSD(nn.Module):
         self.offsets = nn.ModuleDict()
         self.logits = nn.ModuleDict()
         for row in config.feature_maps:
+            if row.layer not in channels:
+                raise ValueError(
+                    f"there is no layer '{row.layer}' for a feature map; '{config.backbone}' with its extra layers has "
+                    f"{', '.join(channels)}"
+                )
             if row.norm is not None:
                 self.norm[row.layer] = _norm(row.norm, channels[row.layer])
             boxes = len(row.box_sizes)
@@ -79,10 +82,13 @@ class SSD(nn.Module):
         self.register_buffer(
             "default_boxes", torch.from_numpy(make_default_boxes(config)), persistent=config.stored_default_boxes
         )
-        self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("scale", torch.tensor(config.scale).view(3, 1, 1), persistent=False)
-        for new_layers in (self.extras, self.offsets, self.logits):
-            new_layers.apply(_xavier)
+        self.make_pixel_buffers(config)
+        initialize_new_layers(self.extras, self.offsets, self.logits)
+
+    def make_pixel_buffers(self, config: DetectorConfig) -> None:
+        """Makes the mean and scale of the pixels, which the config has and no weights file."""
+        for name, values in (("mean", config.mean), ("scale", config.scale)):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(self, inputs: Shaped[Tensor, "batch 3 height width"]) -> Predictions:
         """Offsets and logits for images of the config's size, RGB from 0 to 255 (`uint8` or decimal)."""
@@ -116,9 +122,18 @@ def _extra(channels: int, layer: ExtraLayer, *, batch_norm: bool) -> nn.Module:
 
 
 def _head(kind: Head, channels: int, outputs: int, activation: Activation) -> nn.Module:
-    if kind != "separable":
-        kernel = 3 if kind == "conv3x3" else 1
-        return nn.Conv2d(channels, outputs, kernel, padding=kernel // 2)
+    match kind:
+        case "conv3x3":
+            return nn.Conv2d(channels, outputs, 3, padding=1)
+        case "conv1x1":
+            return nn.Conv2d(channels, outputs, 1)
+        case "separable":
+            return _separable_head(channels, outputs, activation)
+        case unknown:
+            assert_never(unknown)
+
+
+def _separable_head(channels: int, outputs: int, activation: Activation) -> nn.Module:
     layers = {
         "depthwise": nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
         "norm": nn.BatchNorm2d(channels),
@@ -129,33 +144,20 @@ def _head(kind: Head, channels: int, outputs: int, activation: Activation) -> nn
 
 
 def _norm(kind: Norm, channels: int) -> nn.Module:
-    return L2Norm(channels, scale=20.0) if kind == "l2" else nn.BatchNorm2d(channels)
+    match kind:
+        case "l2":
+            return L2Norm(channels, scale=20.0)
+        case "batch":
+            return nn.BatchNorm2d(channels)
+        case unknown:
+            assert_never(unknown)
 
 
 def _activation(kind: Activation) -> nn.Module:
-    return nn.ReLU(inplace=True) if kind == "relu" else nn.ReLU6(inplace=True)
-
-
-def _xavier(module: nn.Module) -> None:
-    """Caffe's "xavier": uniform in ±sqrt(3 / fan-in), bias 0. (PyTorch's takes fan-in and fan-out.)"""
-    if isinstance(module, nn.Conv2d):
-        fan_in = module.weight[0].numel()
-        nn.init.uniform_(module.weight, -((3 / fan_in) ** 0.5), (3 / fan_in) ** 0.5)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-def copy_classes(source: SSD, target: SSD, kept: Sequence[int | None]) -> None:
-    """Gives `target` the weights of `source`; class i of the heads takes those of class `kept[i]`, or keeps its own.
-
-    The two differ in their classes only. The background is always taken over.
-    """
-    rows = [(0, 0)] + [(new + 1, old + 1) for new, old in enumerate(kept) if old is not None]
-    new_rows, old_rows = (list(side) for side in zip(*rows, strict=True))
-    state = target.state_dict()
-    for key, tensor in source.state_dict().items():
-        if _PER_CLASS.fullmatch(key):  # (boxes x classes and background, ...)
-            per_class = state[key].unflatten(0, (-1, target.num_classes + 1))
-            per_class[:, new_rows] = tensor.unflatten(0, (-1, source.num_classes + 1))[:, old_rows]
-        else:
-            state[key].copy_(tensor)
+    match kind:
+        case "relu":
+            return nn.ReLU(inplace=True)
+        case "relu6":
+            return nn.ReLU6(inplace=True)
+        case unknown:
+            assert_never(unknown)

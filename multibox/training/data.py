@@ -24,8 +24,13 @@ def check_data(detector: Detector, datasets: Sequence[Dataset]) -> None:
     """That the detector can learn from the first of the sets, and be validated on the second.
 
     Raises:
-        ValueError: One has no images, or other classes than the detector.
+        ValueError: The detector scores by sigmoids, or a set has no images, or other classes than the detector.
     """
+    if detector.config.scoring != "softmax":
+        raise ValueError(
+            "the loss trains a softmax over the classes, but this detector scores each class by a sigmoid; make one to "
+            "train with detector.with_classes(dataset.class_names)"
+        )
     for dataset in datasets:
         if len(dataset) == 0:
             raise ValueError(f"{dataset.name} has no images")

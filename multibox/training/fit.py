@@ -286,7 +286,7 @@ class _Loop:
         run, stretch, device = self.run, self.run.stretch, self.world.device
         with stretch.waiting("input"):
             batch = next(self.batches)
-        rate = self.recipe.rate(self.length.part(run.step, run.seconds))
+        rate = self.recipe.learning_rate_at(self.length.part(run.step, run.seconds))
         with stretch.waiting("device") if device == "cpu" else nullcontext():
             step = run.learn(batch, learning_rate=rate)
         self.watch.add(step, batch)

@@ -3,32 +3,33 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from math import cos, inf, pi
-from numbers import Integral, Real
-from typing import Any, Literal, get_args, get_type_hints
+from math import cos, pi
+from numbers import Real
+from typing import Annotated, Any, Literal
 
+from msgspec import Meta
+
+from multibox.checks import Fraction, NotNegative, Positive, check_fields
 from multibox.data.augment import Augmentation
 
 RecipeName = Literal["paper", "modern", "drawn"]
 Precision = Literal["fp32", "bf16"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
 
-_ABOVE_0 = (
-    "epochs",
-    "steps",
-    "minutes",
-    "patience",
-    "batch_size",
-    "accumulate",
-    "learning_rate",
-    "clip_norm",
-    "validate_every",
-)
-
-_NUMBERS: tuple[tuple[Any, Any, str], ...] = ((int, Integral, "a whole number"), (float, Real, "a number"))
+AboveZero = Annotated[int, Meta(gt=0, description="above 0")]
+Warmup = Annotated[float, Meta(ge=0, lt=1, description="from 0 to below 1, a part of the run")]
+Decay = Annotated[float, Meta(ge=0, lt=1, description="from 0 to below 1")]
+Seed = Annotated[int, Meta(ge=0, le=2**63 - 1, description="from 0 to 2**63 - 1")]
 
 LARGE_BATCH_WARMUP = 0.02
 """Part of a run in which the rate rises, where a recipe without warm-up takes larger batches than its own."""
+
+
+def check_milestones(milestones: Sequence[float]) -> None:
+    """Raises a ValueError unless the milestones rise between 0 and 1."""
+    edges = (0, *milestones, 1)
+    if not all(before < after for before, after in pairwise(edges)):
+        raise ValueError(f"milestones must rise between 0 and 1, parts of the run, but are {list(milestones)}")
 
 
 @dataclass(frozen=True)
@@ -37,30 +38,36 @@ class Recipe:
 
     Attributes:
         optimizer: SGD with momentum 0.9, or AdamW.
-        learning_rate: At its highest.
-        weight_decay: Of all weights but biases, and, with AdamW, but those of normalization.
+        learning_rate: Highest learning rate of the run.
+        weight_decay: Weight decay of all weights but biases, and, with AdamW, but those of normalization layers.
         bias_lr_factor: Factor on the learning rate of biases.
-        milestones: Where the rate falls to a tenth, as fractions of the run; without any it falls along a cosine to 0.
-        warmup: The part of the run in which the rate rises from 0.
-        average: Decay of the moving average of the weights, which is validated and saved; 0 for the weights themselves.
-        batch_size: Images in a step, for which the learning rate is meant.
-        epochs: How often each image is seen where a run does not say how long it is.
-        augmentation: How far the random changes go.
+        milestones: Points of the run, as fractions of it, at which the learning rate falls to a tenth. Without any it
+            falls along a cosine to 0.
+        warmup: Fraction of the run in which the learning rate rises from 0.
+        ema_decay: Decay of the exponential moving average of the weights, which is validated and saved. 0 validates
+            and saves the weights themselves.
+        batch_size: Number of images in a step, for which the learning rate is meant.
+        epochs: Number of times each image is seen if a run does not give its length.
+        augmentation: Extent of the random changes.
     """
 
     optimizer: Literal["sgd", "adamw"]
-    learning_rate: float
-    weight_decay: float
-    bias_lr_factor: float
+    learning_rate: Positive
+    weight_decay: NotNegative
+    bias_lr_factor: NotNegative
     milestones: tuple[float, ...]
-    warmup: float
-    average: float
-    batch_size: int
-    epochs: float
+    warmup: Warmup
+    ema_decay: Decay
+    batch_size: AboveZero
+    epochs: Positive
     augmentation: Augmentation
 
-    def rate(self, progress: float) -> float:
-        """The learning rate at a point of the run: 0 is its start, 1 its end."""
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_milestones(self.milestones)
+
+    def learning_rate_at(self, progress: float) -> float:
+        """Returns the learning rate at a point of the run: 0 is its start, 1 its end."""
         if progress < self.warmup:
             return self.learning_rate * progress / self.warmup
         if self.milestones:
@@ -76,7 +83,7 @@ _MODERN = Recipe(
     bias_lr_factor=1.0,
     milestones=(),
     warmup=0.05,
-    average=0.998,
+    ema_decay=0.998,
     batch_size=8,
     epochs=100,
     augmentation=Augmentation(
@@ -100,7 +107,7 @@ RECIPES: Mapping[RecipeName, Recipe] = {
         bias_lr_factor=2.0,
         milestones=(2 / 3, 5 / 6),
         warmup=0.0,
-        average=0.0,
+        ema_decay=0.0,
         batch_size=32,
         epochs=232,
         augmentation=Augmentation(),
@@ -155,70 +162,40 @@ class TrainConfig:
     """
 
     recipe: RecipeName | None = None
-    epochs: float | None = None
-    steps: int | None = None
-    minutes: float | None = None
-    patience: int | None = None
-    batch_size: int | None = None
-    accumulate: int = 1
-    learning_rate: float | None = None
+    epochs: Positive | None = None
+    steps: AboveZero | None = None
+    minutes: Positive | None = None
+    patience: AboveZero | None = None
+    batch_size: AboveZero | None = None
+    accumulate: AboveZero = 1
+    learning_rate: Positive | None = None
     milestones: Sequence[float] | None = None
-    warmup: float | None = None
-    backbone_lr_factor: float = 1.0
+    warmup: Warmup | None = None
+    backbone_lr_factor: NotNegative = 1.0
     freeze: Sequence[str] = ()
-    clip_norm: float | None = None
-    expand_probability: float | None = None
+    clip_norm: Positive | None = None
+    expand_probability: Fraction | None = None
     balance_classes: bool = False
-    negatives_without_matches: int = 0
+    negatives_without_matches: Annotated[int, Meta(ge=0, description="0 or more")] = 0
     precision: Precision | None = None
     compile: bool = False
     sync_batch_norm: bool = False
-    validate_every: float = 1.0
-    checkpoint_minutes: float = 5.0
-    max_unreadable: float = 0.05
+    validate_every: Positive = 1.0
+    checkpoint_minutes: NotNegative = 5.0
+    max_unreadable: Fraction = 0.05
     skip_bad_steps: bool = False
     trackers: Sequence[Tracker] = ()
-    workers: int | None = None
+    workers: Annotated[int, Meta(ge=0, description="0 or more")] | None = None
     device: str | None = None
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         for name in ("milestones", "freeze", "trackers"):
             value = getattr(self, name)
-            if value is not None:
-                alone = isinstance(value, str | Real)  # a text is no list of its letters
-                object.__setattr__(self, name, (value,) if alone else tuple(value))
-        for name, hint in get_type_hints(TrainConfig).items():
-            value, kinds = getattr(self, name), (hint, *get_args(hint))
-            for kind, numbers, what in _NUMBERS:
-                if kind in kinds and value is not None:
-                    if isinstance(value, bool) or not isinstance(value, numbers):
-                        raise ValueError(f"{name} must be {what}, but is {value!r}")
-                    object.__setattr__(self, name, kind(value))  # NumPy's are numbers as well
-        for name in _ABOVE_0:
-            value = getattr(self, name)
-            if value is not None and not 0 < value < inf:
-                raise ValueError(f"{name} must be above 0{' and finite' if value == inf else ''}, but is {value}")
-        for name in ("workers", "backbone_lr_factor", "negatives_without_matches", "checkpoint_minutes"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < inf:
-                raise ValueError(f"{name} must be 0 or more{' and finite' if value == inf else ''}, but is {value}")
-        if self.warmup is not None and not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup must be from 0 to below 1, a part of the run, but is {self.warmup}")
-        for name in ("expand_probability", "max_unreadable"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"{name} must be from 0 to 1, but is {value}")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be from 0 to 2**63 - 1, but is {self.seed}")
-        edges = (0, *(self.milestones or ()), 1)
-        if not all(before < after for before, after in pairwise(edges)):
-            raise ValueError(f"milestones must rise between 0 and 1, parts of the run, but are {list(edges[1:-1])}")
-        for name, kind in (("recipe", RecipeName), ("precision", Precision), ("trackers", Tracker)):
-            value = getattr(self, name)
-            for each in value if name == "trackers" else [value]:
-                if each is not None and each not in get_args(kind):
-                    raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, but is '{each}'")
+            if isinstance(value, str | Real):  # a single one is a list of one; a text is no list of its letters
+                object.__setattr__(self, name, (value,))
+        check_fields(self)
+        check_milestones(self.milestones or ())
 
     def values(self) -> dict[str, Any]:
         """All values but those that are left open, by name."""

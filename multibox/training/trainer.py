@@ -72,7 +72,7 @@ class Run:
     ) -> None:
         self._memory_format = memory_format(detector.network, device=world.device, precision=precision)
         self.network: SSD = detector.network.to(world.device).to(memory_format=self._memory_format)
-        self.average = copy.deepcopy(self.network).eval() if recipe.average else self.network
+        self.average = copy.deepcopy(self.network).eval() if recipe.ema_decay else self.network
         self.step = 0
         self.seconds = 0.0
         self.validation_seconds = 0.0
@@ -147,7 +147,7 @@ class Run:
         for values, before in zip(self._statistics, statistics, strict=True):
             values.copy_(torch.where(bad, before, values))
         self.step += 1
-        if self._recipe.average:
+        if self._recipe.ema_decay:
             self._follow()
         return Step(losses[0], losses[1], norm, bad)
 
@@ -183,7 +183,7 @@ class Run:
 
     def _follow(self) -> None:
         """The average follows the weights, quickly at first so that it does not remember the random start."""
-        keep = min(self._recipe.average, self.step / (9 + self.step)) if self.step > 1 else 0.0
+        keep = min(self._recipe.ema_decay, self.step / (9 + self.step)) if self.step > 1 else 0.0
         averages, values = self._averaged
         torch._foreach_lerp_(averages, values, 1 - keep)
         for average, value in self._counted:
@@ -197,7 +197,7 @@ class Run:
             "values": self._config.values(),
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "average": self.average.state_dict() if self._recipe.average else None,
+            "average": self.average.state_dict() if self._recipe.ema_decay else None,
             "stretch": dataclasses.asdict(self.stretch),
             **{name: getattr(self, name) for name in _COUNTS},
         }
@@ -213,7 +213,7 @@ class Run:
             self._check(state["class_names"], json.loads(state["config"]), state["values"])
             self.network.load_state_dict(state["network"])
             self._load_optimizer(state["optimizer"])
-            if self._recipe.average:
+            if self._recipe.ema_decay:
                 self.average.load_state_dict(state["average"])
             self.stretch = Stretch(**state["stretch"])
             for name in _COUNTS:

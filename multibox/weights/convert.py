@@ -1,9 +1,10 @@
-"""From a weights file of another project to ours: which project it is shows in the file."""
+"""Converts weights files of other projects to ours. The content of a file shows which project it is of."""
 
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from multibox.checks import cut, shown
 from multibox.weights.converters import lufficc, qfgaohao, ssd_pytorch, torchvision, ultra_light
 from multibox.weights.converters.caffe import convert_caffemodel, is_caffemodel
 from multibox.weights.converters.layers import Tensors
@@ -18,15 +19,15 @@ STATE_DICTS: Sequence[Callable[[Tensors], Weights | None]] = (
     qfgaohao.convert,
     ultra_light.convert,
 )
-"""Each takes the state dict of a PyTorch project; `None` where its keys are not those of its own project."""
+"""Converters of state dicts of PyTorch. Each returns `None` if the keys are not those of its project."""
 
 
 def convert_weights(path: str | os.PathLike[str]) -> Weights:
-    """Config, class names and tensors of a weights file of another project; no code in it is ever run.
+    """Returns config, class names and tensors of a weights file of another project. No code in it is ever run.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is of no kind that is known, or damaged, or holds code.
+        ValueError: The file is of no known project, is damaged, or holds code.
     """
     source = Path(path)
     if not source.is_file():
@@ -40,13 +41,13 @@ def convert_weights(path: str | os.PathLike[str]) -> Weights:
         try:
             weights = convert(tensors)
         except KeyError as error:
-            raise ValueError(f"{source}: the tensor {error} is missing") from error
+            raise ValueError(f"{source}: the tensor {cut(error)} is missing") from error
         except ValueError as error:
-            raise ValueError(f"{source}: {error}") from error
-        except (LookupError, TypeError, ArithmeticError) as error:  # of tensors with other axes
-            raise ValueError(f"{source}: damaged, or another model ({error!r})") from error
+            raise ValueError(f"{source}: {cut(error)}") from error
+        except (LookupError, TypeError, ArithmeticError) as error:  # tensors with other axes
+            raise ValueError(f"{source}: damaged, or another model ({cut(repr(error))})") from error
         if weights is not None:
             return weights
     raise ValueError(
-        f"{source}: the weights of no detector that can be converted; its first tensors are {list(tensors)[:3]}"
+        f"{source}: the weights of no detector that can be converted; its first tensors are {shown(list(tensors)[:3])}"
     )

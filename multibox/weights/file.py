@@ -1,33 +1,38 @@
-"""Our weights file: one `.safetensors` whose header holds the config, the class names and where it comes from."""
+"""Our weights file: one `.safetensors` whose header holds the config, the class names and the provenance."""
 
-import dataclasses
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from multibox.config import DetectorConfig, ExtraLayer, FeatureMap, Postprocess
+from multibox.checks import cut
+from multibox.config import DetectorConfig
 from multibox.files import atomic_write
 
-FORMAT = 1
-"""The version of the format; a file of a later one is refused."""
+FORMAT = "1.1"
+"""Version of the format. A later second number may bring new fields, a later first number changes the old ones."""
 
-_FOREIGN = "is it of another project? multibox.convert, or `multibox convert`, makes it one of ours"
+_LARGEST_HEADER = 16 << 20
+"""Most bytes of a header. The names and shapes of all tensors of SSD512 with 1,000 classes take about 20 kB."""
+
+_OTHER_PROJECT = "is it of another project? multibox.convert, or `multibox convert`, makes it one of ours"
 
 
 class Weights(NamedTuple):
-    """What a weights file holds.
+    """Contents of a weights file.
 
     Attributes:
         config: Everything about the detector but its class names and tensors.
-        class_names: In the order of the labels.
-        tensors: By state-dict key.
-        provenance: Free text by name: which data, which recipe, which version.
+        class_names: Names of the classes, in the order of the labels.
+        tensors: Weights by state-dict key.
+        provenance: Free text by name: data, recipe, version.
     """
 
     config: DetectorConfig
@@ -40,17 +45,17 @@ def save_weights(path: str | os.PathLike[str], weights: Weights) -> None:
     """Writes the file, whole or not at all.
 
     Raises:
-        FileNotFoundError: There is no such folder.
-        OSError: It cannot be written there.
+        FileNotFoundError: The folder does not exist.
+        OSError: The file cannot be written there.
     """
     target = Path(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target}: there is no folder '{target.parent}' to write to")
     header = {
         "format": f"multibox {FORMAT}",
-        "config": json.dumps(dataclasses.asdict(weights.config)),
+        "config": weights.config.to_json(),
         "class_names": json.dumps(weights.class_names, ensure_ascii=False),
-        "provenance": json.dumps(dict(weights.provenance), ensure_ascii=False),
+        "provenance": json.dumps({name: str(text) for name, text in weights.provenance.items()}, ensure_ascii=False),
     }
     tensors = {name: np.asarray(tensor, order="C") for name, tensor in weights.tensors.items()}
     with atomic_write(target) as part:
@@ -58,55 +63,115 @@ def save_weights(path: str | os.PathLike[str], weights: Weights) -> None:
 
 
 def load_weights(path: str | os.PathLike[str]) -> Weights:
-    """Reads the file; no code in it is ever run.
+    """Reads the file. No code in it is ever run, and a small file cannot ask for much memory.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not a weights file of multibox, is damaged, or of a later version of the format.
+        ValueError: The file is not a weights file of multibox, is damaged, or is of a later version of the format.
     """
     name = os.fspath(path)
     if not os.path.isfile(name):
         raise FileNotFoundError(f"{name}: there is no such weights file")
     try:
+        check_header_size(name)
         with safe_open(name, framework="numpy") as file:
             header = file.metadata() or {}
-            _check_format(name, header)
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, TypeError) as error:  # TypeError: numpy has no such numbers
-        raise ValueError(f"{name}: not a .safetensors file, or damaged ({error}); {_FOREIGN}") from error
-    try:
-        config = _config(json.loads(header["config"]))
-        class_names, provenance = json.loads(header["class_names"]), json.loads(header["provenance"])
-        if not (isinstance(class_names, list) and all(isinstance(name, str) for name in class_names)):
-            raise TypeError("class_names must be a list of texts")
-        if not isinstance(provenance, dict):
-            raise TypeError("provenance must be an object")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{name}: its header is damaged ({error!r})") from error
-    return Weights(config, tuple(class_names), tensors, provenance)
+            version = _version(name, header)
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            weights = _parse(name, header, version)
+            _check_heads(name, weights, shapes)
+            tensors = {key: file.get_tensor(key) for key in shapes}
+    except (SafetensorError, OSError, TypeError) as error:  # TypeError: NumPy has no numbers of this type
+        raise ValueError(_not_ours(name, error)) from error
+    return weights._replace(tensors=tensors)
 
 
-def _check_format(name: str, header: Mapping[str, str]) -> None:
+def _not_ours(name: str, error: Exception) -> str:
+    """Returns the message for a file that cannot be read, with what to do about it."""
+    weights = Path(name).with_name("last.safetensors")
+    if Path(name).suffix == ".pt" and weights.is_file():
+        return f"{name}: a training state; the weights are {weights.name} beside it"
+    return f"{name}: not a .safetensors file, or damaged ({cut(error)}); {_OTHER_PROJECT}"
+
+
+def check_header_size(path: str | os.PathLike[str]) -> None:
+    """Raises a SafetensorError if a `.safetensors` file claims a larger header than any weights file has."""
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > _LARGEST_HEADER:
+        raise SafetensorError(f"its header would take {size:,} bytes")
+
+
+def _version(name: str, header: Mapping[str, str]) -> tuple[int, int]:
+    """Returns the version of the format in which the file is written.
+
+    Raises:
+        ValueError: The file is not one of multibox, or its format changed what this version knows.
+    """
     kind, _, version = header.get("format", "").partition(" ")
     if kind != "multibox":
-        raise ValueError(f"{name}: a .safetensors file without multibox's config in its header; {_FOREIGN}")
-    if not version.isdecimal() or int(version) > FORMAT:
-        raise ValueError(
-            f"{name}: written in format {version}, this multibox reads up to {FORMAT}; install a newer one"
-        )
+        raise ValueError(f"{name}: a .safetensors file without multibox's config in its header; {_OTHER_PROJECT}")
+    numbers = re.fullmatch(r"(\d{1,6})(?:\.(\d{1,6}))?", version, re.ASCII)
+    if numbers is None:
+        raise ValueError(f"{name}: its header is damaged (the format is '{cut(version, 80)}')")
+    found = (int(numbers[1]), int(numbers[2] or 0))
+    if found[0] > _known()[0]:
+        raise ValueError(_too_new(name, found))
+    return found
 
 
-def _config(values: dict[str, Any]) -> DetectorConfig:
-    """The config of its JSON form: lists become tuples and rows their types."""
-    rows = [
-        FeatureMap(**row | {"step": tuple(row["step"]), "box_sizes": tuple(map(tuple, row["box_sizes"]))})
-        for row in values["feature_maps"]
-    ]
-    typed = {
-        "mean": tuple(values["mean"]),
-        "scale": tuple(values["scale"]),
-        "extras": tuple(ExtraLayer(**row) for row in values["extras"]),
-        "feature_maps": tuple(rows),
-        "postprocess": Postprocess(**values["postprocess"]),
-    }
-    return DetectorConfig(**values | typed)
+def _known() -> tuple[int, int]:
+    major, minor = FORMAT.split(".")
+    return int(major), int(minor)
+
+
+def _too_new(name: str, version: tuple[int, int]) -> str:
+    return (
+        f"{name}: written by a later multibox, in format {version[0]}.{version[1]}; this one reads up to {FORMAT}; "
+        "install a newer one"
+    )
+
+
+def _parse(name: str, header: Mapping[str, str], version: tuple[int, int]) -> Weights:
+    """Returns the contents of the header, without tensors.
+
+    Raises:
+        ValueError: Something is missing or cannot be, or is new in a later version.
+    """
+    try:
+        config = DetectorConfig.from_json(header["config"])
+        class_names = msgspec.json.decode(header["class_names"], type=tuple[str, ...])
+        provenance = msgspec.json.decode(header["provenance"], type=dict[str, str])
+        _check_class_names(class_names)
+    except (KeyError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        if version > _known():
+            raise ValueError(f"{_too_new(name, version)} ({cut(error)})") from error
+        missing = f"it has no {error}" if isinstance(error, KeyError) else cut(error)
+        raise ValueError(f"{name}: its header is damaged ({missing})") from error
+    return Weights(config, class_names, {}, provenance)
+
+
+def _check_class_names(class_names: Iterable[str]) -> None:
+    """Raises a ValueError unless there is a name, and each stands once."""
+    names = list(class_names)
+    if not names or not all(names) or len(set(names)) < len(names):
+        raise ValueError("class_names must be different names, at least one")
+
+
+def _check_heads(name: str, weights: Weights, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Compares the shapes of the heads in the file with the config, before any tensor is read.
+
+    Raises:
+        ValueError: A head has another number of outputs.
+    """
+    config, num_classes = weights.config, len(weights.class_names)
+    for row in config.feature_maps:
+        for head, values in (("offsets", 4), ("logits", num_classes + 1)):
+            key = f"{head}.{row.layer}{'.pointwise' if row.head == 'separable' else ''}.weight"
+            outputs = shapes[key][:1] if key in shapes else None
+            expected = len(row.box_sizes) * values
+            if outputs is not None and outputs != (expected,):
+                raise ValueError(
+                    f"{name}: its tensors do not fit '{cut(config.name, 80)}' with {num_classes} classes; the head "
+                    f"'{key}' has {outputs[0] if outputs else 'no'} outputs, expected {expected}"
+                )

@@ -1,4 +1,4 @@
-"""Weights on the Hugging Face Hub: a repository holds our file and a page that says what it is."""
+"""Weights on the Hugging Face Hub: a repository holds our weights file and a page that describes it."""
 
 import json
 from pathlib import Path
@@ -9,21 +9,27 @@ from multibox.weights.file import Weights, save_weights
 
 FILE_NAME = "model.safetensors"
 
+_TIMEOUT = 5.0
+"""Seconds to wait for an answer of the hub before its cache is used."""
+
 
 def fetch_from_hub(repository: str) -> Path:
-    """The weights file of a repository `owner/name`, from the hub's own cache where it is there.
+    """Returns the weights file of a repository `owner/name`, fetched into the hub's own cache.
+
+    Without a network the file comes from that cache.
 
     Raises:
         FileNotFoundError: There is no such repository, or it holds no weights.
-        ConnectionError: The hub cannot be reached.
+        ConnectionError: The hub cannot be reached, and the file was not fetched before.
         ImportError: huggingface-hub is not installed.
-        ValueError: It is no name of a repository.
+        ValueError: The name is not `owner/name`.
     """
     hub = _package()
     _check_name(repository)
     try:
-        return Path(hub.hf_hub_download(repository, FILE_NAME, library_name="multibox"))
-    except hub.errors.RepositoryNotFoundError as error:  # also of those that are closed to this user
+        offline = not _answers(hub, repository)
+        path = hub.hf_hub_download(repository, FILE_NAME, library_name="multibox", local_files_only=offline)
+    except hub.errors.RepositoryNotFoundError as error:  # the hub's answer for closed ones too
         raise FileNotFoundError(
             f"hf://{repository}: the hub has no such repository, or it is not open to you (log in: hf auth login)"
         ) from error
@@ -38,17 +44,36 @@ def fetch_from_hub(repository: str) -> Path:
         ) from error
     except hub.errors.HfHubHTTPError as error:
         raise ConnectionError(f"hf://{repository}: the hub refuses ({_first_line(error)})") from error
+    return Path(path)
+
+
+def _answers(hub: Any, repository: str) -> bool:
+    """Returns whether the hub answers at all. The package itself tries for half a minute, and logs every try."""
+    url = hub.hf_hub_url(repository, FILE_NAME)
+    try:
+        hub.get_hf_file_metadata(url, timeout=_TIMEOUT, library_name="multibox")
+    except hub.errors.HfHubHTTPError:  # an answer; the download says what is wrong
+        return True
+    except (hub.errors.HTTPError, ConnectionError):
+        return False
+    return True
 
 
 def push_to_hub(repository: str, weights: Weights, *, license: str | None, private: bool | None) -> str:
-    """Saves the weights to a repository `owner/name`, which is made if need be; the page's address.
+    """Saves the weights to a repository `owner/name`, and returns the address of its page.
 
-    A page (`README.md`) that is there already stays as it is.
+    The repository is made if it does not exist. A page (`README.md`) that is there already stays as it is.
+
+    Args:
+        repository: Name of the repository, `owner/name`.
+        weights: Weights to save.
+        license: License to state on a new page, by its name on the hub.
+        private: Whether a new repository is closed to others; `None` for the owner's default.
 
     Raises:
         ConnectionError: The hub cannot be reached, or refuses.
         ImportError: huggingface-hub is not installed.
-        ValueError: It is no name of a repository.
+        ValueError: The name is not `owner/name`.
     """
     hub = _package()
     _check_name(repository)
@@ -64,7 +89,7 @@ def push_to_hub(repository: str, weights: Weights, *, license: str | None, priva
         raise ConnectionError(
             f"{repository}: the hub refuses ({_first_line(error)}); are you logged in (hf auth login), and is it yours?"
         ) from error
-    except hub.errors.HTTPError as error:  # of httpx: without an answer
+    except hub.errors.HTTPError as error:  # httpx's own, without an answer
         raise ConnectionError(
             f"{repository}: the hub cannot be reached ({_first_line(error)}); is this machine offline?"
         ) from error
@@ -72,7 +97,7 @@ def push_to_hub(repository: str, weights: Weights, *, license: str | None, priva
 
 
 def model_card(repository: str, weights: Weights, license: str | None) -> str:
-    """The page of a repository, in Markdown with the hub's head of values."""
+    """Returns the page of a repository in Markdown, with the values that the hub reads at its beginning."""
     config, chosen = weights.config, weights.config.postprocess
     head = {"library_name": "multibox", "pipeline_tag": "object-detection", "tags": ["ssd", config.name]}
     if license is not None:
@@ -101,7 +126,7 @@ def model_card(repository: str, weights: Weights, license: str | None) -> str:
         "",
         f"**Postprocessing by default.** Scores above {chosen.score_threshold}; "
         f"suppression {'across classes' if chosen.class_agnostic else 'by class'} at an "
-        f"overlap of {chosen.iou_threshold}; at most {chosen.max_detections} of an image.",
+        f"IoU of {chosen.iou_threshold}; at most {chosen.max_detections} detections an image.",
         "",
         "**Where it comes from.**",
         "",
@@ -123,7 +148,7 @@ def _package() -> Any:
 def _check_name(repository: str) -> None:
     owner, slash, name = repository.partition("/")
     if not (owner and slash and name) or "/" in name:
-        raise ValueError(f"'{repository}' is no repository of the hub; they are called owner/name")
+        raise ValueError(f"'{repository}' is no repository of the hub; their names have the form owner/name")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Base networks trained on ImageNet, as a start for detectors (section 3.1): torchvision's weights, or timm's."""
+"""Backbones trained on ImageNet, from which detectors start (section 3.1): torchvision's weights, or timm's."""
 
 import re
 from collections.abc import Mapping
@@ -25,26 +25,27 @@ ENTRIES: Mapping[str, str] = {
     "resnet34": "ResNet34_Weights.IMAGENET1K_V1",
     "resnet50": "ResNet50_Weights.IMAGENET1K_V1",
 }
-"""Of torchvision's table of weights, by the name of the backbone. (None are of the reduced V3: see `start_of`.)"""
+"""Entries of torchvision's table of weights by the name of our backbone. `imagenet_weights` says what the MobileNetV3
+with the reduced tail, for which there are none, takes from the full one."""
 
 _CLASSIFIER = 31
-"""The place in VGG-16 behind all its layers of features: what the ports have from there on is its classifier here."""
+"""Place in VGG-16 at which its classifier begins, which the PyTorch ports of SSD have as convolutions."""
 
 _REDUCED_TAIL = re.compile(r"features\.(13\.block\.3|14|15|16)\.")
-"""Of MobileNetV3-Large: what has half the channels where the tail is reduced."""
+"""Keys of the layers of MobileNetV3-Large that have half the channels if the tail is reduced."""
 
 _NON_COMMERCIAL = re.compile(r"(^|-)nc(-|$)|non-?commercial|amlr|seer")
-"""In names of licenses as timm has them; Apple's AMLR and SEER's are for research only."""
+"""Names of licenses, as timm has them, that forbid commercial use. Apple's AMLR and SEER's are for research only."""
 
 
-class Start(NamedTuple):
-    """What a detector's backbone starts from.
+class PretrainedBackbone(NamedTuple):
+    """Weights from which a detector's backbone starts.
 
     Attributes:
-        tensors: Of the backbone, by its own state-dict keys.
-        mean: Of the pixels that it was trained with, 0 to 255, red, green, blue.
-        scale: What they were divided by after that.
-        source: Which weights these are, and their license.
+        tensors: Weights of the backbone by its own state-dict keys.
+        mean: Mean of red, green and blue (0 to 255) that was subtracted from the pixels in training.
+        scale: Divisor of red, green and blue after that.
+        source: Name of the weights, and their license.
     """
 
     tensors: Mapping[str, np.ndarray]
@@ -53,21 +54,25 @@ class Start(NamedTuple):
     source: str
 
 
-def start_of(backbone: str, *, on_progress: "OnProgress | None" = None) -> Start:
-    """Weights from ImageNet for this backbone, fetched if need be.
+def imagenet_weights(backbone: str, *, on_progress: "OnProgress | None" = None) -> PretrainedBackbone:
+    """Returns weights from ImageNet for a backbone. They are fetched into the cache if they are not there.
 
-    VGG-16 gets `conv6` and `conv7` from its classifier by decimation. For MobileNetV3-Large with the reduced tail there
-    are none: it gets those of the full network as far as the two are alike, up to the depthwise convolution of block
-    13. (torchvision trained its SSDLite on the reduced one from random weights.)
+    VGG-16 gets `conv6` and `conv7` from its classifier by decimation. Nobody has published weights of MobileNetV3-Large
+    with the reduced tail: it gets those of the full network up to the depthwise convolution of block 13, where the two
+    begin to differ. (torchvision trained its SSDLite from random weights.)
+
+    Args:
+        backbone: Name of the backbone, or `timm/NAME`.
+        on_progress: Called with the progress of the download.
 
     Raises:
-        ValueError: There are none for it.
+        ValueError: There are no weights for this backbone.
         ImportError: torchvision or timm is not installed.
-        OSError: They cannot be fetched or written.
+        OSError: The weights cannot be fetched or written.
     """
     if backbone.startswith("timm/"):
-        return _of_timm(backbone)
-    _check(backbone)
+        return _timm_backbone(backbone)
+    _check_known(backbone)
     tensors = read_state_dict(fetch_entry(ENTRIES[backbone], on_progress=on_progress))
     if backbone == "vgg16":
         tensors = decimated_vgg16(tensors)
@@ -75,32 +80,32 @@ def start_of(backbone: str, *, on_progress: "OnProgress | None" = None) -> Start
     if backbone == "mobilenet-v3-large-reduced":
         tensors = {key: tensor for key, tensor in tensors.items() if not _REDUCED_TAIL.match(key)}
     pixels = torchvision_entry(ENTRIES[backbone]).transforms()
-    return Start(tensors, _pixel(pixels.mean), _pixel(pixels.std), source_of(backbone))
+    return PretrainedBackbone(tensors, _pixel(pixels.mean), _pixel(pixels.std), describe_weights(backbone))
 
 
-def source_of(backbone: str) -> str:
-    """Which weights `start_of` would take, and their license, without fetching them.
+def describe_weights(backbone: str) -> str:
+    """Returns the name and license of the weights that `imagenet_weights` gives. Nothing is fetched.
 
     Raises:
-        ValueError: There are none for it.
+        ValueError: There are no weights for this backbone.
         ImportError: timm is not installed.
     """
     if backbone.startswith("timm/"):
         return f"{backbone}, license {timm_license(backbone.removeprefix('timm/'))}"
-    _check(backbone)
+    _check_known(backbone)
     return f"torchvision {ENTRIES[backbone]}, license BSD-3-Clause"
 
 
 def is_non_commercial(source: str) -> bool:
-    """Whether the license in this text forbids commercial use, as far as its name says."""
+    """Returns whether the license in the text of `describe_weights` forbids commercial use, going by its name."""
     return bool(_NON_COMMERCIAL.search(source.rpartition("license ")[2].lower()))
 
 
 def decimated_vgg16(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """VGG-16 of torchvision under the paper's names; `conv6` and `conv7` are every so-manieth weight of its classifier.
+    """Returns torchvision's VGG-16 under the paper's names, with `conv6` and `conv7` decimated from its classifier.
 
-    The 4,096 channels of fc6 and fc7 become 1,024, and fc6's kernel of 7x7 becomes 3x3: every fourth channel, every
-    third row and column (DeepLab-LargeFOV; the dilation of `conv6` puts them back to about their places).
+    Every fourth of the 4,096 channels of fc6 and fc7 is kept, and every third row and column of fc6's 7x7 kernel
+    (DeepLab-LargeFOV). The dilation of `conv6` brings the rows and columns back to about their places.
     """
     found = {
         f"{name}.{part}": tensors[f"features.{place}.{part}"]
@@ -120,22 +125,22 @@ def decimated_vgg16(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def decimate(tensor: Float[np.ndarray, "..."], steps: tuple[int | None, ...]) -> Float[np.ndarray, "..."]:
-    """Of each axis the first value and every `step`-th after it; all of them where the step is `None`."""
+    """Returns the first value of each axis and every `step`-th after it; all of them if the step is `None`."""
     return np.ascontiguousarray(tensor[tuple(slice(None, None, step) for step in steps)])
 
 
 def timm_weights(name: str) -> dict[str, np.ndarray]:
-    """The weights that timm has for this backbone, by its state-dict keys; timm fetches them into its own cache.
+    """Returns timm's weights for a model by the keys of our backbone. timm fetches them into its own cache.
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: It has no weights for it.
-        ConnectionError: They cannot be fetched.
+        ValueError: timm has no weights for this model.
+        ConnectionError: The weights cannot be fetched.
     """
     from multibox.ssd.backbones.timm import timm_package
 
     timm = timm_package()
-    timm_license(name)  # says that there are none
+    timm_license(name)  # raises if there are no weights
     try:
         network: Any = timm.create_model(name, pretrained=True, features_only=True)
     except OSError as error:
@@ -145,11 +150,11 @@ def timm_weights(name: str) -> dict[str, np.ndarray]:
 
 
 def timm_license(name: str) -> str:
-    """The license of the weights that timm has for this backbone.
+    """Returns the license of timm's weights for a model.
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: It has no weights for it.
+        ValueError: timm has no weights for this model.
     """
     from multibox.ssd.backbones.timm import timm_package
 
@@ -162,7 +167,8 @@ def timm_license(name: str) -> str:
     return known.license or "not stated"
 
 
-def _check(backbone: str) -> None:
+def _check_known(backbone: str) -> None:
+    """Raises a ValueError if there are no weights for this backbone."""
     if backbone not in ENTRIES:
         raise ValueError(
             f"there are no weights from ImageNet for the backbone '{backbone}', only for "
@@ -170,14 +176,15 @@ def _check(backbone: str) -> None:
         )
 
 
-def _of_timm(backbone: str) -> Start:
+def _timm_backbone(backbone: str) -> PretrainedBackbone:
     from multibox.ssd.backbones.timm import timm_pixels
 
     name = backbone.removeprefix("timm/")
     mean, scale = timm_pixels(name)
-    return Start(timm_weights(name), mean, scale, source_of(backbone))
+    return PretrainedBackbone(timm_weights(name), mean, scale, describe_weights(backbone))
 
 
-def _pixel(shares: list[float]) -> Pixel:
-    red, green, blue = (255 * share for share in shares)
+def _pixel(fractions: list[float]) -> Pixel:
+    """Returns values for pixels from 0 to 255 in place of values for pixels from 0 to 1."""
+    red, green, blue = (255 * fraction for fraction in fractions)
     return red, green, blue

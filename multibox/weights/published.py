@@ -1,4 +1,4 @@
-"""Weights that are found by name, and where their files are."""
+"""Weights that have a name: what is known of them, and where their files are."""
 
 import os
 import re
@@ -7,23 +7,29 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from multibox.checks import cut
+from multibox.presets import PRESETS
+
 if TYPE_CHECKING:
     from multibox.weights.download import OnProgress
 
+_ASSETS = Path(__file__).parents[1] / "assets"
+
 HUB = "hf://"
-"""What names of repositories on the Hugging Face Hub begin with: `hf://owner/name`."""
+"""Beginning of the name of a repository on the Hugging Face Hub: `hf://owner/name`."""
 
 
 class Published(NamedTuple):
-    """Weights with a name, and what is known of them without looking into their file.
+    """Published weights, and what is known of them without reading their file.
 
     Attributes:
-        path: Of the file, where it comes with the package.
-        entry: Of torchvision's own table of weights (`torchvision.models.get_weight`), where it is one of its files.
-        megabytes: Of the file, before it is converted.
-        license: As its source states it.
-        accuracy: That the source states.
-        description: What it is.
+        path: Path of the file if it comes with the package, else `None`.
+        entry: Entry of torchvision's own table of weights (`torchvision.models.get_weight`) if the file is one of
+            torchvision's, else empty.
+        megabytes: Size of the file before it is converted.
+        license: License, as the source of the weights states it.
+        accuracy: Accuracy, as the source of the weights states it.
+        description: What the weights are, in a few words.
     """
 
     path: Path | None
@@ -36,7 +42,7 @@ class Published(NamedTuple):
 
 PUBLISHED: Mapping[str, Published] = {
     "multibox/shapes": Published(
-        Path(__file__).parent / "shapes.safetensors",
+        _ASSETS / "shapes.safetensors",
         "",
         1.9,
         "Apache-2.0",
@@ -60,29 +66,33 @@ PUBLISHED: Mapping[str, Published] = {
         "torchvision's ssdlite320_mobilenet_v3_large trained on COCO",
     ),
 }
-"""Torchvision notes of its weights that terms of the data they were trained on may apply besides its license."""
+"""Torchvision notes that besides its license the terms of the training data may apply to its weights."""
 
-EXAMPLE_IMAGE = Path(__file__).parent / "shapes.png"
+EXAMPLE_IMAGE = _ASSETS / "shapes.png"
 """A synthetic scene that `multibox/shapes` was not trained on."""
 
 _CONVERSION = 1
-"""Of the converted files in the cache; to be raised where conversion changes, so that they are made anew."""
+"""Version of the converted files in the cache. Raise it when conversion changes, so that they are made anew."""
 
 
 def is_weights(name: str | os.PathLike[str]) -> bool:
-    """Whether it is a file, or has the form of a name of published weights: nothing is fetched."""
+    """Returns whether this is a file, or the name of published weights. Nothing is fetched."""
     text = os.fspath(name)
     return text in PUBLISHED or text.startswith(HUB) or Path(text).is_file()
 
 
 def find_weights(name: str | os.PathLike[str], *, on_progress: "OnProgress | None" = None) -> Path:
-    """The file of published weights (`multibox/shapes`, `hf://owner/name`), fetched if need be, or the path itself.
+    """Returns the path of a weights file. Published weights are fetched into the cache if they are not there.
+
+    Args:
+        name: Path of a file, or name of published weights: `multibox/shapes`, `hf://owner/name`.
+        on_progress: Called with the progress of a download.
 
     Raises:
-        FileNotFoundError: It is neither the name of published weights nor a file.
-        ImportError: A package is missing that fetches or converts it.
-        OSError: It cannot be fetched or written.
-        ValueError: What was fetched is not what was expected.
+        FileNotFoundError: This is neither the name of published weights nor a file.
+        ImportError: A package is missing that fetches or converts the weights.
+        OSError: The weights cannot be fetched or written.
+        ValueError: The fetched file is not the expected one.
     """
     text = os.fspath(name)
     if text.startswith(HUB):
@@ -90,7 +100,7 @@ def find_weights(name: str | os.PathLike[str], *, on_progress: "OnProgress | Non
 
         return fetch_from_hub(text.removeprefix(HUB))
     if text in PUBLISHED:
-        return PUBLISHED[text].path or _of_torchvision(text, on_progress)
+        return PUBLISHED[text].path or _converted_from_torchvision(text, on_progress)
     path = Path(text)
     if path.is_file():
         return path
@@ -98,20 +108,30 @@ def find_weights(name: str | os.PathLike[str], *, on_progress: "OnProgress | Non
         inside = sorted(path.glob("*.safetensors"))
         hint = f"; did you mean '{inside[0]}'?" if inside else ""
         raise FileNotFoundError(f"'{text}' is a folder, not a weights file{hint}")
+    if text in PRESETS or text.startswith("timm/"):
+        raise FileNotFoundError(
+            f"'{text}' is a preset, untrained; train it first (multibox train DATA --model {text}), then give the "
+            "weights of that run"
+        )
     near = get_close_matches(text, PUBLISHED, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else "is the path right?"
     raise FileNotFoundError(
-        f"'{text}' is neither a weights file nor the name of published weights; {hint} (multibox models lists them)"
+        f"'{cut(text)}' is neither a weights file nor the name of published weights; {hint} "
+        "(multibox models lists them)"
     )
 
 
 def fetch_entry(entry: str, *, on_progress: "OnProgress | None" = None) -> Path:
-    """The file of an entry of torchvision's table of weights, checked by the hash that is in its name.
+    """Returns the file of an entry of torchvision's table of weights, checked by the hash in its name.
+
+    Args:
+        entry: Name of the entry, such as `VGG16_Weights.IMAGENET1K_V1`.
+        on_progress: Called with the progress of the download.
 
     Raises:
         ImportError: torchvision is not installed.
-        OSError: It cannot be fetched or written.
-        ValueError: What was fetched is another file.
+        OSError: The file cannot be fetched or written.
+        ValueError: The fetched file is another one.
     """
     from multibox.weights.download import fetch
 
@@ -120,16 +140,18 @@ def fetch_entry(entry: str, *, on_progress: "OnProgress | None" = None) -> Path:
 
 
 def torchvision_entry(entry: str) -> Any:
-    """The entry (`url`, `meta`, `transforms`) of that name, such as `VGG16_Weights.IMAGENET1K_V1`."""
+    """Returns torchvision's entry (`url`, `meta`, `transforms`) of this name."""
     try:
         from torchvision.models import get_weight
     except ImportError as error:
-        raise ImportError("weights of torchvision need the package: pip install 'multibox[train]'") from error
+        raise ImportError(
+            "torchvision's weights need the package torchvision: pip install 'multibox[train]'"
+        ) from error
     return get_weight(entry)
 
 
-def _of_torchvision(name: str, on_progress: "OnProgress | None") -> Path:
-    """Fetched, converted, and kept in the cache."""
+def _converted_from_torchvision(name: str, on_progress: "OnProgress | None") -> Path:
+    """Returns the converted file in the cache; it is fetched and converted first if it is not there."""
     from multibox.weights.convert import convert_weights
     from multibox.weights.download import cache_folder, locked
     from multibox.weights.file import save_weights
@@ -153,8 +175,8 @@ def _of_torchvision(name: str, on_progress: "OnProgress | None") -> Path:
 
 
 def _hash_in(url: str) -> str:
-    """Of `.../vgg16-397923af.pth` the first digits of the file's SHA-256 that its name ends with."""
+    """Returns the first digits of the SHA-256 with which a name such as `.../vgg16-397923af.pth` ends."""
     found = re.search(r"-([0-9a-f]{8,64})\.\w+$", url)
     if found is None:
-        raise ValueError(f"{url}: there is no hash in the name of this file, so it cannot be checked")
+        raise ValueError(f"{url}: the name of this file has no hash by which it could be checked")
     return found[1]

@@ -5,21 +5,21 @@ from pathlib import Path
 import pytest
 
 from multibox.detector import Detector
-from multibox.runtimes.torch_runtime import tensors_of
+from multibox.ssd.build import network_tensors
 from multibox.weights import imagenet
-from multibox.weights.imagenet import Start
+from multibox.weights.imagenet import PretrainedBackbone
 from tests.cli.conftest import Multibox
 
 
 @pytest.fixture
-def tiny_start(monkeypatch: pytest.MonkeyPatch) -> Start:
+def tiny_start(monkeypatch: pytest.MonkeyPatch) -> PretrainedBackbone:
     """As if there were weights for the small backbone."""
     network = Detector.create("ssd256-tiny", ["cat"], seed=3).network
-    tensors = tensors_of(network)
+    tensors = network_tensors(network)
     backbone = {key.removeprefix("backbone."): tensors[key] for key in tensors if key.startswith("backbone.")}
-    start = Start(backbone, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), "somebody's net, license cc-by-nc-4.0")
-    monkeypatch.setattr("multibox.detector.start_of", lambda name, on_progress: start)
-    monkeypatch.setattr(imagenet, "source_of", lambda name: start.source)
+    start = PretrainedBackbone(backbone, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), "somebody's net, license cc-by-nc-4.0")
+    monkeypatch.setattr("multibox.detector.imagenet_weights", lambda name, on_progress: start)
+    monkeypatch.setattr(imagenet, "describe_weights", lambda name: start.source)
     return start
 
 

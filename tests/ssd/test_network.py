@@ -6,7 +6,8 @@ from torch import nn
 
 from multibox.config import DetectorConfig, FeatureMap
 from multibox.presets import preset
-from multibox.ssd.network import SSD, L2Norm, copy_classes
+from multibox.ssd.build import copy_classes
+from multibox.ssd.network import SSD, L2Norm
 
 # A small image for the small base network: 64 x 96 pixels are 8 x 12, 4 x 6, 2 x 3 and 1 x 2 cells
 TINY = dataclasses.replace(

@@ -49,7 +49,7 @@ def plain_recipes():
         weight_decay=0.05,
         warmup=0.1,
         milestones=(),
-        average=0.9,
+        ema_decay=0.9,
         **fixed,
     )
     with pytest.MonkeyPatch.context() as patch:

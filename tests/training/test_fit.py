@@ -156,7 +156,7 @@ def test_progress_is_sane(finished):
     assert [at.epoch for at in progress] == [step / 2 for step in range(1, 33)]
     assert [at.part for at in progress] == [step / 32 for step in range(1, 33)]
     recipe = replace(RECIPES["modern"], learning_rate=RECIPES["modern"].learning_rate * 6 / 4)
-    assert [at.learning_rate for at in progress] == [recipe.rate((step - 1) / 32) for step in range(1, 33)]
+    assert [at.learning_rate for at in progress] == [recipe.learning_rate_at((step - 1) / 32) for step in range(1, 33)]
     assert all(at.images_per_second > 0 for at in progress)
     assert all(at.localization > 0 and at.confidence > 0 for at in progress)
     assert all(at.seconds_left > 0 for at in progress[:-1]) and progress[-1].seconds_left == 0

@@ -175,7 +175,7 @@ def test_a_step_on_a_gpu_does_not_wait_for_it_and_is_that_of_the_cpu(plain_netwo
 
 def test_the_average_follows_the_weights(paper_network, batches):
     """The first step's weights, then (1 + n) / (10 + n) of what it was and the rest of the new, at most the decay's."""
-    run = new_run(paper_network, replace(RECIPES["modern"], average=0.25))
+    run = new_run(paper_network, replace(RECIPES["modern"], ema_decay=0.25))
     # a weight, and a statistic of batch normalization, which is averaged likewise
     keys = ("backbone.stage3.0.0.weight", "backbone.stage3.0.1.running_mean")
     expected = {}

@@ -3,11 +3,13 @@
 import errno
 import json
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch_file
 
@@ -128,10 +130,45 @@ def test_a_file_of_another_origin_is_told_apart_from_a_damaged_one(tmp_path: Pat
         Detector.load(path)
 
 
-def test_a_later_format_is_refused_by_name(path: Path):
-    rewrite(path, header={"format": f"multibox {FORMAT + 1}"})
-    with pytest.raises(ValueError, match=rf"written in format {FORMAT + 1}, .* reads up to {FORMAT}; install a newer"):
+@pytest.mark.parametrize("version", ["2", "2.0", "12.1"])
+def test_a_later_format_is_refused_by_name(path: Path, version: str):
+    rewrite(path, header={"format": f"multibox {version}"})
+    with pytest.raises(ValueError, match=rf"a later multibox, in format {version}.*; this one reads up to {FORMAT};"):
         Detector.load(path)
+
+
+def later_minor() -> str:
+    major, minor = FORMAT.split(".")
+    return f"{major}.{int(minor) + 1}"
+
+
+def test_a_later_minor_version_is_read_unless_it_has_something_new(path: Path):
+    original, later = path.read_bytes(), {"format": f"multibox {later_minor()}"}
+    rewrite(path, header=later)
+    assert Detector.load(path).class_names == ("cat", "dog")
+    for change in ({"color_of_the_day": "green"}, {"scoring": "entmax"}):
+        rewrite(path, header=later | changed_config(path, **change))
+        with pytest.raises(
+            ValueError,
+            match=rf"written by a later multibox, in format {later_minor()}; this one reads up to {FORMAT}; install .*"
+            r"\((unknown field 'color_of_the_day'|Invalid enum value 'entmax')",
+        ):
+            Detector.load(path)
+        path.write_bytes(original)
+
+
+def test_a_file_of_the_first_version_is_read(path: Path):
+    config = json.loads(header_of(path)["config"])
+    del config["draft_decoding"]
+    rewrite(path, header={"format": "multibox 1", "config": json.dumps(config)})
+    assert not Detector.load(path).config.draft_decoding
+
+
+def test_the_version_of_a_damaged_header_is_shown_short(path: Path):
+    rewrite(path, header={"format": "multibox " + "9" * 10**6})
+    with pytest.raises(ValueError, match="its header is damaged") as refused:
+        Detector.load(path)
+    assert len(str(refused.value)) < 500
 
 
 def changed_config(path: Path, **changes) -> dict[str, str]:
@@ -150,6 +187,11 @@ def changed_config(path: Path, **changes) -> dict[str, str]:
         {"class_names": "7"},
         {"class_names": '"cat"'},
         {"class_names": "[1, 2]"},
+        {"class_names": "[]"},
+        {"class_names": '["cat", "cat"]'},
+        {"class_names": "[" * 100_000},
+        {"provenance": '{"seed": 1}'},
+        {"provenance": '{"a":' * 100_000},
         {"provenance": "[]"},
     ],
 )
@@ -195,3 +237,106 @@ def test_published_names_and_paths_are_found(path: Path, monkeypatch: pytest.Mon
     assert find_weights("it.safetensors") == Path("it.safetensors")
     with pytest.raises(FileNotFoundError, match=r"'./nothing.safetensors' is neither"):
         find_weights("./nothing.safetensors")
+
+
+# --- small files that ask for much ---
+
+
+def written(path: Path, header: bytes) -> Path:
+    """A file with this header and no tensors."""
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    return path
+
+
+def hostile(path: Path, **changes: object) -> Path:
+    """A tiny file whose config has these values."""
+    config = json.loads(preset("ssd256-tiny").to_json()) | changes
+    metadata = {"format": "multibox 1", "config": json.dumps(config), "class_names": '["a"]', "provenance": "{}"}
+    return written(path, json.dumps({"__metadata__": metadata}).encode())
+
+
+def row(**changes: object) -> dict[str, object]:
+    return json.loads(preset("ssd256-tiny").to_json())["feature_maps"][0] | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"feature_maps": [row(rows=10**9, columns=10**9)]}, "rows must be from 1 to 4096|Expected `int` <= 4096"),
+        ({"feature_maps": [row(box_sizes=[[8, 8]] * 50_000)]}, "51,200,000 default boxes, but may have at most"),
+        ({"feature_maps": [row(layer=f"a{place}") for place in range(101)]}, "length <= 100"),
+        ({"extras": [{"name": "a", "channels": 2**40, "kernel": 3}]}, "Expected `int` <= 65536"),
+        ({"extras": [{"name": "a", "channels": 8, "kernel": 10**6}]}, "Expected `int` <= 64"),
+        ({"extras": [{"name": "a", "channels": 8, "kernel": 3, "padding": 10**9}]}, "padding|enum|Expected"),
+        ({"extras": [{"name": "keys", "channels": 8, "kernel": 3}]}, "cannot be called so: .*keys"),
+        ({"extras": [{"name": "stage5", "channels": 8, "kernel": 3}]}, "'stage5' has the name of a layer of 'tiny'"),
+        ({"feature_maps": [row(layer="conv99")]}, "there is no layer 'conv99' for a feature map; 'tiny' with"),
+        ({"extras": [{"name": f"a{n}", "channels": 65536, "kernel": 64} for n in range(100)]}, "there is no layer"),
+        ({"backbone": "x" * 10**6}, "length <= 200"),
+        ({"height": 10**9}, "Expected `int` <= 4096"),
+        ({}, "do not fit 'ssd256-tiny' with 1 classes; the first is .*: missing"),
+    ],
+)
+def test_a_small_file_cannot_ask_for_much(tmp_path: Path, changes: dict[str, object], message: str):
+    path = hostile(tmp_path / "it.safetensors", **changes)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=message) as refused:
+            Detector.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
+    assert len(str(refused.value)) < 800
+
+
+@pytest.mark.parametrize("size", [17 << 20, 500 << 20, 2**63 - 1])
+def test_a_huge_header_is_not_read(tmp_path: Path, size: int):
+    path = tmp_path / "it.safetensors"
+    with path.open("wb") as file:
+        file.write(size.to_bytes(8, "little") + b"{")
+        file.truncate(min(size, 600 << 20))  # takes no room on the disk
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=rf"not a \.safetensors file, or damaged .*{size:,} bytes"):
+            Detector.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_heads_that_do_not_fit_are_refused_before_any_tensor_is_read(path: Path, monkeypatch: pytest.MonkeyPatch):
+    class Opened:
+        def __init__(self, *arguments: object, **values: object) -> None:
+            self.file = safe_open(*arguments, **values)
+
+        def __enter__(self):
+            self.file.__enter__()
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self.file.__exit__(*error)
+
+        def __getattr__(self, name: str):
+            assert name != "get_tensor", "a tensor is read"
+            return getattr(self.file, name)
+
+    rewrite(path, header={"class_names": json.dumps([f"class {number}" for number in range(1000)])})
+    monkeypatch.setattr("multibox.weights.file.safe_open", Opened)
+    with pytest.raises(ValueError, match=r"with 1000 classes; the head 'logits\.\w+.* has 1[28] outputs, expected"):
+        Detector.load(path)
+
+
+def test_a_training_state_is_told_from_weights(path: Path):
+    state = path.with_name("last.pt")
+    torch.save({"step": 3}, state)
+    with pytest.raises(ValueError, match=r"last\.pt: not a \.safetensors file, or damaged"):
+        Detector.load(state)
+    path.rename(path.with_name("last.safetensors"))
+    with pytest.raises(ValueError, match=r"last\.pt: a training state; the weights are last\.safetensors beside it"):
+        Detector.load(state)
+
+
+@pytest.mark.parametrize("name", ["ssd256-tiny", "timm/resnet18"])
+def test_a_preset_is_told_from_weights(name: str):
+    with pytest.raises(FileNotFoundError, match=f"'{name}' is a preset, untrained; train it first .*--model {name}"):
+        find_weights(name)

@@ -2,6 +2,7 @@
 
 import hashlib
 import socket
+import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -110,6 +111,38 @@ def test_offline_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         ConnectionError, match=r"hf://me/cats: the hub cannot be reached, and .* was not fetched before"
     ):
         Detector.load("hf://me/cats")
+
+
+def test_without_a_network_one_line_comes_soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog, capfd):
+    """The package itself tries for half a minute, and logs each try."""
+    with socket.socket() as closed:  # a port that nobody listens on
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("no_proxy", "*")
+    began = time.monotonic()
+    with pytest.raises(ConnectionError, match=r"hf://me/cats: the hub cannot be reached, and .* was not fetched"):
+        Detector.load("hf://me/cats")
+    assert time.monotonic() - began < 5
+    assert caplog.text == ""
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_was_fetched_before_is_loaded_without_a_network(
+    hub: dict[str, bytes], detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    detector.save(tmp_path / "it.safetensors")
+    hub["me/cats/model.safetensors"] = (tmp_path / "it.safetensors").read_bytes()
+    Detector.load("hf://me/cats")
+
+    def unreachable(*arguments: object, **values: object) -> None:
+        raise huggingface_hub.errors.HTTPError("no route to the hub")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", unreachable)
+    assert Detector.load("hf://me/cats").class_names == ("cat", "dog")
 
 
 @pytest.mark.parametrize("name", ["cats", "me/", "/cats", "me/cats/more", ""])

@@ -19,9 +19,9 @@ from multibox.weights.imagenet import (
     ENTRIES,
     decimate,
     decimated_vgg16,
+    describe_weights,
+    imagenet_weights,
     is_non_commercial,
-    source_of,
-    start_of,
     timm_weights,
 )
 from tests.weights.server import Server
@@ -154,7 +154,7 @@ def test_the_reduced_tail_stays_random(served: torch.nn.Module, caplog: pytest.L
     assert first == "features.13.block.3.0.weight"
     assert [key for key in state if key < "features.13.block.3" and key not in alike] == []
     assert "tensors of the backbone stay random, features.13.block.3.0.weight on" in caplog.text
-    start = start_of("mobilenet-v3-large")
+    start = imagenet_weights("mobilenet-v3-large")
     whole = make_backbone("mobilenet-v3-large").network.state_dict()
     assert start.tensors.keys() == whole.keys()
     assert all(start.tensors[key].shape == tensor.shape for key, tensor in whole.items())
@@ -196,14 +196,14 @@ def test_a_backbone_of_timm_starts_from_its_weights(monkeypatch: pytest.MonkeyPa
     expected = pretrained(model.removeprefix("timm/"), pretrained=True, features_only=True).state_dict()
     for key, tensor in detector.network.backbone.network.state_dict().items():
         assert torch.equal(tensor, expected[key])
-    assert detector.provenance["backbone"] == source_of(model) == f"{model}, license apache-2.0"
+    assert detector.provenance["backbone"] == describe_weights(model) == f"{model}, license apache-2.0"
     assert detector.config.mean == pytest.approx(MEAN)
 
 
 def test_what_timm_does_not_have_is_said(monkeypatch: pytest.MonkeyPatch):
     timm = pytest.importorskip("timm")
     with pytest.raises(ValueError, match="timm has no trained weights for a model 'resnet18t'"):
-        source_of("timm/resnet18t")
+        describe_weights("timm/resnet18t")
 
     def offline(*arguments: object, **values: object) -> None:
         raise ConnectionError("no network\nmore")

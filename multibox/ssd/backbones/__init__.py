@@ -1,9 +1,10 @@
-"""The base networks by name."""
+"""Backbones (the paper's base networks) by name."""
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import partial
 
+from multibox.checks import cut
 from multibox.ssd.backbones.backbone import Backbone, Source
 from multibox.ssd.backbones.mobilenet_v1 import mobilenet_v1
 from multibox.ssd.backbones.timm import measure_timm, timm_backbone
@@ -30,22 +31,26 @@ BACKBONES: Mapping[str, Callable[..., Backbone]] = {
     "ultra-light-rfb": partial(ultra_light, rfb=True),
     "ultra-light-slim": partial(ultra_light, rfb=False),
 }
-"""Each may also be called with the number of `image_channels`."""
+"""Functions that make a backbone, by its name. Each can be called with a number of `image_channels`."""
 
 __all__ = ["BACKBONES", "Backbone", "Source", "make_backbone", "measure_timm"]
 
 
 def make_backbone(name: str, image_channels: int = 3) -> Backbone:
-    """The base network of that name, or `timm/NAME`, with random weights.
+    """Returns a backbone with random weights.
+
+    Args:
+        name: Name of the backbone, or `timm/NAME`.
+        image_channels: Number of channels of the image.
 
     Raises:
-        ValueError: There is none.
-        ImportError: It is one of timm's, and timm is not installed.
+        ValueError: There is no backbone of this name.
+        ImportError: The backbone needs torchvision or timm, which is not installed.
     """
     if name.startswith("timm/"):
         return timm_backbone(name.removeprefix("timm/"), image_channels)
     if name not in BACKBONES:
         near = get_close_matches(name, BACKBONES, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(BACKBONES)}, and timm/NAME"
-        raise ValueError(f"this multibox has no backbone '{name}'; {hint}")
+        raise ValueError(f"this multibox has no backbone '{cut(name, 80)}'; {hint}")
     return BACKBONES[name](image_channels=image_channels)

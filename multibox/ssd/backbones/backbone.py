@@ -1,4 +1,4 @@
-"""What a base network is: images in, named feature maps out."""
+"""What a backbone is: images in, named feature maps out."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,11 @@ from torch import nn
 
 
 class Source(NamedTuple):
-    """A layer that a base network gives.
+    """A source layer of a backbone.
 
     Attributes:
-        channels: Of its features.
-        stride: Pixels of the image between the centers of neighboring cells.
+        channels: Number of channels of the layer.
+        stride: Distance between the centers of neighboring cells in pixels of the input.
     """
 
     channels: int
@@ -18,11 +18,11 @@ class Source(NamedTuple):
 
 
 class Backbone(NamedTuple):
-    """A base network and the layers that it gives.
+    """A backbone and its source layers.
 
     Attributes:
-        network: Takes normalized images `(batch, image_channels, height, width)`; returns the source layers by name.
-        sources: By name, in the order of the network; extra feature layers follow the last.
+        network: Network from normalized inputs `(batch, image_channels, height, width)` to source layers by name.
+        sources: Source layers by name, in the order of the network. Extra feature layers follow the last one.
     """
 
     network: nn.Module

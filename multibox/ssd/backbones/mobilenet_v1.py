@@ -1,6 +1,6 @@
-"""MobileNet v1: depthwise and pointwise convolutions in turn (Howard et al. 2017), in two dialects.
+"""MobileNet v1 (Howard et al. 2017), depthwise and pointwise convolutions in turn, in two variants.
 
-TensorFlow's pads by its SAME rule and uses ReLU6; PyTorch ports pad both sides alike and use plain ReLU.
+TensorFlow's pads by its SAME rule and uses ReLU6. PyTorch ports pad both sides alike and use ReLU.
 """
 
 from collections import OrderedDict
@@ -18,12 +18,12 @@ _BLOCKS = (
 
 
 def mobilenet_v1(image_channels: int = 3, *, width: float = 1.0, tensorflow: bool = False) -> Backbone:
-    """Gives `conv11` (stride 16) and `conv13` (stride 32).
+    """Returns MobileNet v1 with the layers `conv11` (stride 16) and `conv13` (stride 32).
 
     Args:
-        image_channels: Of the image.
-        width: The width multiplier: factor on all channels.
-        tensorflow: Which of the two dialects.
+        image_channels: Number of channels of the image.
+        width: Width multiplier, a factor on the number of channels of all layers.
+        tensorflow: Whether to return TensorFlow's variant, or that of the PyTorch ports.
     """
     network = MobileNetV1(image_channels, width=width, tensorflow=tensorflow)
     return Backbone(network, {"conv11": Source(_wide(512, width), 16), "conv13": Source(_wide(1024, width), 32)})
@@ -46,7 +46,7 @@ class MobileNetV1(nn.Module):
             channels = outputs
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        """The source layers by name."""
+        """Returns the source layers by name."""
         features, sources = inputs, {}
         for name, layer in self.named_children():
             features = layer(features)
@@ -56,6 +56,7 @@ class MobileNetV1(nn.Module):
 
 
 def _wide(channels: int, width: float) -> int:
+    """Returns a number of channels with the width multiplier applied."""
     return max(8, int(channels * width))
 
 

@@ -1,4 +1,4 @@
-"""Any model of timm that gives feature maps and takes inputs of any size, by its name there (`timm.list_models()`)."""
+"""Backbones of timm: any of its models that gives feature maps for inputs of any size."""
 
 from difflib import get_close_matches
 from typing import Any, NamedTuple
@@ -6,17 +6,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from multibox.checks import cut
 from multibox.ssd.backbones.backbone import Backbone, Source
 
 
 class Measured(NamedTuple):
-    """What an SSD on a model of timm is laid out by.
+    """Properties of a model of timm from which the config of an SSD is made.
 
     Attributes:
-        strides: Of its source layers, by name.
-        grids: Their rows and columns: some models round them up, some down.
-        mean: Of the pixels, 0 to 255, that it was trained with.
-        scale: What they were divided by after that.
+        strides: Strides of the source layers by name.
+        grids: Rows and columns of the source layers by name. Some models round them up, some down.
+        mean: Mean of red, green and blue (0 to 255) that was subtracted from the pixels in training.
+        scale: Divisor of red, green and blue after that.
     """
 
     strides: dict[str, int]
@@ -26,19 +27,25 @@ class Measured(NamedTuple):
 
 
 def timm_backbone(name: str, image_channels: int = 3) -> Backbone:
-    """Gives its feature maps of stride 8 and more, as `stride8`, `stride16`, ...; of several of a stride the last.
+    """Returns a model of timm with its feature maps of stride 8 and more as the layers `stride8`, `stride16`, ...
+
+    Of several maps with the same stride the last one is used.
+
+    Args:
+        name: Name of the model in timm (`timm.list_models()`).
+        image_channels: Number of channels of the image.
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: It has no such model, or one that gives no such maps, or takes inputs of one size only.
+        ValueError: timm has no such model, or the model gives no such maps or takes inputs of one size only.
     """
     timm = timm_package()
     if not timm.is_model(name):
         near = get_close_matches(name, timm.list_models(), n=1)
         hint = f"did you mean 'timm/{near[0]}'?" if near else "timm.list_models() lists them"
-        raise ValueError(f"timm has no model '{name}'; {hint}")
+        raise ValueError(f"timm has no model '{cut(name, 80)}'; {hint}")
     known = timm.models.get_pretrained_cfg(name)
-    # what transformers that were made for one size take any size with, where they can
+    # the argument with which some transformers that were made for one size take any size
     any_size: dict[str, Any] = {"dynamic_img_size": True} if known is not None and known.fixed_input_size else {}
     try:
         network: Any = timm.create_model(
@@ -57,28 +64,33 @@ def timm_backbone(name: str, image_channels: int = 3) -> Backbone:
 
 
 def measure_timm(name: str, height: int, width: int) -> Measured:
-    """What an SSD on that model of timm is laid out by.
+    """Returns the properties of a model of timm from which the config of an SSD is made.
+
+    Args:
+        name: Name of the model in timm.
+        height: Height of the network input in pixels.
+        width: Width of the network input in pixels.
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: It has no such model, or one that does not take such an input, or that does not span it.
+        ValueError: timm has no such model, or the model does not take such an input or does not cover it.
     """
-    with torch.device("meta"):  # shapes without numbers: quick, however large it is
+    with torch.device("meta"):  # shapes without numbers, which is quick for any size
         backbone = timm_backbone(name)
     try:
         found = backbone.network.eval()(torch.empty(1, 3, height, width, device="meta"))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ValueError(
             f"the model '{name}' of timm takes no input of {height} x {width} ({error}); "
-            "most of those that are choosy take multiples of 32"
+            "most models with such a restriction take multiples of 32"
         ) from error
     grids = {}
     for layer, (_, stride) in backbone.sources.items():
         rows, columns = found[layer].shape[2:]
         if abs(rows - height / stride) >= 1 or abs(columns - width / stride) >= 1:
             raise ValueError(
-                f"the map of stride {stride} of the model '{name}' of timm has {rows} x {columns} cells: it does not "
-                f"span an input of {height} x {width}; choose another"
+                f"the map of stride {stride} of the model '{name}' of timm has {rows} x {columns} cells, which do not "
+                f"cover an input of {height} x {width}; choose another"
             )
         grids[layer] = (rows, columns)
     mean, scale = timm_pixels(name)
@@ -86,17 +98,17 @@ def measure_timm(name: str, height: int, width: int) -> Measured:
 
 
 def timm_pixels(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and scale of the pixels, 0 to 255, red, green, blue, that this model of timm is trained with."""
+    """Returns the mean and scale of red, green and blue (0 to 255) with which a model of timm was trained."""
     known = timm_package().models.get_pretrained_cfg(name)
     (red, green, blue), (red_scale, green_scale, blue_scale) = known.mean, known.std
     return (255 * red, 255 * green, 255 * blue), (255 * red_scale, 255 * green_scale, 255 * blue_scale)
 
 
 def timm_package() -> Any:
-    """timm, which takes seconds to import.
+    """Imports timm, which takes seconds.
 
     Raises:
-        ImportError: It is not installed.
+        ImportError: timm is not installed.
     """
     try:
         import timm
@@ -106,14 +118,16 @@ def timm_package() -> Any:
 
 
 class _Features(nn.Module):
+    """A model of timm whose feature maps have the names of source layers."""
+
     def __init__(self, network: nn.Module, places: dict[str, int]) -> None:
         super().__init__()
         self.network = network
         self.places = places
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        """The source layers by name."""
+        """Returns the source layers by name."""
         found = self.network(inputs)
-        if getattr(self.network, "output_fmt", "NCHW") == "NHWC":  # of some transformers
+        if getattr(self.network, "output_fmt", "NCHW") == "NHWC":  # some transformers
             found = [features.permute(0, 3, 1, 2) for features in found]
         return {name: found[place] for name, place in self.places.items()}

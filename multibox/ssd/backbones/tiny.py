@@ -1,6 +1,7 @@
-"""A small base network that trains from scratch on a CPU: convolutions with BatchNorm, and residual blocks.
+"""A small backbone of ours that trains from scratch on a CPU.
 
-Ours. Plain 3x3 convolutions, because depthwise ones leave a CPU waiting for memory; residual blocks: He et al. 2016.
+It has plain 3x3 convolutions with BatchNorm, because depthwise ones leave a CPU waiting for memory, and residual blocks
+(He et al. 2016).
 """
 
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from multibox.ssd.backbones.backbone import Backbone, Source
 
 
 def tiny(image_channels: int = 3) -> Backbone:
-    """Gives `stage3` (stride 8), `stage4` (16) and `stage5` (32)."""
+    """Returns the small backbone with the layers `stage3` (stride 8), `stage4` (16) and `stage5` (32)."""
     sources = {"stage3": Source(64, 8), "stage4": Source(128, 16), "stage5": Source(128, 32)}
     return Backbone(Tiny(image_channels), sources)
 
@@ -27,7 +28,7 @@ class Tiny(nn.Module):
         self.stage5 = nn.Sequential(_convolution(128, 128, stride=2), _convolution(128, 128))
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        """The source layers by name."""
+        """Returns the source layers by name."""
         stage3 = self.stage3(self.stem(inputs))
         stage4 = self.stage4(stage3)
         return {"stage3": stage3, "stage4": stage4, "stage5": self.stage5(stage4)}

@@ -1,18 +1,23 @@
-"""MobileNetV2, MobileNetV3-Large and ResNet of torchvision, with its layers' names, cut where a detector takes them."""
+"""MobileNetV2, MobileNetV3-Large and ResNet of torchvision, with its layers' names, cut where a detector takes them.
+
+torchvision is imported by the functions that use it: it takes a second, and other backbones do without.
+"""
 
 from typing import Literal, cast
 
-import torchvision
 from torch import Tensor, nn
 
 from multibox.ssd.backbones.backbone import Backbone, Source
 
 
 def mobilenet_v2(image_channels: int = 3) -> Backbone:
-    """Gives `block13` and, wider, `expand14` (stride 16), and `conv18` (stride 32).
+    """Returns MobileNetV2 (Sandler et al. 2018) with the layers `block13`, `expand14` and `conv18`.
 
-    Sandler et al. 2018. Detectors take the first of the two, or the expansion that block 14 begins with.
+    `block13` and the wider `expand14`, the expansion that block 14 begins with, have stride 16. Detectors use one of
+    the two. `conv18` has stride 32.
     """
+    import torchvision
+
     features = torchvision.models.mobilenet_v2(weights=None).features
     _take_channels(features[0], image_channels)
     sources = {"block13": Source(96, 16), "expand14": Source(576, 16), "conv18": Source(1280, 32)}
@@ -21,11 +26,17 @@ def mobilenet_v2(image_channels: int = 3) -> Backbone:
 
 
 def mobilenet_v3_large(image_channels: int = 3, *, reduced_tail: bool = True) -> Backbone:
-    """Gives `expand13` (stride 16), the expansion that block 13 begins with, and `conv16` (stride 32).
+    """Returns MobileNetV3-Large (Howard et al. 2019) with the layers `expand13` and `conv16`.
 
-    Howard et al. 2019. With the reduced tail, as SSDLite has it there (section 6.3), the last blocks have half their
-    channels; ImageNet's weights are of the other.
+    `expand13`, the expansion that block 13 begins with, has stride 16; `conv16` has stride 32.
+
+    Args:
+        image_channels: Number of channels of the image.
+        reduced_tail: Whether the last blocks have half their channels, as in SSDLite (section 6.3). The published
+            weights of ImageNet are for the full tail.
     """
+    import torchvision
+
     features = torchvision.models.mobilenet_v3_large(weights=None, reduced_tail=reduced_tail).features
     _take_channels(features[0], image_channels)
     sources = {"expand13": Source(672, 16), "conv16": Source(480 if reduced_tail else 960, 32)}
@@ -33,7 +44,9 @@ def mobilenet_v3_large(image_channels: int = 3, *, reduced_tail: bool = True) ->
 
 
 def resnet(depth: Literal[18, 34, 50], image_channels: int = 3) -> Backbone:
-    """Gives `layer2` (stride 8), `layer3` (16) and `layer4` (32); He et al. 2016."""
+    """Returns a ResNet (He et al. 2016) with the layers `layer2` (stride 8), `layer3` (16) and `layer4` (32)."""
+    import torchvision
+
     network = getattr(torchvision.models, f"resnet{depth}")(weights=None)
     if image_channels != 3:
         network.conv1 = nn.Conv2d(image_channels, 64, 7, stride=2, padding=3, bias=False)
@@ -47,7 +60,7 @@ def resnet(depth: Literal[18, 34, 50], image_channels: int = 3) -> Backbone:
 
 
 class _MobileNet(nn.Module):
-    """Blocks in a row, of which one begins with an expansion that is a source as well."""
+    """Blocks in a row. One of them begins with an expansion that is a source layer too."""
 
     def __init__(self, features: nn.Sequential, sources: dict[str, int], *, expansion: str) -> None:
         super().__init__()
@@ -56,11 +69,11 @@ class _MobileNet(nn.Module):
         self.expansion = expansion
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        """The source layers by name."""
+        """Returns the source layers by name."""
         features, found = inputs, {}
         for index, block in enumerate(self.features):
             name = self.sources.get(index)
-            if name == self.expansion:  # the stride of its block is 2: there is no shortcut around it
+            if name == self.expansion:  # its block has stride 2, hence no shortcut around the expansion
                 expand, *rest = cast(nn.Sequential, block.conv if hasattr(block, "conv") else block.block)
                 features = found[name] = expand(features)
                 for layer in rest:
@@ -73,14 +86,14 @@ class _MobileNet(nn.Module):
 
 
 class _ResNet(nn.Module):
-    def __init__(self, network: torchvision.models.ResNet) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         for name, layer in network.named_children():
             if name not in ("avgpool", "fc"):
                 self.add_module(name, layer)
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        """The source layers by name."""
+        """Returns the source layers by name."""
         features, sources = inputs, {}
         for name, layer in self.named_children():
             features = layer(features)
@@ -90,7 +103,7 @@ class _ResNet(nn.Module):
 
 
 def _take_channels(block: nn.Sequential, image_channels: int) -> None:
-    """Makes the first convolution one for images of that many channels."""
+    """Replaces the first convolution of the block by one for images with this number of channels."""
     first = block[0]
     assert isinstance(first, nn.Conv2d)
     if image_channels != first.in_channels:

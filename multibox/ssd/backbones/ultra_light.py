@@ -1,6 +1,6 @@
-"""The base networks of the "Ultra-Light-Fast-Generic-Face-Detector-1MB" (Linzaer, MIT license): `slim` and `RFB`.
+"""The backbones of the "Ultra-Light-Fast-Generic-Face-Detector-1MB" (Linzaer, MIT license): `slim` and `RFB`.
 
-Narrow MobileNet v1 blocks; RFB (Liu et al. 2018) has, in the place of one, branches of dilated convolutions.
+Both have narrow blocks of MobileNet v1. RFB (Liu et al. 2018) replaces one of them by branches of dilated convolutions.
 """
 
 from collections import OrderedDict
@@ -13,18 +13,23 @@ from multibox.ssd.backbones.backbone import Backbone, Source
 _BLOCKS = (
     (32, 1), (32, 2), (32, 1), (64, 2), (64, 1), (64, 1), (64, 1), (128, 2), (128, 1), (128, 1), (256, 2), (256, 1)
 )  # fmt: skip
-"""Channels and stride of the blocks 1 to 12, which follow a convolution of 16 channels and stride 2."""
+"""Channels and stride of blocks 1 to 12, which follow a convolution with 16 channels and stride 2."""
 
 _SOURCES = {"block7": Source(64, 8), "block10": Source(128, 16), "block12": Source(256, 32)}
 
 
 def ultra_light(image_channels: int = 3, *, rfb: bool) -> Backbone:
-    """Gives `block7` (stride 8), `block10` (16) and `block12` (32)."""
+    """Returns the backbone with the layers `block7` (stride 8), `block10` (16) and `block12` (32).
+
+    Args:
+        image_channels: Number of channels of the image.
+        rfb: Whether to return `RFB`, or `slim`.
+    """
     return Backbone(UltraLight(image_channels, rfb=rfb), dict(_SOURCES))
 
 
 class UltraLight(nn.Module):
-    """`block0` to `block12`; with `rfb`, `block7` is the one of dilated branches."""
+    """Blocks `block0` to `block12`. With `rfb`, `block7` has dilated branches."""
 
     def __init__(self, image_channels: int, *, rfb: bool) -> None:
         super().__init__()
@@ -43,7 +48,7 @@ class UltraLight(nn.Module):
             channels = outputs
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        """The source layers by name."""
+        """Returns the source layers by name."""
         features, sources = inputs, {}
         for name, layer in self.named_children():
             features = layer(features)
@@ -53,7 +58,7 @@ class UltraLight(nn.Module):
 
 
 class ReceptiveFieldBlock(nn.Module):
-    """Three branches that look 2, 3 and 5 pixels apart, joined, beside a shortcut; channels stay as they are."""
+    """Three joined branches with dilations of 2, 3 and 5, and a shortcut. The number of channels stays the same."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

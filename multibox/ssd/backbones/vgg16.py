@@ -1,4 +1,4 @@
-"""VGG-16 as the SSD paper uses it (section 3.1): fully connected layers made convolutions, the pools of the Caffe code.
+"""VGG-16 as the SSD paper uses it (section 3.1): with convolutions in place of fully connected layers.
 
 Simonyan and Zisserman 2015; reduced as in Chen et al. 2015 (DeepLab-LargeFOV).
 """
@@ -6,15 +6,13 @@ Simonyan and Zisserman 2015; reduced as in Chen et al. 2015 (DeepLab-LargeFOV).
 from torch import Tensor, nn
 
 from multibox.ssd.backbones.backbone import Backbone, Source
+from multibox.ssd.initialize import initialize_vgg16
 
 _STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
-_PIXEL_DEVIATION = 64.0
-"""About the standard deviation of the pixels of photographs: this network takes them unscaled, less their mean."""
-
 
 def vgg16(image_channels: int = 3) -> Backbone:
-    """Gives `conv4_3` (stride 8) and `conv7` (stride 16)."""
+    """Returns VGG-16 with the layers `conv4_3` (stride 8) and `conv7` (stride 16)."""
     sources = {"conv4_3": Source(512, 8), "conv7": Source(1024, 16)}
     return Backbone(VGG16(image_channels, sources=tuple(sources)), sources)
 
@@ -22,8 +20,9 @@ def vgg16(image_channels: int = 3) -> Backbone:
 class VGG16(nn.Module):
     """The thirteen convolutions of VGG-16, then `conv6` and `conv7`.
 
-    These are the paper's names for `fc6` and `fc7`, cut to 1,024 channels; `conv6` is dilated (the "atrous" algorithm)
-    because `pool5` no longer halves the map. Pools round sizes up: 75 becomes 38.
+    These two are the paper's names for `fc6` and `fc7`, which are reduced to 1,024 channels. `conv6` is dilated (the
+    "atrous" algorithm) because `pool5` no longer halves the map. Pools round sizes up, as in the Caffe code: 75 becomes
+    38.
     """
 
     def __init__(self, image_channels: int, *, sources: tuple[str, ...]) -> None:
@@ -39,22 +38,10 @@ class VGG16(nn.Module):
             self.add_module(f"pool{stage}", pool)
         self.conv6 = nn.Conv2d(512, 1024, 3, padding=6, dilation=6)
         self.conv7 = nn.Conv2d(1024, 1024, 1)
-        self._initialize()
-
-    def _initialize(self) -> None:
-        """Random weights for those who start without ImageNet's: He's, a little smaller in each layer.
-
-        So they bring pixels of ±128 down to features of about 1. In one layer alone it could not be done: its small
-        weights would get gradients as large as the pixels.
-        """
-        convolutions = [layer for layer in self.children() if isinstance(layer, nn.Conv2d)]
-        for layer in convolutions:
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            layer.weight.data.mul_(_PIXEL_DEVIATION ** (-1 / len(convolutions)))
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        initialize_vgg16(self)
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        """The source layers by name, after ReLU."""
+        """Returns the source layers by name, after ReLU."""
         features, sources = inputs, {}
         for name, layer in self.named_children():
             features = layer(features)

@@ -1,1 +1,1 @@
-"""Weights of other projects: one file for each that says how its tensors and its rules become ours."""
+"""Converters of weights of other projects: one file for each says how its tensors and its rules become ours."""

@@ -1,9 +1,10 @@
-"""SSD300 and SSD512 of the paper's authors (weiliu89/caffe, branch ssd; BSD): their `.caffemodel` files.
+"""Converts `.caffemodel` files of the paper's authors: SSD300 and SSD512 (weiliu89/caffe, branch ssd; BSD).
 
-Numbers of fields: src/caffe/proto/caffe.proto (NetParameter, LayerParameter, BlobProto, PriorBoxParameter). Names of
-layers: python/caffe/model_libs.py and examples/ssd/*.py, where the paper's conv6 to conv12_2 are fc6, fc7 and conv6_1
-to conv10_2. Pixels are BGR there; the first convolution is turned round. Boxes and classes of the heads are in our
-order (Permute to rows, columns, channels). All rules are the paper's, as the defaults of our config have them.
+The numbers of fields come from src/caffe/proto/caffe.proto (NetParameter, LayerParameter, BlobProto,
+PriorBoxParameter), the names of layers from python/caffe/model_libs.py and examples/ssd/*.py. The paper's conv6 to
+conv12_2 are called fc6, fc7 and conv6_1 to conv10_2 there. Pixels are BGR, so the first convolution is turned to RGB.
+Boxes and classes of the heads are in our order (Permute to rows, columns, channels). All rules are the paper's, which
+are the defaults of our config.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
+from multibox.checks import cut, shown
 from multibox.config import DetectorConfig, FeatureMap
 from multibox.presets import preset
 from multibox.weights.converters.class_names import class_names
@@ -24,7 +26,7 @@ from multibox.weights.converters.pytorch_ports import class_count
 from multibox.weights.file import Weights
 
 _LAYER = b"\xa2\x06"
-"""The key of field 100, which layers are, in a file."""
+"""Key of field 100 in a file. Each layer is such a field."""
 
 
 class PriorBox(NamedTuple):
@@ -41,14 +43,14 @@ class PriorBox(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """What a file holds of a layer: its weights, and what a PriorBox layer was told."""
+    """A layer of a file: its weights, and the parameters if it is a PriorBox layer."""
 
     blobs: tuple[Float32[np.ndarray, "..."], ...]
     prior_box: PriorBox | None
 
 
 def is_caffemodel(path: Path) -> bool:
-    """Whether the file calls itself one, or begins like one: a name, then a layer."""
+    """Returns whether a file has the suffix of a `.caffemodel`, or begins like one: a name, then a layer."""
     if path.suffix == ".caffemodel":
         return True
     with path.open("rb") as file:
@@ -58,10 +60,10 @@ def is_caffemodel(path: Path) -> bool:
 
 
 def convert_caffemodel(path: Path) -> Weights:
-    """The detector of a `.caffemodel` file.
+    """Returns the detector of a `.caffemodel` file.
 
     Raises:
-        ValueError: It is damaged, or of no detector that can be converted.
+        ValueError: The file is damaged, or holds no detector that can be converted.
     """
     try:
         layers = read_layers(memoryview(path.read_bytes()))
@@ -74,29 +76,31 @@ def convert_caffemodel(path: Path) -> Weights:
 
 
 def read_layers(network: memoryview) -> dict[str, Layer]:
-    """The layers of a NetParameter message by name; their weights are views of its bytes.
+    """Returns the layers of a NetParameter message by name. Their weights are views of its bytes.
 
     Raises:
-        ValueError: It is damaged, or no such message.
+        ValueError: The message is damaged, or is another one.
     """
     layers = dict(_layer(_bytes(value)) for field, value in fields(network) if field == 100)
     if not layers:
-        raise ValueError("there is no layer in it")
+        raise ValueError("it has no layers")
     return layers
 
 
 def convert(layers: Mapping[str, Layer]) -> Weights:
-    """The detector of the layers of a network.
+    """Returns the detector that the layers of a network make.
 
-    Told apart by its last layer: SSD512 goes on to conv10_2. The default boxes are what its PriorBox layers say, so
-    that models fine-tuned on VOC from COCO keep COCO's sizes; without them they follow from the number of classes.
+    SSD512 is the one with a layer conv10_2. The default boxes are those of the PriorBox layers, so that models that
+    were fine-tuned from COCO on VOC keep COCO's sizes. In a file without PriorBox layers they follow from the number
+    of classes.
 
     Raises:
-        ValueError: It is neither of the two.
+        ValueError: The network is neither SSD300 nor SSD512.
     """
     if "conv4_3_norm_mbox_conf" not in layers:
         raise ValueError(
-            f"the weights of a Caffe network, but of no SSD300 or SSD512; its first layers are {list(layers)[:3]}"
+            f"the weights of a Caffe network, but of no SSD300 or SSD512; its first layers are "
+            f"{shown(list(layers)[:3])}"
         )
     name = "ssd512-vgg16" if "conv10_2" in layers else "ssd300-vgg16"
     config = preset(name)
@@ -108,11 +112,11 @@ def convert(layers: Mapping[str, Layer]) -> Weights:
         if len(blobs) != wanted:
             raise ValueError(f"its layer '{theirs}' has {len(blobs)} tensors, expected {wanted}")
         for part, blob in zip(("weight", "bias"), blobs, strict=False):
-            flat = part == "bias" or wanted == 1  # old files give every tensor four axes
+            flat = part == "bias" or wanted == 1  # old files have four axes for every tensor
             tensors[f"{ours}.{part}"] = blob.reshape(-1) if flat else blob
     others = [layer for layer, content in layers.items() if content.blobs and layer not in names]
     if others:
-        raise ValueError(f"its layer '{others[0]}' is none of {name}")
+        raise ValueError(f"its layer '{cut(others[0], 80)}' is not one of {name}")
     first = "backbone.conv1_1.weight"
     if tensors[first].ndim != 4:
         raise ValueError(f"its layer 'conv1_1' has a weight of {tensors[first].shape}, expected four axes")
@@ -128,7 +132,7 @@ def convert(layers: Mapping[str, Layer]) -> Weights:
 
 
 def _names(config: DetectorConfig) -> dict[str, str]:
-    """Our names of the layers with weights by theirs."""
+    """Returns our names of the layers with weights by Caffe's names."""
     names = {f"conv{stage}_{number}": f"backbone.conv{stage}_{number}" for stage in (1, 2) for number in (1, 2)}
     names |= {f"conv{stage}_{number}": f"backbone.conv{stage}_{number}" for stage in (3, 4, 5) for number in (1, 2, 3)}
     names |= {"fc6": "backbone.conv6", "fc7": "backbone.conv7", "conv4_3_norm": "norm.conv4_3"}
@@ -140,18 +144,18 @@ def _names(config: DetectorConfig) -> dict[str, str]:
 
 
 def _theirs(layer: str) -> str:
-    """Caffe's name of one of the paper's layers from conv7 on: `fc7`, `conv6_2`."""
+    """Returns Caffe's name of one of the paper's layers from conv7 on: `fc7`, `conv6_2`."""
     number, _, part = layer.removeprefix("conv").partition("_")
     return f"conv{int(number) - 2}_{part}" if part else f"fc{number}"
 
 
 def _source(row: FeatureMap) -> str:
-    """The beginning of the names of its heads and of its PriorBox layer."""
+    """Returns the beginning of the names of a feature map's heads and PriorBox layer."""
     return "conv4_3_norm" if row.layer == "conv4_3" else _theirs(row.layer)
 
 
 def _with_default_boxes(config: DetectorConfig, layers: Mapping[str, Layer]) -> DetectorConfig:
-    """The config with the default boxes of the PriorBox layers, where there are any."""
+    """Returns the config with the default boxes of the PriorBox layers; unchanged if the file has none."""
     found = [layers.get(f"{_source(row)}_mbox_priorbox") for row in config.feature_maps]
     priors = [layer.prior_box for layer in found if layer is not None and layer.prior_box is not None]
     if not priors:
@@ -167,14 +171,19 @@ def _with_default_boxes(config: DetectorConfig, layers: Mapping[str, Layer]) -> 
 
 
 def _row(row: FeatureMap, prior: PriorBox, config: DetectorConfig) -> FeatureMap:
-    """src/caffe/layers/prior_box_layer.cpp, which cuts sizes to whole pixels (only SSD512 feels it)."""
+    """Returns the feature map with the default boxes of its PriorBox layer.
+
+    Sizes are cut to whole pixels, as in src/caffe/layers/prior_box_layer.cpp. This changes only those of SSD512.
+    """
     sizes, ratios = (*prior.min_sizes, *prior.max_sizes), prior.aspect_ratios
     if not (prior.min_sizes and all(1 <= size < 1e6 for size in sizes) and all(1e-3 < ratio < 1e3 for ratio in ratios)):
-        raise ValueError(f"the default boxes on '{_source(row)}' have sizes {sizes} and aspect ratios {ratios}")
+        raise ValueError(
+            f"the default boxes on '{_source(row)}' have sizes {shown(sizes)} and aspect ratios {shown(ratios)}"
+        )
     if len(prior.max_sizes) not in (0, len(prior.min_sizes)):
-        raise ValueError(f"the default boxes on '{_source(row)}' have not as many max_size as min_size")
+        raise ValueError(f"the default boxes on '{_source(row)}' do not have as many max_size as min_size")
     if prior.clip:
-        raise ValueError("it clips the corners of its default boxes, which the authors' models do not")
+        raise ValueError("it clips the corners of its default boxes, unlike the authors' models")
     boxes: list[tuple[float, float]] = []
     for place, small in enumerate(map(int, prior.min_sizes)):
         boxes.append((small, small))
@@ -189,7 +198,7 @@ def _row(row: FeatureMap, prior: PriorBox, config: DetectorConfig) -> FeatureMap
 
 
 def _layer(message: memoryview) -> tuple[str, Layer]:
-    """LayerParameter."""
+    """Reads a LayerParameter message: the layer and its name."""
     name, prior_box = "", None
     blobs: list[memoryview] = []
     for field, value in fields(message):
@@ -203,7 +212,7 @@ def _layer(message: memoryview) -> tuple[str, Layer]:
 
 
 def _blob(layer: str, message: memoryview) -> Float32[np.ndarray, "..."]:
-    """BlobProto: its shape is a field of its own, or in old files four numbers."""
+    """Reads a BlobProto message: a tensor. Its shape is a message of its own, or four numbers in old files."""
     shape: list[int] | None = None
     old = [1, 1, 1, 1]
     parts: list[memoryview] = []
@@ -222,12 +231,14 @@ def _blob(layer: str, message: memoryview) -> Float32[np.ndarray, "..."]:
     data: memoryview | bytes = parts[0] if len(parts) == 1 else b"".join(parts)
     shape = old if shape is None else shape
     if len(data) != 4 * prod(shape):
-        raise ValueError(f"a tensor of layer '{layer}' is {shape}, which does not fit its {len(data)} bytes")
+        raise ValueError(
+            f"a tensor of layer '{cut(layer, 80)}' is {shown(shape)}, which does not fit its {len(data)} bytes"
+        )
     return np.frombuffer(data, "<f4").reshape(shape)
 
 
 def _prior_box(message: memoryview) -> PriorBox:
-    """PriorBoxParameter."""
+    """Reads a PriorBoxParameter message."""
     found: dict[int, list[float]] = {field: [] for field in range(1, 14)}
     for field, value in fields(message):
         if field in found:
@@ -249,13 +260,14 @@ def _prior_box(message: memoryview) -> PriorBox:
 
 
 def _floats(data: memoryview) -> list[float]:
-    """As they were written: 0.1, and not the 0.10000000149 that is nearest to it in 32 bits."""
+    """Returns 32-bit numbers as they were written: 0.1, not 0.10000000149, which is the nearest in 32 bits."""
     if len(data) % 4:
-        raise ValueError(f"{len(data)} bytes are no row of 32-bit numbers")
+        raise ValueError(f"{len(data)} bytes cannot be 32-bit numbers")
     return [float(str(value)) for value in np.frombuffer(data, "<f4")]
 
 
 def _bytes(value: int | memoryview) -> memoryview:
+    """Returns the value of a field that must not be a number."""
     if isinstance(value, int):
-        raise ValueError("a number where a message, a text or a row of numbers must be")
+        raise ValueError("there is a number instead of a message, a text or a list of numbers")
     return value

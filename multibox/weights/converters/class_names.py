@@ -1,4 +1,4 @@
-"""Class names of the data sets that detectors are published for: weights files of other projects hold none."""
+"""Class names of VOC and COCO, because weights files of other projects hold none."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ VOC = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-"""PASCAL VOC's twenty, in the order that all projects have."""
+"""The twenty classes of PASCAL VOC in the order that all projects use."""
 
 COCO_BY_ID: Mapping[int, str] = {
     1: "person", 2: "bicycle", 3: "car", 4: "motorcycle", 5: "airplane", 6: "bus", 7: "train", 8: "truck",
@@ -22,12 +22,12 @@ COCO_BY_ID: Mapping[int, str] = {
     79: "oven", 80: "toaster", 81: "sink", 82: "refrigerator", 84: "book", 85: "clock", 86: "vase",
     87: "scissors", 88: "teddy bear", 89: "hair drier", 90: "toothbrush",
 }  # fmt: skip
-"""The eighty classes of COCO's detection task by their number in its annotations, which leave out eleven of 1 to 91."""
+"""The eighty classes of COCO's detection task by their number in its annotations. Of 1 to 91, eleven are unused."""
 
 COCO = tuple(COCO_BY_ID.values())
-"""In the order of their numbers, without the gaps."""
+"""The eighty classes of COCO in the order of their numbers, without the gaps."""
 
 
 def class_names(count: int) -> tuple[str, ...]:
-    """VOC's names for twenty classes, COCO's for eighty, `class 1` and so on for any other number."""
+    """Returns VOC's names for twenty classes, COCO's for eighty, and `class 1`, `class 2`, ... for any other number."""
     return {len(VOC): VOC, len(COCO): COCO}.get(count) or tuple(f"class {number}" for number in range(1, count + 1))

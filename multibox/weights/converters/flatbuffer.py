@@ -1,6 +1,6 @@
-"""FlatBuffers and FlexBuffers, the two forms of data in a TFLite file: every place is checked before it is read.
+"""Reads FlatBuffers and FlexBuffers, the two data formats in a TFLite file. Every position is checked before reading.
 
-As "FlatBuffers Internals" and "FlexBuffers" describe them (google/flatbuffers, Apache-2.0).
+Both are described in "FlatBuffers Internals" and "FlexBuffers" (google/flatbuffers, Apache-2.0).
 """
 
 import numpy as np
@@ -8,9 +8,9 @@ from jaxtyping import Shaped
 
 
 class Table:
-    """A table: fields by their number in the schema. What a file leaves out is 0, empty or `None`.
+    """A table of FlatBuffers: fields by their number in the schema. A field that is left out is 0, empty or `None`.
 
-    Every method raises ValueError where the file points beyond its end.
+    Every method raises a ValueError if the file points beyond its end.
     """
 
     def __init__(self, data: bytes, place: int) -> None:
@@ -20,16 +20,16 @@ class Table:
 
     @classmethod
     def root(cls, data: bytes) -> "Table":
-        """The table that the file begins with."""
+        """Returns the table at the beginning of the file."""
         return cls(data, _number(data, "<u4", 0))
 
     def number(self, field: int, kind: str) -> int:
-        """A whole number of numpy's `kind` (`<i4`)."""
+        """Returns a whole number, stored as NumPy's type `kind` (`<i4`)."""
         place = self._find(field)
         return 0 if place is None else _number(self._data, kind, place)
 
     def numbers(self, field: int, kind: str) -> Shaped[np.ndarray, " numbers"]:
-        """A vector of numbers of numpy's `kind`."""
+        """Returns a vector of numbers, stored as NumPy's type `kind`."""
         place, count = self._vector(field)
         return _numbers(self._data, kind, place, count)
 
@@ -41,7 +41,7 @@ class Table:
         return None if place is None else Table(self._data, _follow(self._data, place))
 
     def tables(self, field: int) -> list["Table"]:
-        """A vector of tables."""
+        """Returns a vector of tables."""
         place, count = self._vector(field)
         offsets = _numbers(self._data, "<u4", place, count).tolist()
         return [Table(self._data, place + 4 * number + offset) for number, offset in enumerate(offsets)]
@@ -51,7 +51,7 @@ class Table:
         return self._place + offset if offset else None
 
     def _vector(self, field: int) -> tuple[int, int]:
-        """The place of its first item, and how many there are."""
+        """Returns the position of a vector's first item, and the number of items."""
         place = self._find(field)
         if place is None:
             return 0, 0
@@ -61,23 +61,26 @@ class Table:
 
 _FLEX_MAP = 9
 _FLEX_KINDS = {1: "i", 2: "u", 3: "f", 26: "u"}
-"""Of the types that stand in a map themselves: int, uint, float, bool."""
+"""NumPy's kinds of the types whose values stand in a map itself: int, uint, float, bool."""
+
 _FLEX_NAME = 64
-"""Bytes of a name that are looked at."""
+"""Most bytes of a name."""
 
 
 def flex_numbers(data: bytes) -> dict[str, float]:
-    """The numbers of a FlexBuffer that is a map, by name; values of other types are left out.
+    """Returns the numbers of a FlexBuffer's map by name. Values of other types are left out.
 
     Raises:
-        ValueError: It is no map, or points beyond its end.
+        ValueError: The FlexBuffer is not a map, or points beyond its end.
     """
     root_type, root_width = _numbers(data, "u1", len(data) - 2, 2).tolist()
     if root_type >> 2 != _FLEX_MAP:
-        raise ValueError(f"its options are no map, but of FlexBuffers' type {root_type >> 2}")
+        raise ValueError(f"its options are not a map, but of FlexBuffers' type {root_type >> 2}")
     root = len(data) - 2 - root_width
     width = 1 << (root_type & 3)
-    values = root - _number(data, f"<u{root_width}", root)  # before them: the keys' offset and width, and the count
+    values = root - _number(
+        data, f"<u{root_width}", root
+    )  # offset and width of the keys and the count stand before them
     count, keys_width = (_number(data, f"<u{width}", values - back * width) for back in (1, 2))
     keys = values - 3 * width - _number(data, f"<u{width}", values - 3 * width)
     types = _numbers(data, "u1", values + count * width, count).tolist()
@@ -93,7 +96,7 @@ def flex_numbers(data: bytes) -> dict[str, float]:
 
 
 def _follow(data: bytes, place: int) -> int:
-    """The place that the offset there points to."""
+    """Returns the position that the offset at `place` points to."""
     return place + _number(data, "<u4", place)
 
 

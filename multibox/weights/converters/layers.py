@@ -1,4 +1,4 @@
-"""Layers of other projects as entries of our state dict."""
+"""Converts layers of other projects into entries of our state dict."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -8,17 +8,17 @@ from jaxtyping import Float
 Tensors = Mapping[str, np.ndarray]
 
 _EPS = 1e-5
-"""Of PyTorch's BatchNorm, which ours is."""
+"""`eps` of PyTorch's BatchNorm, which our networks use."""
 
 
 def convolution(source: Tensors, key: str, target: str) -> dict[str, np.ndarray]:
-    """Weight, and bias where there is one."""
+    """Returns the weight of a convolution, and its bias if it has one, under our name."""
     parts = ("weight", "bias") if f"{key}.bias" in source else ("weight",)
     return {f"{target}.{part}": source[f"{key}.{part}"] for part in parts}
 
 
 def batch_norm(source: Tensors, key: str, target: str, *, eps: float = _EPS) -> dict[str, np.ndarray]:
-    """BatchNorm; another `eps` than ours goes into the variance, which is the same sum."""
+    """Returns a BatchNorm under our name. If its `eps` differs from ours, the difference goes into the variance."""
     return _norm(
         target,
         weight=source[f"{key}.weight"],
@@ -29,24 +29,29 @@ def batch_norm(source: Tensors, key: str, target: str, *, eps: float = _EPS) -> 
 
 
 def norm_of_bias(bias: Float[np.ndarray, " channels"], target: str) -> dict[str, np.ndarray]:
-    """A BatchNorm that adds this bias and nothing else, where a project has a bias and we have BatchNorm."""
+    """Returns a BatchNorm that only adds a bias, for layers that have a bias in their project and BatchNorm here."""
     one, zero = np.ones_like(bias), np.zeros_like(bias)
     return _norm(target, weight=one, bias=bias, mean=zero, variance=one - np.float32(_EPS))
 
 
 def turned_to_rgb(weight: Float[np.ndarray, "channels 3 rows columns"]) -> Float[np.ndarray, "channels 3 rows columns"]:
-    """The weight of a first convolution that takes blue, green, red, as one that takes red, green, blue."""
+    """Turns the weight of a first convolution for blue, green, red into one for red, green, blue."""
     return np.ascontiguousarray(weight[:, ::-1])
 
 
 def reordered(head: Float[np.ndarray, "outputs ..."], order: Sequence[int]) -> Float[np.ndarray, "outputs ..."]:
-    """The outputs of a head, groups of `len(order)` for each box, in another order within each group."""
+    """Returns a head with the outputs of each box in another order.
+
+    Args:
+        head: Weight or bias of the head, `len(order)` outputs for each box.
+        order: For each output of a box, its index in `head`.
+    """
     groups = head.reshape(-1, len(order), *head.shape[1:])
     return np.ascontiguousarray(groups[:, list(order)].reshape(head.shape))
 
 
 def join(parts: Iterable[Tensors]) -> dict[str, np.ndarray]:
-    """All of them as one state dict."""
+    """Returns one state dict with all the parts."""
     return {key: tensor for part in parts for key, tensor in part.items()}
 
 

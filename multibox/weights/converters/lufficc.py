@@ -1,10 +1,11 @@
-"""Detectors of lufficc/SSD (MIT): SSD300 and SSD512 on VGG-16, and SSDLite320 on MobileNetV2.
+"""Converts detectors of lufficc/SSD (MIT): SSD300 and SSD512 on VGG-16, and SSDLite320 on MobileNetV2.
 
-Its own rules: all four numbers of a default box are clipped, and sizes are not cut to whole pixels (CLIP in
-ssd/config/defaults.py, ssd/modeling/anchors/prior_box.py, sizes in configs/*.yaml); every score above 0.01 enters
-suppression by class at 0.45, and the best 100 of an image are kept (TEST in defaults.py,
-ssd/modeling/box_head/inference.py); pixels are RGB less PIXEL_MEAN, after OpenCV's bilinear resize of 8-bit pixels
-(ssd/data/transforms/__init__.py). Heads: ssd/modeling/box_head/box_predictor.py; backbones: ssd/modeling/backbone/.
+The project has rules of its own. All four numbers of a default box are clipped, and sizes are not cut to whole pixels
+(CLIP in ssd/config/defaults.py, ssd/modeling/anchors/prior_box.py, sizes in configs/*.yaml). All boxes that score above
+0.01 enter suppression by class at 0.45, and the best 100 of an image are kept (TEST in defaults.py,
+ssd/modeling/box_head/inference.py). PIXEL_MEAN is subtracted from RGB pixels after OpenCV's bilinear resize of 8-bit
+pixels (ssd/data/transforms/__init__.py). Heads are in ssd/modeling/box_head/box_predictor.py, backbones in
+ssd/modeling/backbone/.
 """
 
 from dataclasses import replace
@@ -29,16 +30,16 @@ _SIZES_512 = {
     "voc": (35.84, 76.8, 153.6, 230.4, 307.2, 384.0, 460.8, 537.65),
     "coco": (20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72),
 }
-"""MIN_SIZES, and the last of MAX_SIZES, of configs/vgg_ssd512_voc0712.yaml and vgg_ssd512_coco_trainval35k.yaml."""
+"""MIN_SIZES and the last of MAX_SIZES in configs/vgg_ssd512_voc0712.yaml and vgg_ssd512_coco_trainval35k.yaml."""
 
 
 def convert(tensors: Tensors) -> Weights | None:
-    """The detector of a state dict; `None` where it is not one of lufficc/SSD.
+    """Returns the detector of a state dict, or `None` if it is not one of lufficc/SSD.
 
-    Names of classes follow from their number; with eighty the default boxes on VGG-16 are those of the COCO configs.
+    The number of classes gives their names, and the default boxes on VGG-16: with eighty, those of the COCO configs.
 
     Raises:
-        ValueError: Its layers are those of no detector that can be converted.
+        ValueError: The layers are not those of a detector that can be converted.
     """
     if f"{_HEADS}.cls_headers.0.bias" in tensors and "backbone.vgg.0.weight" in tensors:
         return _on_vgg16(tensors)
@@ -51,11 +52,13 @@ def convert(tensors: Tensors) -> Weights | None:
             "lufficc/SSD's detector on MobileNetV3 cannot be converted: it squeezes and excites before the activation, "
             "and in the extra layers too"
         )
-    raise ValueError("of lufficc/SSD's detectors those on VGG-16 and MobileNetV2 can be converted, and this is neither")
+    raise ValueError(
+        "of lufficc/SSD's detectors, only those on VGG-16 and MobileNetV2 can be converted; this is neither"
+    )
 
 
 def _on_vgg16(tensors: Tensors) -> Weights:
-    """Told apart by the number of heads: six, or seven with an input of 512."""
+    """Returns SSD300, which has six heads, or SSD512, which has seven."""
     large = f"{_HEADS}.cls_headers.6.bias" in tensors
     name = "ssd512-vgg16" if large else "ssd300-vgg16"
     config = preset(name)
@@ -81,10 +84,10 @@ def _on_vgg16(tensors: Tensors) -> Weights:
 
 
 def _on_mobilenet_v2(tensors: Tensors) -> Weights:
-    """Its first source is the output of block 13 (ssd/modeling/backbone/mobilenet.py).
+    """Returns SSDLite320, whose first source is the output of block 13 (ssd/modeling/backbone/mobilenet.py).
 
-    Steps are those since March 2020 (lufficc/SSD issue 137); before, the config had 100, 150 and 300 on the last three
-    maps, which are right for an input of 300. The file does not say with which it was trained.
+    The steps are those since March 2020 (lufficc/SSD issue 137). Before, the config had 100, 150 and 300 on the last
+    three maps, which are right for an input of 300. The file does not say which it was trained with.
     """
     extras = inverted_residual_extras()
     config = replace(
@@ -92,6 +95,7 @@ def _on_mobilenet_v2(tensors: Tensors) -> Weights:
         mean=(123.0, 117.0, 104.0),
         scale=(1.0, 1.0, 1.0),
         resize="bilinear",
+        draft_decoding=False,
         extras=extras,
         feature_maps=mobilenet_rows(
             ("block13", "conv18", *(layer.name for layer in extras[2::3])),

@@ -1,23 +1,23 @@
-"""The wire format of Protocol Buffers, read without a compiled schema (protobuf.dev/programming-guides/encoding).
+"""Reads the wire format of Protocol Buffers without a compiled schema (protobuf.dev/programming-guides/encoding).
 
-Nothing is allocated for what a file declares: values are views of the bytes that are there.
+Values are views of the bytes of the file, so a size that a file claims takes no memory.
 """
 
 from collections.abc import Iterator
 
 
 def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The number and the value of each field: numbers of variable length as `int`, anything else as its bytes.
+    """Yields the number and the value of each field: numbers of variable length as `int`, anything else as bytes.
 
     Raises:
-        ValueError: The bytes end within a field, or are not of this format.
+        ValueError: The bytes end within a field, or are not in this format.
     """
     place = 0
     while place < len(message):
         key, place = _number(message, place)
         field, kind = key >> 3, key & 7
         if field == 0 or kind not in (0, 1, 2, 5):
-            raise ValueError(f"no Protocol Buffers: field {field} of kind {kind}")
+            raise ValueError(f"not Protocol Buffers: field {field} has the type {kind}")
         if kind == 0:
             value, place = _number(message, place)
             yield field, value
@@ -33,7 +33,7 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def numbers(packed: memoryview) -> list[int]:
-    """Numbers of variable length, one after the other."""
+    """Returns numbers of variable length that follow one another."""
     found, place = [], 0
     while place < len(packed):
         value, place = _number(packed, place)
@@ -42,13 +42,13 @@ def numbers(packed: memoryview) -> list[int]:
 
 
 def _number(message: memoryview, place: int) -> tuple[int, int]:
-    """A number of variable length, seven bits a byte, and the place after it."""
+    """Returns a number of variable length, seven bits a byte, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if place == len(message):
-            raise ValueError("it ends within a number")
+            raise ValueError("the file ends within a number")
         value |= (message[place] & 127) << shift
         place += 1
         if message[place - 1] < 128:
             return value, place
-    raise ValueError("no Protocol Buffers: a number of more than ten bytes")
+    raise ValueError("not Protocol Buffers: a number of more than ten bytes")

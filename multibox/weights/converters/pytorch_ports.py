@@ -1,13 +1,14 @@
-"""What the PyTorch ports of SSD have in common: how their layers are numbered, and state dicts under our names.
+"""What the PyTorch ports of SSD have in common: the numbers of their layers, and how they get our names.
 
-ssd.pytorch (amdegroot/ssd.pytorch), lufficc/SSD and qfgaohao/pytorch-ssd, all MIT; the latter two took VGG-16 and its
-extra layers from the first.
+The ports are ssd.pytorch (amdegroot/ssd.pytorch), lufficc/SSD and qfgaohao/pytorch-ssd, all MIT. The latter two took
+VGG-16 and its extra layers from the first.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
 
+from multibox.checks import cut
 from multibox.config import DetectorConfig, ExtraLayer, FeatureMap, Head
 from multibox.presets import paper_box_sizes
 from multibox.weights.converters.layers import Tensors
@@ -16,22 +17,22 @@ VGG16_PLACES: Mapping[int, str] = {
     0: "conv1_1", 2: "conv1_2", 5: "conv2_1", 7: "conv2_2", 10: "conv3_1", 12: "conv3_2", 14: "conv3_3",
     17: "conv4_1", 19: "conv4_2", 21: "conv4_3", 24: "conv5_1", 26: "conv5_2", 28: "conv5_3", 31: "conv6", 33: "conv7",
 }  # fmt: skip
-"""Our names of the convolutions by their place in the list that `vgg` makes (ssd.py of ssd.pytorch, vision/nn/vgg.py of
-qfgaohao, ssd/modeling/backbone/vgg.py of lufficc); activations and pools have the other places."""
+"""Our names of the convolutions by their index in the list that `vgg` makes (ssd.py of ssd.pytorch, vision/nn/vgg.py of
+qfgaohao, ssd/modeling/backbone/vgg.py of lufficc). Activations and pools have the other indices."""
 
 _MOBILENET_SIZES = ((60, 105), (105, 150), (150, 195), (195, 240), (240, 285), (285, 330))
 """`(min_size, max_size)` in pixels of each feature map (configs/mobilenet_v2_ssd320_voc0712.yaml of lufficc,
 vision/ssd/config/mobilenetv1_ssd_config.py of qfgaohao)."""
 
 _INVERTED_RESIDUALS = ((256, 512), (128, 256), (128, 256), (64, 64))
-"""Channels inside and of the output of the extra layers of MobileNetV2 (ssd/modeling/backbone/mobilenet.py of lufficc,
+"""Inner and output channels of the extra layers of MobileNetV2 (ssd/modeling/backbone/mobilenet.py of lufficc,
 vision/ssd/mobilenet_v2_ssd_lite.py of qfgaohao)."""
 
 
 def mobilenet_rows(
     layers: tuple[str, ...], grids: tuple[int, ...], steps: tuple[int, ...], *, head: Head, last_head: Head
 ) -> tuple[FeatureMap, ...]:
-    """The feature maps of the detectors on a MobileNet: six default boxes in each cell."""
+    """Returns the feature maps of the detectors on a MobileNet, with six default boxes in each cell."""
     heads = [head] * (len(layers) - 1) + [last_head]
     return tuple(
         FeatureMap(layer, grid, grid, (step, step), paper_box_sizes(*sizes, (2, 3)), head=kind)
@@ -40,7 +41,10 @@ def mobilenet_rows(
 
 
 def inverted_residual_extras() -> tuple[ExtraLayer, ...]:
-    """The extra layers of the detectors on MobileNetV2: `extra1_1` expands, `extra1_2` halves, `extra1_3` is linear."""
+    """Returns the extra layers of the detectors on MobileNetV2.
+
+    In each block of three, the first layer expands the channels, the second halves the map, the third is linear.
+    """
     extras: list[ExtraLayer] = []
     for number, (inside, output) in enumerate(_INVERTED_RESIDUALS, start=1):
         extras += [
@@ -52,13 +56,13 @@ def inverted_residual_extras() -> tuple[ExtraLayer, ...]:
 
 
 def head_names(config: DetectorConfig, *, offsets: str, logits: str, inside: str = "") -> dict[str, str]:
-    """Our names of the layers of the heads by theirs.
+    """Returns our names of the layers of the heads by the project's names.
 
     Args:
-        config: Of the detector.
-        offsets: The name of their list of heads for the offsets.
-        logits: The same for the classes.
-        inside: What separable heads have between their name and the places of their layers.
+        config: Config of the detector.
+        offsets: Name of the project's list of heads for the offsets.
+        logits: Name of the project's list of heads for the classes.
+        inside: Text between the name of a separable head and the indices of its layers.
     """
     names: dict[str, str] = {}
     for place, row in enumerate(config.feature_maps):
@@ -75,10 +79,10 @@ def head_names(config: DetectorConfig, *, offsets: str, logits: str, inside: str
 
 
 def class_count(source: Tensors, head: str, row: FeatureMap) -> int:
-    """How many classes the head of a feature map tells apart, the background not counted.
+    """Returns the number of classes of a feature map's head, the background not counted.
 
     Raises:
-        ValueError: There is no such head, or its outputs are not shared out evenly among the boxes of a cell.
+        ValueError: There is no such head, or the boxes of a cell do not have equally many outputs.
     """
     if f"{head}.bias" not in source:
         raise ValueError(f"its layer '{head}' is missing")
@@ -92,24 +96,25 @@ def class_count(source: Tensors, head: str, row: FeatureMap) -> int:
 
 
 def renamed(source: Tensors, names: Mapping[str, str], *, model: str) -> dict[str, np.ndarray]:
-    """The state dict under our names.
+    """Returns the state dict under our names.
 
-    The depthwise convolutions of separable heads have a bias there, before a BatchNorm; it goes into the mean.
+    In the ports, the depthwise convolutions of separable heads have a bias before their BatchNorm. It is subtracted
+    from the mean.
 
     Args:
-        source: Theirs.
-        names: Our names of layers by theirs.
-        model: What they are of, for the messages.
+        source: State dict of the port.
+        names: Our names of layers by the port's names.
+        model: Name of the model, for messages.
 
     Raises:
-        ValueError: A layer is missing, or one too many.
+        ValueError: A layer is missing or left over.
     """
     tensors: dict[str, np.ndarray] = {}
     for key, tensor in source.items():
         layer, _, part = key.rpartition(".")
         if layer not in names:
-            raise ValueError(f"its tensor '{key}' belongs to no layer of {model}")
-        if part == "running_var":  # files of before PyTorch 0.4.1 have no counter
+            raise ValueError(f"its tensor '{cut(key, 80)}' belongs to no layer of {model}")
+        if part == "running_var":  # files from before PyTorch 0.4.1 have no counter
             tensors[f"{names[layer]}.num_batches_tracked"] = np.zeros((), np.int64)
         if part != "num_batches_tracked":
             tensors[f"{names[layer]}.{part}"] = tensor

@@ -1,12 +1,12 @@
-"""Detectors of qfgaohao/pytorch-ssd (MIT): `vgg16-ssd`, `mb1-ssd` and `mb2-ssd-lite`, all with an input of 300.
+"""Converts detectors of qfgaohao/pytorch-ssd (MIT): `vgg16-ssd`, `mb1-ssd`, `mb2-ssd-lite`, all with an input of 300.
 
-Its own rules: all four numbers of a default box are clipped (generate_ssd_priors in vision/utils/box_utils.py); of each
-class the best 200 with a score above 0.01 enter suppression at 0.45, without a limit over the classes
-(vision/ssd/predictor.py); pixels are RGB after OpenCV's bilinear resize of 8-bit pixels, less 127 and divided by 128
-for the MobileNets (vision/ssd/config/mobilenetv1_ssd_config.py, which mb2-ssd-lite takes too), or less VGG's means
-(vgg_ssd_config.py). A BatchNorm is in the place of L2 normalization (vision/ssd/vgg_ssd.py). One thing is not carried
-over: its overlap has 1e-5 in the denominator, a fraction of the image's area, so that boxes of ten pixels and less
-suppress each other a little less.
+The project has rules of its own. All four numbers of a default box are clipped (generate_ssd_priors in
+vision/utils/box_utils.py). The best 200 boxes of each class with a score above 0.01 enter suppression at 0.45, without
+a limit over all classes (vision/ssd/predictor.py). Pixels are RGB after OpenCV's bilinear resize of 8-bit pixels: less
+127 and divided by 128 for the MobileNets (vision/ssd/config/mobilenetv1_ssd_config.py, which mb2-ssd-lite uses too), or
+less VGG's mean (vgg_ssd_config.py). BatchNorm replaces L2 normalization (vision/ssd/vgg_ssd.py). One thing is not
+carried over: its IoU has 1e-5 of the image's area in the denominator, so that boxes of up to ten pixels suppress each
+other a little less.
 """
 
 from collections.abc import Mapping
@@ -27,16 +27,16 @@ from multibox.weights.converters.pytorch_ports import (
 from multibox.weights.file import Weights
 
 _GRIDS, _STEPS = (19, 10, 5, 3, 2, 1), (16, 32, 64, 100, 150, 300)
-"""Of both MobileNets (mobilenetv1_ssd_config.py)."""
+"""Grids and steps of both MobileNets (mobilenetv1_ssd_config.py)."""
 
 
 def convert(tensors: Tensors) -> Weights | None:
-    """The detector of a state dict; `None` where it is not one of these three.
+    """Returns the detector of a state dict, or `None` if it is not one of these three.
 
-    Names of classes follow from their number.
+    The number of classes gives their names.
 
     Raises:
-        ValueError: Layers of it are missing, or there are some too many.
+        ValueError: Layers are missing or left over.
     """
     if "classification_headers.5.bias" not in tensors:
         return None
@@ -50,7 +50,7 @@ def convert(tensors: Tensors) -> Weights | None:
 
 
 def _vgg16_ssd(tensors: Tensors) -> Weights:
-    """vision/ssd/vgg_ssd.py; always with VOC's sizes."""
+    """Returns the detector of vision/ssd/vgg_ssd.py, which always has VOC's default boxes."""
     config = preset("ssd300-vgg16", scales="voc")
     first, *others = config.feature_maps
     config = replace(config, feature_maps=(replace(first, norm="batch"), *others))
@@ -60,7 +60,7 @@ def _vgg16_ssd(tensors: Tensors) -> Weights:
 
 
 def _mb1_ssd(tensors: Tensors) -> Weights:
-    """vision/ssd/mobilenetv1_ssd.py, on the backbone of vision/nn/mobilenet.py."""
+    """Returns the detector of vision/ssd/mobilenetv1_ssd.py on the backbone of vision/nn/mobilenet.py."""
     extras: list[ExtraLayer] = []
     for number, (inside, output) in enumerate(((256, 512), (128, 256), (128, 256), (128, 256)), start=14):
         extras.append(ExtraLayer(f"conv{number}_1", inside, 1))
@@ -70,6 +70,7 @@ def _mb1_ssd(tensors: Tensors) -> Weights:
         mean=(127.0, 127.0, 127.0),
         scale=(128.0, 128.0, 128.0),
         resize="bilinear",
+        draft_decoding=False,
         backbone="mobilenet-v1",
         extras=tuple(extras),
         extras_batch_norm=False,
@@ -91,9 +92,9 @@ def _mb1_ssd(tensors: Tensors) -> Weights:
 
 
 def _mb2_ssd_lite(tensors: Tensors) -> Weights:
-    """vision/ssd/mobilenet_v2_ssd_lite.py, on the backbone of vision/nn/mobilenet_v2.py.
+    """Returns the detector of vision/ssd/mobilenet_v2_ssd_lite.py on the backbone of vision/nn/mobilenet_v2.py.
 
-    Its first source is the expansion that block 14 begins with (`GraphPath(14, 'conv', 3)`).
+    Its first source is the expansion at the beginning of block 14 (`GraphPath(14, 'conv', 3)`).
     """
     extras = inverted_residual_extras()
     config = replace(
@@ -101,6 +102,7 @@ def _mb2_ssd_lite(tensors: Tensors) -> Weights:
         mean=(127.0, 127.0, 127.0),
         scale=(128.0, 128.0, 128.0),
         resize="bilinear",
+        draft_decoding=False,
         extras=extras,
         feature_maps=mobilenet_rows(
             ("expand14", "conv18", *(layer.name for layer in extras[2::3])),
@@ -128,7 +130,7 @@ def _mb2_ssd_lite(tensors: Tensors) -> Weights:
 
 
 def _extra_names(config: DetectorConfig) -> dict[str, str]:
-    """Pairs of a 1x1 and a 3x3 convolution, each followed by its activation."""
+    """Returns our names of the extra layers: pairs of a 1x1 and a 3x3 convolution, each followed by its activation."""
     places = [f"extras.{pair}.{place}" for pair in range(4) for place in (0, 2)]
     return {theirs: f"extras.{layer.name}" for theirs, layer in zip(places, config.extras, strict=True)}
 

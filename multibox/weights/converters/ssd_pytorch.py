@@ -1,11 +1,11 @@
-"""SSD300 of ssd.pytorch (amdegroot/ssd.pytorch, MIT), trained on VOC or COCO.
+"""Converts SSD300 of ssd.pytorch (amdegroot/ssd.pytorch, MIT), trained on VOC or COCO.
 
-Its own rules: all four numbers of a default box are clipped (`clip` in data/config.py, layers/functions/prior_box.py);
-of each class the best 200 enter suppression (layers/box_utils.py), and no limit over the classes follows, since the one
-that layers/functions/detection.py means to set writes to a copy; pixels are RGB, less their mean, after OpenCV's
-bilinear resize of 8-bit pixels (data/__init__.py and data/voc0712.py; test.py leaves them BGR, eval.py does not). Its
-L2Norm adds 1e-10 to the norm (layers/modules/l2norm.py) and ours to the square under the root, which shows only where
-all features of a cell are as good as 0.
+The project has rules of its own. All four numbers of a default box are clipped (`clip` in data/config.py,
+layers/functions/prior_box.py). The best 200 boxes of each class enter suppression (layers/box_utils.py). There is no
+limit over all classes: the one in layers/functions/detection.py writes to a copy and has no effect. The mean is
+subtracted from RGB pixels after OpenCV's bilinear resize of 8-bit pixels (data/__init__.py, data/voc0712.py; test.py
+leaves pixels BGR, eval.py does not). Its L2Norm adds 1e-10 to the norm (layers/modules/l2norm.py), ours to the square
+under the root. The two differ only if all features of a cell are nearly 0.
 """
 
 from dataclasses import replace
@@ -18,18 +18,18 @@ from multibox.weights.converters.pytorch_ports import VGG16_PLACES, class_count,
 from multibox.weights.file import Weights
 
 _COCO_OUTPUTS = 200
-"""What data/config.py takes COCO to have (`num_classes`, less the background); the first 80 are COCO's."""
+"""Number of classes that data/config.py gives for COCO (`num_classes` less the background); the first 80 are used."""
 
 
 def convert(tensors: Tensors) -> Weights | None:
-    """The detector of a state dict; `None` where it is not one of ssd.pytorch.
+    """Returns the detector of a state dict, or `None` if it is not one of ssd.pytorch.
 
-    Names of classes follow from their number, and so do the default boxes, as ssd.py has it: VOC's with twenty classes,
-    COCO's with any other number. (data/coco.py splits "fire hydrant" and joins "microwave" to "oven" in its list of
-    names; the labels that it trains with are those of COCO's eighty classes in order.)
+    The number of classes gives their names and the default boxes, as in ssd.py: VOC's with twenty classes, COCO's with
+    any other number. (The list of names in data/coco.py splits "fire hydrant" and joins "microwave" and "oven". The
+    labels used in training are COCO's eighty classes in order.)
 
     Raises:
-        ValueError: Its layers are not those of SSD300.
+        ValueError: The layers are not those of SSD300.
     """
     if not {"vgg.0.weight", "L2Norm.weight", "conf.0.bias"} <= tensors.keys():
         return None

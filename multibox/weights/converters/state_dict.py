@@ -1,4 +1,4 @@
-"""State dicts of PyTorch, read without running code: `.pth`, `.pt`, `.safetensors`."""
+"""Reads state dicts of PyTorch without running code: `.pth`, `.pt`, `.safetensors`."""
 
 import pickle
 import warnings
@@ -10,34 +10,37 @@ from typing import TYPE_CHECKING, BinaryIO, ClassVar
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from multibox.checks import cut
+from multibox.weights.file import check_header_size
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 _PLACES = ("state_dict", "model", "model_state_dict")
-"""Where checkpoints have their state dict."""
+"""Keys under which checkpoints have their state dict."""
 
 _PICKLES_BEFORE_STORAGES = 4
-"""A file of torch before 1.6 begins with its magic number, the protocol's version, the machine, and the tensors."""
+"""Number of pickles at the beginning of a file of torch before 1.6: magic number, protocol, machine, tensors."""
 
 _ZIP = b"PK\x03\x04"
-"""What later ones begin with, by which torch tells the two apart; a zip may also hang on to the end of any file."""
+"""First bytes of files of torch since 1.6, which are zip files. Torch goes by the first bytes too: a zip could also be
+at the end of any other file."""
 
 _SHARED = 4
-"""How many times the file its tensors may be: some models have one tensor under several keys."""
+"""Largest ratio of the tensors' size to the file's. It may exceed 1: some models have a tensor under several keys."""
 
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of the file by key; of a checkpoint those under `state_dict`, `model` or the like.
+    """Returns the tensors of a file by key; of a checkpoint, those under `state_dict`, `model` or the like.
 
-    Which of its forms the file has shows in how it begins. Decimal numbers are given in 32 bits, whatever they have in
-    the file.
+    The first bytes show which format the file has. Floating-point numbers are returned in 32 bits.
 
     Raises:
-        ImportError: It is not of safetensors, and torch is not installed.
-        ValueError: It is damaged, or holds anything but tensors and plain values.
+        ImportError: The file is not in the format of safetensors, and torch is not installed.
+        ValueError: The file is damaged, or holds anything but tensors and plain values.
     """
     with path.open("rb") as file:
-        begins_as_safetensors = file.read(9)[8:] == b"{"  # the length of the header in eight bytes, and the header
+        begins_as_safetensors = file.read(9)[8:] == b"{"  # eight bytes with the length of the header, then the header
     if begins_as_safetensors:
         return _read_safetensors(path)
     found = _load(path)
@@ -50,11 +53,12 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
+        check_header_size(path)
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, TypeError) as error:
-        raise ValueError(f"{path}: not a .safetensors file, or damaged ({error})") from error
+        raise ValueError(f"{path}: not a .safetensors file, or damaged ({cut(error)})") from error
     if header.get("format", "").startswith("multibox "):
         raise ValueError(f"{path}: is a weights file of multibox already; there is nothing to convert")
     return {key: tensor.astype(np.float32) if tensor.dtype.kind == "f" else tensor for key, tensor in tensors.items()}
@@ -77,15 +81,15 @@ def _load(path: Path) -> object:
 
 
 def _check_sizes(path: Path) -> None:
-    """That the tensors are no larger than the file, before memory is taken for them."""
+    """Raises a ValueError if the tensors would be larger than the file, before memory is taken for them."""
     size = path.stat().st_size
     total = 0
     try:
         with path.open("rb") as file:
             if file.read(len(_ZIP)) == _ZIP:
                 with zipfile.ZipFile(file) as archive:
-                    # torch stores its tensors as they are: what would unpack to more than the file is an attack, or
-                    # damaged. That each is as large as the part it is read from torch checks itself.
+                    # torch does not compress tensors, so a zip that unpacks to more than the file is an attack or
+                    # damaged. Torch itself checks that each tensor fits the part from which it is read.
                     total = sum(item.file_size for item in archive.infolist())
             else:
                 file.seek(0)
@@ -97,12 +101,12 @@ def _check_sizes(path: Path) -> None:
         raise _damaged(path, error) from error
     if total > size:
         raise ValueError(
-            f"{path}: truncated or damaged: its parts would take {total:,} bytes, and the file has {size:,}"
+            f"{path}: truncated or damaged: its parts would take {total:,} bytes, but the file has {size:,}"
         )
 
 
 class _StandIn(dict[object, object]):
-    """What every class and function in a pickle is while only sizes are read: it does nothing."""
+    """Replaces every class and function of a pickle while sizes are read. It does nothing."""
 
     def __init__(self, *arguments: object, **values: object) -> None:
         super().__init__()
@@ -112,10 +116,10 @@ class _StandIn(dict[object, object]):
 
 
 class _Sizes(pickle._Unpickler):
-    """Reads which storages a file of torch before 1.6 has, and how many numbers they hold (at least a byte each).
+    """Reads the storages of a file of torch before 1.6 and the count of numbers in each (at least a byte each).
 
-    The unpickler in Python, because the one in C takes memory for the largest number that an object in the file is
-    given. Neither may make a `bytearray` of a claimed length, which torch has no use for.
+    It is based on the unpickler in Python, because the one in C takes memory for the largest number that an object of
+    the file has. The opcode that makes a `bytearray` of a claimed length, which torch does not use, is left out.
     """
 
     dispatch: ClassVar = {
@@ -132,15 +136,15 @@ class _Sizes(pickle._Unpickler):
     def persistent_load(self, saved_id: object) -> object:
         match saved_id:
             case ("storage", _, key, _, int(numbers), *_):
-                self.sizes[key] = max(numbers, self.sizes.get(key, 0))  # torch takes memory where it is named first
+                self.sizes[key] = max(numbers, self.sizes.get(key, 0))  # torch takes memory at the first reference
             case _:
-                raise pickle.UnpicklingError("what it refers to is no storage of numbers")
+                raise pickle.UnpicklingError("a reference to something else than a storage of numbers")
         return _StandIn()
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return ValueError(f"{path}: truncated, damaged, or no file of tensors at all ({reason})")
+    return ValueError(f"{path}: truncated, damaged, or no file of tensors at all ({cut(reason)})")
 
 
 def _arrays(path: Path, found: object) -> dict[str, np.ndarray]:
@@ -150,13 +154,13 @@ def _arrays(path: Path, found: object) -> dict[str, np.ndarray]:
         raise ValueError(f"{path}: holds no state dict, but a {type(found).__name__}")
     wrong = [key for key, value in found.items() if not isinstance(value, torch.Tensor)]
     if wrong:
-        raise ValueError(f"{path}: holds no state dict: '{wrong[0]}' is no tensor")
+        raise ValueError(f"{path}: holds no state dict: '{cut(wrong[0], 80)}' is no tensor")
     for key, tensor in found.items():
         plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
         if not plain or tensor.is_quantized or tensor.is_complex() or tensor.is_neg():
-            raise ValueError(f"{path}: '{key}' is no plain tensor")
+            raise ValueError(f"{path}: '{cut(key, 80)}' is no plain tensor")
     size, total = path.stat().st_size, sum(tensor.nbytes for tensor in found.values())
-    if total > _SHARED * size:  # the same numbers again and again, by a stride of 0 or under other keys
+    if total > _SHARED * size:  # repeated numbers: a stride of 0, or many keys for one tensor
         raise ValueError(f"{path}: damaged: its tensors would take {total:,} bytes, and the file has {size:,}")
     return {str(key).removeprefix("module."): _array(path, key, tensor) for key, tensor in found.items()}
 
@@ -165,5 +169,5 @@ def _array(path: Path, key: object, tensor: "Tensor") -> np.ndarray:
     plain = tensor.detach()
     try:
         return (plain.float() if plain.is_floating_point() else plain).numpy()
-    except (TypeError, RuntimeError) as error:  # numpy has no such numbers
-        raise ValueError(f"{path}: '{key}' is no plain tensor ({error})") from error
+    except (TypeError, RuntimeError) as error:  # NumPy has no numbers of this type
+        raise ValueError(f"{path}: '{cut(key, 80)}' is no plain tensor ({cut(error)})") from error

@@ -1,7 +1,7 @@
-"""SSD MobileNet v1 of TensorFlow's Object Detection API as an 8-bit `.tflite` (`coco_ssd_mobilenet_v1_..._quant`).
+"""Converts SSD MobileNet v1 of TensorFlow's Object Detection API from an 8-bit `.tflite` file.
 
-Its whole numbers become decimal ones, so that it runs as our SSD in 32-bit floats. Fields are numbered as in
-`tensorflow/lite/schema/schema.fbs`; the options of the last operator are those of
+The file is `coco_ssd_mobilenet_v1_..._quant`. Its 8-bit numbers become 32-bit floats. The numbers of fields come from
+`tensorflow/lite/schema/schema.fbs`, the options of the last operator from
 `tensorflow/lite/kernels/detection_postprocess.cc` (tensorflow/tensorflow, Apache-2.0).
 """
 
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from multibox.checks import cut, shown
 from multibox.config import DetectorConfig, Postprocess
 from multibox.presets import preset
 from multibox.weights.converters.class_names import COCO, COCO_BY_ID
@@ -22,42 +23,42 @@ from multibox.weights.converters.layers import join, norm_of_bias, reordered
 from multibox.weights.file import Weights
 
 _WIDTHS = {32: (1.0, "mobilenet-v1-tensorflow"), 24: (0.75, "mobilenet-v1-0.75-tensorflow")}
-"""The width multiplier and our backbone, by the channels of the first layer."""
+"""Width multiplier and name of our backbone by the channels of the first layer."""
 
 _YXHW = (1, 0, 3, 2)
-"""Where x, y, width and height stand in TensorFlow's code of a box."""
+"""Positions of x, y, width and height in TensorFlow's box encoding."""
 
 _OPTIONS = {"num_classes": max(COCO_BY_ID), "max_classes_per_detection": 1, "use_regular_nms": 0}
-"""What the last operator must have: COCO's classes, and suppression across all of them."""
+"""Options that the last operator must have: COCO's classes, and suppression across all of them."""
 
 _KINDS = {2: "<i4", 3: "u1"}
-"""Numpy's name of the types of tensors that are read."""
+"""NumPy's names of the types of tensors by their number in the schema."""
 
 _DEPTHWISE_OPTIONS, _RELU6 = 2, 3
-"""In the schema's enumerations."""
+"""Numbers in the schema's enumerations."""
 
 
 def is_tflite(path: Path) -> bool:
-    """Whether the file says that it is one."""
+    """Returns whether the file has the identifier of a `.tflite` file."""
     with path.open("rb") as file:
         return file.read(8)[4:] == b"TFL3"
 
 
 def convert_tflite(path: Path) -> Weights:
-    """Config, class names and tensors of the file.
+    """Returns the detector of a `.tflite` file.
 
-    Scores are sigmoids, and the default boxes are the file's own, which were rounded to 8 bits. The columns of numbers
-    that COCO gives to no class are dropped, and the background's is 0.
+    Scores are sigmoids. The default boxes are the file's own, which were rounded to 8 bits. Columns of numbers that
+    COCO gives to no class are dropped, and the background's column is 0.
 
     Raises:
-        ValueError: It is truncated or damaged, or another model.
+        ValueError: The file is truncated or damaged, or holds another model.
     """
     try:
         return _read(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     except (LookupError, ArithmeticError, TypeError) as error:
-        raise ValueError(f"{path}: damaged, or another model ({error!r})") from error
+        raise ValueError(f"{path}: damaged, or another model ({cut(repr(error))})") from error
 
 
 def _read(data: bytes) -> Weights:
@@ -65,9 +66,9 @@ def _read(data: bytes) -> Weights:
     last = graph.operator("TFLite_Detection_PostProcess")
     options = {"use_regular_nms": 0.0} | flex_numbers(last.table.numbers(5, "u1").tobytes())
     if not _OPTIONS.items() <= options.items():
-        raise ValueError(f"another model: its last operator has the options {options}, expected {_OPTIONS}")
+        raise ValueError(f"another model: its last operator has the options {shown(options)}, expected {_OPTIONS}")
     if options["y_scale"] != options["x_scale"] or options["h_scale"] != options["w_scale"]:
-        raise ValueError(f"another model: in the options {options} x and y differ, or width and height")
+        raise ValueError(f"another model: in the options {shown(options)} x and y differ, or width and height")
     channels = len(graph.layer(_feature_layer("MobilenetV1/Conv2d_0")).bias)
     if channels not in _WIDTHS:
         raise ValueError(f"another model: its first layer has {channels} channels, expected one of {list(_WIDTHS)}")
@@ -85,13 +86,14 @@ def _read(data: bytes) -> Weights:
 
 
 def _config(image: "_Tensor", options: dict[str, float], width: float, backbone: str) -> DetectorConfig:
-    """The preset, as wide as the file's network, with the file's own numbers."""
+    """Returns the preset's config with the width, pixels and options of the file."""
     plain = preset("ssd300-mobilenetv1")
     return replace(
         plain,
         mean=(float(image.zero_point),) * 3,
         scale=(1 / image.scale,) * 3,
         resize="bilinear",
+        draft_decoding=False,
         backbone=backbone,
         extras=tuple(replace(extra, channels=int(extra.channels * width)) for extra in plain.extras),
         stored_default_boxes=True,
@@ -102,23 +104,23 @@ def _config(image: "_Tensor", options: dict[str, float], width: float, backbone:
             score_threshold=options["nms_score_threshold"],
             iou_threshold=options["nms_iou_threshold"],
             class_agnostic=True,
-            max_candidates_per_class=plain.num_default_boxes,  # it has none
+            max_candidates_per_class=plain.num_default_boxes,  # no limit there
             max_detections=int(options["max_detections"]),
         ),
     )
 
 
 def _layers(graph: "_Graph", config: DetectorConfig) -> Iterator[dict[str, np.ndarray]]:
-    """All layers under our names.
+    """Yields all layers under our names.
 
-    An activation of 8 bits ends where its range does, at or below the 6 of ReLU6. Such a limit L is a ReLU6 between
-    layers whose weights are scaled: `min(relu(x), L) = L/6 relu6(6/L x)`.
+    An 8-bit activation is limited to its range, which ends at some L of at most 6, the limit of ReLU6. We scale the
+    weights of the layers before and after a ReLU6 instead: `min(relu(x), L) = L/6 relu6(6/L x)`.
     """
-    grown = {graph.image: 1.0}  # by tensor: what our features are multiplied with to be the file's
+    grown = {graph.image: 1.0}  # by tensor: factor from our features to the file's
     for name, convolution, norm in _feature_layers(config):
         layer = graph.layer(_feature_layer(name))
         if layer.low != 0:
-            raise ValueError(f"another model: '{name}' goes down to {layer.low} and not to 0, as behind ReLU6")
+            raise ValueError(f"another model: '{name}' goes down to {layer.low}, not to 0 as after ReLU6")
         before, after = grown[layer.input], layer.high / 6
         grown[layer.output] = after
         yield {f"{convolution}.weight": layer.weight * np.float32(before / after)}
@@ -137,7 +139,7 @@ def _layers(graph: "_Graph", config: DetectorConfig) -> Iterator[dict[str, np.nd
 
 
 def _feature_layers(config: DetectorConfig) -> Iterator[tuple[str, str, str]]:
-    """The file's name of each layer of backbone and extras, and ours of its convolution and its BatchNorm."""
+    """Yields the file's name of each layer of backbone and extras, and our names of its convolution and BatchNorm."""
     names = {"MobilenetV1/Conv2d_0": "backbone.conv0"} | {
         f"MobilenetV1/Conv2d_{number}_{part}": f"backbone.conv{number}.{part}"
         for number in range(1, 14)
@@ -156,14 +158,17 @@ def _feature_layer(name: str) -> str:
 
 
 def _named(head: Float[np.ndarray, "outputs ..."]) -> Float[np.ndarray, "named_outputs ..."]:
-    """Of the outputs for background and numbers 1 to 90 of each box: zeros, and those of COCO's 80 classes."""
+    """Returns a head with outputs of 0 for the background and those of COCO's 80 classes only.
+
+    In the file each box has outputs for the background and the numbers 1 to 90.
+    """
     groups = head.reshape(-1, max(COCO_BY_ID) + 1, *head.shape[1:])[:, [0, *COCO_BY_ID]]
     groups[:, 0] = 0
     return groups.reshape(-1, *head.shape[1:])
 
 
 class _Tensor(NamedTuple):
-    """Whole numbers q of a tensor that stand for `scale (q - zero_point)`; none where it is not stored in the file."""
+    """Whole numbers q that stand for `scale (q - zero_point)`. There are none if the file does not store the tensor."""
 
     shape: tuple[int, ...]
     scale: float
@@ -171,7 +176,7 @@ class _Tensor(NamedTuple):
     numbers: np.ndarray
 
     def values(self) -> Float[np.ndarray, "..."]:
-        """The numbers that they stand for."""
+        """Returns the numbers that they stand for."""
         values = (self.numbers.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
         return values.reshape(self.shape)
 
@@ -185,7 +190,7 @@ class _Operator(NamedTuple):
 
 
 class _Layer(NamedTuple):
-    """A convolution in PyTorch's layout, its tensors' numbers, and the range of what it gives."""
+    """A convolution in PyTorch's layout, the numbers of its input and output tensors, and the range of its output."""
 
     weight: Float[np.ndarray, "outputs inputs rows columns"]
     bias: Float[np.ndarray, " outputs"]
@@ -196,7 +201,7 @@ class _Layer(NamedTuple):
 
 
 class _Graph:
-    """The graph of a file: tensors by number, operators and layers by the name of what they give."""
+    """The graph of a file: tensors by number, operators and layers by the name of their output."""
 
     def __init__(self, data: bytes) -> None:
         model = Table.root(data)
@@ -210,7 +215,7 @@ class _Graph:
 
     def operator(self, name: str) -> _Operator:
         if name not in self._operators:
-            raise ValueError(f"another model: nothing in it is called '{name}'")
+            raise ValueError(f"another model: it has no operator '{cut(name, 80)}'")
         return self._operators[name]
 
     def tensor(self, number: int) -> _Tensor:
@@ -227,7 +232,7 @@ class _Graph:
         return _Tensor(shape, scale[0], zero_point, np.frombuffer(stored, _KINDS[kind]))
 
     def layer(self, name: str) -> _Layer:
-        """The convolution, with its activation, that gives the tensor of that name."""
+        """Returns the convolution, with its activation, whose output has this name."""
         operator = self.operator(name)
         data, kernel, bias = operator.inputs
         options = operator.table.table(4)

@@ -1,13 +1,14 @@
-"""The detectors of torchvision: `ssd300_vgg16` and `ssdlite320_mobilenet_v3_large`, with any number of classes.
+"""Converts torchvision's `ssd300_vgg16` and `ssdlite320_mobilenet_v3_large`, with any number of classes.
 
-Names and rules from `models/detection` of torchvision 0.29 (BSD-3-Clause): `ssd.py`, `ssdlite.py`, `anchor_utils.py`
-(default boxes), `_utils.py` (box coder), `transform.py` (resize).
+Names and rules come from `models/detection` of torchvision 0.29 (BSD-3-Clause): `ssd.py`, `ssdlite.py`,
+`anchor_utils.py` (default boxes), `_utils.py` (box coder), `transform.py` (resize).
 """
 
 from dataclasses import replace
 from itertools import pairwise
 from math import log
 
+from multibox.checks import cut
 from multibox.config import DetectorConfig
 from multibox.presets import preset
 from multibox.weights.converters.class_names import COCO_BY_ID
@@ -17,17 +18,17 @@ from multibox.weights.file import Weights
 
 _MAX_LOG_SIZE = log(1000 / 16)  # 4.135
 _EPS = 1e-3
-"""Of all of SSDLite's BatchNorms; those of our backbone have it too."""
+"""`eps` of all BatchNorms of SSDLite. In our network only the backbone's have it."""
 
 _OFFSETS, _LOGITS = "head.regression_head.module_list", "head.classification_head.module_list"
 
 
 def convert(tensors: Tensors) -> Weights | None:
-    """The weights of one of the two; `None` where the tensors are of another model.
+    """Returns the detector of a state dict, or `None` if it is not one of these two.
 
     Raises:
         KeyError: A tensor is missing.
-        ValueError: It has the heads of one of the two, but other layers.
+        ValueError: The heads are those of one of the two, but other layers differ.
     """
     if f"{_LOGITS}.0.weight" in tensors and "backbone.scale_weight" in tensors:
         return _ssd300(tensors)
@@ -57,21 +58,30 @@ def _ssd300(tensors: Tensors) -> Weights:
 
 
 def _vgg16_key(place: int) -> str:
-    """Their three parts are one list of layers in the other ports: behind conv4_3, and behind conv5_3."""
+    """Returns torchvision's key of a layer of VGG-16 by its index in the other ports.
+
+    torchvision splits the list after conv4_3 and after conv5_3.
+    """
     if place < 23:
         return f"backbone.features.{place}"
     return f"backbone.extra.0.{place - 23}" if place < 30 else f"backbone.extra.0.7.{place - 30}"
 
 
 def _pairs(config: DetectorConfig) -> list[tuple[str, str]]:
-    """The names of the extra layers, two by two."""
+    """Returns the names of the extra layers in pairs."""
     names = [layer.name for layer in config.extras]
     return list(pairwise(names))[::2]
 
 
 def _ssdlite320(tensors: Tensors) -> Weights:
-    config = replace(preset("ssdlite320-mobilenetv3"), resize="float", max_log_size=_MAX_LOG_SIZE, clip_boxes=True)
-    # where its training began with ImageNet's weights the last blocks have all their channels
+    config = replace(
+        preset("ssdlite320-mobilenetv3"),
+        resize="float",
+        draft_decoding=False,
+        max_log_size=_MAX_LOG_SIZE,
+        clip_boxes=True,
+    )
+    # if training began with ImageNet's weights, the last blocks have all their channels
     if tensors["backbone.features.1.3.0.weight"].shape[0] == 960:
         config = replace(config, backbone="mobilenet-v3-large")
     backbone = {_mobilenet_key(key): key for key in tensors if key.startswith("backbone.features.")}
@@ -100,7 +110,10 @@ def _ssdlite320(tensors: Tensors) -> Weights:
 
 
 def _mobilenet_key(theirs: str) -> str:
-    """Their two parts are one sequence of blocks here; block 13 is cut by them after its expansion."""
+    """Returns our key of a tensor of the backbone.
+
+    torchvision has two parts, cut after the expansion of block 13, and we have one sequence of blocks.
+    """
     part, block, rest = theirs.removeprefix("backbone.features.").split(".", 2)
     if part == "0":
         inside = f"block.0.{rest}" if block == "13" else rest
@@ -110,10 +123,12 @@ def _mobilenet_key(theirs: str) -> str:
 
 
 def _check_all_used(tensors: Tensors, layers: set[str]) -> None:
+    """Raises a ValueError if a tensor belongs to none of the layers."""
     left = [key for key in tensors if key.rpartition(".")[0] not in layers]
     if left:
         raise ValueError(
-            f"a detector made with torchvision's parts, but not one of its own two: they have no tensor '{left[0]}'"
+            f"a detector made with torchvision's parts, but not one of its own two: they have no tensor "
+            f"'{cut(left[0], 80)}'"
         )
 
 
@@ -122,10 +137,9 @@ def _weights(config: DetectorConfig, tensors: Tensors, classes: int, origin: str
 
 
 def _class_names(count: int) -> tuple[str, ...]:
-    """COCO's by their numbers from 1 where there are 90; else `class 1`, `class 2`, ...
+    """Returns COCO's names by their numbers from 1 if there are 90 classes, else `class 1`, `class 2`, ...
 
-    Of COCO's 90 numbers ten have no name. Their columns count in the softmax all the same, so they are classes too:
-    `N/A 12`, by their number.
+    Ten of COCO's 90 numbers have no name. Their columns count in the softmax, so they are classes too: `N/A 12`.
     """
     numbers = range(1, count + 1)
     if count != max(COCO_BY_ID):

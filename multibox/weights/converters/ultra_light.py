@@ -1,13 +1,14 @@
-"""The face detectors `version-slim` and `version-RFB` of Linzaer's Ultra-Light-Fast-Generic-Face-Detector-1MB (MIT).
+"""Converts the face detectors `slim` and `RFB` of Linzaer's Ultra-Light-Fast-Generic-Face-Detector-1MB (MIT).
 
-From its `vision/ssd/{mb_tiny_fd,mb_tiny_RFB_fd,predictor}.py` and `vision/ssd/config/fd_config.py`: default boxes are
-squares, several on each map, clipped to the image. That the input is 320 x 240 does not show in the weights.
+Rules come from its `vision/ssd/{mb_tiny_fd,mb_tiny_RFB_fd,predictor}.py` and `vision/ssd/config/fd_config.py`. Default
+boxes are squares, several on each map, clipped to the image. The weights do not show that the input is 320 x 240.
 """
 
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from multibox.checks import cut
 from multibox.config import DetectorConfig, ExtraLayer, FeatureMap, Postprocess
 from multibox.weights.converters.layers import batch_norm, convolution, join, norm_of_bias
 from multibox.weights.file import Weights
@@ -20,7 +21,7 @@ _MAPS = (
     ("block12", 8, 10, (64, 96)),
     ("block13_3", 4, 5, (128, 192, 256)),
 )
-"""Layer, rows, columns, and the sides of the default boxes in pixels."""
+"""Layer, rows, columns and sides of the default boxes in pixels, for each feature map."""
 
 _EXTRAS = {"block13_1": "extras.0.0", "block13_2": "extras.0.2.0", "block13_3": "extras.0.2.2"}
 """The project's name of each of our extra layers."""
@@ -32,15 +33,15 @@ _RFB_BLOCK = {
     for branch, length in enumerate((3, 3, 4))
     for place in range(length)
 } | {"ConvLinear": "join", "shortcut": "shortcut"}
-"""Our name of each convolution of the block with branches."""
+"""Our names of the convolutions of the block with branches by the project's names."""
 
 
 def convert(tensors: Mapping[str, np.ndarray]) -> Weights | None:
-    """Config, class name and tensors; `None` where it is the state dict of something else.
+    """Returns the detector of a state dict, or `None` if it is not one of these two.
 
     Raises:
         KeyError: A tensor is missing.
-        ValueError: There is one too many.
+        ValueError: A tensor is left over.
     """
     first = tensors.get("base_net.0.0.weight")
     if first is None or first.shape != (16, 3, 3, 3) or "extras.0.2.2.weight" not in tensors:
@@ -51,7 +52,7 @@ def convert(tensors: Mapping[str, np.ndarray]) -> Weights | None:
     known = {*(name for pair in layers for name in pair[:2]), *_EXTRAS.values(), *_head_layers()}
     left = [key for key in tensors if key.rpartition(".")[0] not in known]
     if left:
-        raise ValueError(f"its tensor '{left[0]}' belongs to no layer of version {version}")
+        raise ValueError(f"its tensor '{cut(left[0], 80)}' belongs to no layer of version {version}")
     backbone = [part for layer in layers for part in _layer(tensors, *layer)]
     extras = [convolution(tensors, source, f"extras.{name}") for name, source in _EXTRAS.items()]
     ours = join([*backbone, *extras, *_heads(tensors)])
@@ -94,7 +95,7 @@ def _config(*, rfb: bool) -> DetectorConfig:
 
 
 def _backbone(*, rfb: bool) -> Iterator[tuple[str, str, str]]:
-    """Of each layer the project's names of the convolution and its BatchNorm, and ours."""
+    """Yields, for each layer, the project's names of the convolution and its BatchNorm, and our name."""
     yield "base_net.0.0", "base_net.0.1", "backbone.block0"
     for number in range(1, 13):
         if rfb and number == 7:
@@ -108,13 +109,13 @@ def _backbone(*, rfb: bool) -> Iterator[tuple[str, str, str]]:
 
 
 def _layer(tensors: Mapping[str, np.ndarray], weight: str, norm: str, target: str) -> Iterator[dict[str, np.ndarray]]:
-    """A convolution and its BatchNorm."""
+    """Yields a convolution and its BatchNorm under our names."""
     yield convolution(tensors, weight, f"{target}.0")
     yield batch_norm(tensors, norm, f"{target}.1")
 
 
 def _head_layers() -> Iterator[str]:
-    """The project's names of the convolutions of the heads."""
+    """Yields the project's names of the convolutions of the heads."""
     for source in _HEADS:
         for number, (layer, *_) in enumerate(_MAPS):
             theirs = f"{source}.{number}"
@@ -122,7 +123,7 @@ def _head_layers() -> Iterator[str]:
 
 
 def _heads(tensors: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-    """The two heads of each map; the depthwise convolutions have a bias, where ours have BatchNorm."""
+    """Yields the two heads of each map. Depthwise convolutions have a bias, which becomes a BatchNorm of ours."""
     for source, target in _HEADS.items():
         for number, (layer, *_) in enumerate(_MAPS):
             theirs, ours = f"{source}.{number}", f"{target}.{layer}"

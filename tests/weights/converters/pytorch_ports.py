@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multibox.runtimes.torch_runtime import load_network
+from multibox.ssd.build import load_network
 from multibox.ssd.network import SSD, Predictions
 from multibox.weights.file import Weights
 

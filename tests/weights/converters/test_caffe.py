@@ -257,13 +257,13 @@ WHOLE = network(tiny(300, 21), more=prior_boxes(300, "voc"))
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "there is no layer in it"),
+        (b"", "it has no layers"),
         (WHOLE[: len(WHOLE) // 2], "not a .caffemodel file, or damaged"),
         (WHOLE[:-1], "not a .caffemodel file, or damaged"),
         (b"weights\n" * 99, "not a .caffemodel file, or damaged"),
         (b"\x89HDF\r\n\x1a\n" + bytes(99), "not a .caffemodel file, or damaged"),
         (layer("conv1_1", "Convolution", nested(5, b"abc")), r"tensor of layer 'conv1_1' .* does not fit its 3 bytes"),
-        (b"\xa0\x06\x01", "a number where a message"),
+        (b"\xa0\x06\x01", "a number instead of a message"),
         (network({"ip1.weight": torch.zeros(2, 2), "ip1.bias": torch.zeros(2)}), "of no SSD300 or SSD512; its first"),
     ],
 )
@@ -326,7 +326,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path):
         "its layer 'fc6' has 1 tensors, expected 2"
     )
     extra = layer("conv6_1_bn", "BatchNorm", blob(np.zeros(3)))
-    assert refused(whole, extra) == "its layer 'conv6_1_bn' is none of ssd300-vgg16"
+    assert refused(whole, extra) == "its layer 'conv6_1_bn' is not one of ssd300-vgg16"
     some = prior_box("fc7", 60, 111, (2, 3), 16)
     assert refused(whole, some) == "it has 1 PriorBox layers, expected 6"
     whole["conv4_3_norm_mbox_conf.bias"] = torch.zeros(4)
@@ -347,7 +347,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path):
         (decimal(1, 30) + decimal(2, 60) * 2, "not as many max_size as min_size"),
         (decimal(1, 30) + b"\x28\x01", "clips the corners"),
         (decimal(1, 30) + decimal(6, 0.1) * 3, "3 variances, expected 1 or 4"),
-        (nested(1, b"abc"), "3 bytes are no row of 32-bit numbers"),
+        (nested(1, b"abc"), "3 bytes cannot be 32-bit numbers"),
     ],
 )
 def test_bad_default_boxes_are_named(content: bytes, message: str):

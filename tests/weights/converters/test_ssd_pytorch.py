@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from multibox.default_boxes import make_default_boxes
-from multibox.runtimes.torch_runtime import load_network
+from multibox.ssd.build import load_network
 from multibox.ssd.coder import BoxCoder
 from multibox.ssd.postprocess import postprocess
 from multibox.weights.converters.class_names import COCO, VOC

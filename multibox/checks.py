@@ -1,0 +1,189 @@
+"""Checks of the values that configs hold: one mechanism for Python, JSON, YAML and command-line flags.
+
+A config is a dataclass whose annotations say what each field takes, limits included, as msgspec's `Meta` has them.
+`check_fields` applies them in `__post_init__`, so no config with a wrong value exists.
+"""
+
+import reprlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
+from difflib import get_close_matches
+from functools import cache
+from math import inf
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+from msgspec import Meta, ValidationError, convert
+
+_MAX = sys.float_info.max  # a limit that infinity does not keep
+
+Fraction = Annotated[float, Meta(ge=0, le=1, description="from 0 to 1")]
+Positive = Annotated[float, Meta(gt=0, le=_MAX, description="above 0")]
+NotNegative = Annotated[float, Meta(ge=0, le=_MAX, description="0 or more")]
+Finite = Annotated[float, Meta(ge=-_MAX, le=_MAX, description="a number")]
+Count = Annotated[int, Meta(ge=1, description="at least 1")]
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
+
+_LONGEST_TEXT = 300
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 80
+
+
+def shown(value: object) -> str:
+    """Returns the value as messages show it: its `repr`, cut where it is long."""
+    return _short.repr(value)
+
+
+def cut(text: object, longest: int = _LONGEST_TEXT) -> str:
+    """Returns a text as messages quote it: its beginning only where it is long."""
+    whole = str(text)
+    return whole if len(whole) <= longest else f"{whole[:longest]}..."
+
+
+def check_fields(config: object) -> None:
+    """Checks every field of a dataclass against its annotation, and stores it in the annotated type.
+
+    NumPy's numbers become Python's, whole numbers become floats where a float is wanted, lists become tuples.
+
+    Raises:
+        ValueError: A value is of another kind than annotated, is no choice, or is out of range.
+    """
+    kind: Any = type(config)
+    for name, hint in _hints(kind).items():
+        object.__setattr__(config, name, checked(name, getattr(config, name), hint))
+
+
+def checked(name: str, value: object, hint: Any, *, strict: bool = True) -> Any:
+    """Returns the value in the type of the annotation.
+
+    Args:
+        name: Name of the field, for the message.
+        value: Value to check.
+        hint: Annotation of the field.
+        strict: Whether numbers must be numbers. If not, `"1e-3"` is one too, and `8.0` is a whole number.
+
+    Raises:
+        ValueError: The value does not fit the annotation.
+    """
+    plain = _plain(value)
+    try:
+        found = convert(plain, hint, strict=strict)
+    except ValidationError as error:
+        words, wrong, _ = _complaint(plain, hint, strict)
+        raise ValueError(f"{name} must be {words}, but is {shown(wrong)}") from error
+    return tuple(found) if isinstance(found, list) else found
+
+
+def checked_values(values: Mapping[Any, object], hints: Mapping[str, Any], *, owner: str) -> dict[str, Any]:
+    """Returns the values that a text file gives for fields, in the types of their annotations; empty ones are left out.
+
+    Args:
+        values: Values by the name of their field.
+        hints: Annotations of all fields there are.
+        owner: What has these fields, for the message: "a run".
+
+    Raises:
+        ValueError: There is no field of such a name, or a value does not fit its annotation.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    for name in given:
+        if name not in hints:
+            near = get_close_matches(str(name), hints, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(hints)}"
+            raise ValueError(f"{owner} has no value '{cut(name, 80)}'; {hint}")
+    return {name: _checked_text(name, value, hints[name]) for name, value in given.items()}
+
+
+def _checked_text(name: str, value: object, hint: Any) -> Any:
+    """Returns a value of a text file, in which `300` may be meant as text and `1e-3` as a number."""
+    if str in _options(hint) and type(value) in (int, float):
+        value = str(value)
+    # msgspec's relaxed mode takes 1 and "yes" for true, which is not meant where a number stands for a flag
+    return checked(name, value, hint, strict=bool in _options(hint))
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
+
+
+def _plain(value: object) -> object:
+    """Returns the value with NumPy's numbers and arrays as Python's."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value
+
+
+def _fits(value: object, hint: Any, strict: bool) -> bool:
+    try:
+        convert(value, hint, strict=strict)
+    except ValidationError:
+        return False
+    return True
+
+
+def _complaint(value: object, hint: Any, strict: bool) -> tuple[str, object, bool]:
+    """Returns what was expected in words, the part of the value that is wrong, and whether it is of the wrong kind."""
+    if get_origin(hint) is Annotated:
+        kind, limits = get_args(hint)[:2]
+        if not _fits(value, kind, strict):
+            return _complaint(value, kind, strict)
+        return limits.description + (" and finite" if value in (inf, -inf) else ""), value, False
+    options = _options(hint)
+    if len(options) > 1:
+        return " or ".join(map(_words, options)), value, True
+    if options[0] is not hint:
+        return _complaint(value, options[0], strict)
+    for part, item in _parts(value, hint):
+        if not _fits(part, item, strict):
+            words, wrong, is_kind = _complaint(part, item, strict)
+            return (_words(hint), value, True) if is_kind else (words, wrong, False)
+    return _words(hint), value, get_origin(hint) is not Literal
+
+
+def _options(hint: Any) -> list[Any]:
+    """Returns the members of a union without `None`; of any other annotation itself."""
+    if get_origin(hint) in (Union, UnionType):
+        return [option for option in get_args(hint) if option is not NoneType]
+    return [hint]
+
+
+def _parts(value: object, hint: Any) -> list[tuple[object, Any]]:
+    """Returns the items of a list, each with its annotation; none if the value or the annotation is no list."""
+    items = get_args(hint)
+    if get_origin(hint) not in (tuple, Sequence) or not isinstance(value, list | tuple):
+        return []
+    if get_origin(hint) is Sequence or items[-1] is Ellipsis:
+        items = items[:1] * len(value)
+    return list(zip(value, items, strict=True)) if len(items) == len(value) else []
+
+
+def _words(hint: Any) -> str:
+    """Returns what an annotation takes, in words."""
+    if get_origin(hint) is Annotated:
+        return str(get_args(hint)[1].description)
+    if get_origin(hint) is Literal:
+        choices = [str(choice) for choice in get_args(hint)]
+        return f"one of {', '.join(choices)}" if len(choices) > 1 else f"'{choices[0]}'"
+    if get_origin(hint) in (tuple, Sequence):
+        first, *others = get_args(hint)
+        several = _plural(first)
+        return f"a list of {several}" if others in ([], [Ellipsis]) else f"{1 + len(others)} {several}"
+    return f"of type {hint.__name__}" if isinstance(hint, type) and is_dataclass(hint) else _KINDS[hint]
+
+
+def _plural(hint: Any) -> str:
+    if get_origin(hint) is Annotated:
+        return _plural(get_args(hint)[0])
+    if get_origin(hint) is Literal:
+        return "texts"
+    if get_origin(hint) is tuple:
+        return f"lists of {_plural(get_args(hint)[0])}"
+    return f"{hint.__name__} rows" if isinstance(hint, type) and is_dataclass(hint) else _PLURALS[hint]
