@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from benchmarks.photographs import write_photographs
 from benchmarks.timing import Comparison, Settings, compare
-from multibox.data.augment import Augmentation, apply, draw, fractions
+from multibox.data.augment import Augmentation, normalized_boxes, render, sample_params
 from multibox.data.sample import Sample
 from multibox.images import open_pixels
 from multibox.training.recipes import RECIPES
@@ -72,8 +72,8 @@ def _ours(augmentation: Augmentation) -> Pipeline:
     rng = np.random.default_rng(0)
 
     def run(sample: Sample) -> object:
-        drawn = draw(rng, fractions(sample), augmentation)
-        return apply(sample, drawn, height=SIDE, width=SIDE, margin=MEAN)
+        params = sample_params(rng, normalized_boxes(sample), augmentation)
+        return render(sample, params, height=SIDE, width=SIDE, margin=MEAN)
 
     return run
 

@@ -1,6 +1,7 @@
 """The augmentation: images and boxes stay in register, and the numbers are drawn as the paper's code draws them."""
 
 import colorsys
+import importlib
 import random
 from dataclasses import replace
 from math import sqrt
@@ -11,28 +12,32 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multibox.data import augment
 from multibox.data.augment import (
     INTERPOLATIONS,
     MIN_OVERLAPS,
     Augmentation,
+    AugmentParams,
     Colors,
-    Draw,
-    apply,
     change_colors,
-    draw,
-    draw_crop,
-    fractions,
+    crop_boxes,
+    normalized_boxes,
     random_crops,
-    see_boxes,
+    render,
+    sample_crop,
+    sample_params,
 )
 from multibox.data.sample import GroundTruth, Sample
 from multibox.images import to_array
 
+# the modules themselves: in the package, `render` is the function
+PARAMS_MODULE, RENDER_MODULE = (
+    importlib.import_module(f"multibox.data.augment.{name}") for name in ("params", "render")
+)
+
 PAPER = Augmentation()
 PLAIN = replace(PAPER, color_probability=0.0)
 UNCHANGED = Colors(brightness=0.0, contrast=1.0, saturation=1.0, hue=0.0, contrast_last=False)
-WHOLE = Draw(UNCHANGED, 1.0, 0, np.array([0.0, 0.0, 1.0, 1.0]), False, "bilinear")
+WHOLE = AugmentParams(UNCHANGED, 1.0, 0, np.array([0.0, 0.0, 1.0, 1.0]), False, "bilinear")
 BLACK = (0.0, 0.0, 0.0)
 TWO = np.array([[0.05, 0.1, 0.3, 0.6], [0.25, 0.2, 0.95, 0.9]])
 
@@ -64,16 +69,16 @@ def extent(channel):
     return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
-def check_in_register(sample, drawn, *, height, width, within=1.0):
+def check_in_register(sample, params, *, height, width, within=1.0):
     """Each box is the extent of its color; returns how many were large enough to be seen for sure.
 
     An edge falls between two pixels of the image, and box, which weighs whole pixels, moves it by half a pixel more.
     """
-    augmented = apply(sample, drawn, height=height, width=width, margin=BLACK)
+    augmented = render(sample, params, height=height, width=width, margin=BLACK)
     boxes = augmented.boxes * [width, height, width, height]
-    if drawn.interpolation in ("bicubic", "lanczos"):
+    if params.interpolation in ("bicubic", "lanczos"):
         # these two make a line of a single pixel wider by up to a fifth of the pixel on each side
-        enlarged = [width, height] / (drawn.window[2:] - drawn.window[:2]) / [sample.width, sample.height]
+        enlarged = [width, height] / (params.window[2:] - params.window[:2]) / [sample.width, sample.height]
         within += 0.2 * max(enlarged)
     # under two pixels a rectangle may fall between the pixels that are looked at
     seen = (boxes[:, 2:] - boxes[:, :2]).min(axis=1) > 2
@@ -92,9 +97,9 @@ def test_image_and_boxes_stay_in_register(interpolation, height, width):
     checked = 0
     for _ in range(30):
         sample = three_rectangles_sample(rng, height, width)
-        drawn = draw(rng, fractions(sample), augmentation)
-        assert drawn.interpolation == interpolation
-        checked += check_in_register(sample, drawn, height=64, width=80)
+        params = sample_params(rng, normalized_boxes(sample), augmentation)
+        assert params.interpolation == interpolation
+        checked += check_in_register(sample, params, height=64, width=80)
     assert checked > 20
 
 
@@ -107,9 +112,9 @@ def test_each_way_of_seeing_an_image_stays_in_register():
         sample.image[0] = 0
         sample.image[0, 2:74, 3:108] = 255
         sample.truth.boxes[0] = [3, 2, 108, 74]
-        drawn = draw(rng, fractions(sample), PLAIN)
-        way = drawn.sampler, int(drawn.expansion > 1), int(drawn.flip)
-        seen[way] += check_in_register(sample, drawn, height=100, width=70)
+        params = sample_params(rng, normalized_boxes(sample), PLAIN)
+        way = params.sampler, int(params.expansion > 1), int(params.flip)
+        seen[way] += check_in_register(sample, params, height=100, width=70)
     assert seen.sum(axis=(1, 2)).min() > 10
     assert seen.sum(axis=0).min() > 50
 
@@ -119,18 +124,18 @@ def test_without_expansion_and_crop_boxes_are_exact():
     sample = three_rectangles_sample(rng, 40, 56)
     for interpolation in INTERPOLATIONS:
         for flip in (False, True):
-            drawn = WHOLE._replace(interpolation=interpolation, flip=flip)
-            assert check_in_register(sample, drawn, height=160, width=168, within=0) == 3
+            params = WHOLE._replace(interpolation=interpolation, flip=flip)
+            assert check_in_register(sample, params, height=160, width=168, within=0) == 3
 
 
 def test_an_image_of_the_images_size_is_the_image():
     pixels = np.random.default_rng(3).integers(0, 256, (3, 31, 45), dtype=np.uint8)
     sample = Sample("noise", pixels, 31, 45, GroundTruth([[1, 2, 30, 20]], [4]), 0)
     for interpolation in INTERPOLATIONS:
-        drawn = WHOLE._replace(interpolation=interpolation)
-        same = apply(sample, drawn, height=31, width=45, margin=BLACK)
+        params = WHOLE._replace(interpolation=interpolation)
+        same = render(sample, params, height=31, width=45, margin=BLACK)
         np.testing.assert_array_equal(same.image, pixels)
-        flipped = apply(sample, drawn._replace(flip=True), height=31, width=45, margin=BLACK)
+        flipped = render(sample, params._replace(flip=True), height=31, width=45, margin=BLACK)
         np.testing.assert_array_equal(flipped.image, pixels[:, :, ::-1])
     np.testing.assert_allclose(same.boxes, [[1 / 45, 2 / 31, 30 / 45, 20 / 31]], rtol=1e-6)
     np.testing.assert_allclose(flipped.boxes, [[15 / 45, 2 / 31, 44 / 45, 20 / 31]], rtol=1e-6)
@@ -142,7 +147,7 @@ def test_an_image_of_the_images_size_is_the_image():
 def test_box_and_nearest_are_pillows(interpolation, height, width):
     pixels = np.random.default_rng(4).integers(0, 256, (3, 31, 45), dtype=np.uint8)
     sample = Sample("noise", pixels, 31, 45, GroundTruth([[1, 2, 30, 20]], [4]), 0)
-    rendered = apply(
+    rendered = render(
         sample, WHOLE._replace(interpolation=interpolation), height=height, width=width, margin=BLACK
     ).image
     image = Image.fromarray(pixels.transpose(1, 2, 0))
@@ -179,8 +184,8 @@ def test_turned_files_stay_in_register(tmp_path, orientation):
         path = stored_as(pixels, orientation, tmp_path / f"{number}.jpg")
         sample = Sample(path.name, path, 83, 131, GroundTruth(boxes, [0, 1, 2]), 0)
         for _ in range(4):
-            drawn = draw(rng, fractions(sample), PLAIN)
-            checked += check_in_register(sample, drawn, height=60, width=64)
+            params = sample_params(rng, normalized_boxes(sample), PLAIN)
+            checked += check_in_register(sample, params, height=60, width=64)
     assert checked > 30
 
 
@@ -194,8 +199,8 @@ def test_large_files_that_are_decoded_at_less_than_full_size_stay_in_register(tm
     assert sample.open(at_least=(64, 64)).size == (201, 151)
     checked = 0
     for _ in range(40):
-        drawn = draw(rng, fractions(sample), PLAIN)
-        checked += check_in_register(sample, drawn, height=64, width=64, within=1.5)
+        params = sample_params(rng, normalized_boxes(sample), PLAIN)
+        checked += check_in_register(sample, params, height=64, width=64, within=1.5)
     assert checked > 40
 
 
@@ -210,10 +215,10 @@ def test_a_file_is_never_decoded_with_fewer_pixels_than_the_image_has(tmp_path, 
         Sample, "open", lambda *args, **kwargs: opened.append(open_sample(*args, **kwargs)) or opened[-1]
     )
     for _ in range(20):
-        drawn = draw(rng, fractions(sample), PLAIN)
-        apply(sample, drawn, height=120, width=100, margin=BLACK)
+        params = sample_params(rng, normalized_boxes(sample), PLAIN)
+        render(sample, params, height=120, width=100, margin=BLACK)
         if opened:
-            left, top, right, bottom = drawn.window
+            left, top, right, bottom = params.window
             image = opened.pop()
             assert image.width * (right - left) >= 100 * (1 - 1e-9)
             assert image.height * (bottom - top) >= 120 * (1 - 1e-9)
@@ -221,8 +226,8 @@ def test_a_file_is_never_decoded_with_fewer_pixels_than_the_image_has(tmp_path, 
 
 def test_a_window_that_sees_only_margin():
     sample = three_rectangles_sample(np.random.default_rng(6), 20, 30)
-    drawn = WHOLE._replace(expansion=4.0, sampler=6, window=np.array([1.5, 1.5, 2.5, 2.5]))
-    image, boxes, labels = apply(sample, drawn, height=9, width=11, margin=(12.4, 34.6, 56.0))
+    params = WHOLE._replace(expansion=4.0, sampler=6, window=np.array([1.5, 1.5, 2.5, 2.5]))
+    image, boxes, labels = render(sample, params, height=9, width=11, margin=(12.4, 34.6, 56.0))
     assert (image.reshape(3, -1).T == [12, 35, 56]).all()
     assert boxes.shape == (0, 4) and labels.shape == (0,)
 
@@ -230,12 +235,12 @@ def test_a_window_that_sees_only_margin():
 def test_the_margin_keeps_the_mean_color():
     gray = np.full((3, 40, 40), 100, np.uint8)
     sample = Sample("gray", gray, 40, 40, GroundTruth([[0, 0, 40, 40]], [0]), 0)
-    drawn = WHOLE._replace(
+    params = WHOLE._replace(
         colors=Colors(brightness=30.0, contrast=1.4, saturation=0.5, hue=20.0, contrast_last=True),
         expansion=2.0,
         window=np.array([-0.25, -0.75, 1.75, 1.25]),
     )
-    image, boxes, _ = apply(sample, drawn, height=80, width=80, margin=(123.0, 117.0, 104.0))
+    image, boxes, _ = render(sample, params, height=80, width=80, margin=(123.0, 117.0, 104.0))
     np.testing.assert_allclose(boxes * 80, [[10, 30, 50, 70]], atol=1e-4)
     inside = np.zeros((80, 80), bool)
     inside[30:70, 10:50] = True
@@ -251,16 +256,16 @@ def test_the_center_rule_and_clipping_are_the_definition():
     for _ in range(300):
         low = rng.uniform(0, 0.9, (6, 2))
         boxes = np.concatenate([low, low + rng.uniform(0.01, 1, (6, 2)) * (1 - low)], axis=1)
-        drawn = draw(rng, boxes, PLAIN)
-        left, top, right, bottom = drawn.window.tolist()
+        params = sample_params(rng, boxes, PLAIN)
+        left, top, right, bottom = params.window.tolist()
         expected, kept = [], []
         for x_min, y_min, x_max, y_max in boxes.tolist():
             kept.append(left <= (x_min + x_max) / 2 <= right and top <= (y_min + y_max) / 2 <= bottom)
             if kept[-1]:
                 x_min, x_max = ((min(max(x, left), right) - left) / (right - left) for x in (x_min, x_max))
                 y_min, y_max = ((min(max(y, top), bottom) - top) / (bottom - top) for y in (y_min, y_max))
-                expected.append([1 - x_max, y_min, 1 - x_min, y_max] if drawn.flip else [x_min, y_min, x_max, y_max])
-        seen, mask = see_boxes(boxes, drawn)
+                expected.append([1 - x_max, y_min, 1 - x_min, y_max] if params.flip else [x_min, y_min, x_max, y_max])
+        seen, mask = crop_boxes(boxes, params)
         np.testing.assert_array_equal(mask, kept)
         np.testing.assert_allclose(seen, np.reshape(expected, (-1, 4)), atol=1e-6)
         assert seen.dtype == np.float32
@@ -275,8 +280,8 @@ def test_crowd_regions_are_left_out_and_difficult_objects_kept():
     )
     sample = Sample("three", np.zeros((3, 40, 40), np.uint8), 40, 40, truth, 0)
     expected = np.array([[0, 0, 0.5, 0.5], [0.25, 0.25, 1, 1]])
-    np.testing.assert_allclose(fractions(sample), expected)
-    _, boxes, labels = apply(sample, WHOLE, height=16, width=16, margin=BLACK)
+    np.testing.assert_allclose(normalized_boxes(sample), expected)
+    _, boxes, labels = render(sample, WHOLE, height=16, width=16, margin=BLACK)
     np.testing.assert_allclose(boxes, expected)
     np.testing.assert_array_equal(labels, [3, 5])
 
@@ -286,9 +291,9 @@ def test_an_image_of_crowd_regions_alone_is_taken_whole():
     sample = Sample("crowd", np.zeros((3, 40, 40), np.uint8), 40, 40, truth, 0)
     rng = np.random.default_rng(8)
     for _ in range(100):
-        drawn = draw(rng, fractions(sample), PAPER)
-        assert drawn.sampler == 0
-        assert len(apply(sample, drawn, height=8, width=8, margin=BLACK).labels) == 0
+        params = sample_params(rng, normalized_boxes(sample), PAPER)
+        assert params.sampler == 0
+        assert len(render(sample, params, height=8, width=8, margin=BLACK).labels) == 0
 
 
 # Colors
@@ -513,9 +518,9 @@ def check_geometry(name):
     augmentation = replace(PLAIN, expand_probability=0.5 if case.expand else 0.0)
     samples = []
     for _ in range(2000):
-        drawn = draw(rng, boxes, augmentation)
-        size = (drawn.window[2:] - drawn.window[:2]) / drawn.expansion
-        samples.append((drawn.sampler, size, np.count_nonzero(augment.see_boxes(boxes, drawn)[1])))
+        params = sample_params(rng, boxes, augmentation)
+        size = (params.window[2:] - params.window[:2]) / params.expansion
+        samples.append((params.sampler, size, np.count_nonzero(RENDER_MODULE.crop_boxes(boxes, params)[1])))
     for ours, literal in zip(shares(samples, boxes), case[2:], strict=True):
         assert_shares(ours, np.array(literal), count=2000)
 
@@ -634,8 +639,8 @@ def check_pixels():
     augmentation = replace(PAPER, interpolations=("nearest",))
     ours = []
     for _ in range(500):
-        drawn = draw(rng, fractions(sample), augmentation)
-        image = apply(sample, drawn, height=SIDE, width=SIDE, margin=MEAN).image
+        params = sample_params(rng, normalized_boxes(sample), augmentation)
+        image = render(sample, params, height=SIDE, width=SIDE, margin=MEAN).image
         ours.append(pixel_statistics(image.transpose(1, 2, 0)))
     assert_same_means(ours, LITERAL_MEANS, LITERAL_DEVIATIONS, count=LITERAL_IMAGES)
 
@@ -655,7 +660,7 @@ def test_the_literal_steps_give_the_pixels_above():
 
 
 def leave_out_a_sampler(monkeypatch):
-    monkeypatch.setattr(augment, "MIN_OVERLAPS", (0.1, 0.3, 0.7, 0.9))
+    monkeypatch.setattr(PARAMS_MODULE, "MIN_OVERLAPS", (0.1, 0.3, 0.7, 0.9))
 
 
 def do_not_narrow_the_ratio(monkeypatch):
@@ -665,45 +670,47 @@ def do_not_narrow_the_ratio(monkeypatch):
         corner = rng.uniform(0, 1, (count, 2)) * (1 - size)
         return np.concatenate([corner, corner + size], axis=1)
 
-    monkeypatch.setattr(augment, "random_crops", crops)
+    monkeypatch.setattr(PARAMS_MODULE, "random_crops", crops)
 
 
 def try_once(monkeypatch):
-    monkeypatch.setattr(augment, "TRIALS", 1)
+    monkeypatch.setattr(PARAMS_MODULE, "TRIALS", 1)
 
 
 def keep_whatever_is_touched(monkeypatch):
-    def touched(boxes, drawn):
-        low, high = drawn.window[:2], drawn.window[2:]
+    def touched(boxes, params):
+        low, high = params.window[:2], params.window[2:]
         return boxes, ((boxes[:, :2] < high) & (boxes[:, 2:] > low)).all(axis=1)
 
-    monkeypatch.setattr(augment, "see_boxes", touched)
+    monkeypatch.setattr(RENDER_MODULE, "crop_boxes", touched)
 
 
 def change_the_margin_too(monkeypatch):
-    window = augment._window
+    render_window = RENDER_MODULE._render_window
 
-    def changed(sample, drawn, *rest):
-        image, seen = window(sample, drawn._replace(colors=UNCHANGED), *rest)
-        return change_colors(image, drawn.colors), seen
+    def changed(sample, params, *rest):
+        image, seen = render_window(sample, params._replace(colors=UNCHANGED), *rest)
+        return change_colors(image, params.colors), seen
 
-    monkeypatch.setattr(augment, "_window", changed)
+    monkeypatch.setattr(RENDER_MODULE, "_render_window", changed)
 
 
 def only_raise_the_contrast(monkeypatch):
-    drawn = augment._draw_colors
+    sample_colors = PARAMS_MODULE._sample_colors
 
     def raised(rng, augmentation):
-        colors = drawn(rng, augmentation)
+        colors = sample_colors(rng, augmentation)
         return colors._replace(contrast=1 + abs(colors.contrast - 1))
 
-    monkeypatch.setattr(augment, "_draw_colors", raised)
+    monkeypatch.setattr(PARAMS_MODULE, "_sample_colors", raised)
 
 
 def change_every_image(monkeypatch):
-    drawn = augment._draw_colors
+    sample_colors = PARAMS_MODULE._sample_colors
     monkeypatch.setattr(
-        augment, "_draw_colors", lambda rng, augmentation: drawn(rng, replace(augmentation, color_probability=1.0))
+        PARAMS_MODULE,
+        "_sample_colors",
+        lambda rng, augmentation: sample_colors(rng, replace(augmentation, color_probability=1.0)),
     )
 
 
@@ -734,7 +741,7 @@ def test_the_share_of_crops_that_keep_no_object(expand, expected):
     for _ in range(1000):
         corner = rng.uniform(0, 0.95, 2)
         boxes = np.concatenate([corner, corner + 0.05])[None]
-        empty.append(not see_boxes(boxes, draw(rng, boxes, augmentation))[1].any())
+        empty.append(not crop_boxes(boxes, sample_params(rng, boxes, augmentation))[1].any())
     assert_share(empty, expected)
 
 
@@ -759,7 +766,7 @@ def test_a_samplers_crop_overlaps_some_object_enough(sampler):
     objects = [(0.02, 0.01, 0.98, 0.97), (0.05, 0.1, 0.3, 0.6)]
     overlaps = []
     for _ in range(100):
-        found, crop = draw_crop(rng, np.array(objects))
+        found, crop = sample_crop(rng, np.array(objects))
         if found == sampler:
             overlaps.append(max(literal_overlap(crop.tolist(), box) for box in objects))
     assert len(overlaps) > 5
@@ -769,43 +776,43 @@ def test_a_samplers_crop_overlaps_some_object_enough(sampler):
 def test_images_without_objects_are_only_taken_whole():
     rng = np.random.default_rng(13)
     for _ in range(200):
-        drawn = draw(rng, np.zeros((0, 4)), PAPER)
-        assert drawn.sampler == 0
-        np.testing.assert_allclose(drawn.window[2:] - drawn.window[:2], drawn.expansion)
+        params = sample_params(rng, np.zeros((0, 4)), PAPER)
+        assert params.sampler == 0
+        np.testing.assert_allclose(params.window[2:] - params.window[:2], params.expansion)
 
 
 def test_an_expanded_image_lies_anywhere_in_its_canvas():
     rng = np.random.default_rng(14)
-    draws = [draw(rng, TWO, replace(PAPER, crop_probability=0.0)) for _ in range(4000)]
-    assert all(drawn.sampler == 0 for drawn in draws)
-    expanded = [drawn for drawn in draws if drawn.expansion > 1]
-    assert_share([drawn.expansion > 1 for drawn in draws], 0.5)
-    ratios = np.array([drawn.expansion for drawn in expanded])
+    draws = [sample_params(rng, TWO, replace(PAPER, crop_probability=0.0)) for _ in range(4000)]
+    assert all(params.sampler == 0 for params in draws)
+    expanded = [params for params in draws if params.expansion > 1]
+    assert_share([params.expansion > 1 for params in draws], 0.5)
+    ratios = np.array([params.expansion for params in expanded])
     assert_uniform(ratios, 1, 4)
-    windows = np.array([drawn.window for drawn in expanded])
+    windows = np.array([params.window for params in expanded])
     np.testing.assert_allclose(windows[:, 2:] - windows[:, :2], np.tile(ratios[:, None], 2))
     for axis in (0, 1):
         assert_uniform(-windows[:, axis] / (ratios - 1))
-    whole = np.array([drawn.window for drawn in draws if drawn.expansion == 1])
+    whole = np.array([params.window for params in draws if params.expansion == 1])
     np.testing.assert_array_equal(whole, np.tile([0.0, 0.0, 1.0, 1.0], (len(whole), 1)))
 
 
 @pytest.fixture(scope="module")
 def draws():
     rng = np.random.default_rng(15)
-    return [draw(rng, np.zeros((0, 4)), PAPER) for _ in range(4000)]
+    return [sample_params(rng, np.zeros((0, 4)), PAPER) for _ in range(4000)]
 
 
 def test_flip_and_interpolation_are_drawn_evenly(draws):
-    assert_share([drawn.flip for drawn in draws], 0.5)
+    assert_share([params.flip for params in draws], 0.5)
     for interpolation in INTERPOLATIONS:
-        assert_share([drawn.interpolation == interpolation for drawn in draws], 1 / 5)
+        assert_share([params.interpolation == interpolation for params in draws], 1 / 5)
         # and not together with the flip
-        assert_share([drawn.flip for drawn in draws if drawn.interpolation == interpolation], 0.5)
+        assert_share([params.flip for params in draws if params.interpolation == interpolation], 0.5)
 
 
 def test_colors_are_drawn_as_the_paper_does(draws):
-    colors = [drawn.colors for drawn in draws]
+    colors = [params.colors for params in draws]
     neutral_and_range = {
         "brightness": (0, -32, 32),
         "contrast": (1, 0.5, 1.5),
@@ -828,16 +835,16 @@ def test_probabilities_of_none_and_of_all():
         color_probability=0, expand_probability=0, crop_probability=0, flip_probability=0, interpolations=("box",)
     )
     for _ in range(20):
-        drawn = draw(rng, TWO, nothing)
-        assert drawn.colors._replace(contrast_last=False) == UNCHANGED
-        assert (drawn.expansion, drawn.sampler, drawn.flip, drawn.interpolation) == (1.0, 0, False, "box")
-        np.testing.assert_array_equal(drawn.window, [0, 0, 1, 1])
-        drawn = draw(rng, TWO, replace(PAPER, expand_probability=1, flip_probability=1))
-        assert drawn.expansion > 1 and drawn.flip
+        params = sample_params(rng, TWO, nothing)
+        assert params.colors._replace(contrast_last=False) == UNCHANGED
+        assert (params.expansion, params.sampler, params.flip, params.interpolation) == (1.0, 0, False, "box")
+        np.testing.assert_array_equal(params.window, [0, 0, 1, 1])
+        params = sample_params(rng, TWO, replace(PAPER, expand_probability=1, flip_probability=1))
+        assert params.expansion > 1 and params.flip
 
 
 def test_the_generator_decides_everything():
-    first, second = (draw(np.random.default_rng((4, 2)), TWO, PAPER) for _ in range(2))
+    first, second = (sample_params(np.random.default_rng((4, 2)), TWO, PAPER) for _ in range(2))
     np.testing.assert_array_equal(first.window, second.window)
     assert first._replace(window=0) == second._replace(window=0)
 
@@ -847,7 +854,7 @@ def test_nothing_that_is_given_is_written_to():
     sample = three_rectangles_sample(rng, 30, 40)
     pixels, boxes = sample.image.copy(), sample.truth.boxes.copy()
     for _ in range(30):
-        apply(sample, draw(rng, fractions(sample), PAPER), height=20, width=20, margin=BLACK)
+        render(sample, sample_params(rng, normalized_boxes(sample), PAPER), height=20, width=20, margin=BLACK)
     np.testing.assert_array_equal(sample.image, pixels)
     np.testing.assert_array_equal(sample.truth.boxes, boxes)
 
@@ -857,4 +864,4 @@ def test_a_broken_file_is_named(tmp_path: Path):
     path.write_bytes(b"\xff\xd8 no image")
     sample = Sample("broken", path, 10, 10, GroundTruth([], []), 0)
     with pytest.raises(ValueError, match=r"broken\.jpg"):
-        apply(sample, WHOLE, height=8, width=8, margin=BLACK)
+        render(sample, WHOLE, height=8, width=8, margin=BLACK)
