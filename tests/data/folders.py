@@ -1,10 +1,17 @@
-"""What the readers' tests write by hand: images without content, texts, and VOC's XML."""
+"""What the readers' tests write by hand (images without content, texts, VOC's XML), and how they read clean sets."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image
+
+from multibox.data import Dataset, read_dataset
+
+
+def read_clean(path: str | Path | Sequence[str | Path], *, split: str | None = None) -> Dataset:
+    """Reads a data set in which nothing may be wrong."""
+    return read_dataset(path, split=split, on_problem="error")
 
 
 def write_image(file: Path, *, width: int = 64, height: int = 48, orientation: int | None = None) -> Path:
