@@ -1,8 +1,14 @@
+import io
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from multibox.data import Dataset, DatasetError, DatasetReader, list_splits, read_dataset
+from multibox.data.synthetic import synthetic_scenes
+from multibox.data.write import write_coco, write_voc, write_yolo
 from tests.data.folders import (
     read_clean,
     voc_object,
@@ -201,3 +207,62 @@ def test_a_set_given_twice_and_none_at_all(tmp_path: Path):
     for read in (read_dataset, list_splits):
         with pytest.raises(ValueError, match="no path to read"):
             read([])
+
+
+def count_opens(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each file is opened from here on, by its name; images do not count."""
+    opened: Counter[str] = Counter()
+    open_file = io.open
+
+    def counting(file: Any, *arguments: Any, **options: Any) -> Any:
+        name = str(file).rpartition("/")[2]
+        if not name.endswith(".png"):
+            opened[name] += 1
+        return open_file(file, *arguments, **options)
+
+    monkeypatch.setattr("io.open", counting)
+    monkeypatch.setattr("builtins.open", counting)
+    return opened
+
+
+@pytest.mark.parametrize(
+    ("layout", "lists"),
+    [
+        ("VOC", {"a.xml", "b.xml", "train.txt", "val.txt"}),
+        ("COCO", {"instances_train.json", "instances_val.json"}),
+        ("YOLO", {"data.yaml", "a.txt", "b.txt"}),
+    ],
+)
+def test_each_file_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str, lists: set[str]):
+    """Whatever is asked of the splits before, and from above as well."""
+    scenes = {split: synthetic_scenes(1, seed=seed, height=64, width=64) for seed, split in enumerate(("train", "val"))}
+    for name, split in zip("ab", scenes, strict=True):
+        (only,) = scenes[split]
+        scenes[split] = replace(scenes[split], samples=[replace(only, name=name)])
+    {"VOC": write_voc, "COCO": write_coco, "YOLO": write_yolo}[layout](scenes, tmp_path / "set")
+    (tmp_path / "set" / "classes.txt").unlink(missing_ok=True)
+    opened = count_opens(monkeypatch)
+    reader = DatasetReader(tmp_path)
+    assert reader.splits == ("train", "val")
+    assert reader.choose("val") == "val"
+    assert [len(reader.read(split)) for split in reader.splits] == [1, 1]
+    assert reader.splits == ("train", "val")
+    assert opened == dict.fromkeys(lists, 1)
+
+
+def test_bad_records_are_left_out_and_summed_up_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """From Python as by the commands."""
+    read_dataset(write_set("VOC", tmp_path / "clean"))
+    assert caplog.records == []
+    write_voc_set(tmp_path, {"a": XML, "b": XML, "c": voc_xml(voc_object("cat", (3, 3, 3, 9)))})
+    write_text(tmp_path / "JPEGImages" / "b.png", "this is text")
+    dataset = read_dataset(tmp_path / "JPEGImages" / "..")
+    assert len(dataset.problems) == 2
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("multibox", "WARNING")
+    assert "train: 2 problems (1 x image left out, 1 x box left out); Dataset.problems lists them. The first: " in (
+        record.getMessage()
+    )
+    caplog.clear()
+    assert len(DatasetReader(tmp_path / "JPEGImages" / "..").read().problems) == 2
+    assert caplog.records == []
