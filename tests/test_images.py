@@ -12,7 +12,7 @@ from PIL import Image
 from multibox import images
 from multibox.images import image_size, open_image, open_pixels, read_image, resize, to_array
 
-# what EXIF says of the stored image: the side that its first row shows, and the side that its first column shows
+# EXIF orientations: the side of the shown image that the first stored row holds, and that of the first stored column
 ORIENTATIONS = {
     1: ("top", "left"),
     2: ("top", "right"),
@@ -30,7 +30,7 @@ def noise(height, width, seed=0):
 
 
 def stored_as(shown, orientation):
-    """The pixels that a camera held at this orientation stores, from EXIF's definition."""
+    """Returns the pixels that a camera stores at this orientation, by EXIF's definition."""
     height, width, _ = shown.shape
     first_row, first_column = ORIENTATIONS[orientation]
     shape = (height, width) if first_row in ("top", "bottom") else (width, height)
@@ -112,7 +112,7 @@ def test_an_orientation_that_makes_no_sense_is_none(nonsense, tmp_path):
 
 
 def exif_with(*entries):
-    """EXIF of one directory, from `(tag, type, count, the four bytes of the value)`; little endian."""
+    """Returns little-endian EXIF with one directory of entries `(tag, type, count, the four bytes of the value)`."""
     rows = b"".join(struct.pack("<HHI4s", *entry) for entry in entries)
     return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + rows + b"\0\0\0\0"
 
@@ -219,7 +219,7 @@ def test_palette():
         np.testing.assert_array_equal(np.asarray(open_image(encoded(image, kind))), colors.reshape(2, 2, 3))
 
 
-WHITE_RED = [[255, 255, 255], [255, 0, 0]]  # what is transparent, then what is not
+WHITE_RED = [[255, 255, 255], [255, 0, 0]]  # a transparent pixel, then an opaque one
 
 
 def palette_with_transparency():
@@ -499,7 +499,7 @@ def test_at_least_is_for_jpeg_alone():
 
 @pytest.fixture
 def fast(monkeypatch):
-    """The JPEGs that simplejpeg decoded, in full."""
+    """Returns a list that will hold the JPEG data that simplejpeg decodes without an error."""
     simplejpeg = pytest.importorskip("simplejpeg")
     decoded = []
 
@@ -513,7 +513,7 @@ def fast(monkeypatch):
 
 
 def photograph(height, width):
-    """Smooth, with noise: as JPEG has it in the wild."""
+    """Returns a smooth image with some noise, as photographs are."""
     coarse = Image.fromarray(noise(7, 9, seed=1)).resize((width, height), Image.Resampling.BICUBIC)
     return Image.fromarray((0.9 * np.asarray(coarse) + 0.1 * noise(height, width)).astype(np.uint8))
 
@@ -604,7 +604,7 @@ def test_pixels_without_the_fast_decoder(monkeypatch, tmp_path):
 
 
 def bilinear(pixels, height, width):
-    """OpenCV's INTER_LINEAR in loops: centers of pixels lie at halves, and what is outside repeats the border."""
+    """Resizes as OpenCV's INTER_LINEAR does, in loops: pixel centers lie at halves, and the border is repeated."""
     rows, columns, _ = pixels.shape
     resized = np.zeros((height, width, 3))
     for row in range(height):

@@ -1,4 +1,4 @@
-"""The augmentation: images and boxes stay in register, and the numbers are drawn as the paper's code draws them."""
+"""The augmentation keeps images and boxes in register, and samples its random numbers as the paper's code does."""
 
 import colorsys
 import importlib
@@ -42,11 +42,11 @@ BLACK = (0.0, 0.0, 0.0)
 TWO = np.array([[0.05, 0.1, 0.3, 0.6], [0.25, 0.2, 0.95, 0.9]])
 
 
-# In register: each color of an image is one object, a rectangle of 255 on 0, so that they may lie over one another
+# In register: each of the three colors holds one object, a rectangle of 255 on 0, so that the objects may overlap
 
 
 def three_rectangles(rng, height, width):
-    """Pixels, and the box of the rectangle in each of the three colors."""
+    """Returns pixels with a random rectangle in each of the three colors, and the boxes of the rectangles."""
     pixels = np.zeros((3, height, width), np.uint8)
     boxes = []
     for color in range(3):
@@ -64,23 +64,24 @@ def three_rectangles_sample(rng, height, width, image=None):
 
 
 def extent(channel):
-    """The box of the pixels that are nearer to 255 than to 0."""
+    """Returns the box around the pixels that are nearer to 255 than to 0."""
     rows, columns = np.nonzero(channel >= 128)
     return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
 def check_in_register(sample, params, *, height, width, within=1.0):
-    """Each box is the extent of its color; returns how many were large enough to be seen for sure.
+    """Checks that each box is the extent of its color. Returns how many boxes were large enough to be checked.
 
-    An edge falls between two pixels of the image, and box, which weighs whole pixels, moves it by half a pixel more.
+    An edge may fall between two pixels of the augmented image. Interpolation by `box`, which weighs whole pixels, moves
+    it by up to half a pixel more.
     """
     augmented = render(sample, params, height=height, width=width, margin=BLACK)
     boxes = augmented.boxes * [width, height, width, height]
     if params.interpolation in ("bicubic", "lanczos"):
-        # these two make a line of a single pixel wider by up to a fifth of the pixel on each side
+        # these two widen a line of a single pixel by up to a fifth of the pixel on each side
         enlarged = [width, height] / (params.window[2:] - params.window[:2]) / [sample.width, sample.height]
         within += 0.2 * max(enlarged)
-    # under two pixels a rectangle may fall between the pixels that are looked at
+    # a rectangle of less than two pixels may fall between the pixels that are sampled
     seen = (boxes[:, 2:] - boxes[:, :2]).min(axis=1) > 2
     for box, label in zip(boxes[seen], augmented.labels[seen], strict=True):
         np.testing.assert_allclose(extent(augmented.image[label]), box, atol=within + 1e-4)
@@ -103,12 +104,12 @@ def test_image_and_boxes_stay_in_register(interpolation, height, width):
     assert checked > 20
 
 
-def test_each_way_of_seeing_an_image_stays_in_register():
+def test_each_combination_of_sampler_expansion_and_flip_stays_in_register():
     rng = np.random.default_rng(1)
     seen = np.zeros((7, 2, 2), int)
     for _ in range(400):
         sample = three_rectangles_sample(rng, 75, 110)
-        # the sampler that asks for an overlap of 0.9 succeeds more often with a large object
+        # the sampler that requires an IoU of 0.9 succeeds more often with a large object
         sample.image[0] = 0
         sample.image[0, 2:74, 3:108] = 255
         sample.truth.boxes[0] = [3, 2, 108, 74]
@@ -128,7 +129,7 @@ def test_without_expansion_and_crop_boxes_are_exact():
             assert check_in_register(sample, params, height=160, width=168, within=0) == 3
 
 
-def test_an_image_of_the_images_size_is_the_image():
+def test_at_the_size_of_the_original_the_pixels_are_the_originals():
     pixels = np.random.default_rng(3).integers(0, 256, (3, 31, 45), dtype=np.uint8)
     sample = Sample("noise", pixels, 31, 45, GroundTruth([[1, 2, 30, 20]], [4]), 0)
     for interpolation in INTERPOLATIONS:
@@ -156,7 +157,7 @@ def test_box_and_nearest_are_pillows(interpolation, height, width):
 
 
 def stored_as(pixels, orientation, path):
-    """A JPEG that is shown as `pixels`, but is stored turned as EXIF's `orientation` says."""
+    """Writes a JPEG that is shown as `pixels`, but is stored turned, with an EXIF `orientation` that says so."""
     undo = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -191,7 +192,7 @@ def test_turned_files_stay_in_register(tmp_path, orientation):
 
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_large_files_that_are_decoded_at_less_than_full_size_stay_in_register(tmp_path, orientation):
-    """1203 x 1601 is no multiple of 8, so that the last pixel of the small image is only partly the image's."""
+    """1203 x 1601 is no multiple of 8, so the image covers the last pixel of the reduced one only in part."""
     rng = np.random.default_rng(orientation)
     pixels, boxes = three_rectangles(rng, 1203, 1601)
     path = stored_as(pixels, orientation, tmp_path / "large.jpg")
@@ -204,24 +205,27 @@ def test_large_files_that_are_decoded_at_less_than_full_size_stay_in_register(tm
     assert checked > 40
 
 
-def test_a_file_is_never_decoded_with_fewer_pixels_than_the_image_has(tmp_path, monkeypatch):
+def test_a_file_is_never_decoded_with_fewer_pixels_than_the_input_needs(tmp_path, monkeypatch):
     rng = np.random.default_rng(5)
     pixels, boxes = three_rectangles(rng, 640, 480)
     path = stored_as(pixels, 6, tmp_path / "turned.jpg")
     sample = Sample(path.name, path, 640, 480, GroundTruth(boxes, [0, 1, 2]), 0)
     opened = []
-    open_sample = Sample.open
+    open_pixels = RENDER_MODULE.open_pixels
     monkeypatch.setattr(
-        Sample, "open", lambda *args, **kwargs: opened.append(open_sample(*args, **kwargs)) or opened[-1]
+        RENDER_MODULE, "open_pixels", lambda *args, **kwargs: opened.append(open_pixels(*args, **kwargs)) or opened[-1]
     )
+    sizes = set()
     for _ in range(20):
         params = sample_params(rng, normalized_boxes(sample), PLAIN)
         render(sample, params, height=120, width=100, margin=BLACK)
-        if opened:
+        if opened:  # not if the window sees only margin
             left, top, right, bottom = params.window
-            image = opened.pop()
-            assert image.width * (right - left) >= 100 * (1 - 1e-9)
-            assert image.height * (bottom - top) >= 120 * (1 - 1e-9)
+            rows, columns, _ = opened.pop().shape
+            assert columns * (right - left) >= 100 * (1 - 1e-9)
+            assert rows * (bottom - top) >= 120 * (1 - 1e-9)
+            sizes.add(rows)
+    assert {640, 320, 160} & sizes >= {320}  # some are decoded at less than full size
 
 
 def test_a_window_that_sees_only_margin():
@@ -308,7 +312,7 @@ IMAGE = np.concatenate(
 
 
 def literally_changed(pixel, colors):
-    """The Caffe code's steps on one pixel, with HSV from the standard library."""
+    """Applies the Caffe code's steps to one pixel, with HSV from the standard library."""
 
     def saturate(values):
         return [min(max(round(value), 0), 255) for value in values]
@@ -327,12 +331,12 @@ def literally_changed(pixel, colors):
 
 
 def changed(pixels, colors):
-    """Of pixels with the colors last."""
+    """Returns `change_colors` of pixels with the colors in the last axis."""
     return change_colors(to_array(Image.fromarray(pixels)), colors).transpose(1, 2, 0).astype(int)
 
 
 def off(pixels, colors):
-    """How far from the literal steps."""
+    """Returns how far `change_colors` is from the literal steps, for each pixel and color."""
     expected = [[literally_changed(pixel, colors) for pixel in row] for row in pixels.tolist()]
     return np.abs(changed(pixels, colors) - expected)
 
@@ -347,7 +351,7 @@ def test_brightness_and_contrast_are_exact(brightness, contrast):
 @pytest.mark.parametrize("hue", [-60.0, -36.0, -10.0, 0.0, 3.0, 36.0, 60.0])
 @pytest.mark.parametrize("saturation", [0.5, 1.0, 1.5])
 def test_saturation_and_hue_are_those_of_hsv(saturation, hue):
-    """To the last rounding, which may fall to the other side."""
+    """Up to the last rounding, which may go the other way."""
     difference = off(IMAGE, Colors(0.0, 1.0, saturation, hue, False))
     assert difference.max() <= 1
     assert difference.mean() < 0.2
@@ -390,7 +394,7 @@ def test_neutral_values_change_nothing():
         np.testing.assert_array_equal(changed(IMAGE, neutral), IMAGE)
 
 
-# The distribution. Seeds are fixed; the bounds would fail for one seed in a million or fewer, were the seeds drawn.
+# The distribution. Seeds are fixed; with random seeds, the bounds would fail for one in a million or fewer.
 
 
 def assert_shares(shares, probabilities, *, count, sigmas=5.0):
@@ -403,7 +407,7 @@ def assert_share(values, probability):
 
 
 def assert_uniform(values, low=0.0, high=1.0):
-    """Kolmogorov and Smirnov."""
+    """Checks with Kolmogorov's and Smirnov's test that the values are uniform."""
     values = (np.sort(values) - low) / (high - low)
     assert values[0] >= -1e-9 and values[-1] <= 1 + 1e-9
     steps = np.arange(len(values) + 1) / len(values)
@@ -419,7 +423,7 @@ def literal_overlap(one, other):
 
 
 def literal_crop(rng):
-    """SampleBBox of the Caffe code."""
+    """Samples one crop as `SampleBBox` of the Caffe code does."""
     scale = rng.uniform(0.3, 1.0)
     ratio = rng.uniform(max(0.5, scale**2), min(2.0, 1 / scale**2))
     width, height = scale * sqrt(ratio), scale / sqrt(ratio)
@@ -428,7 +432,7 @@ def literal_crop(rng):
 
 
 def literal_sample(rng, objects, *, expand):
-    """GenerateBatchSamples of the Caffe code on the expanded image, one trial after the other.
+    """Samples one image as `GenerateBatchSamples` of the Caffe code does, one trial after the other.
 
     Returns the sampler, its crop of the canvas, the number of objects that it keeps, and the canvas: its sides as a
     multiple of the image's, and where the image lies on it.
@@ -453,7 +457,7 @@ def literal_sample(rng, objects, *, expand):
 
 
 class Case(NamedTuple):
-    """An image, and how 100,000 of its samples by the literal steps are shared out.
+    """The objects of an image, and the distribution of 100,000 samples of it by the literal steps.
 
     Attributes:
         samplers: Which of the seven gave the crop.
@@ -500,7 +504,7 @@ CASES = {
 
 
 def shares(samples, objects):
-    """(sampler, size of the crop, number of objects kept) of each sample -> the shares of a case, in its order."""
+    """Returns the distribution of samples of `(sampler, size of the crop, number of objects kept)`, as in a `Case`."""
     samplers, sizes, kept = (np.array(column) for column in zip(*samples, strict=True))
     scales, ratios = np.sqrt(sizes.prod(axis=1)), sizes[:, 0] / sizes[:, 1]
     return (
@@ -512,7 +516,7 @@ def shares(samples, objects):
 
 
 def check_geometry(name):
-    """Samplers, crops and what they keep, against the literal steps."""
+    """Compares samplers, crops and the objects that they keep with the literal steps."""
     case = CASES[name]
     rng, boxes = np.random.default_rng(10), np.array(case.objects)
     augmentation = replace(PLAIN, expand_probability=0.5 if case.expand else 0.0)
@@ -543,15 +547,15 @@ def test_the_literal_steps_give_the_numbers_above(name):
         assert_shares(again, np.array(literal), count=20_000)
 
 
-# Pixels, the margin among them: a small image of many colors with two objects, by the literal order of the steps
+# Pixels and margin: a small image of many colors with two objects, by the literal order of the steps
 
 MEAN = (123, 117, 104)
 SPECKLED = np.random.default_rng(18).integers((0, 0, 0), (256, 200, 150), (12, 16, 3)).astype(np.uint8)
-SIDE = 60  # of the images
+SIDE = 60  # of the augmented images
 
 
 def literal_image(rng):
-    """Colors at full size, the expanded canvas, the crop, the image by its nearest pixels; one after the other."""
+    """Changes colors at full size, expands, crops, and resizes to the nearest pixels, one after the other."""
 
     def amount(limit):
         return rng.uniform(-limit, limit) if rng.random() < 0.5 else 0
@@ -562,7 +566,7 @@ def literal_image(rng):
     _, (left, top, right, bottom), _, (ratio, x, y) = literal_sample(rng, TWO.tolist(), expand=True)
 
     def places(low, high, start, count):
-        """Which pixel of the image lies under the center of each pixel of the image; None for the margin."""
+        """Returns the original pixel under the center of each augmented pixel; None for the margin."""
         under = [((low + (i + 0.5) / SIDE * (high - low)) * ratio - start) * count for i in range(SIDE)]
         return [int(place) if 0 <= place < count else None for place in under]
 
@@ -571,13 +575,15 @@ def literal_image(rng):
 
 
 def numbers(colors):
-    """One for each color."""
+    """Returns a number of its own for each color."""
     return colors @ np.array([1, 256, 256**2])
 
 
 def pixel_statistics(image):
-    """Of one (height, width, 3) image: the share of the margin, whether it shows the image in its own colors, the
-    mean of each color, spread, colorfulness.
+    """Returns statistics of one `(height, width, 3)` image.
+
+    They are the share of the margin, whether the original colors are unchanged, the mean of each color, the spread, the
+    colorfulness, and the squares of all these.
     """
     pixels = np.reshape(image, (-1, 3)).astype(float)
     is_margin = (pixels == MEAN).all(axis=1)
@@ -593,7 +599,7 @@ def pixel_statistics(image):
 
 
 def assert_same_means(ours, means, deviations, *, count, sigmas=5.0):
-    """That samples have the means of `count` samples by the literal steps, which have these standard deviations."""
+    """Checks that our samples have the means of `count` literal samples, which have these standard deviations."""
     spread = np.array(deviations) * sqrt(1 / len(ours) + 1 / count)
     np.testing.assert_array_less(np.abs(np.mean(ours, axis=0) - means), sigmas * spread)
 
@@ -656,7 +662,7 @@ def test_the_literal_steps_give_the_pixels_above():
     assert_same_means(again, LITERAL_MEANS, LITERAL_DEVIATIONS, count=LITERAL_IMAGES)
 
 
-# The comparison is worth something: it fails with each of these faults
+# The comparisons find faults: they fail with each of these
 
 
 def leave_out_a_sampler(monkeypatch):
@@ -734,7 +740,7 @@ def test_the_comparison_of_pixels_finds_a_fault(monkeypatch, fault):
 
 @pytest.mark.parametrize(("expand", "expected"), [(False, 0.249), (True, 0.218)], ids=["not expanded", "expanded"])
 def test_the_share_of_crops_that_keep_no_object(expand, expected):
-    """Of an image whose only object has 5 % of the side and lies anywhere: 60,000 samples by the literal steps."""
+    """The only object has 5 % of the side and lies anywhere; the shares are those of 60,000 literal samples."""
     rng = np.random.default_rng(11)
     augmentation = replace(PLAIN, expand_probability=0.5 if expand else 0.0)
     empty = []
