@@ -256,7 +256,7 @@ def opaque_nowhere():
 
 @pytest.mark.parametrize("mode", opaque_nowhere())
 def test_an_image_that_is_transparent_everywhere_is_refused(mode, tmp_path):
-    """It would be a white image: nothing is found in it, and nobody is told why."""
+    """It would become a white image, in which nothing is found, and nobody would know why."""
     image, options = opaque_nowhere()[mode]
     file = tmp_path / "clear.png"
     file.write_bytes(data := encoded(image, "PNG", **options))
@@ -405,7 +405,7 @@ READERS = (open_image, open_pixels, image_size)
 @pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF"])
 def test_no_more_than_max_pixels_are_decoded(read, kind, tmp_path, monkeypatch):
-    """Whatever Pillow's own limit is, and from the header alone: here, nothing but that is there."""
+    """Whatever Pillow's own limit is; the header alone decides, even if the file is truncated."""
     file = tmp_path / "large"
     file.write_bytes(data := encoded(Image.fromarray(noise(30, 20)), kind))
     read(file, max_pixels=600)
@@ -543,7 +543,7 @@ def test_the_fast_decoder_gives_pillows_pixels(fast, kind, at_least, options):
 @pytest.mark.parametrize("subsampling", ["444", "422", "420", "440", "411"])
 @pytest.mark.parametrize(("height", "width"), [(243, 317), (16, 16), (17, 1), (1, 9), (1, 1)])
 def test_the_fast_decoder_gives_pillows_pixels_for_each_subsampling(fast, height, width, subsampling):
-    """By simplejpeg's own encoder, which knows more of them than Pillow's, and at sizes that are no whole blocks."""
+    """simplejpeg's encoder has more subsamplings than Pillow's. The sizes are no whole blocks."""
     encode = pytest.importorskip("simplejpeg").encode_jpeg
     pixels = np.ascontiguousarray(np.asarray(photograph(height, width)))
     data = bytes(encode(pixels, quality=85, colorsubsampling=subsampling))

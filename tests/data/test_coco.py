@@ -22,7 +22,7 @@ def annotation(number: Any = 1, image_id: Any = 7, **more: Any) -> dict[str, Any
 
 
 def write_set(folder: Path, *annotations: Any, images: Any = None, categories: Any = CATEGORIES) -> Path:
-    """One JSON for `train`, and the image `train/a.png`."""
+    """Writes a JSON for `train`, and the image `train/a.png`."""
     content = {"images": images or [image()], "annotations": list(annotations), "categories": categories}
     write_json(folder / "annotations" / "instances_train.json", content)
     write_image(folder / "train" / "a.png")
@@ -34,7 +34,7 @@ def read(folder: Path) -> Dataset:
 
 
 def said(dataset: Dataset) -> list[tuple[str, str, str]]:
-    """The problems, with the name of the file only."""
+    """Returns where each problem is (without folders), what it is, and what was done."""
     return [(problem.where.rpartition("/")[2], problem.what, problem.done) for problem in dataset.problems]
 
 

@@ -210,7 +210,7 @@ def test_a_set_given_twice_and_none_at_all(tmp_path: Path):
 
 
 def count_opens(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each file is opened from here on, by its name; images do not count."""
+    """Returns a counter of how often each file is opened from here on, by its name; images do not count."""
     opened: Counter[str] = Counter()
     open_file = io.open
 
@@ -234,7 +234,7 @@ def count_opens(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     ],
 )
 def test_each_file_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str, lists: set[str]):
-    """Whatever is asked of the splits before, and from above as well."""
+    """Each list and annotation, even if the splits are asked for before, and from the folder above."""
     scenes = {split: synthetic_scenes(1, seed=seed, height=64, width=64) for seed, split in enumerate(("train", "val"))}
     for name, split in zip("ab", scenes, strict=True):
         (only,) = scenes[split]
@@ -251,7 +251,7 @@ def test_each_file_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_bad_records_are_left_out_and_summed_up_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    """From Python as by the commands."""
+    """The default is the same in Python as in the commands."""
     read_dataset(write_set("VOC", tmp_path / "clean"))
     assert caplog.records == []
     write_voc_set(tmp_path, {"a": XML, "b": XML, "c": voc_xml(voc_object("cat", (3, 3, 3, 9)))})

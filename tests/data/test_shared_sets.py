@@ -1,4 +1,4 @@
-"""The counts of the real sets, as docs/data.md gives them."""
+"""The published data sets have the numbers of images and objects that docs/data.md states."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -13,7 +13,7 @@ def read(path: Path, split: str = "train") -> Dataset:
 
 
 def said(dataset: Dataset) -> list[tuple[str, str, str]]:
-    """The problems, with the name of the file only."""
+    """Returns where each problem is (without folders), what it is, and what was done."""
     return [(problem.where.rpartition("/")[2], problem.what, problem.done) for problem in dataset.problems]
 
 
