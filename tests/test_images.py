@@ -529,7 +529,7 @@ JPEG_OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("options", JPEG_OPTIONS, ids=str)
+@pytest.mark.parametrize("options", JPEG_OPTIONS, ids=lambda options: ", ".join(options) or "plain")
 @pytest.mark.parametrize("kind", ["JPEG", "MPO"])
 @pytest.mark.parametrize("at_least", [None, (230, 300), (120, 155), (60, 70), (10, 10)])
 def test_the_fast_decoder_gives_pillows_pixels(fast, kind, at_least, options):

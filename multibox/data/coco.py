@@ -32,6 +32,7 @@ class _Category(NamedTuple):
 class _Image(NamedTuple):
     id: int
     name: str
+    shown: str  # the name as messages show it
     where: str
     size: tuple[int, int] | None
 
@@ -100,7 +101,7 @@ def _annotated_images(
         if isinstance(image, Problem):
             yield image
         elif image.id in images:
-            yield Problem(image.where, f"{quoted(images[image.id].name)} has the same id", "image left out")
+            yield Problem(image.where, f"{images[image.id].shown} has the same id", "image left out")
         else:
             images[image.id] = image
 
@@ -113,7 +114,7 @@ def _annotated_images(
             what = f"image_id {quoted(row.get('image_id'))} is none of the images"
             yield Problem(where, what, "annotation left out")
             continue
-        where = f"{where} of image {quoted(images[image_id].name)}"
+        where = f"{where} of image {images[image_id].shown}"
         if id is not None and (first := seen.setdefault(id, row)) is not row:
             same = _equal(row, first)
             yield Problem(where, "the id is used twice", "taken once" if same else "both annotations kept")
@@ -175,8 +176,8 @@ def _images(file: str, rows: list[Row]) -> Iterator[_Image | Problem]:
         if id is None or not isinstance(name, str) or not name:
             yield Problem(f"{file}, image {place}", "no id that is a whole number or no file_name", "image left out")
         else:
-            size = to_size(row.get("height"), row.get("width"))
-            yield _Image(id, name, f"{file}, image {id} {quoted(name)}", size)
+            size, shown = to_size(row.get("height"), row.get("width")), quoted(name)
+            yield _Image(id, name, shown, f"{file}, image {id} {shown}", size)
 
 
 def _whole(value: object) -> int | None:

@@ -28,6 +28,8 @@ def shortened(text: str, length: int = LENGTH) -> str:
     if len(text) > length:
         half = (length - 3) // 2
         text = f"{text[:half]}...{text[-half:]}"
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else "?" for character in text)
 
 

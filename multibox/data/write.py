@@ -19,7 +19,7 @@ import numpy as np
 import yaml
 
 from multibox.boxes import corner_to_center
-from multibox.data.messages import list_names
+from multibox.data.messages import list_names, quoted
 from multibox.data.sample import Dataset, Sample
 from multibox.images import IMAGE_SUFFIXES
 
@@ -133,7 +133,9 @@ def _prepare(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) -> t
         raise ValueError("there is no split to write; give at least one, as in {'train': dataset}")
     for split in splits:
         if not re.fullmatch(r"\w[\w.-]*", split):
-            raise ValueError(f"'{split}' cannot name a split; letters, digits, '_', '-' and '.' can, as in 'train'")
+            raise ValueError(
+                f"{quoted(split)} cannot name a split; letters, digits, '_', '-' and '.' can, as in 'train'"
+            )
     (first, dataset), *others = splits.items()
     for split, other in others:
         if other.class_names != dataset.class_names:
@@ -152,7 +154,7 @@ def _refuse_repeats(values: Iterable[object], what: str) -> None:
     """Raises a `ValueError` that names the most frequent value if it occurs more than once."""
     value, count = next(iter(Counter(values).most_common(1)), (None, 0))
     if count > 1:
-        raise ValueError(f"{count} {what} {value!r}; each needs one of its own")
+        raise ValueError(f"{count} {what} {quoted(value)}; each needs one of its own")
 
 
 def _write_images(dataset: Dataset, folder: Path) -> Iterator[tuple[Sample, Path]]:

@@ -17,6 +17,11 @@ SECONDS = 5.0
 """Far above what any of these needs, which is well under one, and far below what they took."""
 
 
+def cut(value: object) -> str:
+    """Returns a name for a test of this value."""
+    return repr(value)[:20]
+
+
 @pytest.fixture(autouse=True)
 def in_time() -> Iterator[None]:
     began = time.process_time()
@@ -175,7 +180,7 @@ DEEP = f"{'[' * 800}{']' * 800}"
 
 
 @pytest.mark.parametrize(
-    "value", [LONG, [LONG] * 3, list(range(100_000)), 10**4200, 1e308, True, {"a": {"b": LONG}}, "DEEP"]
+    "value", [LONG, [LONG] * 3, list(range(100_000)), 10**4200, 1e308, True, {"a": {"b": LONG}}, "DEEP"], ids=cut
 )
 @pytest.mark.parametrize("key", ["id", "image_id", "category_id", "bbox", "area", "iscrowd"])
 def test_annotations_with_values_of_megabytes(tmp_path: Path, key: str, value: object):
@@ -187,7 +192,7 @@ def test_annotations_with_values_of_megabytes(tmp_path: Path, key: str, value: o
 
 @pytest.mark.parametrize("key", ["id", "file_name", "height", "width"])
 @pytest.mark.parametrize(
-    "value", [LONG, 10**4200, 1e308, float("nan"), float("inf"), True, ["a"], "DEEP", "\x1b[31m", "a\0b"]
+    "value", [LONG, 10**4200, 1e308, float("nan"), float("inf"), True, ["a"], "DEEP", "\x1b[31m", "a\0b"], ids=cut
 )
 def test_images_with_values_of_megabytes(tmp_path: Path, key: str, value: object):
     content = json.loads(coco_json())
@@ -199,7 +204,7 @@ def test_images_with_values_of_megabytes(tmp_path: Path, key: str, value: object
     assert all(abs(sample.image_id) < 2**63 for sample in dataset)
 
 
-@pytest.mark.parametrize("name", [LONG, "\x1b[31mcat", "cat\ndog"])
+@pytest.mark.parametrize("name", [LONG, "\x1b[31mcat", "cat\ndog"], ids=cut)
 def test_class_names_of_megabytes_are_cut_in_messages(tmp_path: Path, name: str):
     content = json.loads(coco_json())
     content["categories"] += [{"id": number, "name": name} for number in (2, 3, 3)]
@@ -217,7 +222,7 @@ def test_many_classes(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 1_000_000, '{"a":' * 1_000_000, f'{{"images": [{{"id": {"9" * 5000}}}]}}', "NaN", "\0"]
+    "text", ["[" * 1_000_000, '{"a":' * 1_000_000, f'{{"images": [{{"id": {"9" * 5000}}}]}}', "NaN", "\0"], ids=cut
 )
 def test_a_json_that_cannot_be_parsed(tmp_path: Path, text: str):
     with pytest.raises(DatasetError, match=r"the JSON cannot be read|there is no list 'images'") as caught:
@@ -279,7 +284,7 @@ def test_values_of_megabytes_in_xml(tmp_path: Path, box: tuple[object, ...], nam
     assert_short(dataset, tmp_path)
 
 
-@pytest.mark.parametrize("side", [LONG, "1" + "0" * 300, "1e308", "9" * 1_000_000])
+@pytest.mark.parametrize("side", [LONG, "1" + "0" * 300, "1e308", "9" * 1_000_000], ids=cut)
 def test_a_size_of_megabytes_in_xml(tmp_path: Path, side: str):
     dataset = read_dataset(write_voc_set(tmp_path, {"a": voc_xml(CAT).replace(">64<", f">{side}<")}))
     assert_short(dataset, tmp_path)
