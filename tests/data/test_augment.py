@@ -275,6 +275,18 @@ def test_the_center_rule_and_clipping_are_the_definition():
         assert seen.dtype == np.float32
 
 
+@pytest.mark.parametrize("window", [(0.25, 0.25, 1, 1), (-1, -1, 0.25, 0.25), (0.25, -1, 1, 0.25), (-1, 0.25, 0.25, 1)])
+def test_a_center_on_the_edge_of_the_window_is_inside(window):
+    """As `MeetEmitConstraint` of the Caffe code has it."""
+    boxes = np.array([[0.125, 0.125, 0.375, 0.375]])
+    assert crop_boxes(boxes, WHOLE._replace(window=np.array(window)))[1].tolist() == [True]
+    for axis in (0, 1):
+        outside = np.array(window, dtype=float)
+        side = axis if outside[axis] == 0.25 else axis + 2
+        outside[side] += 0.01 if side < 2 else -0.01
+        assert crop_boxes(boxes, WHOLE._replace(window=outside))[1].tolist() == [False]
+
+
 def test_crowd_regions_are_left_out_and_difficult_objects_kept():
     truth = GroundTruth(
         [[0, 0, 20, 20], [5, 5, 30, 30], [10, 10, 40, 40]],

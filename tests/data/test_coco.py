@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from multibox.data import Dataset, DatasetError, list_splits, read_dataset
@@ -147,12 +148,35 @@ def test_boxes_that_are_left_out(tmp_path: Path, change: dict[str, Any], what: s
     assert len(dataset[0].truth) == 1
 
 
-@pytest.mark.parametrize("area", [-5, 1e39, float("nan"), "large"])
+@pytest.mark.parametrize("area", [-5, -0.01, 1e12, 1e39, float("nan"), "large"])
 def test_an_impossible_area(tmp_path: Path, area: object):
     dataset = read(write_set(tmp_path, annotation(1, area=area, bbox=[0, 0, 3, 4])))
     ((_, what, done),) = said(dataset)
     assert (what, done) == (f"area {area!r} is none", "area of the box taken")
     assert dataset[0].truth.areas.tolist() == [12]
+
+
+def test_a_very_large_area_is_kept(tmp_path: Path):
+    assert read_clean(write_set(tmp_path, annotation(1, area=9.99e11)))[0].truth.areas.tolist() == [np.float32(9.99e11)]
+
+
+@pytest.mark.parametrize(
+    ("number", "is_read"),
+    [
+        (2**63 - 1, True),
+        (2**63, False),
+        (-(2**63), True),
+        (-(2**63) - 1, False),
+        (0, True),
+        (0.5, False),
+        (True, False),
+    ],
+)
+def test_numbers_of_images_have_64_bits(tmp_path: Path, number: object, is_read: bool):
+    write_image(tmp_path / "train" / "b.png")
+    dataset = read(write_set(tmp_path, images=[image(), image(number, "b.png")]))
+    assert [sample.image_id for sample in dataset] == ([7, number] if is_read else [7])
+    assert len(dataset.problems) == (not is_read)
 
 
 def test_repeated_annotations(tmp_path: Path):

@@ -61,6 +61,12 @@ def test_the_same_set_from_each_layout_and_from_above(tmp_path: Path, layout: st
     assert list_splits(tmp_path) == ("train",)
 
 
+def test_a_set_four_folders_below_is_not_looked_for(tmp_path: Path):
+    write_set("YOLO", tmp_path.joinpath(*["deeper"] * 4))
+    with pytest.raises(DatasetError, match="no data set is here"):
+        read_dataset(tmp_path)
+
+
 @pytest.mark.parametrize("file", ["data.yaml", "annotations/instances_train.json"])
 def test_two_layouts_at_once(tmp_path: Path, file: str):
     write_set("YOLO", write_set("COCO", tmp_path))

@@ -63,6 +63,7 @@ def test_a_label_without_a_class_is_refused():
         (list(range(9)), "[0, 1, 2, 3, 4, 5, ...]"),
         ("a\x1b[31m", r"'a\x1b[31m'"),
     ],
+    ids=range(8),
 )
 def test_values_in_messages(value: object, shown: str):
     assert quoted(value) == shown

@@ -63,6 +63,42 @@ def test_lines_that_are_left_out(tmp_path: Path, line: str, what: str):
     assert len(dataset[0].truth) == 2
 
 
+@pytest.mark.parametrize("numbers", ["0.5 0.5 {} 0.5", "0.5 0.5 0.5 {}", "-{} 0.5 5 0.5", "0 0 {} 0 0 0.5"])
+def test_numbers_above_two_were_written_in_pixels(tmp_path: Path, numbers: str):
+    for value, done in (("2.0", {"clipped to the image", "box left out"}), ("2.01", {"box left out"})):
+        dataset = read(write_yolo_set(tmp_path, {"a": f"{CAT}\n0 {numbers.format(value)}"}))
+        (problem,) = dataset.problems
+        assert problem.done in done
+        in_pixels = value == "2.01" or " 5 " in numbers
+        assert problem.what.endswith("is not in fractions of the image, 0 to 1") == in_pixels
+
+
+@pytest.mark.parametrize(("characters", "is_read"), [(4096, True), (4097, False)])
+def test_the_length_of_a_value_without_quotes(tmp_path: Path, characters: int, is_read: bool):
+    name = "x" * characters
+    write_yolo_set(tmp_path, {"a": CAT}, names=f"['{name}']")
+    assert read(tmp_path).class_names == (name,)
+    write_yolo_set(tmp_path, {"a": CAT}, names=f"[{name}]")
+    if is_read:
+        assert read(tmp_path).class_names == (name,)
+    else:
+        with pytest.raises(DatasetError, match="a value without quotes has 4097 characters, more than 4096"):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["data.yaml", "raccoons.yaml"])
+def test_the_size_of_a_yaml(tmp_path: Path, file: str):
+    write_yolo_set(tmp_path, {"a": CAT})
+    text = (tmp_path / "data.yaml").read_text() + "# "
+    (tmp_path / "data.yaml").rename(tmp_path / file)
+    write_text(tmp_path / file, text.ljust(1_000_000, "."))
+    assert len(read(tmp_path)) == 1
+    write_text(tmp_path / file, text.ljust(1_000_001, "."))
+    message = r"1,000,001 bytes, more than 1,000,000" if file == "data.yaml" else "no data set is here"
+    with pytest.raises(DatasetError, match=message):
+        read(tmp_path)
+
+
 def test_a_box_partly_beyond_the_image_is_clipped(tmp_path: Path):
     dataset = read(write_yolo_set(tmp_path, {"a": "0 0 0.5 0.5 0.5"}))
     what = "box [-16.0, 12.0, 16.0, 36.0] reaches 16.0 pixels beyond the image (width 64, height 48)"
