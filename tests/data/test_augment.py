@@ -861,6 +861,36 @@ def test_probabilities_of_none_and_of_all():
         assert params.expansion > 1 and params.flip
 
 
+GOLDEN = {  # colors, expansion, sampler, window, flip and interpolation of these seeds, as of version 0.1.0
+    0: (
+        (0.0, 1.4127555772777218, 1.1066357757671799, 16.523752390847886, False),
+        (1.0, 4, True, "lanczos"),
+        [0.03597083371053845, 0.20601797186642878, 0.97179174880639, 0.8985568440958217],
+    ),
+    1: (
+        (0.0, 1.0, 1.3277025938204416, 0.0, False),
+        (3.2605393260244195, 0, True, "nearest"),
+        [-1.2164941225692554, -0.7453715121837328, 2.0440452034551644, 2.5151678138406868],
+    ),
+    2: (
+        (6.406433661801856, 1.2285605268117945, 1.0, -32.02944283201909, True),
+        (1.0, 6, True, "nearest"),
+        [0.00777229307473837, 0.172805553222027, 0.9963937345237971, 0.7315527555815995],
+    ),
+}
+
+
+@pytest.mark.parametrize("seed", GOLDEN)
+def test_a_seed_keeps_its_sample(seed):
+    """A run that is resumed by a later version goes on with the same samples."""
+    colors, others, window = GOLDEN[seed]
+    params = sample_params(np.random.default_rng(seed), TWO, PAPER)
+    np.testing.assert_allclose(params.colors, colors, rtol=1e-12, atol=0)
+    assert params.expansion == pytest.approx(others[0], rel=1e-12)
+    assert (params.sampler, params.flip, params.interpolation) == others[1:]
+    np.testing.assert_allclose(params.window, window, rtol=1e-9)
+
+
 def test_the_generator_decides_everything():
     first, second = (sample_params(np.random.default_rng((4, 2)), TWO, PAPER) for _ in range(2))
     np.testing.assert_array_equal(first.window, second.window)
