@@ -1,4 +1,4 @@
-"""From a JPEG file to an augmented 300 x 300 image with its boxes."""
+"""Measure the way from a JPEG file to an augmented input of 300 x 300 with its boxes, beside other libraries."""
 
 import tempfile
 import warnings
@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from benchmarks.photographs import write_photographs
 from benchmarks.timing import Comparison, Settings, compare
-from multibox.data.augment import Augmentation, apply, draw, fractions
+from multibox.data.augment import Augmentation, normalized_boxes, render, sample_params
 from multibox.data.sample import Sample
 from multibox.images import open_pixels
 from multibox.training.recipes import RECIPES
@@ -37,7 +37,7 @@ def measure(settings: Settings) -> Iterator[Comparison]:
                 "torchvision v2, PIL": _torchvision(augmentation, "PIL"),
                 "torchvision v2, uint8 tensors": _torchvision(augmentation, "uint8"),
             }
-            notes = ["Theirs with our recipe's values; where colors change, they also shuffle the channels."]
+            notes = ["torchvision has our recipe's values; where it changes colors, it also shuffles the channels."]
             if find_spec("albumentations"):
                 pipelines["albumentations, its own crop rule"] = _albumentations(augmentation)
                 notes.append("albumentations crops so that all objects stay, and does not expand.")
@@ -58,7 +58,7 @@ Pipeline = Callable[[Sample], object]
 
 def _each(pipeline: Pipeline, samples: list[Sample]) -> None:
     with warnings.catch_warnings():
-        # torchvision's decoders of 0.29 say that torchcodec's will take their place
+        # the decoders of torchvision 0.29 warn that those of torchcodec will replace them
         warnings.filterwarnings("ignore", "The image decoding", DeprecationWarning)
         for sample in samples:
             pipeline(sample)
@@ -72,16 +72,17 @@ def _ours(augmentation: Augmentation) -> Pipeline:
     rng = np.random.default_rng(0)
 
     def run(sample: Sample) -> object:
-        drawn = draw(rng, fractions(sample), augmentation)
-        return apply(sample, drawn, height=SIDE, width=SIDE, margin=MEAN)
+        params = sample_params(rng, normalized_boxes(sample), augmentation)
+        return render(sample, params, height=SIDE, width=SIDE, margin=MEAN)
 
     return run
 
 
 def _torchvision(augmentation: Augmentation, kind: str) -> Pipeline:
-    """Its reference recipe for SSD: distort, zoom out, crop, flip; then floats, and the resize of its model.
+    """Returns torchvision's reference recipe for SSD: distort, zoom out, crop, flip, floats, resize.
 
-    `float` is that; `PIL` and `uint8` resize 8-bit pixels and leave the floats to the device, as ours does.
+    With the kind `float` it is unchanged. With `PIL` and `uint8` it resizes 8-bit pixels and leaves the conversion to
+    floats to the device, as ours does.
     """
     steps: list[torch.nn.Module] = [
         v2.RandomPhotometricDistort(

@@ -14,7 +14,7 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD, _vgg_extractor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from multibox.data.augment import Augmented, fractions
+from multibox.data.augment import Augmented, normalized_boxes
 from multibox.data.sample import Dataset, Sample
 from multibox.detector import Detector
 from multibox.images import to_array
@@ -144,7 +144,7 @@ def batch_of(samples: Sequence[Sample], height: int, width: int) -> Batch:
     items = []
     for sample in samples:
         image = to_array(sample.open().resize((width, height)))
-        boxes = fractions(sample).astype(np.float32)
+        boxes = normalized_boxes(sample).astype(np.float32)
         items.append((sample.name, Augmented(image, boxes, sample.truth.labels)))
     return collate(items)
 

@@ -1,7 +1,7 @@
-"""Images as a camera could have taken them, as JPEG files: drawn from a seed, so that anybody has the same ones.
+"""Write JPEG files like photographs, made from a seed, so that everybody measures with the same ones.
 
-Decoders and resizes care about sizes, and JPEG about detail: smooth noise of several scales gives the images the
-falling spectrum of photographs, and files of about the size of VOC's (500 x 375, some 80 kB).
+The time of decoding and resizing depends on the size and the detail of an image. Smooth noise of several scales gives
+the images the falling spectrum of photographs, and files of about the size of VOC's (500 x 375, some 80 kB).
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ CLASS_NAMES = tuple(f"class {number}" for number in range(20))
 
 
 def write_photographs(folder: Path, count: int, *, seed: int = 0) -> Dataset:
-    """The first `count` images of a seed in `folder`, each with one to six objects."""
+    """Writes the first `count` images of a seed to the folder, and returns them with one to six objects each."""
     samples = []
     for index in range(count):
         rng = np.random.default_rng([seed, index])
@@ -29,6 +29,7 @@ def write_photographs(folder: Path, count: int, *, seed: int = 0) -> Dataset:
 
 
 def _photograph(rng: np.random.Generator) -> tuple[Image.Image, list[tuple[float, ...]]]:
+    """Returns an image of textured shapes on a texture, and the box of each shape."""
     image, boxes = _texture(rng), []
     for _ in range(rng.integers(1, 7)):
         width, height = np.exp(rng.uniform(np.log(40), np.log([0.8 * WIDTH, 0.8 * HEIGHT]))).round()
@@ -43,7 +44,7 @@ def _photograph(rng: np.random.Generator) -> tuple[Image.Image, list[tuple[float
 
 
 def _texture(rng: np.random.Generator) -> Image.Image:
-    """Noise of octaves: each half as coarse as the one before, and four fifths as strong."""
+    """Returns noise in octaves, each half as coarse as the one before and four fifths as strong."""
     values = np.zeros((HEIGHT, WIDTH, 3), np.float32) + rng.uniform(60, 200, 3)
     for octave in range(8):
         rows, columns = 3 * 2**octave, 4 * 2**octave

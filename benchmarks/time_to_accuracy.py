@@ -39,7 +39,7 @@ import torch
 import torchvision_peer as peer
 
 import multibox
-from multibox.data.augment import apply, draw, fractions
+from multibox.data.augment import normalized_boxes, render, sample_params
 from multibox.data.sample import Dataset
 from multibox.detector import Detector
 from multibox.evaluation.evaluate import evaluate
@@ -354,8 +354,8 @@ def our_input(dataset: Dataset, images: int, seed: int) -> Iterator[torch.Tensor
         images = []
         for position in range(start, start + batch):
             sample = dataset[int(order[position % len(order)])]
-            drawn = draw(np.random.default_rng((seed, position)), fractions(sample), augmentation)
-            images.append(apply(sample, drawn, height=config.height, width=config.width, margin=config.mean).image)
+            params = sample_params(np.random.default_rng((seed, position)), normalized_boxes(sample), augmentation)
+            images.append(render(sample, params, height=config.height, width=config.width, margin=config.mean).image)
         yield torch.from_numpy(np.stack(images))
 
 

@@ -1,40 +1,45 @@
-"""Whatever a user has (a path, bytes, a PIL image, an array, a tensor) as RGB, 8 bits, right way up.
+"""Turn whatever a user has (a path, bytes, a PIL image, an array, a tensor) into upright RGB pixels of 8 bits.
 
-The one place that decodes and resizes. What is transparent is shown on white; 16-bit values are scaled to 8.
+This is the only place that decodes and resizes images. Transparent pixels are shown on white, and 16-bit values are
+scaled to 8 bits. Only the formats of `FORMATS` are opened, and no image of more than `max_pixels` is decoded.
 """
 
 import io
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
+from itertools import chain
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 from PIL import Image, UnidentifiedImageError
 
-IMAGE_SUFFIXES = frozenset(
-    {
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".mpo",
-        ".png",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".avif",
-        ".ppm",
-        ".pgm",
-    }
-)
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+    "AVIF": (".avif",),
+    "PPM": (".ppm", ".pgm"),
+}
+"""The formats that are opened, by Pillow's name, with the suffixes by which they are found in folders.
+
+Pillow would open more; some of its plugins are little used, and its EPS plugin starts Ghostscript.
+"""
+
+IMAGE_SUFFIXES = frozenset(chain.from_iterable(FORMATS.values()))
+
+MAX_PIXELS = 89_478_485
+"""The default limit on pixels: as RGB they take a quarter of a GiB. Pillow warns above the same number."""
 
 Resize = Literal["bilinear", "antialias", "float"]
+
+_JPEG_START = b"\xff\xd8"
 
 _UNREADABLE = (
     UnidentifiedImageError,
@@ -43,10 +48,15 @@ _UNREADABLE = (
     ValueError,
     struct.error,
     Image.DecompressionBombError,
-    Image.DecompressionBombWarning,  # raised where a user turns warnings into errors
+    Image.DecompressionBombWarning,  # an error if the user turned warnings into errors
 )
 
-# by EXIF's orientation; 1 is as stored
+
+class _Refused(ValueError):
+    """An image that Pillow could decode, but this module refuses. The message is complete."""
+
+
+# by EXIF orientation; 1 means as stored
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -56,12 +66,12 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_HOLD_ORIENTATION = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # in Pillow's `info`
+_HOLD_ORIENTATION = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # keys of Pillow's `info`
 
 
 @runtime_checkable
 class ArrayLike(Protocol):
-    """A tensor of torch or another library, told by its `__array__`, so that none has to be imported here."""
+    """An array or tensor of any library, recognized by `__array__`, so that no library has to be imported here."""
 
     def __array__(self) -> np.ndarray: ...
 
@@ -70,95 +80,101 @@ BinaryFile = io.BufferedReader | io.BytesIO
 Source = str | os.PathLike[str] | bytes | Image.Image | ArrayLike
 
 
-def open_image(source: Source, *, at_least: tuple[int, int] | None = None) -> Image.Image:
-    """The image as PIL's RGB, turned as its EXIF orientation says.
+def open_image(source: Source, *, at_least: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Opens an image as PIL's RGB, turned as its EXIF orientation says.
 
     Args:
-        source: A path; the bytes of a file; a PIL image; or `uint8` pixels in RGB as an array or tensor,
-            `(3, height, width)`, `(height, width, 3)` or gray `(height, width)`.
-        at_least: A `(height, width)` that is enough for the caller: a JPEG may then be decoded at a half, a quarter or
+        source: A path; the bytes of a file; a PIL image; or `uint8` pixels in RGB as an array or tensor of shape
+            `(3, height, width)`, `(height, width, 3)` or, for gray, `(height, width)`.
+        at_least: A `(height, width)` that is enough for the caller. A JPEG may then be decoded at a half, a quarter or
             an eighth of its size, as long as it stays at least this large.
+        max_pixels: Largest number of pixels, width times height, of a file that is decoded. The number is read from the
+            header of the file. PIL images and arrays are in memory already and are not limited.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no image, is truncated or damaged, or the array is of another type or shape.
-        TypeError: It is none of these things.
+        ValueError: The source is no image of the supported formats, is truncated or damaged, has too many pixels or
+            only transparent ones; or the array has another type or shape, or one that fits both `(3, height, width)`
+            and `(height, width, 3)`.
+        TypeError: The source is none of these things.
     """
     if isinstance(source, Image.Image):
         try:
             upright = _upright(source)
-        except _UNREADABLE as error:  # PIL decodes what `Image.open` gave only now
+        except _UNREADABLE as error:  # Pillow decodes an image from `Image.open` only now
             raise ValueError(_damage("the image", error)) from error
         return _rgb(upright.copy() if upright is source else upright, "the image")
     if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), f"{len(source)} bytes", at_least)
+        return _decode(io.BytesIO(source), f"the image of {len(source)} bytes", at_least, max_pixels)
     if isinstance(source, str | os.PathLike):
         name = os.fspath(source)
         _check_file(name)
         with open(name, "rb") as file:
-            return _decode(file, name, at_least)
+            return _decode(file, name, at_least, max_pixels)
     if isinstance(source, ArrayLike):
         return _from_array(np.asarray(source))
     raise TypeError(f"an image is a path, bytes, a PIL image, an array or a tensor, not {type(source).__name__}")
 
 
 def read_image(source: Source) -> UInt8[np.ndarray, "3 height width"]:
-    """The pixels of `open_image(source)`."""
+    """Returns the pixels of `open_image(source)`, color first."""
     return to_array(open_image(source))
 
 
-def open_pixels(source: Source, *, at_least: tuple[int, int] | None = None) -> UInt8[np.ndarray, "height width 3"]:
-    """The pixels of `open_image`, color last, to be written to.
+def open_pixels(
+    source: Source, *, at_least: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Returns the pixels of `open_image`, color last, in an array of their own that may be written to.
 
-    Where simplejpeg is installed (the extra `fast`) it decodes RGB in JPEG files, to the same pixels in less time.
-
-    Raises:
-        FileNotFoundError: As `open_image`.
-        ValueError: The same.
-        TypeError: The same.
-    """
-    if isinstance(source, bytes | str | os.PathLike) and (decode := _fast_decoder()):
-        pixels = _decode_fast(source, at_least, decode)
-        if pixels is not None:
-            return pixels
-    return np.array(open_image(source, at_least=at_least))
-
-
-def to_array(image: Image.Image) -> UInt8[np.ndarray, "3 height width"]:
-    """The pixels of an RGB image, color first."""
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
-
-
-def image_size(path: str | os.PathLike[str]) -> tuple[tuple[int, int], int]:
-    """`(height, width)` as stored, and the EXIF orientation (1 to 8), from the head of the file: nothing is decoded.
-
-    Orientations 5 to 8 turn the image by a quarter, so that it is shown as `width` x `height`.
+    If simplejpeg is installed (the extra `fast`), it decodes upright RGB JPEG files: to the same pixels, in less time.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no image.
+        ValueError: `open_image` raises it for the same reasons.
+        TypeError: The source is nothing that `open_image` takes.
+    """
+    if isinstance(source, bytes | str | os.PathLike) and (decode := _fast_decoder()):
+        pixels = _decode_fast(source, at_least, max_pixels, decode)
+        if pixels is not None:
+            return pixels
+    return np.array(open_image(source, at_least=at_least, max_pixels=max_pixels))
+
+
+def to_array(image: Image.Image) -> UInt8[np.ndarray, "3 height width"]:
+    """Returns the pixels of an RGB image, color first."""
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[tuple[int, int], int]:
+    """Returns the stored `(height, width)` and the EXIF orientation (1 to 8) of a file, from its header alone.
+
+    Orientations 5 to 8 turn the image by a quarter, so that it is shown `width` pixels high and `height` pixels wide.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no image of the supported formats, or has more than `max_pixels`.
     """
     name = os.fspath(path)
     _check_file(name)
-    with open(name, "rb") as file:
-        try:
-            with Image.open(file) as image:
-                width, height = image.size
-                if image.format == "TIFF":  # PIL turns it already here
-                    width, height = (int(image.getexif()[tag]) for tag in (0x0100, 0x0101))
-                return (height, width), _orientation(image, file)
-        except _UNREADABLE as error:
-            raise ValueError(_damage(name, error)) from error
+    with open(name, "rb") as file, _opened(file, name, max_pixels) as image:
+        width, height = image.size
+        if image.format == "TIFF":  # Pillow has turned the size already
+            width, height = (int(image.getexif()[tag]) for tag in (0x0100, 0x0101))
+        return (height, width), _orientation(image, file)
 
 
 def resize(
     image: Image.Image, height: int, width: int, rule: Resize
 ) -> UInt8[np.ndarray, "3 height width"] | Float32[np.ndarray, "3 height width"]:
-    """The whole image warped to `height` x `width`; its aspect ratio is not kept (as in the authors' code).
+    """Warps the whole image to `height` x `width`. The aspect ratio is not kept, as in the authors' code.
 
-    `bilinear` interpolates between the four nearest pixels, as the authors' OpenCV does; `float` does the same without
-    rounding the result to whole numbers, as torchvision's detectors do; `antialias` averages over all pixels that fall
-    into one of the new, which is gentler where a large image is made small.
+    Args:
+        image: An RGB image.
+        height: Height of the result in pixels.
+        width: Width of the result in pixels.
+        rule: `bilinear` interpolates between the four nearest pixels, as OpenCV does in the authors' code. `float` does
+            the same without rounding the result to whole numbers, as torchvision's detectors do. `antialias` averages
+            over all pixels that fall into a new one, which keeps more of a large image that becomes small.
     """
     if rule == "antialias":
         return to_array(image.resize((width, height), Image.Resampling.BILINEAR))
@@ -171,7 +187,7 @@ def resize(
 def _interpolate(
     pixels: UInt8[np.ndarray, "rows columns 3"], height: int, width: int
 ) -> Float32[np.ndarray, "3 height width"]:
-    """Bilinear interpolation in 32-bit floats, the outermost pixels going on beyond the edge."""
+    """Interpolates bilinearly in 32-bit floats; beyond the edge, the outermost pixels are repeated."""
     above, below, down = _neighbors(len(pixels), height)
     left, right, along = _neighbors(pixels.shape[1], width)
     seen = pixels[above] * (1 - down)[:, None, None] + pixels[below] * down[:, None, None]
@@ -182,7 +198,7 @@ def _interpolate(
 def _neighbors(
     count: int, wanted: int
 ) -> tuple[Int[np.ndarray, " wanted"], Int[np.ndarray, " wanted"], Float[np.ndarray, " wanted"]]:
-    """For each of the new rows the two nearest of the old, and how far it lies from the first to the second."""
+    """Returns the two old rows nearest to each new row, and how far the new row lies from the first to the second."""
     place = np.maximum((np.arange(wanted, dtype=np.float32) + 0.5) * np.float32(count / wanted) - 0.5, 0)
     first = place.astype(np.int64)
     return first, np.minimum(first + 1, count - 1), place - first.astype(np.float32)
@@ -195,16 +211,33 @@ def _check_file(name: str) -> None:
         raise ValueError(f"{name}: a folder, not an image")
 
 
-def _decode(file: BinaryFile, name: str, at_least: tuple[int, int] | None) -> Image.Image:
+@contextmanager
+def _opened(file: BinaryFile, name: str, max_pixels: int) -> Iterator[Image.Image]:
+    """Opens a file of one of the `FORMATS` with at most `max_pixels`, not decoded; errors of Pillow become ours."""
     try:
-        with Image.open(file) as image:
-            if at_least is not None and image.format in ("JPEG", "MPO"):
-                height, width = at_least if _orientation(image, file) < 5 else reversed(at_least)
-                image.draft(None, (width, height))
-            upright = _upright(image)
+        with Image.open(file, formats=tuple(FORMATS)) as image:
+            if _too_large(image, max_pixels):
+                raise _Refused(
+                    f"{name}: {image.width} x {image.height} are {image.width * image.height:,} pixels, but at most "
+                    f"{max_pixels:,} are decoded (max_pixels); make the image smaller"
+                )
+            yield image
+    except _Refused:
+        raise
     except _UNREADABLE as error:
         raise ValueError(_damage(name, error)) from error
-    return _rgb(upright, name)
+
+
+def _too_large(image: Image.Image, max_pixels: int) -> bool:
+    return image.width * image.height > max_pixels
+
+
+def _decode(file: BinaryFile, name: str, at_least: tuple[int, int] | None, max_pixels: int) -> Image.Image:
+    with _opened(file, name, max_pixels) as image:
+        if at_least is not None and image.format in ("JPEG", "MPO"):
+            height, width = at_least if _orientation(image, file) < 5 else reversed(at_least)
+            image.draft(None, (width, height))
+        return _rgb(_upright(image), name)
 
 
 @cache
@@ -220,15 +253,16 @@ def _fast_decoder() -> Callable[..., UInt8[np.ndarray, "height width 3"]] | None
 def _decode_fast(
     source: bytes | str | os.PathLike[str],
     at_least: tuple[int, int] | None,
+    max_pixels: int,
     decode: Callable[..., UInt8[np.ndarray, "height width 3"]],
 ) -> UInt8[np.ndarray, "height width 3"] | None:
-    """None where it is no upright RGB in JPEG, or anything is wrong with it: Pillow then decodes it, or says what."""
+    """Returns None unless the source is a sound, upright RGB JPEG; Pillow then decodes it or says what is wrong."""
     try:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
-        if not data.startswith(b"\xff\xd8"):
+        data = source if isinstance(source, bytes) else _read_jpeg(source)
+        if not data.startswith(_JPEG_START):
             return None
-        with Image.open(io.BytesIO(data)) as image:
-            if image.mode != "RGB" or _orientation(image) != 1:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            if image.mode != "RGB" or _too_large(image, max_pixels) or _orientation(image) != 1:
                 return None
             if at_least is not None:
                 image.draft(None, at_least[::-1])
@@ -237,12 +271,19 @@ def _decode_fast(
         return None
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation says; what says so is then taken away, so that it is turned once.
+def _read_jpeg(path: str | os.PathLike[str]) -> bytes:
+    """Returns the bytes of a file; only the first two if they are not those of a JPEG."""
+    with open(path, "rb") as file:
+        start = file.read(len(_JPEG_START))
+        return start + file.read() if start == _JPEG_START else start
 
-    Not PIL's own `exif_transpose`, which writes all of EXIF anew, and fails where any tag of it is malformed.
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turns the image as its EXIF orientation says, and removes the orientation, so that it is not turned twice.
+
+    PIL's own `exif_transpose` writes all of EXIF anew, and fails if any of its tags is malformed.
     """
-    image.load()  # PIL itself turns a TIFF here, and finds EXIF that comes after the pixels of a PNG
+    image.load()  # Pillow turns a TIFF here, and finds EXIF that comes after the pixels of a PNG
     turn = _TURNS.get(_orientation(image))
     if turn is None:
         return image
@@ -253,9 +294,10 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image, file: BinaryFile | None = None) -> int:
-    """EXIF's 1 to 8; 1 where it says nothing, or nothing that makes sense.
+    """Returns the EXIF orientation, 1 to 8; 1 if there is none, or none that makes sense.
 
-    PNG's own `getexif` decodes all pixels, since EXIF may come after them; with its `file`, only where there is EXIF.
+    For a PNG, `getexif` decodes all pixels, because EXIF may come after them. Given the `file`, this function does so
+    only if the file has EXIF.
     """
     decode = file is None or image.format != "PNG" or _has_exif_chunk(file)
     try:
@@ -272,12 +314,13 @@ def _orientation(image: Image.Image, file: BinaryFile | None = None) -> int:
 
 
 def _has_exif_chunk(file: BinaryFile) -> bool:
+    """Returns whether a PNG file has a chunk with EXIF."""
     here = file.tell()
     file.seek(8)
     kind = b""
     while kind != b"eXIf" and len(head := file.read(8)) == 8:
         kind = head[4:]
-        file.seek(int.from_bytes(head[:4]) + 4, os.SEEK_CUR)  # the chunk and its check sum
+        file.seek(int.from_bytes(head[:4]) + 4, os.SEEK_CUR)  # skip the chunk and its checksum
     file.seek(here)
     return kind == b"eXIf"
 
@@ -291,20 +334,40 @@ def _damage(name: str, error: Exception) -> str:
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a pixel, in PIL's several forms
+    """Converts an image of any mode that has agreed colors to RGB.
+
+    Raises:
+        ValueError: The mode has no agreed colors, or every pixel is transparent.
+    """
+    if image.mode.startswith("I"):  # 16 bits a pixel, in Pillow's several forms
         values = np.asarray(image).astype(np.float64).clip(0, 65535) / 257
         return Image.fromarray(values.round().astype(np.uint8)).convert("RGB")
     if image.mode in ("F", "LAB"):
-        raise ValueError(f"{name}: an image of mode {image.mode} has no agreed colors here; save it as RGB, 8 bits")
+        raise _Refused(f"{name}: an image of mode {image.mode} has no agreed colors here; save it as RGB, 8 bits")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
+        if layer.getchannel("A").getextrema() == (0, 0):
+            raise _Refused(
+                f"{name}: every pixel is transparent (alpha 0), so that nothing is to be seen; save the image without "
+                "its alpha channel"
+            )
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_array(pixels: np.ndarray) -> Image.Image:
+    """Makes an image of `uint8` pixels, gray or RGB with the colors in the first or last axis.
+
+    Raises:
+        ValueError: The array has another type or shape, or both its first and its last axis could hold the colors.
+    """
     if pixels.dtype != np.uint8:
         raise ValueError(f"pixels must be uint8, 0 to 255, but the array is {pixels.dtype}")
+    if pixels.ndim == 3 and pixels.shape[0] == pixels.shape[2] == 3:
+        raise ValueError(
+            f"which axis of the array {pixels.shape} holds the colors, the first or the last? Both have 3 values. If "
+            "the last, pass PIL.Image.fromarray(array); if the first, PIL.Image.fromarray(array.transpose(1, 2, 0))"
+        )
     if pixels.ndim == 3 and pixels.shape[0] == 3:
         pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim == 2:

@@ -25,14 +25,14 @@ from multibox.data.augment import (
     INTERPOLATIONS,
     MIN_OVERLAPS,
     Augmentation,
+    AugmentParams,
     Colors,
-    Draw,
     change_colors,
-    draw,
-    draw_crop,
-    fractions,
+    crop_boxes,
+    normalized_boxes,
     random_crops,
-    see_boxes,
+    sample_crop,
+    sample_params,
 )
 from multibox.default_boxes import make_default_boxes
 from multibox.detector import Detector
@@ -189,12 +189,12 @@ def test_difficult_objects_are_learned():
     sample = gray_sample("two", GroundTruth([[0, 0, 20, 20], [5, 5, 30, 30]], [0, 1], difficult=[False, True]))
 
     def without_difficult(sample: Sample) -> np.ndarray:
-        return fractions(replace(sample, truth=sample.truth[~sample.truth.difficult]))
+        return normalized_boxes(replace(sample, truth=sample.truth[~sample.truth.difficult]))
 
     def check(rule: Callable[[Sample], np.ndarray]) -> None:
         np.testing.assert_allclose(rule(sample), [[0, 0, 0.5, 0.5], [0.125, 0.125, 0.75, 0.75]])
 
-    show(check, ours=fractions, port=without_difficult)
+    show(check, ours=normalized_boxes, port=without_difficult)
 
 
 def batches_of(dataset: Dataset, *, batch_size: int) -> Iterator[Batch]:
@@ -223,7 +223,7 @@ def test_color_channels_are_never_shuffled():
     red = np.tile(np.array([200, 60, 40], np.uint8)[:, None, None], (1, 2, 2))
 
     def ours(rng: np.random.Generator) -> np.ndarray:
-        return change_colors(red, draw(rng, np.zeros((0, 4)), Augmentation()).colors)
+        return change_colors(red, sample_params(rng, np.zeros((0, 4)), Augmentation()).colors)
 
     def shuffled(rng: np.random.Generator) -> np.ndarray:
         image = ours(rng)
@@ -236,9 +236,9 @@ def test_color_channels_are_never_shuffled():
     show(check, ours=ours, port=shuffled)
 
 
-def draws_of(augmentation: Augmentation) -> list[Draw]:
+def draws_of(augmentation: Augmentation) -> list[AugmentParams]:
     rng = np.random.default_rng(2)
-    return [draw(rng, np.array([[0.2, 0.2, 0.6, 0.7]]), augmentation) for _ in range(100)]
+    return [sample_params(rng, np.array([[0.2, 0.2, 0.6, 0.7]]), augmentation) for _ in range(100)]
 
 
 def test_one_of_five_interpolations_is_drawn():
@@ -314,7 +314,7 @@ def test_a_crop_overlaps_an_object_as_its_sampler_asks():
             if 1 <= sampler <= 5:
                 assert box_iou(crop[None], np.array(boxes)).max() >= MIN_OVERLAPS[sampler - 1]
 
-    show(check, ours=draw_crop, port=port_crop(accepts=vacuous))
+    show(check, ours=sample_crop, port=port_crop(accepts=vacuous))
 
 
 def test_an_overlap_with_one_object_is_enough_for_a_crop():
@@ -330,7 +330,7 @@ def test_an_overlap_with_one_object_is_enough_for_a_crop():
         boxes = [[0.0, 0.0, 0.25, 0.25], [0.75, 0.75, 1.0, 1.0]]
         assert any(1 <= sampler <= 5 for sampler, _ in crops_of(rule, boxes, 40))
 
-    show(check, ours=draw_crop, port=port_crop(accepts=every_object))
+    show(check, ours=sample_crop, port=port_crop(accepts=every_object))
 
 
 def test_a_sampler_tries_fifty_times():
@@ -341,7 +341,7 @@ def test_a_sampler_tries_fifty_times():
         assert samplers.count(0) / 300 < 0.28
         assert samplers.count(3) / 300 > 0.1  # an overlap of a half
 
-    show(check, ours=draw_crop, port=port_crop(tries=1))
+    show(check, ours=sample_crop, port=port_crop(tries=1))
 
 
 def test_there_is_a_sampler_for_an_overlap_of_a_half():
@@ -350,7 +350,7 @@ def test_there_is_a_sampler_for_an_overlap_of_a_half():
     def check(rule: Crop) -> None:
         assert {sampler for sampler, _ in crops_of(rule, [[0.0, 0.0, 1.0, 1.0]], 150)} == set(range(7))
 
-    show(check, ours=draw_crop, port=port_crop(options=(0, 1, 2, 4, 5, 6)))
+    show(check, ours=sample_crop, port=port_crop(options=(0, 1, 2, 4, 5, 6)))
 
 
 def test_a_crop_may_keep_no_object():
@@ -361,23 +361,23 @@ def test_a_crop_may_keep_no_object():
         crops = np.stack([crop for _, crop in crops_of(rule, boxes, 100)])
         assert np.mean(kept(crops, np.array(boxes)) == 0) > 0.1
 
-    show(check, ours=draw_crop, port=port_crop())
+    show(check, ours=sample_crop, port=port_crop())
 
 
 def test_objects_are_clipped_to_the_crop():
     """ssd_keras did not clip them (its issue 71), and trained on boxes that extend beyond the image."""
     boxes = np.array([[0.1, 0.2, 0.8, 0.9]])
     unchanged = Colors(brightness=0.0, contrast=1.0, saturation=1.0, hue=0.0, contrast_last=False)
-    drawn = Draw(unchanged, 1.0, 1, np.array([0.3, 0.3, 0.7, 0.8]), False, "bilinear")
+    drawn = AugmentParams(unchanged, 1.0, 1, np.array([0.3, 0.3, 0.7, 0.8]), False, "bilinear")
 
-    def ours(boxes: np.ndarray, drawn: Draw) -> np.ndarray:
-        return see_boxes(boxes, drawn)[0]
+    def ours(boxes: np.ndarray, drawn: AugmentParams) -> np.ndarray:
+        return crop_boxes(boxes, drawn)[0]
 
-    def unclipped(boxes: np.ndarray, drawn: Draw) -> np.ndarray:
+    def unclipped(boxes: np.ndarray, drawn: AugmentParams) -> np.ndarray:
         low, high = drawn.window[:2], drawn.window[2:]
         return (boxes - np.tile(low, 2)) / np.tile(high - low, 2)
 
-    def check(rule: Callable[[np.ndarray, Draw], np.ndarray]) -> None:
+    def check(rule: Callable[[np.ndarray, AugmentParams], np.ndarray]) -> None:
         np.testing.assert_allclose(rule(boxes, drawn), [[0, 0, 1, 1]], atol=1e-6)
 
     show(check, ours=ours, port=unclipped)

@@ -2,6 +2,7 @@ import io
 import pickle
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 from multibox import images
 from multibox.images import image_size, open_image, open_pixels, read_image, resize, to_array
 
-# what EXIF says of the stored image: the side that its first row shows, and the side that its first column shows
+# EXIF orientations: the side of the shown image that the first stored row holds, and that of the first stored column
 ORIENTATIONS = {
     1: ("top", "left"),
     2: ("top", "right"),
@@ -29,7 +30,7 @@ def noise(height, width, seed=0):
 
 
 def stored_as(shown, orientation):
-    """The pixels that a camera held at this orientation stores, from EXIF's definition."""
+    """Returns the pixels that a camera stores at this orientation, by EXIF's definition."""
     height, width, _ = shown.shape
     first_row, first_column = ORIENTATIONS[orientation]
     shape = (height, width) if first_row in ("top", "bottom") else (width, height)
@@ -111,7 +112,7 @@ def test_an_orientation_that_makes_no_sense_is_none(nonsense, tmp_path):
 
 
 def exif_with(*entries):
-    """EXIF of one directory, from `(tag, type, count, the four bytes of the value)`; little endian."""
+    """Returns little-endian EXIF with one directory of entries `(tag, type, count, the four bytes of the value)`."""
     rows = b"".join(struct.pack("<HHI4s", *entry) for entry in entries)
     return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + rows + b"\0\0\0\0"
 
@@ -168,6 +169,42 @@ def test_gray(kind):
     np.testing.assert_array_equal(to_array(image), 77)
 
 
+@pytest.mark.parametrize("suffix", sorted(images.IMAGE_SUFFIXES))
+def test_pillow_agrees_on_the_suffixes_of_the_formats(suffix):
+    (kind,) = [kind for kind, suffixes in images.FORMATS.items() if suffix in suffixes]
+    Image.init()
+    theirs = Image.registered_extensions()[suffix]
+    assert kind == ("JPEG" if theirs == "MPO" else theirs)  # Pillow's plugin for JPEG opens MPO
+
+
+def test_the_documented_formats_are_those_that_are_opened():
+    text = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:3] for line in text.partition("| format | suffixes |\n")[2].splitlines()[1:]]
+    rows = rows[: [len(row) for row in [*rows, []]].index(0)]
+    documented = {
+        kind.strip(" `"): tuple(suffixes.replace("`", "").replace(",", "").split()) for kind, suffixes in rows
+    }
+    assert documented == images.FORMATS
+    assert f"{images.MAX_PIXELS:,}" in text
+
+
+@pytest.mark.parametrize("kind", ["ICO", "PCX", "TGA", "SGI", "EPS", "PDF"])
+def test_other_formats_are_not_opened(kind, tmp_path, monkeypatch):
+    """Pillow can open all but the last; to decode EPS it would start Ghostscript."""
+    monkeypatch.setattr("subprocess.check_call", None)
+    monkeypatch.setattr("subprocess.Popen", None)
+    data = encoded(Image.fromarray(noise(16, 16)), kind)
+    file = tmp_path / "renamed.png"
+    file.write_bytes(data)
+    for read in (open_image, open_pixels, image_size):
+        with pytest.raises(
+            ValueError, match=r"renamed\.png: not an image that can be read here; save it as JPEG or PNG"
+        ):
+            read(file)
+    with pytest.raises(ValueError, match="not an image"):
+        open_image(data)
+
+
 def test_cmyk():
     cmyk = Image.new("CMYK", (16, 8), (0, 255, 255, 0))
     red, green, blue = read_image(encoded(cmyk, "JPEG", quality=100))[:, 4, 8]
@@ -182,7 +219,7 @@ def test_palette():
         np.testing.assert_array_equal(np.asarray(open_image(encoded(image, kind))), colors.reshape(2, 2, 3))
 
 
-WHITE_RED = [[255, 255, 255], [255, 0, 0]]  # what is transparent, then what is not
+WHITE_RED = [[255, 255, 255], [255, 0, 0]]  # a transparent pixel, then an opaque one
 
 
 def palette_with_transparency():
@@ -204,6 +241,32 @@ def color_key():
 def test_what_is_transparent_is_white(make):
     image, options = make()
     np.testing.assert_array_equal(np.asarray(open_image(encoded(image, "PNG", **options)))[0], WHITE_RED)
+
+
+def opaque_nowhere():
+    image = Image.new("P", (2, 1))
+    image.putpalette([0, 0, 255])
+    return {
+        "RGBA": (Image.new("RGBA", (2, 1), (255, 0, 0, 0)), {}),
+        "LA": (Image.new("LA", (2, 1), (9, 0)), {}),
+        "palette": (image, {"transparency": 0}),
+        "color key": (Image.new("RGB", (2, 1), (0, 0, 255)), {"transparency": (0, 0, 255)}),
+    }
+
+
+@pytest.mark.parametrize("mode", opaque_nowhere())
+def test_an_image_that_is_transparent_everywhere_is_refused(mode, tmp_path):
+    """It would become a white image, in which nothing is found, and nobody would know why."""
+    image, options = opaque_nowhere()[mode]
+    file = tmp_path / "clear.png"
+    file.write_bytes(data := encoded(image, "PNG", **options))
+    for source, name in ((file, file.name), (data, f"the image of {len(data)} bytes"), (Image.open(file), "the image")):
+        for read in (open_image, open_pixels, read_image):
+            with pytest.raises(
+                ValueError, match=rf"{name}: every pixel is transparent \(alpha 0\).* without its alpha"
+            ):
+                read(source)
+    assert image_size(file) == ((1, 2), 1)
 
 
 def test_half_transparent():
@@ -260,6 +323,16 @@ def test_arrays_in_their_three_shapes():
     np.testing.assert_array_equal(read_image(pixels[..., 0]), np.stack([pixels[..., 0]] * 3))
 
 
+@pytest.mark.parametrize("other", [1, 3, 640])
+def test_an_array_whose_colors_could_be_in_either_axis_is_refused(other):
+    pixels = np.zeros((3, other, 3), np.uint8)
+    for read in (open_image, open_pixels, read_image):
+        with pytest.raises(ValueError, match=rf"which axis of the array \(3, {other}, 3\) holds the colors.*fromarray"):
+            read(pixels)
+    assert open_image(Image.fromarray(pixels)).size == pixels.shape[1::-1]
+    assert open_image(Image.fromarray(pixels.transpose(1, 2, 0))).size == (3, other)
+
+
 def test_a_tensor():
     torch = pytest.importorskip("torch")
     pixels = noise(4, 6).transpose(2, 0, 1)
@@ -309,7 +382,7 @@ def test_a_file_that_is_no_image(content, tmp_path):
     for read in (open_image, image_size):
         with pytest.raises(ValueError, match=r"letter\.jpg: not an image that can be read here"):
             read(file)
-    with pytest.raises(ValueError, match=f"{len(content)} bytes: not an image"):
+    with pytest.raises(ValueError, match=f"the image of {len(content)} bytes: not an image"):
         open_image(content)
 
 
@@ -324,6 +397,58 @@ def test_a_file_that_is_not_there(read, tmp_path):
 def test_something_else():
     with pytest.raises(TypeError, match=r"an image is a path|Type-check"):  # the types are checked in the tests
         open_image(4711)
+
+
+READERS = (open_image, open_pixels, image_size)
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF"])
+def test_no_more_than_max_pixels_are_decoded(read, kind, tmp_path, monkeypatch):
+    """Whatever Pillow's own limit is; the header alone decides, even if the file is truncated."""
+    file = tmp_path / "large"
+    file.write_bytes(data := encoded(Image.fromarray(noise(30, 20)), kind))
+    read(file, max_pixels=600)
+    for limit in (None, 10**9):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        for content in (data, data[: len(data) * 3 // 4]):
+            file.write_bytes(content)
+            with pytest.raises(
+                ValueError, match=r"large: 20 x 30 are 600 pixels, but at most 599 are decoded \(max_pixels\); make"
+            ):
+                read(file, max_pixels=599)
+    assert Image.MAX_IMAGE_PIXELS == 10**9
+
+
+def png_header(height, width):
+    start = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", start) + png_chunk(b"IDAT", b"")
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_the_default_limit_holds_without_pillows(read, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    file = tmp_path / "large.png"
+    file.write_bytes(png_header(images.MAX_PIXELS // 1000 + 1, 1000))
+    with pytest.raises(ValueError, match=r"large\.png: 1000 x 89479 are 89,479,000 pixels, but at most 89,478,485 are"):
+        read(file)
+    file.write_bytes(png_header(images.MAX_PIXELS // 1000, 1000))
+    assert image_size(file) == ((89478, 1000), 1)
+
+
+def test_the_fast_decoder_keeps_to_max_pixels(fast):
+    data = encoded(photograph(40, 60), "JPEG")
+    for at_least in (None, (5, 5)):
+        with pytest.raises(ValueError, match="60 x 40 are 2,400 pixels, but at most 2,399 are decoded"):
+            open_pixels(data, at_least=at_least, max_pixels=2399)
+    assert not fast
+    open_pixels(data, max_pixels=2400)
+    assert fast == [data]
+
+
+def test_images_in_memory_have_no_limit():
+    pixels = noise(4, 6)
+    assert open_image(Image.fromarray(pixels), max_pixels=1).size == open_image(pixels, max_pixels=1).size == (6, 4)
 
 
 def test_a_decompression_bomb(tmp_path, monkeypatch):
@@ -374,7 +499,7 @@ def test_at_least_is_for_jpeg_alone():
 
 @pytest.fixture
 def fast(monkeypatch):
-    """The JPEGs that simplejpeg decoded, in full."""
+    """Returns a list that will hold the JPEG data that simplejpeg decodes without an error."""
     simplejpeg = pytest.importorskip("simplejpeg")
     decoded = []
 
@@ -388,12 +513,23 @@ def fast(monkeypatch):
 
 
 def photograph(height, width):
-    """Smooth, with noise: as JPEG has it in the wild."""
+    """Returns a smooth image with some noise, as photographs are."""
     coarse = Image.fromarray(noise(7, 9, seed=1)).resize((width, height), Image.Resampling.BICUBIC)
     return Image.fromarray((0.9 * np.asarray(coarse) + 0.1 * noise(height, width)).astype(np.uint8))
 
 
-@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"subsampling": 1, "progressive": True}, {"quality": 30}])
+JPEG_OPTIONS = [
+    {},
+    {"subsampling": 0},
+    {"subsampling": 1, "progressive": True},
+    {"subsampling": 2, "progressive": True, "optimize": True},
+    {"quality": 30, "restart_marker_rows": 1},
+    {"quality": 100, "exif": with_orientation(1)},
+    {"keep_rgb": True},
+]
+
+
+@pytest.mark.parametrize("options", JPEG_OPTIONS, ids=lambda options: ", ".join(options) or "plain")
 @pytest.mark.parametrize("kind", ["JPEG", "MPO"])
 @pytest.mark.parametrize("at_least", [None, (230, 300), (120, 155), (60, 70), (10, 10)])
 def test_the_fast_decoder_gives_pillows_pixels(fast, kind, at_least, options):
@@ -404,15 +540,30 @@ def test_the_fast_decoder_gives_pillows_pixels(fast, kind, at_least, options):
     assert pixels.flags.writeable and pixels.flags.c_contiguous
 
 
+@pytest.mark.parametrize("subsampling", ["444", "422", "420", "440", "411"])
+@pytest.mark.parametrize(("height", "width"), [(243, 317), (16, 16), (17, 1), (1, 9), (1, 1)])
+def test_the_fast_decoder_gives_pillows_pixels_for_each_subsampling(fast, height, width, subsampling):
+    """simplejpeg's encoder has more subsamplings than Pillow's. The sizes are no whole blocks."""
+    encode = pytest.importorskip("simplejpeg").encode_jpeg
+    pixels = np.ascontiguousarray(np.asarray(photograph(height, width)))
+    data = bytes(encode(pixels, quality=85, colorsubsampling=subsampling))
+    for at_least in (None, (height // 3 + 1, width // 3 + 1), (1, 1)):
+        expected = np.asarray(open_image(data, at_least=at_least))
+        np.testing.assert_array_equal(open_pixels(data, at_least=at_least), expected)
+    assert len(fast) == 3
+
+
 @pytest.mark.parametrize(
     "data",
     [
         encoded(photograph(40, 60), "PNG"),
         encoded(photograph(40, 60).convert("L"), "JPEG"),
         encoded(photograph(40, 60).convert("CMYK"), "JPEG"),
+        encoded(photograph(40, 60).convert("L"), "JPEG", progressive=True),
+        encoded(photograph(40, 60), "JPEG", exif=with_orientation(3)),
         encoded(photograph(40, 60), "JPEG", exif=with_orientation(6)),
     ],
-    ids=["PNG", "gray", "CMYK", "turned"],
+    ids=["PNG", "gray", "CMYK", "gray, progressive", "upside down", "turned"],
 )
 def test_what_the_fast_decoder_is_not_for(fast, data):
     np.testing.assert_array_equal(open_pixels(data), np.asarray(open_image(data)))
@@ -453,7 +604,7 @@ def test_pixels_without_the_fast_decoder(monkeypatch, tmp_path):
 
 
 def bilinear(pixels, height, width):
-    """OpenCV's INTER_LINEAR in loops: centers of pixels lie at halves, and what is outside repeats the border."""
+    """Resizes as OpenCV's INTER_LINEAR does, in loops: pixel centers lie at halves, and the border is repeated."""
     rows, columns, _ = pixels.shape
     resized = np.zeros((height, width, 3))
     for row in range(height):

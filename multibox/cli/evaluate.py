@@ -66,7 +66,11 @@ def evaluate(
     new_names = _renames(rename)
     check_device(device)
     fetch_weights(model)  # says that there is no such file before the data is read
-    (dataset,) = read_splits(data, [choose_split(data, split, ["val", "valid", "test"], "--split")], on_problem)
+
+    from multibox.data import DatasetReader
+
+    reader = DatasetReader(data)
+    (dataset,) = read_splits(reader, [choose_split(reader, split, ["val", "valid", "test"], "--split")], on_problem)
 
     from multibox.detector import Detector
     from multibox.evaluation.evaluate import check_rename

@@ -3,7 +3,6 @@
 Here and in the commands, what is slow to import is imported where it is used, so that `--help` answers at once.
 """
 
-import dataclasses
 import logging
 import os
 import re
@@ -23,7 +22,7 @@ from multibox.weights.published import find_weights
 if TYPE_CHECKING:
     from rich.console import Console
 
-    import multibox.data.sample
+    import multibox.data
     import multibox.training
 
 OnProblem = Literal["error", "skip"]
@@ -96,67 +95,65 @@ def say_warnings() -> Iterator[None]:
 
 
 def read_splits(
-    data: Path | Sequence[Path], splits: Sequence[str], on_problem: OnProblem
-) -> list["multibox.data.sample.Dataset"]:
-    """Splits of a data set without the images that cannot be decoded; what is wrong with any of them is listed once.
+    reader: "multibox.data.DatasetReader", splits: Sequence[str], on_problem: OnProblem
+) -> list["multibox.data.Dataset"]:
+    """Reads splits of a data set without the images that cannot be decoded, and lists once what is wrong with any.
 
     Raises:
-        DatasetError: One cannot be read; or, with `error`, anything is wrong.
+        DatasetError: A split cannot be read; or, with `error`, anything is wrong.
     """
-    from multibox.data import DatasetError, read_dataset
+    from multibox.data import DatasetError
+    from multibox.data.check import leave_out
+    from multibox.data.sample import list_problems
 
-    datasets = [_without_broken_images(read_dataset(data, split=split, on_problem="skip")) for split in splits]
+    datasets = [reader.read(split) for split in splits]
+    faults = _in_one_process(lambda: [_find_undecodable(dataset) for dataset in datasets])
+    datasets = [leave_out(*each) for each in zip(datasets, faults, strict=True)]
     # what is wrong with the whole set is found in each of its splits
     problems = list(dict.fromkeys(problem for dataset in datasets for problem in dataset.problems))
     if problems:
         found = f"{' and '.join([datasets[0].name, *splits[1:]])}: {count(len(problems), 'problem')}"
         if on_problem == "error":
             raise DatasetError(f"{found}; mend the files, or --on-problem skip them", problems)
-        say("\n  ".join([found, *map(str, problems)]))
+        say(list_problems(found, problems))
     return datasets
 
 
-def _without_broken_images(dataset: "multibox.data.sample.Dataset") -> "multibox.data.sample.Dataset":
-    """Decodes every image: a truncated one has a fine head, and would end a run in its midst."""
-    from concurrent.futures import ThreadPoolExecutor
+def _find_undecodable(dataset: "multibox.data.Dataset") -> dict[str, str]:
+    """Decodes every image behind a progress bar; returns what is wrong with those that cannot be decoded."""
+    from multibox.data.check import find_undecodable
 
-    from multibox.data import DatasetError
-    from multibox.data.sample import Problem, Sample
-
-    def fault(sample: Sample) -> str:
-        try:
-            sample.open(at_least=(1, 1))
-        except (ValueError, OSError) as error:
-            return str(error).removeprefix(f"{sample.image}: ")
-        return ""
-
-    faults = []
-    with progress_bar("checking", len(dataset)) as bar, ThreadPoolExecutor() as threads:
-        for found in threads.map(fault, dataset):
-            faults.append(found)
-            bar(len(faults), f"{len(faults)} of {count(len(dataset), 'image')}")
-    pairs = list(zip(dataset, faults, strict=True))
-    problems = [Problem(str(sample.image), what, "image left out") for sample, what in pairs if what]
-    samples = [sample for sample, what in pairs if not what]
-    if not samples:
-        raise DatasetError(f"{dataset.name}: there is no image that can be used", [*dataset.problems, *problems])
-    return dataclasses.replace(dataset, samples=samples, problems=(*dataset.problems, *problems))
+    with progress_bar("checking", len(dataset)) as bar:
+        return find_undecodable(
+            dataset, on_progress=lambda done, total: bar(done, f"{done} of {count(total, 'image')}")
+        )
 
 
-def choose_split(data: Path | Sequence[Path], wanted: str | None, candidates: Sequence[str], flag: str) -> str:
-    """The split that is wanted by the flag, or the first of the candidates that there is, or the only one.
+def _in_one_process(work: Callable[[], list[dict[str, str]]]) -> list[dict[str, str]]:
+    """Returns what the main process of those that torchrun started makes; a single process makes it itself."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return work()
+    from multibox.training.distributed import join_world
+
+    with join_world("cpu") as world:
+        return world.from_first(work)
+
+
+def choose_split(
+    reader: "multibox.data.DatasetReader", wanted: str | None, candidates: Sequence[str], flag: str
+) -> str:
+    """Returns the split that the flag asks for, or the first of the candidates that there is, or the only one.
 
     Raises:
-        FileNotFoundError: There is no such path.
-        DatasetError: It holds no data set, or more than one, or one without splits.
-        UsageError: There is no such split, or none is wanted and there are several others.
+        FileNotFoundError: The path of the data set does not exist.
+        DatasetError: The path holds no data set, or more than one, or one without splits.
+        UsageError: There is no such split; or the flag asks for none, and there are several others.
     """
-    from multibox.data import DatasetError, list_splits
-    from multibox.data.read import choose_split as choose
+    from multibox.data import DatasetError
 
-    splits = list_splits(data)
+    splits = reader.splits
     try:
-        return choose(data, wanted or usual_split(splits, candidates))
+        return reader.choose(wanted or usual_split(splits, candidates))
     except DatasetError as error:
         if not splits:
             raise

@@ -31,6 +31,7 @@ from multibox.weights.published import find_weights, is_weights
 
 if TYPE_CHECKING:
     from multibox.config import DetectorConfig, Scales
+    from multibox.data import DatasetReader
 
 ScalesName = Literal["voc", "coco"]
 StartFrom = Literal["imagenet"]
@@ -111,8 +112,13 @@ def train(
     else:
         new = _new_config(model, size, scales)
     source = None if new is None or start_from is None else _start_source(new.backbone)
-    learn_name = choose_split(data, train_split, ["train", "trainval"], "--train-split")
-    check_name = None if val_split == "none" else _val_split(data, val_split)
+
+    from multibox.data import DatasetReader
+    from multibox.data.check import find_shared_images
+
+    reader = DatasetReader(data)
+    learn_name = choose_split(reader, train_split, ["train", "trainval"], "--train-split")
+    check_name = None if val_split == "none" else _val_split(reader, val_split)
 
     from multibox.data.sample import compare_classes
     from multibox.detector import Detector
@@ -124,7 +130,7 @@ def train(
         raise UsageError(str(error)) from error
     check_device(train_config.device)
     check_output(out)
-    train_set, *others = read_splits(data, [learn_name, *([check_name] if check_name else [])], on_problem)
+    train_set, *others = read_splits(reader, [learn_name, *([check_name] if check_name else [])], on_problem)
     val_set = others[0] if others else None
     say(
         f"{count(len(train_set), 'image')} to learn from ({learn_name}), "
@@ -143,8 +149,7 @@ def train(
                 f"the splits to learn from and to validate on do not have the same classes: {difference}; give both "
                 "the same list of classes, in the same order, or --val-split none"
             )
-        learned = {sample.image for sample in train_set}
-        shared = sum(sample.image in learned for sample in val_set)
+        shared = len(find_shared_images(train_set, val_set))
         if shared:
             say(f"{shared} of those to validate on are learned from as well: their scores will be too good")
     if new is None:
@@ -190,13 +195,11 @@ def train(
     return 0
 
 
-def _val_split(data: list[Path], wanted: str | None) -> str | None:
+def _val_split(reader: "DatasetReader", wanted: str | None) -> str | None:
     """The split that is wanted, or the usual one where it is there."""
-    from multibox.data import list_splits
-
     if wanted is not None:
-        return choose_split(data, wanted, [], "--val-split")
-    return usual_split(list_splits(data), ["val", "valid"])
+        return choose_split(reader, wanted, [], "--val-split")
+    return usual_split(reader.splits, ["val", "valid"])
 
 
 def _start_source(backbone: str) -> str:

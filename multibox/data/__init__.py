@@ -1,6 +1,17 @@
-"""Images and boxes: what a data set is, and how one is read. Knows nothing of networks."""
+"""Images and boxes: what a data set is, how one is read, and how it is checked. This package knows no networks."""
 
-from multibox.data.read import list_splits, read_dataset
+from multibox.data.check import check_dataset
+from multibox.data.read import DatasetReader, list_splits, read_dataset
 from multibox.data.sample import Dataset, DatasetError, GroundTruth, Problem, Sample
 
-__all__ = ["Dataset", "DatasetError", "GroundTruth", "Problem", "Sample", "list_splits", "read_dataset"]
+__all__ = [
+    "Dataset",
+    "DatasetError",
+    "DatasetReader",
+    "GroundTruth",
+    "Problem",
+    "Sample",
+    "check_dataset",
+    "list_splits",
+    "read_dataset",
+]

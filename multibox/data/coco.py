@@ -3,19 +3,25 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from multibox.data.files import FileFinder, read_text, spellings
-from multibox.data.records import Object, Record, make_dataset, similar_classes, to_numbers, to_size
+from multibox.data.files import FileFinder, path_variants, read_text
+from multibox.data.messages import quoted
+from multibox.data.records import AnnotatedImage, Object, make_dataset, similar_classes, to_numbers, to_size
 from multibox.data.sample import Dataset, DatasetError, Problem
 
 OTHER_TASKS = ("captions_", "image_info_", "panoptic_", "person_keypoints_", "stuff_")
-ROBOFLOW = "_annotations.coco.json"  # its files are all called so, one in the folder of each split
-AREA_LIMIT = 1e12  # of an image with a million pixels each way
+ROBOFLOW = "_annotations.coco.json"
+"""Roboflow gives all its files this name; the folder of each says the split."""
+
+AREA_LIMIT = 1e12
+"""The area of an image with a million pixels in each direction: no object is larger."""
+
 PARTS = ("images", "annotations", "categories")
 
-Row = Mapping[str, Any]  # what a JSON object turns out to hold is checked where it is used
+Row = Mapping[str, Any]  # the values of a JSON object are checked where they are used
 
 
 class _Category(NamedTuple):
@@ -26,54 +32,76 @@ class _Category(NamedTuple):
 class _Image(NamedTuple):
     id: int
     name: str
+    shown: str  # the name as messages show it
     where: str
     size: tuple[int, int] | None
 
 
-def recognize(path: Path) -> bool:
-    """Whether this folder has the layout, or is itself the JSON of a split."""
-    return bool(_json_files(path))
+class CocoLayout:
+    """A data set in the layout of COCO. The JSON of a split is parsed when the split is read.
 
-
-def list_splits(path: Path) -> tuple[str, ...]:
-    """The names of the JSON files without `instances_`, or of the folders that Roboflow's files are in."""
-    return tuple(_split_files(path))
-
-
-def read(path: Path, split: str) -> Dataset:
-    """The images of a split, with the classes in the order of the file.
-
-    Args:
-        path: The folder that `annotations` is in, or the JSON of the split.
-        split: One of `list_splits`.
-
-    Raises:
-        DatasetError: The file cannot be read, or none of its images can be used.
+    Attributes:
+        path: The folder of `annotations`, or the JSON of one split.
     """
-    file = _split_files(path)[split]
-    content = _parse(file)
-    entries = list(_categories(str(file), content["categories"]))
-    categories = [entry for entry in entries if isinstance(entry, _Category)]
-    names = [category.name for category in categories]
-    ids = [category.id for category in categories]
 
-    def findings() -> Iterator[Record | Problem]:
-        yield from (entry for entry in entries if isinstance(entry, Problem))
-        yield from similar_classes(str(file), names)
-        yield from _records(file, split, content, {category: label for label, category in enumerate(ids)})
+    name = "COCO"
+    signs = "annotations/instances_<split>.json or <split>/_annotations.coco.json"
 
-    return make_dataset(f"{path}, {split}", names, findings(), category_ids=ids)
+    def __init__(self, path: Path, files: list[Path]) -> None:
+        self.path = path
+        self._files = files
+
+    @classmethod
+    def recognize(cls, path: Path) -> "CocoLayout | None":
+        """Returns the layout of this folder, or of this JSON of a split, if it is COCO's; else None."""
+        files = _json_files(path)
+        return cls(path, files) if files else None
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names of the JSON files without `instances_`, or of the folders of Roboflow's files."""
+        return tuple(self._split_files)
+
+    def read(self, split: str) -> Dataset:
+        """Reads the images of a split, one of `splits`, with the classes in the order of the file.
+
+        Raises:
+            DatasetError: The file cannot be read, or none of its images can be used.
+        """
+        file = self._split_files[split]
+        content = _parse(file)
+        entries = list(_categories(str(file), content["categories"]))
+        categories = [entry for entry in entries if isinstance(entry, _Category)]
+        names = [category.name for category in categories]
+        ids = [category.id for category in categories]
+
+        def findings() -> Iterator[AnnotatedImage | Problem]:
+            yield from (entry for entry in entries if isinstance(entry, Problem))
+            yield from similar_classes(str(file), names)
+            yield from _annotated_images(file, split, content, {category: label for label, category in enumerate(ids)})
+
+        return make_dataset(f"{self.path}, {split}", names, findings(), category_ids=ids)
+
+    @cached_property
+    def _split_files(self) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for file in self._files:
+            split = file.parent.name if file.name == ROBOFLOW else file.stem.removeprefix("instances_")
+            if split in found:
+                raise DatasetError(f"{found[split]} and {file} are both of split '{split}'; rename or remove one")
+            found[split] = file
+        return found
 
 
-def _records(
+def _annotated_images(
     file: Path, split: str, content: Mapping[str, list[Row]], labels: Mapping[int, int]
-) -> Iterator[Record | Problem]:
+) -> Iterator[AnnotatedImage | Problem]:
     images: dict[int, _Image] = {}
     for image in _images(str(file), content["images"]):
         if isinstance(image, Problem):
             yield image
         elif image.id in images:
-            yield Problem(image.where, f"'{images[image.id].name}' has the same id", "image left out")
+            yield Problem(image.where, f"{images[image.id].shown} has the same id", "image left out")
         else:
             images[image.id] = image
 
@@ -83,24 +111,26 @@ def _records(
         id, image_id = _whole(row.get("id")), _whole(row.get("image_id"))
         where = f"{file}, annotation {place if id is None else id}"
         if image_id is None or image_id not in images:
-            yield Problem(where, f"image_id {row.get('image_id')!r:.40} is none of the images", "annotation left out")
+            what = f"image_id {quoted(row.get('image_id'))} is none of the images"
+            yield Problem(where, what, "annotation left out")
             continue
-        where = f"{where} of image '{images[image_id].name}'"
+        where = f"{where} of image {images[image_id].shown}"
         if id is not None and (first := seen.setdefault(id, row)) is not row:
-            yield Problem(where, "the id is used twice", "taken once" if row == first else "both annotations kept")
-            if row == first:
+            same = _equal(row, first)
+            yield Problem(where, "the id is used twice", "taken once" if same else "both annotations kept")
+            if same:
                 continue
         objects[image_id] += _object(where, row, labels)
 
     folders, finder = _image_folders(file, split), FileFinder()
     for image in images.values():
-        places = [folder / name for name in spellings(image.name) for folder in folders]
+        places = [folder / name for name in path_variants(image.name) for folder in folders]
         file_found = next(filter(None, map(finder.find, places)), None)
         if file_found is None:
             looked = ", ".join(map(str, folders))
             yield Problem(image.where, f"there is no such image in {looked}", "image left out")
         else:
-            yield Record(
+            yield AnnotatedImage(
                 image.name, file_found, image.where, image.where, objects[image.id], image.size, image_id=image.id
             )
 
@@ -108,20 +138,20 @@ def _records(
 def _object(where: str, row: Row, labels: Mapping[int, int]) -> Iterator[Object | Problem]:
     category, bbox, area = _whole(row.get("category_id")), row.get("bbox"), row.get("area")
     if category is None or category not in labels:
-        what = f"category_id {row.get('category_id')!r:.40} is none of the categories"
+        what = f"category_id {quoted(row.get('category_id'))} is none of the categories"
         yield Problem(where, what, "box left out")
         return
     try:
         x, y, width, height = to_numbers(bbox if isinstance(bbox, list) else [bbox])
     except ValueError:
-        yield Problem(where, f"bbox {bbox!r:.60} is not four numbers", "box left out")
+        yield Problem(where, f"bbox {quoted(bbox)} is not four numbers", "box left out")
         return
     try:
         (outline,) = to_numbers([area or 0])  # some tools write 0 where they know none
     except ValueError:
         outline = math.nan
     if not 0 <= outline < AREA_LIMIT:
-        yield Problem(where, f"area {area!r:.40} is none", "area of the box taken")
+        yield Problem(where, f"area {quoted(area)} is none", "area of the box taken")
     stated = outline if 0 < outline < AREA_LIMIT else None
     yield Object(where, (x, y, x + width, y + height), labels[category], crowd=row.get("iscrowd") == 1, area=stated)
 
@@ -133,7 +163,8 @@ def _categories(where: str, rows: list[Row]) -> Iterator[_Category | Problem]:
         if id is None or not isinstance(name, str) or not name.strip():
             yield Problem(where, f"category {place} has no id or no name", "category left out")
         elif id in names:
-            yield Problem(where, f"categories '{names[id]}' and '{name}' have the same id {id}", f"'{name}' left out")
+            what = f"categories {quoted(names[id])} and {quoted(name)} have the same id {id}"
+            yield Problem(where, what, f"{quoted(name)} left out")
         else:
             names[id] = name
             yield _Category(id, name)
@@ -145,14 +176,24 @@ def _images(file: str, rows: list[Row]) -> Iterator[_Image | Problem]:
         if id is None or not isinstance(name, str) or not name:
             yield Problem(f"{file}, image {place}", "no id that is a whole number or no file_name", "image left out")
         else:
-            yield _Image(id, name, f"{file}, image {id} '{name}'", to_size(row.get("height"), row.get("width")))
+            size, shown = to_size(row.get("height"), row.get("width")), quoted(name)
+            yield _Image(id, name, shown, f"{file}, image {id} {shown}", size)
 
 
 def _whole(value: object) -> int | None:
-    """A whole number, also where it is written as 7.0, as pandas does."""
+    """Returns a whole number of at most 64 bits, also one that is written as 7.0, as pandas does; else None."""
+    if isinstance(value, bool):
+        return None
     if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) else None
+        value = int(value)
+    return value if isinstance(value, int) and -(2**63) <= value < 2**63 else None
+
+
+def _equal(one: Row, other: Row) -> bool:
+    try:
+        return one == other
+    except RecursionError:  # lists in lists in lists ...
+        return False
 
 
 def _parse(file: Path) -> dict[str, list[Row]]:
@@ -164,16 +205,6 @@ def _parse(file: Path) -> dict[str, list[Row]]:
         if not isinstance(content, dict) or not isinstance(content.get(part), list):
             raise DatasetError(f"{file}: there is no list '{part}', as COCO's files of instances have")
     return {part: [row if isinstance(row, dict) else {} for row in content[part]] for part in PARTS}
-
-
-def _split_files(path: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for file in _json_files(path):
-        split = file.parent.name if file.name == ROBOFLOW else file.stem.removeprefix("instances_")
-        if split in found:
-            raise DatasetError(f"{found[split]} and {file} are both of split '{split}'; rename or remove one")
-        found[split] = file
-    return found
 
 
 def _json_files(path: Path) -> list[Path]:
@@ -188,12 +219,13 @@ def _json_files(path: Path) -> list[Path]:
 
 
 def _has_parts(file: Path) -> bool:
-    text = file.read_bytes()  # not parsed: of any JSON that lies about, this is asked
+    """Returns whether a JSON of any name could be COCO's, without parsing it."""
+    text = file.read_bytes()
     return all(f'"{part}"'.encode() in text for part in PARTS)
 
 
 def _image_folders(file: Path, split: str) -> list[Path]:
-    """Where to look for the images: folders of the split, also `train2017` for `train`, then those of all splits."""
+    """Returns where to look for images: folders of the split (also `train2017` for `train`), then those of all."""
     if file.name == ROBOFLOW:
         return [file.parent]
     root = file.parent.parent if file.parent.name == "annotations" else file.parent

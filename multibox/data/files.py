@@ -1,4 +1,4 @@
-"""The files of a data set: found by name in either Unicode form, read as text in the encodings that people have."""
+"""Find the files of a data set by name in either Unicode form, and read them as text in the usual encodings."""
 
 import codecs
 import os
@@ -9,16 +9,16 @@ from pathlib import Path
 from multibox.data.sample import DatasetError
 
 
-def name_key(name: str) -> str:
-    """Equal for names that are written alike: macOS stores an accent apart from its letter (NFD), others together."""
+def nfc(name: str) -> str:
+    """Returns the name in Unicode's composed form (NFC). macOS stores an accent apart from its letter (NFD)."""
     return unicodedata.normalize("NFC", name)
 
 
 def read_text(file: Path) -> str:
-    """The text of a file in UTF-8, with or without byte order mark, or in UTF-16 with one.
+    """Returns the text of a file in UTF-8, with or without byte order mark, or in UTF-16 with one.
 
     Raises:
-        ValueError: It cannot be read or is in another encoding; the message goes behind the name of the file.
+        ValueError: The file cannot be read or has another encoding. The message is meant to follow the file's name.
     """
     try:
         data = file.read_bytes()
@@ -31,16 +31,16 @@ def read_text(file: Path) -> str:
 
 
 def read_lines(file: Path) -> list[tuple[int, str]]:
-    """The lines that are not blank, stripped, with their numbers from 1; raises as `read_text`."""
+    """Returns the lines that are not blank, stripped, with their numbers from 1. Raises what `read_text` raises."""
     lines = enumerate(read_text(file).split("\n"), start=1)
     return [(number, line.strip()) for number, line in lines if line.strip()]
 
 
 def read_list(file: Path) -> list[tuple[int, str]]:
-    """`read_lines` of a file that the set cannot be read without.
+    """Returns the `read_lines` of a file that the data set cannot do without.
 
     Raises:
-        DatasetError: It cannot be read.
+        DatasetError: The file cannot be read.
     """
     try:
         return read_lines(file)
@@ -49,9 +49,10 @@ def read_list(file: Path) -> list[tuple[int, str]]:
 
 
 def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """All files below a folder with one of these suffixes, in lower or upper case, sorted; hidden ones are left out.
+    """Returns all files below a folder that have one of these suffixes, in lower or upper case, sorted.
 
-    Links to folders are followed, unless they lead to a folder below this one, or to one that was seen already.
+    Hidden files and folders are left out. Links to folders are followed, unless they lead to a folder below this one
+    or to one that was visited before.
     """
     found = []
     root = os.path.realpath(folder)
@@ -71,28 +72,29 @@ def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
     return sorted(found)
 
 
-def spellings(name: str) -> tuple[str, ...]:
-    """A path as it is written, and then as Windows means it, whose backslashes are slashes."""
+def path_variants(name: str) -> tuple[str, ...]:
+    """Returns a path as it is written, and with slashes for backslashes, as Windows means it."""
     return tuple(dict.fromkeys((name, name.replace("\\", "/"))))
 
 
 class FileFinder:
-    """Finds files although their names differ in Unicode form or in the case of the suffix; lists each folder once."""
+    """Finds files whose names differ in Unicode form or in the case of the suffix. Lists each folder only once."""
 
     def __init__(self) -> None:
         self._listings: dict[Path, dict[str, str]] = {}
 
     def find(self, file: Path) -> Path | None:
-        """The file of this name; None where there is none."""
+        """Returns the file of this name as it is on disk; None if there is none."""
         listing = self._listings.get(file.parent)
         if listing is None:
             names = sorted(os.listdir(file.parent)) if os.path.isdir(file.parent) else []
-            listing = {_loose(name): name for name in names} | {name: name for name in names}
+            listing = {_match_key(name): name for name in names} | {name: name for name in names}
             self._listings[file.parent] = listing
-        name = listing.get(file.name) or listing.get(_loose(file.name))
+        name = listing.get(file.name) or listing.get(_match_key(file.name))
         return None if name is None else file.with_name(name)
 
 
-def _loose(name: str) -> str:
-    stem, suffix = os.path.splitext(name_key(name))
+def _match_key(name: str) -> str:
+    """Returns the same text for names that differ only in Unicode form or in the case of the suffix."""
+    stem, suffix = os.path.splitext(nfc(name))
     return stem + suffix.lower()

@@ -1,4 +1,4 @@
-"""A short name for exactly these annotations."""
+"""Name a data set's annotations by a hash."""
 
 import hashlib
 
@@ -8,22 +8,21 @@ from multibox.data.sample import Dataset
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """SHA-256, in hexadecimal, of all that is learned from or judged by but the pixels.
+    """Returns the SHA-256, in hexadecimal, of everything that is learned from or evaluated against, except pixels.
 
-    These are the class names, and of each image, in order, its name, height and width, and its boxes, labels, areas
-    and marks: two sets of one fingerprint differ at most in the contents of their images. It is the same on all
-    machines.
+    It covers the class names and, for each image in order, the name, height, width, boxes, labels, areas and marks. Two
+    data sets with the same fingerprint differ at most in the content of their images. All machines agree on it.
     """
     digest = hashlib.sha256()
 
     def add(value: bytes) -> None:
-        digest.update(len(value).to_bytes(8, "little") + value)  # or "ab", "c" would be "a", "bc"
+        digest.update(len(value).to_bytes(8, "little") + value)  # without the length, "ab", "c" would equal "a", "bc"
 
     add(len(dataset.class_names).to_bytes(8, "little"))
     for name in dataset.class_names:
         add(name.encode())
     for sample in dataset:
-        add(sample.name.encode(errors="surrogateescape"))  # what a file system has need not be UTF-8
+        add(sample.name.encode(errors="surrogateescape"))  # a file name need not be UTF-8
         add(np.array([sample.height, sample.width], "<i8").tobytes())
         truth = sample.truth
         add(truth.boxes.astype("<f4").tobytes())

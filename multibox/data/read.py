@@ -1,87 +1,131 @@
-"""Reads a folder as a data set, whichever of the three layouts it has."""
+"""Read a folder as a data set, in whichever of the three layouts it is."""
 
 import difflib
+import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
-from multibox.data import coco, voc, yolo
-from multibox.data.sample import Dataset, DatasetError, Sample, compare_classes
+from multibox.data.coco import CocoLayout
+from multibox.data.messages import quoted
+from multibox.data.sample import Dataset, DatasetError, Sample, compare_classes, summarize_problems
+from multibox.data.voc import VocLayout
+from multibox.data.yolo import YoloLayout
+
+log = logging.getLogger("multibox")
 
 OnProblem = Literal["error", "skip"]
 
-DEPTH = 3  # of folders above a set, as in VOC's archives: VOCdevkit/VOC2007
+DEPTH = 3
+"""How many folders may lie above a data set, as in VOC's archives: VOCdevkit/VOC2007."""
 
-
-class Layout(NamedTuple):
-    """What a format's module offers, and the words for it."""
-
-    name: str
-    signs: str
-    recognize: Callable[[Path], bool]
-    list_splits: Callable[[Path], tuple[str, ...]]
-    read: Callable[[Path, str], Dataset]
-
-
-LAYOUTS = (
-    Layout("VOC", "Annotations/*.xml and ImageSets/Main/<split>.txt", voc.recognize, voc.list_splits, voc.read),
-    Layout(
-        "COCO",
-        "annotations/instances_<split>.json or <split>/_annotations.coco.json",
-        coco.recognize,
-        coco.list_splits,
-        coco.read,
-    ),
-    Layout("YOLO", "data.yaml with names, train and val", yolo.recognize, yolo.list_splits, yolo.read),
-)
-
+Layout = VocLayout | CocoLayout | YoloLayout
+LAYOUTS: tuple[type[VocLayout], type[CocoLayout], type[YoloLayout]] = (VocLayout, CocoLayout, YoloLayout)
 
 Paths = str | Path | Sequence[str | Path]
 
 
-def read_dataset(path: Paths, *, split: str | None = None, on_problem: OnProblem = "error") -> Dataset:
-    """The images and objects of one split of a data set in the layout of VOC, COCO or YOLO, told from its files.
+class DatasetReader:
+    """A data set on disk, of which several splits are read: its layout is recognized and its lists are read only once.
 
-    Images are not decoded, but the head of each is read. Whatever is wrong in the files is gathered before anything
-    is raised: one bad record does not hide the next.
+    `read_dataset` and `list_splits` are shorter if only one thing is wanted.
+
+    Attributes:
+        paths: The folders or files of the data set; several data sets are joined.
+    """
+
+    def __init__(self, path: Paths) -> None:
+        """Takes a path or several, as `read_dataset` does. Nothing is read before `splits` or `read` need it."""
+        self.paths = tuple(Path(each) for each in ([path] if isinstance(path, str | Path) else path))
+        if not self.paths:
+            raise ValueError("there is no path to read a data set from")
+        times = Counter(each.resolve() for each in self.paths)
+        for each in self.paths:
+            if times[each.resolve()] > 1:
+                raise DatasetError(f"{each} is given twice")
+
+    @cached_property
+    def _layouts(self) -> list[tuple[Path, Layout]]:
+        return [_recognize(path) for path in self.paths]
+
+    @cached_property
+    def splits(self) -> tuple[str, ...]:
+        """The names of the splits; of several data sets, the splits that all of them have.
+
+        Raises:
+            FileNotFoundError: A path does not exist.
+            DatasetError: A path holds no data set, or more than one.
+        """
+        first, *others = [layout.splits for _, layout in self._layouts]
+        return tuple(split for split in first if all(split in splits for splits in others))
+
+    def choose(self, split: str | None) -> str:
+        """Returns the name of the split that `read` reads; None stands for the only split.
+
+        Raises:
+            DatasetError: There is no such split, or None is given and there are several.
+        """
+        chosen = list(dict.fromkeys(_choose(split, *each) for each in self._layouts))
+        if len(chosen) > 1:
+            raise DatasetError(f"the sets have other splits: {', '.join(map(quoted, chosen))}; say which to read")
+        return chosen[0]
+
+    def read(self, split: str | None = None) -> Dataset:
+        """Reads one split, and leaves out what cannot be used. `Dataset.problems` keeps what is wrong.
+
+        Raises:
+            FileNotFoundError: A path does not exist.
+            DatasetError: There is no such split, it has no image that can be used, or the classes of several data sets
+                differ.
+        """
+        return join([layout.read(_choose(split, place, layout)) for place, layout in self._layouts])
+
+
+def read_dataset(path: Paths, *, split: str | None = None, on_problem: OnProblem = "skip") -> Dataset:
+    """Reads one split of a data set in the layout of VOC, COCO or YOLO, whichever its files show.
+
+    Images are not decoded; only the header of each is read. All files are read before anything is reported, so that one
+    bad record does not hide the next.
 
     Args:
-        path: The folder of the set, or one above it that holds no other; or a `data.yaml` or COCO's JSON itself. Of
-            several paths the sets, which must name the same classes, are joined: `["VOC2007", "VOC2012"]`.
-        split: `train`, `val`, ... as `list_splits` gives them; may be left out where there is only one.
-        on_problem: `error` raises if anything is wrong; `skip` leaves out what cannot be used and keeps the findings
-            in `Dataset.problems`.
+        path: The folder of the data set, or a folder above that holds no other data set; or a `data.yaml` or COCO's
+            JSON. The data sets of several paths are joined (`["VOC2007", "VOC2012"]`), if they name the same classes.
+        split: Name of the split: `train`, `val`, ..., as `list_splits` gives them. It may be left out if there is only
+            one.
+        on_problem: What to do about bad records: `skip` leaves out what cannot be used, logs a warning that sums up the
+            problems, and keeps them in `Dataset.problems`; `error` raises.
 
     Raises:
-        FileNotFoundError: There is no such path.
-        DatasetError: It holds no data set, or more than one; there is no such split; the split has no image that can
-            be used; the classes of several sets differ; or, with `error`, there are problems.
+        FileNotFoundError: A path does not exist.
+        DatasetError: There is no data set, or more than one; there is no such split, or it has no image that can be
+            used; the classes of several data sets differ; or there are problems and `on_problem` is `error`.
     """
     if on_problem not in get_args(OnProblem):
         raise ValueError(f"on_problem must be 'error' or 'skip', not {on_problem!r}")
-    dataset = join([_read(each, split) for each in _places(path)])
+    dataset = DatasetReader(path).read(split)
     if dataset.problems and on_problem == "error":
-        count = len(dataset.problems)
         advice = "mend the files, or read with on_problem='skip', which does what stands behind each"
-        raise DatasetError(f"{dataset.name}: {count} problem{'s'[: count > 1]}; {advice}", dataset.problems)
+        raise DatasetError(f"{dataset.name}: {summarize_problems(dataset.problems)}; {advice}", dataset.problems)
+    if dataset.problems:
+        log.warning(
+            f"{dataset.name}: {summarize_problems(dataset.problems)}; Dataset.problems lists them. "
+            f"The first: {dataset.problems[0]}"
+        )
     return dataset
 
 
 def list_splits(path: Paths) -> tuple[str, ...]:
-    """The names of the splits of the data set that `read_dataset(path)` finds; raises as it does.
-
-    Of several sets those that each of them has.
-    """
-    first, *others = [layout.list_splits(place) for place, layout in map(_recognize, _places(path))]
-    return tuple(split for split in first if all(split in splits for splits in others))
+    """Returns the names of the splits of a data set; of several, the splits that all have. Raises as `read_dataset`."""
+    return DatasetReader(path).splits
 
 
 def join(datasets: Sequence[Dataset]) -> Dataset:
-    """The images of all these sets as one set, in their order; `image_id` is the place in it.
+    """Joins data sets of the same classes into one, in their order. `image_id` becomes the position in it.
 
-    Of images of the same name each gets the number of its set in front: `1/000001.jpg`.
+    If images of several data sets have the same name, each gets the number of its data set in front: `1/000001.jpg`.
 
     Raises:
         DatasetError: The classes are not the same, in the same order.
@@ -111,38 +155,13 @@ def join(datasets: Sequence[Dataset]) -> Dataset:
     )
 
 
-def _places(path: Paths) -> list[Path]:
-    places = [Path(each) for each in ([path] if isinstance(path, str | Path) else path)]
-    if not places:
-        raise ValueError("there is no path to read a data set from")
-    for place in places:
-        if [other.resolve() for other in places].count(place.resolve()) > 1:
-            raise DatasetError(f"{place} is given twice")
-    return places
-
-
-def _read(path: Path, split: str | None) -> Dataset:
-    place, layout = _recognize(path)
-    return layout.read(place, _choose(split, layout.list_splits(place), place, layout))
-
-
-def choose_split(path: Paths, split: str | None) -> str:
-    """The name of the split that `read_dataset(path, split=split)` reads; raises as it does."""
-    chosen = dict.fromkeys(
-        _choose(split, layout.list_splits(place), place, layout) for place, layout in map(_recognize, _places(path))
-    )
-    if len(chosen) > 1:
-        raise DatasetError(f"the sets have other splits: {', '.join(chosen)}; say which to read")
-    return next(iter(chosen))
-
-
 def _recognize(path: Path) -> tuple[Path, Layout]:
-    """Where the data set lies at or below the path, and its layout."""
+    """Returns the folder or file of the data set at or below the path, and its layout."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such folder or file")
     level = [path]
     for _ in range(DEPTH + 1):
-        found = [(place, layout) for place in level for layout in LAYOUTS if layout.recognize(place)]
+        found = [(place, layout) for place in level for kind in LAYOUTS if (layout := kind.recognize(place))]
         if found:
             break
         folders = [folder for place in level if place.is_dir() for folder in sorted(place.iterdir()) if folder.is_dir()]
@@ -160,7 +179,9 @@ def _recognize(path: Path) -> tuple[Path, Layout]:
     return found[0]
 
 
-def _choose(split: str | None, splits: tuple[str, ...], place: Path, layout: Layout) -> str:
+def _choose(split: str | None, place: Path, layout: Layout) -> str:
+    """Returns the split by this name, or the only split."""
+    splits = layout.splits
     if not splits:
         raise DatasetError(f"{place}: a {layout.name} set without a split; looked for {layout.signs}")
     listed = ", ".join(f"'{name}'" for name in splits)

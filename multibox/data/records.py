@@ -1,6 +1,6 @@
-"""From what an annotation file says to samples: the checks of images, sizes and boxes, the same for every format.
+"""Turn what annotation files state into samples: the checks of images, sizes and boxes, the same for every format.
 
-A reader yields records and problems in the order of its files; `make_dataset` checks the records and keeps both.
+A reader yields annotated images and problems in the order of its files; `make_dataset` checks the images.
 """
 
 import os
@@ -12,10 +12,12 @@ import numpy as np
 from jaxtyping import Float
 
 from multibox.boxes import area, clip
+from multibox.data.messages import quoted
 from multibox.data.sample import Dataset, DatasetError, GroundTruth, Problem, Sample
 from multibox.images import image_size
 
-PIXEL_TOLERANCE = 1.0  # so much beyond the image is no mistake: some count pixels from 1, and tools round
+PIXEL_TOLERANCE = 1.0
+"""How far in pixels a box may reach beyond the image without a word: some tools count from 1, and others round."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,11 @@ class Object:
 
     Attributes:
         where: The file, and the line, object or annotation in it.
-        box: Corner form, not checked.
+        box: Box in corner form, not checked yet.
         label: Index into the class names.
-        difficult: VOC's mark.
-        crowd: COCO's mark.
-        area: In pixels; None for that of the box.
+        difficult: VOC's mark of difficult objects.
+        crowd: COCO's mark of crowd regions.
+        area: Area in square pixels; None for the area of the box.
     """
 
     where: str
@@ -40,18 +42,18 @@ class Object:
 
 
 @dataclass(frozen=True)
-class Record:
-    """One image of a split as the files state it, the problems found on the way in place of the objects they cost.
+class AnnotatedImage:
+    """One image of a split as the files state it.
 
     Attributes:
-        name: Of the sample.
-        image: A file that is there.
-        listed: Where the split names the image.
-        where: Where its size and objects are stated.
-        objects: The objects.
-        size: `(height, width)` as stated; None where it is not.
-        fractions: The boxes are fractions of the image as it is shown, not pixels.
-        image_id: None for the place in the data set.
+        name: Name of the sample.
+        image: Path of an image file that exists.
+        listed: Where the split lists the image.
+        where: Where the size and the objects of the image are stated.
+        objects: The objects; a problem stands in the place of an object that cannot be used.
+        size: The `(height, width)` that is stated; None if none is.
+        normalized: Whether boxes are fractions of the image as it is shown, instead of pixels.
+        image_id: Number of the image; None for its position in the data set.
     """
 
     name: str
@@ -60,24 +62,24 @@ class Record:
     where: str
     objects: Sequence[Object | Problem]
     size: tuple[int, int] | None = None
-    fractions: bool = False
+    normalized: bool = False
     image_id: int | None = None
 
 
 def make_dataset(
     name: str,
     class_names: Sequence[str],
-    findings: Iterable[Record | Problem],
+    findings: Iterable[AnnotatedImage | Problem],
     *,
     category_ids: Sequence[int] | None = None,
 ) -> Dataset:
-    """The data set of all records that can be used, with every problem; classes of the same name become one.
+    """Returns the data set of all images that can be used, with every problem. Classes of the same name become one.
 
     Raises:
-        DatasetError: No image is left.
+        DatasetError: No image can be used.
     """
-    names = list(dict.fromkeys(class_names))
-    labels = [names.index(name) for name in class_names]
+    label_of = {class_name: label for label, class_name in enumerate(dict.fromkeys(class_names))}
+    labels = [label_of[class_name] for class_name in class_names]
     samples: list[Sample] = []
     problems: list[Problem] = []
     seen: set[str] = set()
@@ -85,7 +87,7 @@ def make_dataset(
         if isinstance(finding, Problem):
             problems.append(finding)
         elif (path := os.path.abspath(finding.image)) in seen:
-            what = f"'{finding.name}' is listed a second time"
+            what = f"{quoted(finding.name)} is listed a second time"
             problems.append(Problem(finding.listed, what, "the first entry and its objects taken"))
         else:
             seen.add(path)
@@ -94,38 +96,44 @@ def make_dataset(
             samples += [sample] if sample is not None else []
     if not samples:
         raise DatasetError(f"{name}: there is no image that can be used", problems)
-    ids = None if category_ids is None else tuple(category_ids[labels.index(label)] for label in range(len(names)))
-    return Dataset(name, tuple(names), samples, tuple(problems), ids)
+    ids = None
+    if category_ids is not None:  # the first number of each class
+        first = dict(zip(reversed(labels), reversed(category_ids), strict=True))
+        ids = tuple(first[label] for label in range(len(label_of)))
+    return Dataset(name, tuple(label_of), samples, tuple(problems), ids)
 
 
 def similar_classes(where: str, class_names: Sequence[str]) -> Iterator[Problem]:
-    """A problem for each class whose name is taken already, or nearly: upper case and spaces are easily mistyped."""
-    keys = ["".join(name.split()).casefold() for name in class_names]
-    for index, name in enumerate(class_names):
-        first = class_names[keys.index(keys[index])]
-        if name in class_names[:index]:
-            yield Problem(where, f"class '{name}' is named twice", "taken as one class")
+    """Yields a problem for each class whose name is taken, or differs from another only in case or spaces."""
+    first_of: dict[str, str] = {}
+    seen: set[str] = set()
+    for name in class_names:
+        first = first_of.setdefault("".join(name.split()).casefold(), name)
+        if name in seen:
+            yield Problem(where, f"class {quoted(name)} is named twice", "taken as one class")
         elif first != name:
-            yield Problem(where, f"classes '{first}' and '{name}' differ in case or spaces only", "kept as two classes")
+            what = f"classes {quoted(first)} and {quoted(name)} differ in case or spaces only"
+            yield Problem(where, what, "kept as two classes")
+        seen.add(name)
 
 
 def to_numbers(values: Iterable[object]) -> list[float]:
-    """Numbers, or text that holds them.
+    """Converts numbers, or text that holds numbers.
 
     Raises:
-        ValueError: One is something else.
+        ValueError: A value is something else.
     """
     numbers = []
     for value in values:
         try:
             numbers.append(float(value))  # type: ignore[arg-type]
         except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"{value!r:.40} is not a number") from error
+            raise ValueError(f"{quoted(value)} is not a number") from error
     return numbers
 
 
 def to_size(height: object, width: object) -> tuple[int, int] | None:
-    """The size that a file states; None where it states none: nothing, no numbers, or zeros, as some tools write."""
+    """Returns the size that a file states; None if it states nothing, no numbers, or zeros, as some tools write."""
     try:
         numbers = to_numbers([height, width])
     except ValueError:
@@ -135,27 +143,37 @@ def to_size(height: object, width: object) -> tuple[int, int] | None:
     return int(numbers[0]), int(numbers[1])
 
 
-def _check(record: Record, place: int, labels: Sequence[int]) -> tuple[Sample | None, list[Problem]]:
+def _check(found: AnnotatedImage, place: int, labels: Sequence[int]) -> tuple[Sample | None, list[Problem]]:
+    """Checks an image, its stated size and its boxes.
+
+    Args:
+        found: The image as the files state it.
+        place: Position of the sample in the data set.
+        labels: Label of each class that the files name, where classes of the same name share a label.
+
+    Returns:
+        The sample, or None if the image cannot be used, and the problems.
+    """
     try:
-        stored, orientation = image_size(record.image)
+        stored, orientation = image_size(found.image)
     except (ValueError, OSError) as error:
-        what = str(error).removeprefix(f"{record.image}: ")
-        return None, [Problem(str(record.image), what, "image left out")]
+        what = str(error).removeprefix(f"{found.image}: ")
+        return None, [Problem(str(found.image), what, "image left out")]
     turned = orientation in (5, 6, 7, 8)
     height, width = stored[::-1] if turned else stored
 
-    problems = [entry for entry in record.objects if isinstance(entry, Problem)]
-    objects = [entry for entry in record.objects if isinstance(entry, Object)]
+    problems = [entry for entry in found.objects if isinstance(entry, Problem)]
+    objects = [entry for entry in found.objects if isinstance(entry, Object)]
     written = np.array([entry.box for entry in objects], dtype=np.float64).reshape(-1, 4)
     with np.errstate(over="ignore"):
-        written = (written * ([width, height, width, height] if record.fractions else 1)).astype(np.float32)
+        written = (written * ([width, height, width, height] if found.normalized else 1)).astype(np.float32)
     boxes = written
-    if record.size is not None and record.size != (height, width):
-        if turned and record.size == stored:
+    if found.size is not None and found.size != (height, width):
+        if turned and found.size == stored:
             boxes = _turn_boxes(written, *stored, orientation)
         else:
-            what = f"the size is given as {_size(*record.size)}, but the image has {_size(height, width)}"
-            problems.append(Problem(record.where, what, "boxes taken as pixels of the image"))
+            what = f"the size is given as {_size(*found.size)}, but the image has {_size(height, width)}"
+            problems.append(Problem(found.where, what, "boxes taken as pixels of the image"))
 
     inside = clip(boxes, height, width)
     beyond = np.abs(boxes - inside).max(axis=1, initial=0)
@@ -179,12 +197,18 @@ def _check(record: Record, place: int, labels: Sequence[int]) -> tuple[Sample | 
         crowd=[objects[index].crowd for index in kept],
         areas=[areas[index] for index in kept],
     )
-    image_id = place if record.image_id is None else record.image_id
-    return Sample(record.name, record.image, height, width, truth, image_id), problems
+    image_id = place if found.image_id is None else found.image_id
+    return Sample(found.name, found.image, height, width, truth, image_id), problems
 
 
 def _faults(written: Float[np.ndarray, "objects 4"], inside: Float[np.ndarray, "objects 4"], image: str) -> list[str]:
-    """Why each box, as it is written and as it is clipped to the image, cannot be used; "" where it can."""
+    """Returns for each box why it cannot be used; "" if it can.
+
+    Args:
+        written: Boxes as the files state them.
+        inside: The same boxes, clipped to the image.
+        image: What messages call the image.
+    """
     x_min, y_min, x_max, y_max = written.T
     faults = {
         "holds a value that is not finite": ~np.isfinite(written).all(axis=1),
@@ -201,7 +225,7 @@ def _faults(written: Float[np.ndarray, "objects 4"], inside: Float[np.ndarray, "
 def _turn_boxes(
     boxes: Float[np.ndarray, "boxes 4"], height: int, width: int, orientation: int
 ) -> Float[np.ndarray, "boxes 4"]:
-    """Boxes of the image as stored (`height` x `width`), turned with it by an EXIF orientation from 5 to 8."""
+    """Turns the boxes of a stored image of `height` x `width` together with it, by an EXIF orientation from 5 to 8."""
     x_min, y_min, x_max, y_max = boxes.T
     left, right = (y_min, y_max) if orientation in (5, 8) else (height - y_max, height - y_min)
     top, bottom = (x_min, x_max) if orientation in (5, 6) else (width - x_max, width - x_min)
@@ -209,4 +233,4 @@ def _turn_boxes(
 
 
 def _size(height: int, width: int) -> str:
-    return f"width {width}, height {height}"
+    return f"width {quoted(width)}, height {quoted(height)}"

@@ -1,5 +1,6 @@
-"""What a data set is: images, each with its ground truth, and everything that was wrong with the files."""
+"""What a data set is: images with their ground truth, and everything that was found wrong in its files."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,20 +11,24 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from multibox.boxes import area
+from multibox.data.messages import counted, list_names
 from multibox.images import open_image, read_image
 
+PROBLEMS_SHOWN = 100
+"""The number of problems that a message lists one by one."""
 
-@dataclass(frozen=True, init=False, eq=False)
+
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class GroundTruth:
-    """The objects of one image: boxes in corner form, in pixels of that very image.
+    """The objects of one image, with boxes in pixels of that image.
 
     Attributes:
-        boxes: Corner form.
+        boxes: Boxes in corner form, in pixels.
         labels: Indices into the data set's `class_names`.
-        difficult: VOC's mark: neither a hit nor a miss in the evaluation.
-        crowd: COCO's `iscrowd`: a region of many objects; not trained on, and detections inside it do not count.
-        areas: In pixels. COCO sorts objects into small, medium and large by the area of their outline, which is less
-            than that of the box.
+        difficult: VOC's mark of objects that count neither as hits nor as misses in the evaluation.
+        crowd: COCO's `iscrowd`: regions of many objects. They are not trained on, and detections inside do not count.
+        areas: Areas in square pixels. COCO calls objects small, medium or large by the area of their outline, which is
+            less than that of the box.
     """
 
     boxes: Float[np.ndarray, "objects 4"]
@@ -41,10 +46,10 @@ class GroundTruth:
         crowd: ArrayLike | None = None,
         areas: ArrayLike | None = None,
     ) -> None:
-        """Takes lists or arrays; nothing is marked and areas are those of the boxes where they are not given.
+        """Takes lists or arrays. Without marks no object is marked; without areas the boxes' areas are taken.
 
         Raises:
-            ValueError: The numbers of boxes, labels and marks differ, or a box has no width or height.
+            ValueError: The numbers of boxes, labels and marks differ, or a box has no width or no height.
         """
         corners = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
         count = len(corners)
@@ -67,8 +72,11 @@ class GroundTruth:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        return f"GroundTruth({counted(len(self), 'object')})"
+
     def __getitem__(self, chosen: Bool[np.ndarray, " objects"] | Int[np.ndarray, " chosen"]) -> "GroundTruth":
-        """The objects where a mask is true, or those with these indices."""
+        """Returns the objects where a mask is true, or those with the given indices."""
         return GroundTruth(
             self.boxes[chosen],
             self.labels[chosen],
@@ -78,16 +86,17 @@ class GroundTruth:
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Sample:
-    """One image of a data set, not decoded before `read`, and its objects.
+    """One image of a data set and its objects. A file is decoded by `open` and `read`, not before.
 
     Attributes:
-        name: What messages and output files call it; each of a data set has its own.
-        image: A file, or the pixels themselves.
-        height: Of the image as it is shown (EXIF orientation applied), like the boxes.
-        width: The same.
-        image_id: COCO's number of the image, or its place in the data set.
+        name: The name in messages and output files; no other sample of the data set has it.
+        image: Path of the image file, or the pixels themselves.
+        height: Height in pixels of the image as it is shown, with its EXIF orientation applied.
+        width: Width in pixels of the image as it is shown, with its EXIF orientation applied.
+        truth: The objects, with boxes in pixels of the image as it is shown.
+        image_id: COCO's number of the image, or its position in the data set.
     """
 
     name: str
@@ -97,12 +106,15 @@ class Sample:
     truth: GroundTruth
     image_id: int
 
+    def __repr__(self) -> str:
+        return f"Sample({self.name}: height {self.height}, width {self.width}, {counted(len(self.truth), 'object')})"
+
     def open(self, *, at_least: tuple[int, int] | None = None) -> Image.Image:
-        """The image as PIL's RGB; `at_least` as in `images.open_image`."""
+        """Returns the image as PIL's RGB, upright; `at_least` is that of `multibox.images.open_image`."""
         return open_image(self.image, at_least=at_least)
 
     def read(self) -> UInt8[np.ndarray, "3 height width"]:
-        """The pixels, RGB, right way up."""
+        """Returns the pixels as RGB, upright."""
         return read_image(self.image)
 
 
@@ -112,7 +124,7 @@ class Problem:
 
     Attributes:
         where: The file, and the line, object or annotation in it.
-        what: The value found and why it cannot be used.
+        what: The value that was found, and why it cannot be used.
         done: What the reader did: "box left out", "image left out", "clipped to the image", ...
     """
 
@@ -125,27 +137,40 @@ class Problem:
 
 
 class DatasetError(ValueError):
-    """A data set that cannot be used as it is: everything that was found wrong with it, together.
+    """A data set that cannot be used as it is. The message lists what is wrong, up to `PROBLEMS_SHOWN` findings.
 
     Attributes:
-        problems: All of them, in the order of the files.
+        problems: All findings, in the order of the files.
     """
 
     def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
-        super().__init__("\n  ".join([message, *map(str, problems)]))
+        super().__init__(list_problems(message, problems))
         self.problems = tuple(problems)
 
 
-@dataclass(frozen=True, eq=False)
+def list_problems(heading: str, problems: Sequence[Problem]) -> str:
+    """Returns the heading, then the first `PROBLEMS_SHOWN` problems, one a line, and how many more there are."""
+    more = len(problems) - PROBLEMS_SHOWN
+    lines = [heading, *map(str, problems[:PROBLEMS_SHOWN]), *([f"... and {more} more"] if more > 0 else [])]
+    return "\n  ".join(lines)
+
+
+def summarize_problems(problems: Sequence[Problem]) -> str:
+    """Returns how many problems there are, by what was done: `3 problems (2 x box left out, 1 x image left out)`."""
+    kinds = Counter(problem.done for problem in problems).most_common()
+    return f"{counted(len(problems), 'problem')} ({', '.join(f'{count} x {done}' for done, count in kinds)})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Images with ground truth, in the order of their files.
+    """Images with ground truth, in the order of the files that list them.
 
     Attributes:
-        name: The folder and split it was read from.
-        class_names: In the order of the file that names them; labels are indices into it.
-        samples: One for each image, those without objects included.
-        problems: What the reader found wrong; empty for a clean set.
-        category_ids: COCO's number of each class; they may have gaps.
+        name: The folder and split that the data set was read from.
+        class_names: Class names in the order of the file that lists them; labels are indices into them.
+        samples: One sample for each image, images without objects included.
+        problems: What the reader found wrong; empty if nothing was.
+        category_ids: COCO's number of each class. The numbers may have gaps.
     """
 
     name: str
@@ -163,6 +188,16 @@ class Dataset:
                     f"but there are only {len(self.class_names)} class names"
                 )
 
+    def __repr__(self) -> str:
+        objects = sum(len(sample.truth) for sample in self.samples)
+        counts = [
+            counted(len(self.samples), "image"),
+            counted(objects, "object"),
+            counted(len(self.class_names), "class"),
+            *([counted(len(self.problems), "problem")] if self.problems else []),
+        ]
+        return f"Dataset({self.name}: {', '.join(counts)})"
+
     def __len__(self) -> int:
         return len(self.samples)
 
@@ -174,12 +209,19 @@ class Dataset:
 
 
 def compare_classes(one: str, names: Sequence[str], other: str, other_names: Sequence[str]) -> str:
-    """How the class names of two things differ, in words; "" where they are equal."""
+    """Returns in words how the class names of two things differ; "" if they are equal.
+
+    Args:
+        one: What messages call the first thing.
+        names: Class names of the first thing.
+        other: What messages call the second thing.
+        other_names: Class names of the second thing.
+    """
     if tuple(names) == tuple(other_names):
         return ""
     differences = [
-        f"only {owner} has {', '.join(only)}"
-        for owner, here, there in ((one, names, other_names), (other, other_names, names))
-        if (only := [f"'{name}'" for name in here if name not in there])
+        f"only {owner} has {list_names(only)}"
+        for owner, here, there in ((one, names, set(other_names)), (other, other_names, set(names)))
+        if (only := [name for name in here if name not in there])
     ]
     return "; ".join(differences) or f"the classes of {one} and of {other} are in another order"

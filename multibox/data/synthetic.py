@@ -1,10 +1,11 @@
-"""Synthetic scenes: textured shapes of six classes on a busy background, with exact boxes, for the demo and the tests.
+"""Make synthetic scenes: textured shapes of six classes on a busy background, with exact boxes.
 
-Each class keeps to shades of a hue of its own, and what is nobody's object is pale, so that a small network learns them
-in minutes.
+The demo and the tests use them. Each class has shades of a hue of its own, and everything that is no object is pale, so
+that a small network learns the classes in minutes.
 
-The geometry of a scene is drawn first, as numbers and masks, and then painted. Scene `index` of a seed depends on these
-two numbers and the size only (and on the versions of numpy and Pillow), so a part of a set has the pixels of the whole.
+The geometry of a scene is sampled first, as numbers and masks, and then painted. A scene depends only on the seed, its
+index and its size (and on the versions of numpy and Pillow), so the first scenes of a seed do not depend on how many
+are made.
 """
 
 import colorsys
@@ -22,14 +23,23 @@ from multibox.images import to_array
 
 CLASS_NAMES = ("circle", "rectangle", "triangle", "star", "ring", "cross")
 
-# How many objects a scene is given, 0 to 8, and how often; where they find no room there are fewer.
 OBJECT_COUNTS = (0.05, 0.13, 0.17, 0.17, 0.15, 0.12, 0.09, 0.07, 0.05)
-SIZES = (0.088, 0.8)  # the larger side of an object's box as a fraction of the shorter side of the image
-SMALLEST = 20.0  # pixels: below, a star is a blot
-LEAST_VISIBLE = 0.75  # of the pixels of each object
-LARGEST_OVERLAP = 0.25  # box_iou: below what non-maximum suppression would take for the same object
+"""Probability of 0 to 8 objects in a scene. A scene has fewer if there is no room for them."""
 
-FINE = 4  # masks are drawn at four times the size, so that edges are smooth and boxes exact to a quarter of a pixel
+SIZES = (0.088, 0.8)
+"""Smallest and largest value of the larger side of an object's box, as a fraction of the image's shorter side."""
+
+SMALLEST = 20.0
+"""Smallest value of the larger side of an object's box in pixels; a smaller star is a blot."""
+
+LEAST_VISIBLE = 0.75
+"""The part of each object's pixels that stays visible."""
+
+LARGEST_OVERLAP = 0.25
+"""Largest IoU of two boxes, below what non-maximum suppression takes for the same object."""
+
+FINE = 4
+"""Masks are drawn at this multiple of their size, for smooth edges and boxes exact to a quarter of a pixel."""
 
 Outline = Float[np.ndarray, "points 2"]
 Texture = Literal["plain", "stripes", "dots", "checker", "gradient", "blotches"]
@@ -40,12 +50,15 @@ Canvas = Image.Image
 
 @dataclass(frozen=True, eq=False)
 class _Object:
-    """One object where it will be painted.
+    """One object at its place in the scene.
 
     Attributes:
-        box: The extent of its own mask inside the image, in pixels of the image.
-        coverage: How much of each pixel it takes, 0 to 255, of the part of the image that starts at `corner`.
-        solid: The pixels of which it takes at least a half.
+        label: Index into `CLASS_NAMES`.
+        outlines: The shape in pixels of the image; the second outline, if any, is a hole.
+        box: Extent of the object's own mask inside the image, in pixels of the image.
+        corner: The `(x, y)` of the part of the image that `coverage` and `solid` describe.
+        coverage: How much of each pixel the object covers, 0 to 255.
+        solid: The pixels of which the object covers at least a half.
     """
 
     label: int
@@ -57,12 +70,18 @@ class _Object:
 
 
 def synthetic_scenes(count: int, *, seed: int, height: int = 256, width: int = 256) -> Dataset:
-    """The first `count` scenes of a seed; for another split take another seed.
+    """Returns the first `count` scenes of a seed. Another split takes another seed.
 
-    Each has up to eight objects whose larger side is from under 10 % to 80 % of the image's shorter side (but at
-    least 20 pixels), and about one in twenty has none. Objects may hide up to a quarter of one another, and may stick
-    out of the image by an eighth. A box is the extent of the object's whole mask inside the image, also of what
-    others hide. Small objects lie on large ones, and the ground truth lists them in that order.
+    A scene has up to eight objects; about one in twenty has none. The larger side of an object is from under 10 % to
+    80 % of the image's shorter side, but at least 20 pixels. Objects may hide up to a quarter of one another, and may
+    stick out of the image by an eighth. A box is the extent of the object's whole mask inside the image, hidden parts
+    included. Small objects lie on large ones; the ground truth lists objects from large to small.
+
+    Args:
+        count: Number of scenes.
+        seed: Seed of the random generator.
+        height: Height of each scene in pixels, at least 64.
+        width: Width of each scene in pixels, at least 64.
 
     Raises:
         ValueError: `count` or `seed` is negative, or the image has a side of less than 64 pixels.
@@ -74,7 +93,7 @@ def synthetic_scenes(count: int, *, seed: int, height: int = 256, width: int = 2
 
 
 def drawn_scene(index: int, *, seed: int, height: int = 256, width: int = 256) -> Sample:
-    """Scene `index` of a seed, the same as `synthetic_scenes` has at that place.
+    """Returns scene `index` of a seed: the same that `synthetic_scenes` has at that position.
 
     Raises:
         ValueError: `index` or `seed` is negative, or the image has a side of less than 64 pixels.
@@ -83,7 +102,7 @@ def drawn_scene(index: int, *, seed: int, height: int = 256, width: int = 256) -
         raise ValueError(f"a scene's index and seed must be 0 or more, not {index} and {seed}")
     if min(height, width) < 64:
         raise ValueError(f"a synthetic scene needs sides of at least 64 pixels, not height {height} and width {width}")
-    # a generator of its own for each object: how one is painted changes nothing of the others' numbers
+    # each object has its own generator, so that how one is painted does not change the others
     layout, ground, *looks = np.random.default_rng([seed, index]).spawn(1 + len(OBJECT_COUNTS))
     objects = _place_objects(layout, height, width)
     canvas = _with_clutter(_background(ground, height, width), ground, count=int(ground.integers(3, 10)))
@@ -99,7 +118,7 @@ def drawn_scene(index: int, *, seed: int, height: int = 256, width: int = 256) -
 
 
 def _outlines(label: int, rng: np.random.Generator) -> tuple[Outline, ...]:
-    """A shape of the class around the origin, turned; a ring's second outline is its hole."""
+    """Returns a rotated shape of the class around the origin. The second outline of a ring is its hole."""
     name = CLASS_NAMES[label]
     hole: list[Outline] = []
     if name in ("circle", "ring"):
@@ -119,25 +138,26 @@ def _outlines(label: int, rng: np.random.Generator) -> tuple[Outline, ...]:
         quarter = np.array([[arm, -1], [arm, -arm], [1, -arm]])
         turn = np.array([[0, 1], [-1, 0]])  # a quarter, clockwise on the screen
         outer = np.concatenate([quarter @ np.linalg.matrix_power(turn, k) for k in range(4)])
-    # every other shape stands upright or nearly so, as things in images do
+    # half of the shapes stand upright or nearly so, as things in photographs do
     angle = rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else rng.normal(0, 0.1)
     cos, sin = np.cos(angle), np.sin(angle)
     return tuple(points @ np.array([[cos, sin], [-sin, cos]]) for points in [outer, *hole])
 
 
 def _regular(radii: Float[np.ndarray, " points"]) -> Outline:
+    """Returns points in equal angles around the origin, at these distances from it."""
     angles = 2 * np.pi * np.arange(len(radii)) / len(radii) - np.pi / 2
     return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
 
 
 def _place_objects(rng: np.random.Generator, height: int, width: int) -> list[_Object]:
-    """Objects from the largest to the smallest, each with a place where it hides too little of the others to matter."""
+    """Places objects from the largest to the smallest, where each leaves enough of the others visible."""
     side = min(height, width)
     smallest = max(SIZES[0] * side, SMALLEST)
     count = int(rng.choice(len(OBJECT_COUNTS), p=OBJECT_COUNTS))
     sizes = np.sort(np.exp(rng.uniform(np.log(smallest), np.log(SIZES[1] * side), count)))[::-1]
     objects: list[_Object] = []
-    owner = np.full((height, width), -1, np.int8)  # the object that shows in each pixel
+    owner = np.full((height, width), -1, np.int8)  # index of the object visible in each pixel
     for size in sizes:
         label = int(rng.integers(len(CLASS_NAMES)))
         shape = _outlines(label, rng)
@@ -149,7 +169,7 @@ def _place_objects(rng: np.random.Generator, height: int, width: int) -> list[_O
             if _crowded(np.concatenate([center - half, center + half]), objects):
                 continue
             placed = tuple((points - (low + high) / 2) * scale + center for points in shape)
-            thing = _rasterise(label, placed, height, width)
+            thing = _rasterize(label, placed, height, width)
             if _hides_little(thing, objects, owner):
                 _window(owner, thing)[thing.solid] = len(objects)
                 objects.append(thing)
@@ -158,13 +178,14 @@ def _place_objects(rng: np.random.Generator, height: int, width: int) -> list[_O
 
 
 def _crowded(box: Float[np.ndarray, "4"], others: Sequence[_Object]) -> bool:
-    """Whether the box has so much in common with another that suppression could take them for one."""
+    """Returns whether the box overlaps another so much that suppression could take the two for one object."""
     if not others:
         return False
     return bool(box_iou(box[None], np.array([other.box for other in others])).max() > LARGEST_OVERLAP)
 
 
-def _rasterise(label: int, outlines: tuple[Outline, ...], height: int, width: int) -> _Object:
+def _rasterize(label: int, outlines: tuple[Outline, ...], height: int, width: int) -> _Object:
+    """Draws the mask of an object, and measures its box."""
     limits = np.array([width, height])
     low = np.clip(np.floor(outlines[0].min(axis=0)).astype(int) - 1, 0, limits)
     high = np.clip(np.ceil(outlines[0].max(axis=0)).astype(int) + 1, 0, limits)
@@ -172,7 +193,7 @@ def _rasterise(label: int, outlines: tuple[Outline, ...], height: int, width: in
     fine = Image.new("L", (columns * FINE, rows * FINE))
     draw = ImageDraw.Draw(fine)
     for points, value in zip(outlines, (255, 0), strict=False):
-        # Pillow cuts the decimals off and fills every pixel that the outline touches: half a fine pixel more all round
+        # Pillow truncates coordinates and fills each pixel that the outline touches: half a fine pixel more all round
         draw.polygon(((points - low) * FINE).ravel().tolist(), fill=value)
     left, top, right, bottom = fine.getbbox() or (0, 0, 0, 0)
     x, y = low.tolist()
@@ -182,7 +203,7 @@ def _rasterise(label: int, outlines: tuple[Outline, ...], height: int, width: in
 
 
 def _hides_little(thing: _Object, others: Sequence[_Object], owner: Int8[np.ndarray, "height width"]) -> bool:
-    """Whether enough of each of the others stays visible."""
+    """Returns whether enough of each of the other objects stays visible."""
     covered = _window(owner, thing)[thing.solid]
     for index in np.unique(covered[covered >= 0]):
         visible = np.count_nonzero(owner == index) - np.count_nonzero(covered == index)
@@ -192,6 +213,7 @@ def _hides_little(thing: _Object, others: Sequence[_Object], owner: Int8[np.ndar
 
 
 def _window(array: Int8[np.ndarray, "height width"], thing: _Object) -> Int8[np.ndarray, "rows columns"]:
+    """Returns a view of the part of the array that the object's mask describes."""
     (x, y), (rows, columns) = thing.corner, thing.solid.shape
     return array[y : y + rows, x : x + columns]
 
@@ -200,7 +222,7 @@ def _window(array: Int8[np.ndarray, "height width"], thing: _Object) -> Int8[np.
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> Canvas:
-    """Two or three quiet colors in large blotches or a gradient, often with a faint pattern over them."""
+    """Paints two or three quiet colors in large blotches or a gradient, often with a faint pattern on top."""
     hue, saturation, value = rng.random(), rng.uniform(0.05, 0.3), rng.uniform(0.3, 1)
     colors = [_hsv(hue + rng.normal(0, 0.07), saturation, value + rng.uniform(-0.2, 0.2)) for _ in range(3)]
     canvas = Image.new("RGB", (width, height), colors[0])
@@ -215,6 +237,7 @@ def _background(rng: np.random.Generator, height: int, width: int) -> Canvas:
 
 
 def _paint_object(canvas: Canvas, thing: _Object, rng: np.random.Generator) -> None:
+    """Paints an object on the canvas: sometimes a shadow, then its texture, sometimes with an edge."""
     columns, rows = thing.coverage.size
     size = max(columns, rows)
     first, second = _contrasting_colors(canvas, thing, rng)
@@ -230,6 +253,7 @@ def _paint_object(canvas: Canvas, thing: _Object, rng: np.random.Generator) -> N
 
 
 def _paint_shadow(canvas: Canvas, thing: _Object, offset: float, strength: float) -> None:
+    """Darkens the canvas by a blurred mask of the object, moved by `offset` pixels."""
     margin = int(np.ceil(3 * offset))
     columns, rows = thing.coverage.size
     shadow = Image.new("L", (columns + 2 * margin, rows + 2 * margin))
@@ -240,20 +264,20 @@ def _paint_shadow(canvas: Canvas, thing: _Object, offset: float, strength: float
 
 
 def _paint_edge(skin: Canvas, thing: _Object, rng: np.random.Generator) -> None:
-    """A dark or light line along the outlines."""
+    """Draws a dark or light line along the outlines."""
     scale = 2
     line = Image.new("L", (skin.width * scale, skin.height * scale))
     draw = ImageDraw.Draw(line)
     thickness = max(round(scale * max(skin.size) * rng.uniform(0.03, 0.06)), 3)
     for points in thing.outlines:
         closed = (np.concatenate([points, points[:2]]) - thing.corner) * scale
-        joint = "curve" if len(points) < 20 else None  # a circle's many corners need no rounding, and it takes long
+        joint = "curve" if len(points) < 20 else None  # the many corners of a circle need no rounding, which is slow
         draw.line(closed.ravel().tolist(), fill=255, width=thickness, joint=joint)
     skin.paste((20, 20, 30) if rng.random() < 0.6 else (245, 245, 240), (0, 0), line.reduce(scale))
 
 
 def _contrasting_colors(canvas: Canvas, thing: _Object, rng: np.random.Generator) -> tuple[Color, Color]:
-    """Two shades of the class's hue for the texture, both unlike what is around and under the object."""
+    """Returns two shades of the class's hue for the texture, both unlike what is around and under the object."""
     (x, y), (columns, rows) = thing.corner, thing.coverage.size
     around = np.asarray(canvas.crop((x, y, x + columns, y + rows)).resize((4, 4), Image.Resampling.BOX), dtype=float)
     best: tuple[Color, Color] = ((0, 0, 0), (0, 0, 0))
@@ -269,7 +293,7 @@ def _contrasting_colors(canvas: Canvas, thing: _Object, rng: np.random.Generator
 
 
 def _shades(rng: np.random.Generator, *, hue: float) -> tuple[Color, Color]:
-    """A strong color, and a neighbor of it that is lighter or darker."""
+    """Returns a strong color, and a neighbor of it that is lighter or darker."""
     saturation, value = rng.uniform(0.6, 0.95), rng.uniform(0.55, 1)
     step = rng.uniform(0.2, 0.4)
     other = value - step if value > 0.6 else value + step
@@ -277,6 +301,7 @@ def _shades(rng: np.random.Generator, *, hue: float) -> tuple[Color, Color]:
 
 
 def _hsv(hue: float, saturation: float, value: float) -> Color:
+    """Converts HSV to RGB from 0 to 255; the hue wraps around, the others are clipped to 0 to 1."""
     red, green, blue = colorsys.hsv_to_rgb(hue % 1, min(max(saturation, 0), 1), min(max(value, 0), 1))
     return round(255 * red), round(255 * green), round(255 * blue)
 
@@ -284,7 +309,7 @@ def _hsv(hue: float, saturation: float, value: float) -> Color:
 def _texture(
     kind: Texture, rng: np.random.Generator, height: int, width: int, cell: float, strength: float = 1.0
 ) -> Image.Image:
-    """How much of the second color each pixel takes, 0 to 255; `cell` is about the size of the pattern's parts."""
+    """Returns how much of the second color each pixel takes, 0 to 255; `cell` is about the size of one motif."""
     if kind == "plain":
         return Image.new("L", (width, height))
     if kind == "blotches":
@@ -310,19 +335,19 @@ def _texture(
 
 
 def _from_middle(cells: Float[np.ndarray, "height width"]) -> Float[np.ndarray, "height width"]:
-    """How far from the middle of its cell, -0.5 to 0.5."""
+    """Returns the distance of each value from the middle of its cell, -0.5 to 0.5."""
     distance: Float[np.ndarray, "height width"] = cells - np.floor(cells) - np.float32(0.5)
     return distance
 
 
 def _add_grain(canvas: Canvas, rng: np.random.Generator) -> UInt8[np.ndarray, "3 height width"]:
-    """The pixels with the noise of a camera, the same in all three colors."""
+    """Returns the pixels with the noise of a camera, the same in all three colors."""
     noise = rng.standard_normal((canvas.height, canvas.width), dtype=np.float32) * np.float32(rng.uniform(0, 7))
     pixels: Int16[np.ndarray, "3 height width"] = to_array(canvas) + np.rint(noise).astype(np.int16)
     return pixels.clip(0, 255).astype(np.uint8)
 
 
-# Clutter: things that are nobody's object
+# Clutter: things that are no objects
 
 Clutter = Literal["line", "scribble", "dots", "text", "arc", "angle", "half disc"]
 CLUTTER: tuple[Clutter, ...] = ("line", "scribble", "dots", "text", "arc", "angle", "half disc")
@@ -331,6 +356,7 @@ CLUTTER: tuple[Clutter, ...] = ("line", "scribble", "dots", "text", "arc", "angl
 def _with_clutter(
     canvas: Canvas, rng: np.random.Generator, *, count: int, kinds: Sequence[Clutter] = CLUTTER
 ) -> Canvas:
+    """Returns the canvas with things on it that are no objects."""
     scale = 2  # for smooth edges; enlarging by copying pixels and averaging them again changes nothing else
     large = canvas.resize((canvas.width * scale, canvas.height * scale), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(large, "RGBA")
@@ -349,6 +375,7 @@ def _draw_clutter(
     center: Float[np.ndarray, "2"],
     unit: float,
 ) -> None:
+    """Draws one thing of a kind around the center; `unit` is its scale in pixels."""
     thickness = round(rng.uniform(1, 3) * unit)
     if kind == "line":
         direction = rng.uniform(0, np.pi)

@@ -1,7 +1,7 @@
-"""Data sets as folders that other tools read: VOC, COCO and YOLO.
+"""Write data sets as folders that other tools read, in the layouts of VOC, COCO and YOLO.
 
-Image files are copied as they are; pixels are saved as PNG, which loses nothing. What a format cannot mark is lost:
-VOC has no crowd regions, COCO no difficult objects, YOLO neither. Difficult objects then become plain ones, and crowd
+Image files are copied unchanged; pixels are saved as PNG, which loses nothing. Marks that a format does not have are
+lost: VOC has no crowd regions, COCO no difficult objects, YOLO neither. Difficult objects become plain ones, and crowd
 regions, which are not objects, are left out.
 """
 
@@ -19,18 +19,23 @@ import numpy as np
 import yaml
 
 from multibox.boxes import corner_to_center
+from multibox.data.messages import list_names, quoted
 from multibox.data.sample import Dataset, Sample
 from multibox.images import IMAGE_SUFFIXES
 
 
 def write_voc(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) -> None:
-    """Writes `JPEGImages/`, `Annotations/` and `ImageSets/Main/<split>.txt`.
+    """Writes `JPEGImages/`, `Annotations/` and `ImageSets/Main/<split>.txt` of VOC's layout.
 
-    Coordinates are written as they are in `GroundTruth`: decimal numbers, counted from 0. `classes.txt` keeps the order
-    of the classes, for which VOC itself has no place. Areas of outlines are not kept.
+    Coordinates are those of `GroundTruth`: decimal numbers, counted from 0. VOC has no place for the order of the
+    classes, so `classes.txt` keeps it. Areas of outlines are not kept.
+
+    Args:
+        splits: The data set of each split, by the name of the split.
+        folder: A new or empty folder.
 
     Raises:
-        ValueError: The splits do not fit together, or two images of any of them would have the same name.
+        ValueError: The splits have different classes, or two images of any split would have the same name.
         FileExistsError: The folder has files already.
     """
     root, class_names = _prepare(splits, folder)
@@ -46,12 +51,16 @@ def write_voc(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) -> 
 
 
 def write_coco(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) -> None:
-    """Writes `annotations/instances_<split>.json`, and the images of a split to the folder of its name.
+    """Writes `annotations/instances_<split>.json` of COCO's layout, and images to `<split>/`.
 
-    The numbers of images and categories are kept; categories that have none are counted from 1.
+    The numbers of images and categories are kept. Categories without numbers are counted from 1.
+
+    Args:
+        splits: The data set of each split, by the name of the split.
+        folder: A new or empty folder.
 
     Raises:
-        ValueError: The splits do not fit together, or two images of one would have the same name or number.
+        ValueError: The splits have different classes, or two images of a split would have the same name or number.
         FileExistsError: The folder has files already.
     """
     root, class_names = _prepare(splits, folder)
@@ -85,13 +94,17 @@ def write_coco(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) ->
 
 
 def write_yolo(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) -> None:
-    """Writes `images/<split>/`, `labels/<split>/` and `data.yaml`.
+    """Writes `images/<split>/`, `labels/<split>/` and `data.yaml` of YOLO's layout.
 
-    An image without objects has an empty file of labels. Areas of outlines are not kept.
+    An image without objects gets an empty label file. Areas of outlines are not kept.
+
+    Args:
+        splits: The data set of each split, by the name of the split: `train`, `val` or `test`.
+        folder: A new or empty folder.
 
     Raises:
-        ValueError: A split is none of YOLO's `train`, `val` and `test`, the splits do not fit together, or two images
-            of one would have the same name.
+        ValueError: A split is none of YOLO's `train`, `val` and `test`, the splits have different classes, or two
+            images of a split would have the same name.
         FileExistsError: The folder has files already.
     """
     root, class_names = _prepare(splits, folder)
@@ -115,18 +128,20 @@ def write_yolo(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) ->
 
 
 def _prepare(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) -> tuple[Path, tuple[str, ...]]:
-    """The folder, free for the data set, and the class names of all splits; nothing is written so far."""
+    """Checks the splits and the folder, and writes nothing. Returns the folder and the class names of all splits."""
     if not splits:
         raise ValueError("there is no split to write; give at least one, as in {'train': dataset}")
     for split in splits:
         if not re.fullmatch(r"\w[\w.-]*", split):
-            raise ValueError(f"'{split}' cannot name a split; letters, digits, '_', '-' and '.' can, as in 'train'")
+            raise ValueError(
+                f"{quoted(split)} cannot name a split; letters, digits, '_', '-' and '.' can, as in 'train'"
+            )
     (first, dataset), *others = splits.items()
     for split, other in others:
         if other.class_names != dataset.class_names:
             raise ValueError(
-                f"the classes of '{split}' are {', '.join(other.class_names)}, but those of '{first}' "
-                f"{', '.join(dataset.class_names)}; all splits need the same classes in the same order"
+                f"the classes of '{split}' are {list_names(other.class_names)}, but those of '{first}' are "
+                f"{list_names(dataset.class_names)}; all splits need the same classes in the same order"
             )
     root = Path(folder)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
@@ -136,12 +151,14 @@ def _prepare(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) -> t
 
 
 def _refuse_repeats(values: Iterable[object], what: str) -> None:
+    """Raises a `ValueError` that names the most frequent value if it occurs more than once."""
     value, count = next(iter(Counter(values).most_common(1)), (None, 0))
     if count > 1:
-        raise ValueError(f"{count} {what} {value!r}; each needs one of its own")
+        raise ValueError(f"{count} {what} {quoted(value)}; each needs one of its own")
 
 
 def _write_images(dataset: Dataset, folder: Path) -> Iterator[tuple[Sample, Path]]:
+    """Writes the image of each sample to the folder, and yields the sample with the path of its file."""
     folder.mkdir(parents=True, exist_ok=True)
     for sample in dataset:
         if isinstance(sample.image, Path):
@@ -149,18 +166,19 @@ def _write_images(dataset: Dataset, folder: Path) -> Iterator[tuple[Sample, Path
             shutil.copyfile(sample.image, file)
         else:
             file = folder / f"{_stem(sample)}.png"
-            sample.open().save(file, compress_level=3)  # in less than half the time of 6, for 2 % more bytes
+            sample.open().save(file, compress_level=3)  # less than half the time of level 6, for 2 % more bytes
         yield sample, file
 
 
 def _stem(sample: Sample) -> str:
-    """What a sample's files are called, without suffix; folders in its name become part of it."""
+    """Returns the name of a sample's files, without suffix; folders in the name of the sample become part of it."""
     suffix = PurePath(sample.name).suffix
     stem = sample.name.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else sample.name
     return re.sub(r"[/\\]", "_", stem)
 
 
 def _voc_annotation(sample: Sample, file_name: str, class_names: tuple[str, ...]) -> Element:
+    """Returns the `<annotation>` of a sample in VOC's XML."""
     root = Element("annotation")
     _add(root, "filename", file_name)
     size = SubElement(root, "size")

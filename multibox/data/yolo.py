@@ -1,80 +1,131 @@
-"""YOLO's layout: a `data.yaml` with class names and splits, and for each image a text file, a line for each object.
+"""YOLO's layout: a `data.yaml` with class names and splits, and for each image a text file with a line for each object.
 
-A line is `class center_x center_y width height`, in fractions of the image, or a class and the corners of an outline.
+A line is `class center_x center_y width height` in fractions of the image, or a class and the corners of an outline.
 """
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from multibox.data.files import FileFinder, list_files, read_lines, read_list, read_text, spellings
-from multibox.data.records import Object, Record, make_dataset, similar_classes, to_numbers
+from multibox.data.files import FileFinder, list_files, path_variants, read_lines, read_list, read_text
+from multibox.data.messages import quoted, shortened
+from multibox.data.records import AnnotatedImage, Object, make_dataset, similar_classes, to_numbers
 from multibox.data.sample import Dataset, DatasetError, Problem
 from multibox.images import IMAGE_SUFFIXES
 
 SPLITS = ("train", "val", "test")
-FRACTION_LIMIT = 2.0  # a box may reach a little beyond the image; what is far beyond was written in pixels
+FRACTION_LIMIT = 2.0
+"""A box may reach a little beyond the image. Numbers above this were written in pixels, not as fractions."""
 
-Config = dict[str, Any]  # what a YAML holds is checked where it is used
+YAML_LIMIT = 1_000_000
+"""The most bytes of a `data.yaml`: PyYAML takes many seconds for more. ImageNet's 21,000 class names are 0.6 MB."""
+
+TEXT_LIMIT = 4096
+"""The most characters of a value without quotes and of a path."""
+
+Config = dict[str, Any]  # the values of a YAML are checked where they are used
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without code that says when a key is there twice, where PyYAML takes the last."""
+    """Loads YAML without code, and without what lets a small file grow: anchors, aliases and merge keys.
+
+    A key that occurs twice is an error, while PyYAML would take the last.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        mark = event.start_mark
+        if getattr(event, "anchor", None) is not None:
+            what = "anchors (&name) and aliases (*name) are not read here; write the value out where it is used"
+            raise yaml.composer.ComposerError(None, None, what, mark)
+        if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and len(event.value) > TEXT_LIMIT:
+            what = f"a value without quotes has {len(event.value)} characters, more than {TEXT_LIMIT}"
+            raise yaml.composer.ComposerError(None, None, what, mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for (key, _), name in zip(node.value, keys, strict=True):
-            if name != "<<" and isinstance(name, str) and keys.count(name) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key '{name}' is there twice", key.start_mark)
+        times = Counter(key.value for key, _ in node.value if isinstance(key.value, str))
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                what = "merge keys (<<) are not read here; write the entries out"
+                raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
+            if isinstance(key.value, str) and times[key.value] > 1:
+                what = f"the key {quoted(key.value)} is there twice"
+                raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
         return super().construct_mapping(node, deep)
 
 
-def recognize(path: Path) -> bool:
-    """Whether this folder has the layout, or is itself the `data.yaml`."""
-    return bool(_yaml_files(path))
+class YoloLayout:
+    """A data set in the layout of YOLO. Its `data.yaml` is parsed once, when it is first needed.
 
-
-def list_splits(path: Path) -> tuple[str, ...]:
-    """Those of `train`, `val` and `test` that `data.yaml` names.
-
-    Raises:
-        DatasetError: It cannot be read.
-    """
-    config = _parse(_yaml_file(path))
-    return tuple(split for split in SPLITS if config.get(split))
-
-
-def read(path: Path, split: str) -> Dataset:
-    """The images of a split, in the order of the list or of their names, with the classes in the order of the file.
-
-    Args:
+    Attributes:
         path: The folder of `data.yaml`, or the file itself.
-        split: One of `list_splits`.
-
-    Raises:
-        DatasetError: `data.yaml` cannot be read, what it names is not there, or none of the images can be used.
     """
-    file = _yaml_file(path)
-    config = _parse(file)
-    class_names = _class_names(file, config)
-    entries = config[split] if isinstance(config[split], list) else [config[split]]
-    sources = [_locate(file, config, entry) for entry in entries]
 
-    def findings() -> Iterator[Record | Problem]:
-        stated = config.get("nc", len(class_names))
-        if stated != len(class_names):
-            yield Problem(str(file), f"nc is {stated!r:.40}, but there are {len(class_names)} names", "names taken")
-        yield from similar_classes(str(file), class_names)
-        yield from _records(file, sources, len(class_names))
+    name = "YOLO"
+    signs = "data.yaml with names, train and val"
 
-    return make_dataset(f"{path}, {split}", class_names, findings())
+    def __init__(self, path: Path, files: list[Path]) -> None:
+        self.path = path
+        self._files = files
+
+    @classmethod
+    def recognize(cls, path: Path) -> "YoloLayout | None":
+        """Returns the layout of this folder, or of this `data.yaml`, if it is YOLO's; else None."""
+        files = _yaml_files(path)
+        return cls(path, files) if files else None
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those of `train`, `val` and `test` that `data.yaml` names; raises a `DatasetError` if it cannot be read."""
+        return tuple(split for split in SPLITS if self._config.get(split))
+
+    def read(self, split: str) -> Dataset:
+        """Reads the images of a split, one of `splits`, with the classes in the order of `data.yaml`.
+
+        The images come in the order of their list, or in the order of their names if the split is a folder.
+
+        Raises:
+            DatasetError: `data.yaml` cannot be read, what it names does not exist, or none of the images can be used.
+        """
+        file, config = self._file, self._config
+        class_names = _class_names(file, config)
+        entries = config[split] if isinstance(config[split], list) else [config[split]]
+        sources = Counter(_locate(file, config, entry) for entry in entries)
+
+        def findings() -> Iterator[AnnotatedImage | Problem]:
+            stated = config.get("nc", len(class_names))
+            if stated != len(class_names):
+                what = f"nc is {quoted(stated)}, but there are {len(class_names)} names"
+                yield Problem(str(file), what, "names taken")
+            yield from similar_classes(str(file), class_names)
+            for source, times in sources.items():
+                if times > 1:
+                    yield Problem(str(file), f"{split} names {source} {times} times", "taken once")
+            yield from _annotated_images(file, list(sources), len(class_names))
+
+        return make_dataset(f"{self.path}, {split}", class_names, findings())
+
+    @property
+    def _file(self) -> Path:
+        if len(self._files) > 1:
+            first, second, *_ = self._files
+            raise DatasetError(f"{first} and {second} both describe the set; give the path of one of them")
+        return self._files[0]
+
+    @cached_property
+    def _config(self) -> Config:
+        return _parse(self._file)
 
 
-def _records(file: Path, sources: Sequence[Path], classes: int) -> Iterator[Record | Problem]:
+def _annotated_images(file: Path, sources: Sequence[Path], num_classes: int) -> Iterator[AnnotatedImage | Problem]:
     finder = FileFinder()
     images: list[tuple[str, Path]] = []
     for source in sources:
@@ -97,9 +148,9 @@ def _records(file: Path, sources: Sequence[Path], classes: int) -> Iterator[Reco
             except ValueError as error:
                 yield Problem(str(label_file), str(error), "image left out")
                 continue
-            objects = [_object(f"{label_file}, line {number}", line, classes, file.name) for number, line in lines]
+            objects = [_object(f"{label_file}, line {number}", line, num_classes, file.name) for number, line in lines]
         name = Path(os.path.abspath(image)).relative_to(common).as_posix()
-        yield Record(name, image, listed, str(label_file or place), objects, fractions=True)
+        yield AnnotatedImage(name, image, listed, str(label_file or place), objects, normalized=True)
     for spare in _label_files(file, sources):
         if spare not in label_files:
             yield Problem(str(spare), "a label file without its image", "label left out")
@@ -108,19 +159,19 @@ def _records(file: Path, sources: Sequence[Path], classes: int) -> Iterator[Reco
         yield Problem(str(file), what, "taken as images without objects")
 
 
-def _object(where: str, line: str, classes: int, names_file: str) -> Object | Problem:
+def _object(where: str, line: str, num_classes: int, names_file: str) -> Object | Problem:
     try:
         label, *values = to_numbers(line.split())
     except ValueError as error:
         return Problem(where, str(error), "box left out")
-    if label not in range(classes):
-        what = f"class {line.split()[0]}, but {names_file} names only 0 to {classes - 1}"
+    if label not in range(num_classes):
+        what = f"class {shortened(line.split(maxsplit=1)[0])}, but {names_file} names only 0 to {num_classes - 1}"
         return Problem(where, what, "box left out")
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         what = f"{len(values)} numbers behind the class are neither 4 of a box nor pairs of an outline"
         return Problem(where, what, "box left out")
     if any(abs(value) > FRACTION_LIMIT for value in values):
-        return Problem(where, f"'{line:.60}' is not in fractions of the image, 0 to 1", "box left out")
+        return Problem(where, f"{quoted(line)} is not in fractions of the image, 0 to 1", "box left out")
     if len(values) == 4:
         x, y, width, height = values
         return Object(where, (x - width / 2, y - height / 2, x + width / 2, y + height / 2), int(label))
@@ -129,18 +180,18 @@ def _object(where: str, line: str, classes: int, names_file: str) -> Object | Pr
 
 
 def _images(file: Path, source: Path, finder: FileFinder) -> Iterator[tuple[str, Path | None]]:
-    """Where each image is named, and the image; None where it is not there."""
+    """Yields where each image is named, and the image; None if it does not exist."""
     if source.is_dir():
         yield from ((str(image), image) for image in list_files(source, IMAGE_SUFFIXES))
         return
     for number, line in read_list(source):
-        places = [base / name for name in spellings(line) for base in (source.parent, file.parent)]
+        places = [base / name for name in path_variants(line) for base in (source.parent, file.parent)]
         image = next(filter(None, map(finder.find, places)), None)
-        yield f"{source}, line {number}, '{line}'", image
+        yield f"{source}, line {number}, {quoted(line)}", image
 
 
 def _label_place(image: Path, root: Path) -> Path:
-    """The text file of an image: `labels` in place of the last `images` of its path, or else beside the image."""
+    """Returns the text file of an image: with `labels` for the last `images` of its path, or else beside the image."""
     inside = image.relative_to(root) if image.is_relative_to(root) else image
     parts = list(inside.with_suffix(".txt").parts)
     if "images" in parts[:-1]:
@@ -149,7 +200,7 @@ def _label_place(image: Path, root: Path) -> Path:
 
 
 def _label_files(file: Path, sources: Sequence[Path]) -> list[Path]:
-    """All that lie where the images of whole folders have theirs.
+    """Returns all label files in the folders that belong to whole folders of images.
 
     `classes.txt` is no label file (labelImg writes it beside them), and beside `data.yaml` other texts may lie.
     """
@@ -159,27 +210,29 @@ def _label_files(file: Path, sources: Sequence[Path]) -> list[Path]:
 
 
 def _locate(file: Path, config: Config, entry: object) -> Path:
-    """The folder or list of images that `data.yaml` means.
+    """Returns the folder or list of images that `data.yaml` means.
 
-    Files written on another machine name it by `path` and from wherever they were: then the longest end of the entry
-    that is there beside `data.yaml` is taken (`../train/images`, `D:/raccoons/train/images`).
+    A file from another machine names it by `path`, and from wherever the set was then. The longest end of the entry
+    that exists beside `data.yaml` is taken in that case (`../train/images`, `D:/raccoons/train/images`).
     """
-    if not isinstance(entry, str) or not entry:
-        raise DatasetError(f"{file}: {entry!r:.60} is no folder and no list of images")
     root = config.get("path") or ""
+    if not isinstance(root, str) or len(root) > TEXT_LIMIT:
+        raise DatasetError(f"{file}: path is {quoted(root)}, which is no folder")
+    if not isinstance(entry, str) or not 0 < len(entry) <= TEXT_LIMIT:
+        raise DatasetError(f"{file}: {quoted(entry)} is no folder and no list of images")
     parts = Path(entry.replace("\\", "/")).parts
     tails = [file.parent.joinpath(*parts[start:]) for start in range(1, len(parts))]
-    for place in (file.parent / str(root) / entry, file.parent / entry, *tails):
+    for place in (file.parent / root / entry, file.parent / entry, *tails):
         if os.path.isdir(place) or (place.suffix == ".txt" and os.path.isfile(place)):
             return place
-    looked = file.parent / str(root) / entry
-    raise DatasetError(f"{file}: there is no folder and no list of images '{entry}'; looked for {looked}")
+    looked = shortened(str(file.parent / root / entry), 300)
+    raise DatasetError(f"{file}: there is no folder and no list of images {quoted(entry)}; looked for {looked}")
 
 
 def _class_names(file: Path, config: Config) -> list[str]:
     names = config.get("names")
     if isinstance(names, dict):
-        numbered = {str(number): name for number, name in names.items()}
+        numbered = {str(number): name for number, name in names.items() if _is_short(number)}
         missing = [number for number in range(len(names)) if str(number) not in numbered]
         if missing:
             raise DatasetError(f"{file}: names must number the classes from 0 without gaps; there is no {missing[0]}")
@@ -187,26 +240,30 @@ def _class_names(file: Path, config: Config) -> list[str]:
     if not isinstance(names, list) or not names:
         raise DatasetError(f"{file}: names must be a list of class names or a table 0: name, 1: name, ...")
     for name in names:
-        if isinstance(name, bool) or not isinstance(name, str | int | float):
-            raise DatasetError(f"{file}: {name!r:.40} is no class name to YAML; write it in quotes")
+        if isinstance(name, bool) or not isinstance(name, str | int | float) or not _is_short(name):
+            raise DatasetError(f"{file}: {quoted(name)} is no class name to YAML; write it in quotes")
     return [str(name) for name in names]
+
+
+def _is_short(value: object) -> bool:
+    """Returns whether Python writes the value as text: it refuses whole numbers of thousands of digits."""
+    return not isinstance(value, int) or abs(value) < 10**18
 
 
 def _parse(file: Path) -> Config:
     try:
+        if file.stat().st_size > YAML_LIMIT:
+            raise ValueError(f"it has {file.stat().st_size:,} bytes, more than {YAML_LIMIT:,}")
         config = yaml.load(read_text(file), _Loader)  # a SafeLoader: no code is run
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise DatasetError(f"{file}: the YAML cannot be read: {error}") from error
+    except (OSError, ValueError, ArithmeticError, LookupError, AttributeError) as error:  # of values behind tags
+        raise DatasetError(f"{file}: the YAML cannot be read: {str(error)[:300]}") from error
+    except RecursionError as error:
+        raise DatasetError(f"{file}: the YAML cannot be read: too many lists or tables in one another") from error
+    except yaml.YAMLError as error:
+        raise DatasetError(f"{file}: the YAML cannot be read: {str(error)[:500]}") from error
     if not isinstance(config, dict):
         raise DatasetError(f"{file}: there are no names and no splits in it")
     return config
-
-
-def _yaml_file(path: Path) -> Path:
-    files = _yaml_files(path)
-    if len(files) > 1:
-        raise DatasetError(f"{files[0]} and {files[1]} both describe the set; give the path of one of them")
-    return files[0]
 
 
 def _yaml_files(path: Path) -> list[Path]:
@@ -217,8 +274,11 @@ def _yaml_files(path: Path) -> list[Path]:
 
 
 def _names_classes(file: Path) -> bool:
+    """Returns whether a YAML of any name could be a `data.yaml`, without parsing it."""
     try:
+        if file.stat().st_size > YAML_LIMIT:
+            return False
         text = read_text(file)
-    except ValueError:
+    except (OSError, ValueError):
         return False
     return all(re.search(pattern, text, re.MULTILINE) for pattern in (r"^names\s*:", r"^(train|val|test)\s*:"))

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from multibox.config import DetectorConfig
-from multibox.data.augment import Augmentation, Augmented, apply, draw, fractions
+from multibox.data.augment import Augmentation, Augmented, normalized_boxes, render, sample_params
 from multibox.data.sample import Dataset
 from multibox.training.interrupts import ignore_interrupts
 
@@ -169,8 +169,10 @@ class _AugmentedImages(TorchDataset[_Item]):
 
     def _augmented(self, position: int, index: int) -> Augmented:
         sample, config = self.dataset[index], self.config
-        drawn = draw(np.random.default_rng((self.seed, position)), fractions(sample), self.augmentation)
-        return apply(sample, drawn, height=config.height, width=config.width, margin=config.mean)
+        params = sample_params(
+            np.random.default_rng((self.seed, position)), normalized_boxes(sample), self.augmentation
+        )
+        return render(sample, params, height=config.height, width=config.width, margin=config.mean)
 
 
 class _Stream:

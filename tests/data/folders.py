@@ -1,14 +1,21 @@
-"""What the readers' tests write by hand: images without content, texts, and VOC's XML."""
+"""Write small data sets by hand for the tests of the readers, and read data sets without problems."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image
 
+from multibox.data import Dataset, read_dataset
+
+
+def read_clean(path: str | Path | Sequence[str | Path], *, split: str | None = None) -> Dataset:
+    """Reads a data set; raises if anything is wrong with it."""
+    return read_dataset(path, split=split, on_problem="error")
+
 
 def write_image(file: Path, *, width: int = 64, height: int = 48, orientation: int | None = None) -> Path:
-    """A gray image; its size is that before the EXIF orientation turns it."""
+    """Writes a gray image of this size; an EXIF orientation turns it when it is shown."""
     file.parent.mkdir(parents=True, exist_ok=True)
     exif = Image.Exif()
     if orientation is not None:
@@ -39,7 +46,7 @@ def voc_xml(*objects: str, width: int = 64, height: int = 48) -> str:
 
 
 def write_voc_set(folder: Path, annotations: dict[str, str], *, split: str = "train") -> Path:
-    """An image of 64 x 48 and an annotation for each name, all of them in one split."""
+    """Writes an image of 64 x 48 and an annotation for each name, all in one split."""
     for name, xml in annotations.items():
         write_image(folder / "JPEGImages" / f"{name}.png")
         write_text(folder / "Annotations" / f"{name}.xml", xml)
@@ -48,7 +55,7 @@ def write_voc_set(folder: Path, annotations: dict[str, str], *, split: str = "tr
 
 
 def write_yolo_set(folder: Path, labels: dict[str, str], *, names: str = "[cat, dog]") -> Path:
-    """An image of 64 x 48 and a text of labels for each name, all of them in `train`."""
+    """Writes an image of 64 x 48 and a label file for each name, all in `train`."""
     for name, lines in labels.items():
         write_image(folder / "images" / "train" / f"{name}.png")
         write_text(folder / "labels" / "train" / f"{name}.txt", lines)

@@ -1,6 +1,7 @@
-"""The augmentation: images and boxes stay in register, and the numbers are drawn as the paper's code draws them."""
+"""The augmentation keeps images and boxes in register, and samples its random numbers as the paper's code does."""
 
 import colorsys
+import importlib
 import random
 from dataclasses import replace
 from math import sqrt
@@ -11,37 +12,41 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multibox.data import augment
 from multibox.data.augment import (
     INTERPOLATIONS,
     MIN_OVERLAPS,
     Augmentation,
+    AugmentParams,
     Colors,
-    Draw,
-    apply,
     change_colors,
-    draw,
-    draw_crop,
-    fractions,
+    crop_boxes,
+    normalized_boxes,
     random_crops,
-    see_boxes,
+    render,
+    sample_crop,
+    sample_params,
 )
 from multibox.data.sample import GroundTruth, Sample
 from multibox.images import to_array
 
+# the modules themselves: in the package, `render` is the function
+PARAMS_MODULE, RENDER_MODULE = (
+    importlib.import_module(f"multibox.data.augment.{name}") for name in ("params", "render")
+)
+
 PAPER = Augmentation()
 PLAIN = replace(PAPER, color_probability=0.0)
 UNCHANGED = Colors(brightness=0.0, contrast=1.0, saturation=1.0, hue=0.0, contrast_last=False)
-WHOLE = Draw(UNCHANGED, 1.0, 0, np.array([0.0, 0.0, 1.0, 1.0]), False, "bilinear")
+WHOLE = AugmentParams(UNCHANGED, 1.0, 0, np.array([0.0, 0.0, 1.0, 1.0]), False, "bilinear")
 BLACK = (0.0, 0.0, 0.0)
 TWO = np.array([[0.05, 0.1, 0.3, 0.6], [0.25, 0.2, 0.95, 0.9]])
 
 
-# In register: each color of an image is one object, a rectangle of 255 on 0, so that they may lie over one another
+# In register: each of the three colors holds one object, a rectangle of 255 on 0, so that the objects may overlap
 
 
 def three_rectangles(rng, height, width):
-    """Pixels, and the box of the rectangle in each of the three colors."""
+    """Returns pixels with a random rectangle in each of the three colors, and the boxes of the rectangles."""
     pixels = np.zeros((3, height, width), np.uint8)
     boxes = []
     for color in range(3):
@@ -59,23 +64,24 @@ def three_rectangles_sample(rng, height, width, image=None):
 
 
 def extent(channel):
-    """The box of the pixels that are nearer to 255 than to 0."""
+    """Returns the box around the pixels that are nearer to 255 than to 0."""
     rows, columns = np.nonzero(channel >= 128)
     return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
-def check_in_register(sample, drawn, *, height, width, within=1.0):
-    """Each box is the extent of its color; returns how many were large enough to be seen for sure.
+def check_in_register(sample, params, *, height, width, within=1.0):
+    """Checks that each box is the extent of its color. Returns how many boxes were large enough to be checked.
 
-    An edge falls between two pixels of the image, and box, which weighs whole pixels, moves it by half a pixel more.
+    An edge may fall between two pixels of the augmented image. Interpolation by `box`, which weighs whole pixels, moves
+    it by up to half a pixel more.
     """
-    augmented = apply(sample, drawn, height=height, width=width, margin=BLACK)
+    augmented = render(sample, params, height=height, width=width, margin=BLACK)
     boxes = augmented.boxes * [width, height, width, height]
-    if drawn.interpolation in ("bicubic", "lanczos"):
-        # these two make a line of a single pixel wider by up to a fifth of the pixel on each side
-        enlarged = [width, height] / (drawn.window[2:] - drawn.window[:2]) / [sample.width, sample.height]
+    if params.interpolation in ("bicubic", "lanczos"):
+        # these two widen a line of a single pixel by up to a fifth of the pixel on each side
+        enlarged = [width, height] / (params.window[2:] - params.window[:2]) / [sample.width, sample.height]
         within += 0.2 * max(enlarged)
-    # under two pixels a rectangle may fall between the pixels that are looked at
+    # a rectangle of less than two pixels may fall between the pixels that are sampled
     seen = (boxes[:, 2:] - boxes[:, :2]).min(axis=1) > 2
     for box, label in zip(boxes[seen], augmented.labels[seen], strict=True):
         np.testing.assert_allclose(extent(augmented.image[label]), box, atol=within + 1e-4)
@@ -92,24 +98,24 @@ def test_image_and_boxes_stay_in_register(interpolation, height, width):
     checked = 0
     for _ in range(30):
         sample = three_rectangles_sample(rng, height, width)
-        drawn = draw(rng, fractions(sample), augmentation)
-        assert drawn.interpolation == interpolation
-        checked += check_in_register(sample, drawn, height=64, width=80)
+        params = sample_params(rng, normalized_boxes(sample), augmentation)
+        assert params.interpolation == interpolation
+        checked += check_in_register(sample, params, height=64, width=80)
     assert checked > 20
 
 
-def test_each_way_of_seeing_an_image_stays_in_register():
+def test_each_combination_of_sampler_expansion_and_flip_stays_in_register():
     rng = np.random.default_rng(1)
     seen = np.zeros((7, 2, 2), int)
     for _ in range(400):
         sample = three_rectangles_sample(rng, 75, 110)
-        # the sampler that asks for an overlap of 0.9 succeeds more often with a large object
+        # the sampler that requires an IoU of 0.9 succeeds more often with a large object
         sample.image[0] = 0
         sample.image[0, 2:74, 3:108] = 255
         sample.truth.boxes[0] = [3, 2, 108, 74]
-        drawn = draw(rng, fractions(sample), PLAIN)
-        way = drawn.sampler, int(drawn.expansion > 1), int(drawn.flip)
-        seen[way] += check_in_register(sample, drawn, height=100, width=70)
+        params = sample_params(rng, normalized_boxes(sample), PLAIN)
+        way = params.sampler, int(params.expansion > 1), int(params.flip)
+        seen[way] += check_in_register(sample, params, height=100, width=70)
     assert seen.sum(axis=(1, 2)).min() > 10
     assert seen.sum(axis=0).min() > 50
 
@@ -119,18 +125,18 @@ def test_without_expansion_and_crop_boxes_are_exact():
     sample = three_rectangles_sample(rng, 40, 56)
     for interpolation in INTERPOLATIONS:
         for flip in (False, True):
-            drawn = WHOLE._replace(interpolation=interpolation, flip=flip)
-            assert check_in_register(sample, drawn, height=160, width=168, within=0) == 3
+            params = WHOLE._replace(interpolation=interpolation, flip=flip)
+            assert check_in_register(sample, params, height=160, width=168, within=0) == 3
 
 
-def test_an_image_of_the_images_size_is_the_image():
+def test_at_the_size_of_the_original_the_pixels_are_the_originals():
     pixels = np.random.default_rng(3).integers(0, 256, (3, 31, 45), dtype=np.uint8)
     sample = Sample("noise", pixels, 31, 45, GroundTruth([[1, 2, 30, 20]], [4]), 0)
     for interpolation in INTERPOLATIONS:
-        drawn = WHOLE._replace(interpolation=interpolation)
-        same = apply(sample, drawn, height=31, width=45, margin=BLACK)
+        params = WHOLE._replace(interpolation=interpolation)
+        same = render(sample, params, height=31, width=45, margin=BLACK)
         np.testing.assert_array_equal(same.image, pixels)
-        flipped = apply(sample, drawn._replace(flip=True), height=31, width=45, margin=BLACK)
+        flipped = render(sample, params._replace(flip=True), height=31, width=45, margin=BLACK)
         np.testing.assert_array_equal(flipped.image, pixels[:, :, ::-1])
     np.testing.assert_allclose(same.boxes, [[1 / 45, 2 / 31, 30 / 45, 20 / 31]], rtol=1e-6)
     np.testing.assert_allclose(flipped.boxes, [[15 / 45, 2 / 31, 44 / 45, 20 / 31]], rtol=1e-6)
@@ -142,7 +148,7 @@ def test_an_image_of_the_images_size_is_the_image():
 def test_box_and_nearest_are_pillows(interpolation, height, width):
     pixels = np.random.default_rng(4).integers(0, 256, (3, 31, 45), dtype=np.uint8)
     sample = Sample("noise", pixels, 31, 45, GroundTruth([[1, 2, 30, 20]], [4]), 0)
-    rendered = apply(
+    rendered = render(
         sample, WHOLE._replace(interpolation=interpolation), height=height, width=width, margin=BLACK
     ).image
     image = Image.fromarray(pixels.transpose(1, 2, 0))
@@ -151,7 +157,7 @@ def test_box_and_nearest_are_pillows(interpolation, height, width):
 
 
 def stored_as(pixels, orientation, path):
-    """A JPEG that is shown as `pixels`, but is stored turned as EXIF's `orientation` says."""
+    """Writes a JPEG that is shown as `pixels`, but is stored turned, with an EXIF `orientation` that says so."""
     undo = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -179,14 +185,14 @@ def test_turned_files_stay_in_register(tmp_path, orientation):
         path = stored_as(pixels, orientation, tmp_path / f"{number}.jpg")
         sample = Sample(path.name, path, 83, 131, GroundTruth(boxes, [0, 1, 2]), 0)
         for _ in range(4):
-            drawn = draw(rng, fractions(sample), PLAIN)
-            checked += check_in_register(sample, drawn, height=60, width=64)
+            params = sample_params(rng, normalized_boxes(sample), PLAIN)
+            checked += check_in_register(sample, params, height=60, width=64)
     assert checked > 30
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_large_files_that_are_decoded_at_less_than_full_size_stay_in_register(tmp_path, orientation):
-    """1203 x 1601 is no multiple of 8, so that the last pixel of the small image is only partly the image's."""
+    """1203 x 1601 is no multiple of 8, so the image covers the last pixel of the reduced one only in part."""
     rng = np.random.default_rng(orientation)
     pixels, boxes = three_rectangles(rng, 1203, 1601)
     path = stored_as(pixels, orientation, tmp_path / "large.jpg")
@@ -194,35 +200,38 @@ def test_large_files_that_are_decoded_at_less_than_full_size_stay_in_register(tm
     assert sample.open(at_least=(64, 64)).size == (201, 151)
     checked = 0
     for _ in range(40):
-        drawn = draw(rng, fractions(sample), PLAIN)
-        checked += check_in_register(sample, drawn, height=64, width=64, within=1.5)
+        params = sample_params(rng, normalized_boxes(sample), PLAIN)
+        checked += check_in_register(sample, params, height=64, width=64, within=1.5)
     assert checked > 40
 
 
-def test_a_file_is_never_decoded_with_fewer_pixels_than_the_image_has(tmp_path, monkeypatch):
+def test_a_file_is_never_decoded_with_fewer_pixels_than_the_input_needs(tmp_path, monkeypatch):
     rng = np.random.default_rng(5)
     pixels, boxes = three_rectangles(rng, 640, 480)
     path = stored_as(pixels, 6, tmp_path / "turned.jpg")
     sample = Sample(path.name, path, 640, 480, GroundTruth(boxes, [0, 1, 2]), 0)
     opened = []
-    open_sample = Sample.open
+    open_pixels = RENDER_MODULE.open_pixels
     monkeypatch.setattr(
-        Sample, "open", lambda *args, **kwargs: opened.append(open_sample(*args, **kwargs)) or opened[-1]
+        RENDER_MODULE, "open_pixels", lambda *args, **kwargs: opened.append(open_pixels(*args, **kwargs)) or opened[-1]
     )
+    sizes = set()
     for _ in range(20):
-        drawn = draw(rng, fractions(sample), PLAIN)
-        apply(sample, drawn, height=120, width=100, margin=BLACK)
-        if opened:
-            left, top, right, bottom = drawn.window
-            image = opened.pop()
-            assert image.width * (right - left) >= 100 * (1 - 1e-9)
-            assert image.height * (bottom - top) >= 120 * (1 - 1e-9)
+        params = sample_params(rng, normalized_boxes(sample), PLAIN)
+        render(sample, params, height=120, width=100, margin=BLACK)
+        if opened:  # not if the window sees only margin
+            left, top, right, bottom = params.window
+            rows, columns, _ = opened.pop().shape
+            assert columns * (right - left) >= 100 * (1 - 1e-9)
+            assert rows * (bottom - top) >= 120 * (1 - 1e-9)
+            sizes.add(rows)
+    assert {640, 320, 160} & sizes >= {320}  # some are decoded at less than full size
 
 
 def test_a_window_that_sees_only_margin():
     sample = three_rectangles_sample(np.random.default_rng(6), 20, 30)
-    drawn = WHOLE._replace(expansion=4.0, sampler=6, window=np.array([1.5, 1.5, 2.5, 2.5]))
-    image, boxes, labels = apply(sample, drawn, height=9, width=11, margin=(12.4, 34.6, 56.0))
+    params = WHOLE._replace(expansion=4.0, sampler=6, window=np.array([1.5, 1.5, 2.5, 2.5]))
+    image, boxes, labels = render(sample, params, height=9, width=11, margin=(12.4, 34.6, 56.0))
     assert (image.reshape(3, -1).T == [12, 35, 56]).all()
     assert boxes.shape == (0, 4) and labels.shape == (0,)
 
@@ -230,12 +239,12 @@ def test_a_window_that_sees_only_margin():
 def test_the_margin_keeps_the_mean_color():
     gray = np.full((3, 40, 40), 100, np.uint8)
     sample = Sample("gray", gray, 40, 40, GroundTruth([[0, 0, 40, 40]], [0]), 0)
-    drawn = WHOLE._replace(
+    params = WHOLE._replace(
         colors=Colors(brightness=30.0, contrast=1.4, saturation=0.5, hue=20.0, contrast_last=True),
         expansion=2.0,
         window=np.array([-0.25, -0.75, 1.75, 1.25]),
     )
-    image, boxes, _ = apply(sample, drawn, height=80, width=80, margin=(123.0, 117.0, 104.0))
+    image, boxes, _ = render(sample, params, height=80, width=80, margin=(123.0, 117.0, 104.0))
     np.testing.assert_allclose(boxes * 80, [[10, 30, 50, 70]], atol=1e-4)
     inside = np.zeros((80, 80), bool)
     inside[30:70, 10:50] = True
@@ -251,19 +260,31 @@ def test_the_center_rule_and_clipping_are_the_definition():
     for _ in range(300):
         low = rng.uniform(0, 0.9, (6, 2))
         boxes = np.concatenate([low, low + rng.uniform(0.01, 1, (6, 2)) * (1 - low)], axis=1)
-        drawn = draw(rng, boxes, PLAIN)
-        left, top, right, bottom = drawn.window.tolist()
+        params = sample_params(rng, boxes, PLAIN)
+        left, top, right, bottom = params.window.tolist()
         expected, kept = [], []
         for x_min, y_min, x_max, y_max in boxes.tolist():
             kept.append(left <= (x_min + x_max) / 2 <= right and top <= (y_min + y_max) / 2 <= bottom)
             if kept[-1]:
                 x_min, x_max = ((min(max(x, left), right) - left) / (right - left) for x in (x_min, x_max))
                 y_min, y_max = ((min(max(y, top), bottom) - top) / (bottom - top) for y in (y_min, y_max))
-                expected.append([1 - x_max, y_min, 1 - x_min, y_max] if drawn.flip else [x_min, y_min, x_max, y_max])
-        seen, mask = see_boxes(boxes, drawn)
+                expected.append([1 - x_max, y_min, 1 - x_min, y_max] if params.flip else [x_min, y_min, x_max, y_max])
+        seen, mask = crop_boxes(boxes, params)
         np.testing.assert_array_equal(mask, kept)
         np.testing.assert_allclose(seen, np.reshape(expected, (-1, 4)), atol=1e-6)
         assert seen.dtype == np.float32
+
+
+@pytest.mark.parametrize("window", [(0.25, 0.25, 1, 1), (-1, -1, 0.25, 0.25), (0.25, -1, 1, 0.25), (-1, 0.25, 0.25, 1)])
+def test_a_center_on_the_edge_of_the_window_is_inside(window):
+    """As `MeetEmitConstraint` of the Caffe code has it."""
+    boxes = np.array([[0.125, 0.125, 0.375, 0.375]])
+    assert crop_boxes(boxes, WHOLE._replace(window=np.array(window)))[1].tolist() == [True]
+    for axis in (0, 1):
+        outside = np.array(window, dtype=float)
+        side = axis if outside[axis] == 0.25 else axis + 2
+        outside[side] += 0.01 if side < 2 else -0.01
+        assert crop_boxes(boxes, WHOLE._replace(window=outside))[1].tolist() == [False]
 
 
 def test_crowd_regions_are_left_out_and_difficult_objects_kept():
@@ -275,8 +296,8 @@ def test_crowd_regions_are_left_out_and_difficult_objects_kept():
     )
     sample = Sample("three", np.zeros((3, 40, 40), np.uint8), 40, 40, truth, 0)
     expected = np.array([[0, 0, 0.5, 0.5], [0.25, 0.25, 1, 1]])
-    np.testing.assert_allclose(fractions(sample), expected)
-    _, boxes, labels = apply(sample, WHOLE, height=16, width=16, margin=BLACK)
+    np.testing.assert_allclose(normalized_boxes(sample), expected)
+    _, boxes, labels = render(sample, WHOLE, height=16, width=16, margin=BLACK)
     np.testing.assert_allclose(boxes, expected)
     np.testing.assert_array_equal(labels, [3, 5])
 
@@ -286,9 +307,9 @@ def test_an_image_of_crowd_regions_alone_is_taken_whole():
     sample = Sample("crowd", np.zeros((3, 40, 40), np.uint8), 40, 40, truth, 0)
     rng = np.random.default_rng(8)
     for _ in range(100):
-        drawn = draw(rng, fractions(sample), PAPER)
-        assert drawn.sampler == 0
-        assert len(apply(sample, drawn, height=8, width=8, margin=BLACK).labels) == 0
+        params = sample_params(rng, normalized_boxes(sample), PAPER)
+        assert params.sampler == 0
+        assert len(render(sample, params, height=8, width=8, margin=BLACK).labels) == 0
 
 
 # Colors
@@ -303,7 +324,7 @@ IMAGE = np.concatenate(
 
 
 def literally_changed(pixel, colors):
-    """The Caffe code's steps on one pixel, with HSV from the standard library."""
+    """Applies the Caffe code's steps to one pixel, with HSV from the standard library."""
 
     def saturate(values):
         return [min(max(round(value), 0), 255) for value in values]
@@ -322,12 +343,12 @@ def literally_changed(pixel, colors):
 
 
 def changed(pixels, colors):
-    """Of pixels with the colors last."""
+    """Returns `change_colors` of pixels with the colors in the last axis."""
     return change_colors(to_array(Image.fromarray(pixels)), colors).transpose(1, 2, 0).astype(int)
 
 
 def off(pixels, colors):
-    """How far from the literal steps."""
+    """Returns how far `change_colors` is from the literal steps, for each pixel and color."""
     expected = [[literally_changed(pixel, colors) for pixel in row] for row in pixels.tolist()]
     return np.abs(changed(pixels, colors) - expected)
 
@@ -342,7 +363,7 @@ def test_brightness_and_contrast_are_exact(brightness, contrast):
 @pytest.mark.parametrize("hue", [-60.0, -36.0, -10.0, 0.0, 3.0, 36.0, 60.0])
 @pytest.mark.parametrize("saturation", [0.5, 1.0, 1.5])
 def test_saturation_and_hue_are_those_of_hsv(saturation, hue):
-    """To the last rounding, which may fall to the other side."""
+    """Up to the last rounding, which may go the other way."""
     difference = off(IMAGE, Colors(0.0, 1.0, saturation, hue, False))
     assert difference.max() <= 1
     assert difference.mean() < 0.2
@@ -385,7 +406,7 @@ def test_neutral_values_change_nothing():
         np.testing.assert_array_equal(changed(IMAGE, neutral), IMAGE)
 
 
-# The distribution. Seeds are fixed; the bounds would fail for one seed in a million or fewer, were the seeds drawn.
+# The distribution. Seeds are fixed; with random seeds, the bounds would fail for one in a million or fewer.
 
 
 def assert_shares(shares, probabilities, *, count, sigmas=5.0):
@@ -398,7 +419,7 @@ def assert_share(values, probability):
 
 
 def assert_uniform(values, low=0.0, high=1.0):
-    """Kolmogorov and Smirnov."""
+    """Checks with Kolmogorov's and Smirnov's test that the values are uniform."""
     values = (np.sort(values) - low) / (high - low)
     assert values[0] >= -1e-9 and values[-1] <= 1 + 1e-9
     steps = np.arange(len(values) + 1) / len(values)
@@ -414,7 +435,7 @@ def literal_overlap(one, other):
 
 
 def literal_crop(rng):
-    """SampleBBox of the Caffe code."""
+    """Samples one crop as `SampleBBox` of the Caffe code does."""
     scale = rng.uniform(0.3, 1.0)
     ratio = rng.uniform(max(0.5, scale**2), min(2.0, 1 / scale**2))
     width, height = scale * sqrt(ratio), scale / sqrt(ratio)
@@ -423,7 +444,7 @@ def literal_crop(rng):
 
 
 def literal_sample(rng, objects, *, expand):
-    """GenerateBatchSamples of the Caffe code on the expanded image, one trial after the other.
+    """Samples one image as `GenerateBatchSamples` of the Caffe code does, one trial after the other.
 
     Returns the sampler, its crop of the canvas, the number of objects that it keeps, and the canvas: its sides as a
     multiple of the image's, and where the image lies on it.
@@ -448,7 +469,7 @@ def literal_sample(rng, objects, *, expand):
 
 
 class Case(NamedTuple):
-    """An image, and how 100,000 of its samples by the literal steps are shared out.
+    """The objects of an image, and the distribution of 100,000 samples of it by the literal steps.
 
     Attributes:
         samplers: Which of the seven gave the crop.
@@ -495,7 +516,7 @@ CASES = {
 
 
 def shares(samples, objects):
-    """(sampler, size of the crop, number of objects kept) of each sample -> the shares of a case, in its order."""
+    """Returns the distribution of samples of `(sampler, size of the crop, number of objects kept)`, as in a `Case`."""
     samplers, sizes, kept = (np.array(column) for column in zip(*samples, strict=True))
     scales, ratios = np.sqrt(sizes.prod(axis=1)), sizes[:, 0] / sizes[:, 1]
     return (
@@ -507,15 +528,15 @@ def shares(samples, objects):
 
 
 def check_geometry(name):
-    """Samplers, crops and what they keep, against the literal steps."""
+    """Compares samplers, crops and the objects that they keep with the literal steps."""
     case = CASES[name]
     rng, boxes = np.random.default_rng(10), np.array(case.objects)
     augmentation = replace(PLAIN, expand_probability=0.5 if case.expand else 0.0)
     samples = []
     for _ in range(2000):
-        drawn = draw(rng, boxes, augmentation)
-        size = (drawn.window[2:] - drawn.window[:2]) / drawn.expansion
-        samples.append((drawn.sampler, size, np.count_nonzero(augment.see_boxes(boxes, drawn)[1])))
+        params = sample_params(rng, boxes, augmentation)
+        size = (params.window[2:] - params.window[:2]) / params.expansion
+        samples.append((params.sampler, size, np.count_nonzero(RENDER_MODULE.crop_boxes(boxes, params)[1])))
     for ours, literal in zip(shares(samples, boxes), case[2:], strict=True):
         assert_shares(ours, np.array(literal), count=2000)
 
@@ -538,15 +559,15 @@ def test_the_literal_steps_give_the_numbers_above(name):
         assert_shares(again, np.array(literal), count=20_000)
 
 
-# Pixels, the margin among them: a small image of many colors with two objects, by the literal order of the steps
+# Pixels and margin: a small image of many colors with two objects, by the literal order of the steps
 
 MEAN = (123, 117, 104)
 SPECKLED = np.random.default_rng(18).integers((0, 0, 0), (256, 200, 150), (12, 16, 3)).astype(np.uint8)
-SIDE = 60  # of the images
+SIDE = 60  # of the augmented images
 
 
 def literal_image(rng):
-    """Colors at full size, the expanded canvas, the crop, the image by its nearest pixels; one after the other."""
+    """Changes colors at full size, expands, crops, and resizes to the nearest pixels, one after the other."""
 
     def amount(limit):
         return rng.uniform(-limit, limit) if rng.random() < 0.5 else 0
@@ -557,7 +578,7 @@ def literal_image(rng):
     _, (left, top, right, bottom), _, (ratio, x, y) = literal_sample(rng, TWO.tolist(), expand=True)
 
     def places(low, high, start, count):
-        """Which pixel of the image lies under the center of each pixel of the image; None for the margin."""
+        """Returns the original pixel under the center of each augmented pixel; None for the margin."""
         under = [((low + (i + 0.5) / SIDE * (high - low)) * ratio - start) * count for i in range(SIDE)]
         return [int(place) if 0 <= place < count else None for place in under]
 
@@ -566,13 +587,15 @@ def literal_image(rng):
 
 
 def numbers(colors):
-    """One for each color."""
+    """Returns a number of its own for each color."""
     return colors @ np.array([1, 256, 256**2])
 
 
 def pixel_statistics(image):
-    """Of one (height, width, 3) image: the share of the margin, whether it shows the image in its own colors, the
-    mean of each color, spread, colorfulness.
+    """Returns statistics of one `(height, width, 3)` image.
+
+    They are the share of the margin, whether the original colors are unchanged, the mean of each color, the spread, the
+    colorfulness, and the squares of all these.
     """
     pixels = np.reshape(image, (-1, 3)).astype(float)
     is_margin = (pixels == MEAN).all(axis=1)
@@ -588,7 +611,7 @@ def pixel_statistics(image):
 
 
 def assert_same_means(ours, means, deviations, *, count, sigmas=5.0):
-    """That samples have the means of `count` samples by the literal steps, which have these standard deviations."""
+    """Checks that our samples have the means of `count` literal samples, which have these standard deviations."""
     spread = np.array(deviations) * sqrt(1 / len(ours) + 1 / count)
     np.testing.assert_array_less(np.abs(np.mean(ours, axis=0) - means), sigmas * spread)
 
@@ -634,8 +657,8 @@ def check_pixels():
     augmentation = replace(PAPER, interpolations=("nearest",))
     ours = []
     for _ in range(500):
-        drawn = draw(rng, fractions(sample), augmentation)
-        image = apply(sample, drawn, height=SIDE, width=SIDE, margin=MEAN).image
+        params = sample_params(rng, normalized_boxes(sample), augmentation)
+        image = render(sample, params, height=SIDE, width=SIDE, margin=MEAN).image
         ours.append(pixel_statistics(image.transpose(1, 2, 0)))
     assert_same_means(ours, LITERAL_MEANS, LITERAL_DEVIATIONS, count=LITERAL_IMAGES)
 
@@ -651,11 +674,11 @@ def test_the_literal_steps_give_the_pixels_above():
     assert_same_means(again, LITERAL_MEANS, LITERAL_DEVIATIONS, count=LITERAL_IMAGES)
 
 
-# The comparison is worth something: it fails with each of these faults
+# The comparisons find faults: they fail with each of these
 
 
 def leave_out_a_sampler(monkeypatch):
-    monkeypatch.setattr(augment, "MIN_OVERLAPS", (0.1, 0.3, 0.7, 0.9))
+    monkeypatch.setattr(PARAMS_MODULE, "MIN_OVERLAPS", (0.1, 0.3, 0.7, 0.9))
 
 
 def do_not_narrow_the_ratio(monkeypatch):
@@ -665,45 +688,47 @@ def do_not_narrow_the_ratio(monkeypatch):
         corner = rng.uniform(0, 1, (count, 2)) * (1 - size)
         return np.concatenate([corner, corner + size], axis=1)
 
-    monkeypatch.setattr(augment, "random_crops", crops)
+    monkeypatch.setattr(PARAMS_MODULE, "random_crops", crops)
 
 
 def try_once(monkeypatch):
-    monkeypatch.setattr(augment, "TRIALS", 1)
+    monkeypatch.setattr(PARAMS_MODULE, "TRIALS", 1)
 
 
 def keep_whatever_is_touched(monkeypatch):
-    def touched(boxes, drawn):
-        low, high = drawn.window[:2], drawn.window[2:]
+    def touched(boxes, params):
+        low, high = params.window[:2], params.window[2:]
         return boxes, ((boxes[:, :2] < high) & (boxes[:, 2:] > low)).all(axis=1)
 
-    monkeypatch.setattr(augment, "see_boxes", touched)
+    monkeypatch.setattr(RENDER_MODULE, "crop_boxes", touched)
 
 
 def change_the_margin_too(monkeypatch):
-    window = augment._window
+    render_window = RENDER_MODULE._render_window
 
-    def changed(sample, drawn, *rest):
-        image, seen = window(sample, drawn._replace(colors=UNCHANGED), *rest)
-        return change_colors(image, drawn.colors), seen
+    def changed(sample, params, *rest):
+        image, seen = render_window(sample, params._replace(colors=UNCHANGED), *rest)
+        return change_colors(image, params.colors), seen
 
-    monkeypatch.setattr(augment, "_window", changed)
+    monkeypatch.setattr(RENDER_MODULE, "_render_window", changed)
 
 
 def only_raise_the_contrast(monkeypatch):
-    drawn = augment._draw_colors
+    sample_colors = PARAMS_MODULE._sample_colors
 
     def raised(rng, augmentation):
-        colors = drawn(rng, augmentation)
+        colors = sample_colors(rng, augmentation)
         return colors._replace(contrast=1 + abs(colors.contrast - 1))
 
-    monkeypatch.setattr(augment, "_draw_colors", raised)
+    monkeypatch.setattr(PARAMS_MODULE, "_sample_colors", raised)
 
 
 def change_every_image(monkeypatch):
-    drawn = augment._draw_colors
+    sample_colors = PARAMS_MODULE._sample_colors
     monkeypatch.setattr(
-        augment, "_draw_colors", lambda rng, augmentation: drawn(rng, replace(augmentation, color_probability=1.0))
+        PARAMS_MODULE,
+        "_sample_colors",
+        lambda rng, augmentation: sample_colors(rng, replace(augmentation, color_probability=1.0)),
     )
 
 
@@ -727,14 +752,14 @@ def test_the_comparison_of_pixels_finds_a_fault(monkeypatch, fault):
 
 @pytest.mark.parametrize(("expand", "expected"), [(False, 0.249), (True, 0.218)], ids=["not expanded", "expanded"])
 def test_the_share_of_crops_that_keep_no_object(expand, expected):
-    """Of an image whose only object has 5 % of the side and lies anywhere: 60,000 samples by the literal steps."""
+    """The only object has 5 % of the side and lies anywhere; the shares are those of 60,000 literal samples."""
     rng = np.random.default_rng(11)
     augmentation = replace(PLAIN, expand_probability=0.5 if expand else 0.0)
     empty = []
     for _ in range(1000):
         corner = rng.uniform(0, 0.95, 2)
         boxes = np.concatenate([corner, corner + 0.05])[None]
-        empty.append(not see_boxes(boxes, draw(rng, boxes, augmentation))[1].any())
+        empty.append(not crop_boxes(boxes, sample_params(rng, boxes, augmentation))[1].any())
     assert_share(empty, expected)
 
 
@@ -759,7 +784,7 @@ def test_a_samplers_crop_overlaps_some_object_enough(sampler):
     objects = [(0.02, 0.01, 0.98, 0.97), (0.05, 0.1, 0.3, 0.6)]
     overlaps = []
     for _ in range(100):
-        found, crop = draw_crop(rng, np.array(objects))
+        found, crop = sample_crop(rng, np.array(objects))
         if found == sampler:
             overlaps.append(max(literal_overlap(crop.tolist(), box) for box in objects))
     assert len(overlaps) > 5
@@ -769,43 +794,43 @@ def test_a_samplers_crop_overlaps_some_object_enough(sampler):
 def test_images_without_objects_are_only_taken_whole():
     rng = np.random.default_rng(13)
     for _ in range(200):
-        drawn = draw(rng, np.zeros((0, 4)), PAPER)
-        assert drawn.sampler == 0
-        np.testing.assert_allclose(drawn.window[2:] - drawn.window[:2], drawn.expansion)
+        params = sample_params(rng, np.zeros((0, 4)), PAPER)
+        assert params.sampler == 0
+        np.testing.assert_allclose(params.window[2:] - params.window[:2], params.expansion)
 
 
 def test_an_expanded_image_lies_anywhere_in_its_canvas():
     rng = np.random.default_rng(14)
-    draws = [draw(rng, TWO, replace(PAPER, crop_probability=0.0)) for _ in range(4000)]
-    assert all(drawn.sampler == 0 for drawn in draws)
-    expanded = [drawn for drawn in draws if drawn.expansion > 1]
-    assert_share([drawn.expansion > 1 for drawn in draws], 0.5)
-    ratios = np.array([drawn.expansion for drawn in expanded])
+    draws = [sample_params(rng, TWO, replace(PAPER, crop_probability=0.0)) for _ in range(4000)]
+    assert all(params.sampler == 0 for params in draws)
+    expanded = [params for params in draws if params.expansion > 1]
+    assert_share([params.expansion > 1 for params in draws], 0.5)
+    ratios = np.array([params.expansion for params in expanded])
     assert_uniform(ratios, 1, 4)
-    windows = np.array([drawn.window for drawn in expanded])
+    windows = np.array([params.window for params in expanded])
     np.testing.assert_allclose(windows[:, 2:] - windows[:, :2], np.tile(ratios[:, None], 2))
     for axis in (0, 1):
         assert_uniform(-windows[:, axis] / (ratios - 1))
-    whole = np.array([drawn.window for drawn in draws if drawn.expansion == 1])
+    whole = np.array([params.window for params in draws if params.expansion == 1])
     np.testing.assert_array_equal(whole, np.tile([0.0, 0.0, 1.0, 1.0], (len(whole), 1)))
 
 
 @pytest.fixture(scope="module")
 def draws():
     rng = np.random.default_rng(15)
-    return [draw(rng, np.zeros((0, 4)), PAPER) for _ in range(4000)]
+    return [sample_params(rng, np.zeros((0, 4)), PAPER) for _ in range(4000)]
 
 
 def test_flip_and_interpolation_are_drawn_evenly(draws):
-    assert_share([drawn.flip for drawn in draws], 0.5)
+    assert_share([params.flip for params in draws], 0.5)
     for interpolation in INTERPOLATIONS:
-        assert_share([drawn.interpolation == interpolation for drawn in draws], 1 / 5)
+        assert_share([params.interpolation == interpolation for params in draws], 1 / 5)
         # and not together with the flip
-        assert_share([drawn.flip for drawn in draws if drawn.interpolation == interpolation], 0.5)
+        assert_share([params.flip for params in draws if params.interpolation == interpolation], 0.5)
 
 
 def test_colors_are_drawn_as_the_paper_does(draws):
-    colors = [drawn.colors for drawn in draws]
+    colors = [params.colors for params in draws]
     neutral_and_range = {
         "brightness": (0, -32, 32),
         "contrast": (1, 0.5, 1.5),
@@ -828,16 +853,46 @@ def test_probabilities_of_none_and_of_all():
         color_probability=0, expand_probability=0, crop_probability=0, flip_probability=0, interpolations=("box",)
     )
     for _ in range(20):
-        drawn = draw(rng, TWO, nothing)
-        assert drawn.colors._replace(contrast_last=False) == UNCHANGED
-        assert (drawn.expansion, drawn.sampler, drawn.flip, drawn.interpolation) == (1.0, 0, False, "box")
-        np.testing.assert_array_equal(drawn.window, [0, 0, 1, 1])
-        drawn = draw(rng, TWO, replace(PAPER, expand_probability=1, flip_probability=1))
-        assert drawn.expansion > 1 and drawn.flip
+        params = sample_params(rng, TWO, nothing)
+        assert params.colors._replace(contrast_last=False) == UNCHANGED
+        assert (params.expansion, params.sampler, params.flip, params.interpolation) == (1.0, 0, False, "box")
+        np.testing.assert_array_equal(params.window, [0, 0, 1, 1])
+        params = sample_params(rng, TWO, replace(PAPER, expand_probability=1, flip_probability=1))
+        assert params.expansion > 1 and params.flip
+
+
+GOLDEN = {  # colors, expansion, sampler, window, flip and interpolation of these seeds, as of version 0.1.0
+    0: (
+        (0.0, 1.4127555772777218, 1.1066357757671799, 16.523752390847886, False),
+        (1.0, 4, True, "lanczos"),
+        [0.03597083371053845, 0.20601797186642878, 0.97179174880639, 0.8985568440958217],
+    ),
+    1: (
+        (0.0, 1.0, 1.3277025938204416, 0.0, False),
+        (3.2605393260244195, 0, True, "nearest"),
+        [-1.2164941225692554, -0.7453715121837328, 2.0440452034551644, 2.5151678138406868],
+    ),
+    2: (
+        (6.406433661801856, 1.2285605268117945, 1.0, -32.02944283201909, True),
+        (1.0, 6, True, "nearest"),
+        [0.00777229307473837, 0.172805553222027, 0.9963937345237971, 0.7315527555815995],
+    ),
+}
+
+
+@pytest.mark.parametrize("seed", GOLDEN)
+def test_a_seed_keeps_its_sample(seed):
+    """A run that is resumed by a later version goes on with the same samples."""
+    colors, others, window = GOLDEN[seed]
+    params = sample_params(np.random.default_rng(seed), TWO, PAPER)
+    np.testing.assert_allclose(params.colors, colors, rtol=1e-12, atol=0)
+    assert params.expansion == pytest.approx(others[0], rel=1e-12)
+    assert (params.sampler, params.flip, params.interpolation) == others[1:]
+    np.testing.assert_allclose(params.window, window, rtol=1e-9)
 
 
 def test_the_generator_decides_everything():
-    first, second = (draw(np.random.default_rng((4, 2)), TWO, PAPER) for _ in range(2))
+    first, second = (sample_params(np.random.default_rng((4, 2)), TWO, PAPER) for _ in range(2))
     np.testing.assert_array_equal(first.window, second.window)
     assert first == second._replace(window=first.window)
 
@@ -847,7 +902,7 @@ def test_nothing_that_is_given_is_written_to():
     sample = three_rectangles_sample(rng, 30, 40)
     pixels, boxes = sample.image.copy(), sample.truth.boxes.copy()
     for _ in range(30):
-        apply(sample, draw(rng, fractions(sample), PAPER), height=20, width=20, margin=BLACK)
+        render(sample, sample_params(rng, normalized_boxes(sample), PAPER), height=20, width=20, margin=BLACK)
     np.testing.assert_array_equal(sample.image, pixels)
     np.testing.assert_array_equal(sample.truth.boxes, boxes)
 
@@ -857,4 +912,4 @@ def test_a_broken_file_is_named(tmp_path: Path):
     path.write_bytes(b"\xff\xd8 no image")
     sample = Sample("broken", path, 10, 10, GroundTruth([], []), 0)
     with pytest.raises(ValueError, match=r"broken\.jpg"):
-        apply(sample, WHOLE, height=8, width=8, margin=BLACK)
+        render(sample, WHOLE, height=8, width=8, margin=BLACK)

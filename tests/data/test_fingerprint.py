@@ -1,4 +1,4 @@
-"""The fingerprint of a data set: the same for the same annotations, another for any other."""
+"""The fingerprint of a data set is the same for the same annotations, and differs for any others."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ BASE = Dataset("base", ("cat", "dog"), [sample(), sample("b.jpg")])
 
 
 def test_it_is_the_same_everywhere():
-    # by hashlib and struct alone, from what the docstring says
+    # computed with hashlib and struct alone, from the docstring
     assert fingerprint(BASE) == "1f177acb8b5fa3a498f28f00366ac732631b315796079e87959054a723b29cd8"
 
 

@@ -1,10 +1,24 @@
+import io
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from multibox.data import Dataset, DatasetError, list_splits, read_dataset
-from multibox.data.read import choose_split
-from tests.data.folders import voc_object, voc_xml, write_image, write_json, write_text, write_voc_set, write_yolo_set
+from multibox.data import Dataset, DatasetError, DatasetReader, list_splits, read_dataset
+from multibox.data.synthetic import synthetic_scenes
+from multibox.data.write import write_coco, write_voc, write_yolo
+from tests.data.folders import (
+    read_clean,
+    voc_object,
+    voc_xml,
+    write_image,
+    write_json,
+    write_text,
+    write_voc_set,
+    write_yolo_set,
+)
 
 XML = voc_xml(voc_object("cat", (10, 8, 30, 40)))
 
@@ -39,12 +53,18 @@ def test_the_same_set_from_each_layout_and_from_above(tmp_path: Path, layout: st
     write_set(layout, tmp_path.joinpath(*["deeper"] * above))
     write_text(tmp_path / "__MACOSX" / "data.yaml", "names: [x]\ntrain: y")
     write_text(tmp_path / "README.md", "about the set")
-    dataset = read_dataset(str(tmp_path))
+    dataset = read_clean(str(tmp_path))
     assert isinstance(dataset, Dataset)
     assert dataset.class_names[0] == "cat"
     assert dataset[0].name == "a.png"
     assert dataset[0].truth.boxes.round(3).tolist() == [[10, 8, 30, 40]]
     assert list_splits(tmp_path) == ("train",)
+
+
+def test_a_set_four_folders_below_is_not_looked_for(tmp_path: Path):
+    write_set("YOLO", tmp_path.joinpath(*["deeper"] * 4))
+    with pytest.raises(DatasetError, match="no data set is here"):
+        read_dataset(tmp_path)
 
 
 @pytest.mark.parametrize("file", ["data.yaml", "annotations/instances_train.json"])
@@ -53,36 +73,36 @@ def test_two_layouts_at_once(tmp_path: Path, file: str):
     with pytest.raises(
         DatasetError, match=r"2 layouts at once: COCO \(.*\) and YOLO \(.*\); keep one .* or give the path"
     ):
-        read_dataset(tmp_path)
-    assert len(read_dataset(tmp_path / file)) == 1
+        read_clean(tmp_path)
+    assert len(read_clean(tmp_path / file)) == 1
 
 
 def test_two_sets_below(tmp_path: Path):
     for year in ("VOC2007", "VOC2012"):
         write_set("VOC", tmp_path / "VOCdevkit" / year)
     with pytest.raises(DatasetError, match=r"2 data sets; give one of them: .*VOC2007, .*VOC2012"):
-        read_dataset(tmp_path)
+        read_clean(tmp_path)
 
 
 def test_no_set_at_all(tmp_path: Path):
     with pytest.raises(
         DatasetError, match=r"no data set is here .* VOC \(Annotations.*COCO \(annotations.*YOLO \(data\.yaml"
     ):
-        read_dataset(tmp_path)
+        read_clean(tmp_path)
     write_image(tmp_path / "a.png")
     with pytest.raises(DatasetError, match="no data set is here"):
-        read_dataset(tmp_path / "a.png")
+        read_clean(tmp_path / "a.png")
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="raccoons: there is no such folder"):
-        read_dataset(tmp_path / "raccoons")
+        read_clean(tmp_path / "raccoons")
 
 
 def test_a_set_without_a_split(tmp_path: Path):
     write_text(tmp_path / "Annotations" / "a.xml", XML)
     with pytest.raises(DatasetError, match=r"a VOC set without a split; looked for .*ImageSets/Main/<split>"):
-        read_dataset(tmp_path)
+        read_clean(tmp_path)
     assert list_splits(tmp_path) == ()
 
 
@@ -90,17 +110,17 @@ def test_the_split_is_chosen_or_the_only_one(tmp_path: Path):
     write_voc_set(tmp_path, {"a": XML}, split="train")
     write_voc_set(tmp_path, {"b": XML}, split="trainval")
     with pytest.raises(DatasetError, match="has the splits 'train', 'trainval'; choose one of them"):
-        read_dataset(tmp_path)
+        read_clean(tmp_path)
     with pytest.raises(DatasetError, match="no split 'tranval', only 'train', 'trainval'; did you mean 'trainval'"):
-        read_dataset(tmp_path, split="tranval")
+        read_clean(tmp_path, split="tranval")
     with pytest.raises(DatasetError, match=r"no split 'x', only 'train', 'trainval'$"):
-        read_dataset(tmp_path, split="x")
-    assert [sample.name for sample in read_dataset(tmp_path, split="trainval")] == ["b.png"]
-    assert choose_split(tmp_path, "trainval") == "trainval"
+        read_clean(tmp_path, split="x")
+    assert [sample.name for sample in read_clean(tmp_path, split="trainval")] == ["b.png"]
+    assert DatasetReader(tmp_path).choose("trainval") == "trainval"
     with pytest.raises(DatasetError, match="choose one of them"):
-        choose_split(tmp_path, None)
+        DatasetReader(tmp_path).choose(None)
     (tmp_path / "ImageSets" / "Main" / "trainval.txt").unlink()
-    assert choose_split(tmp_path, None) == "train"
+    assert DatasetReader(tmp_path).choose(None) == "train"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -118,7 +138,8 @@ def test_problems_are_raised_or_kept(tmp_path: Path, layout: str):
     for name in ("b", "c"):
         write_text(image.with_name(f"{name}.png"), "this is text")
     with pytest.raises(
-        DatasetError, match=r"(?s)train: 2 problems; mend .*on_problem='skip'.*b\.png: not an .*c\.png: not a"
+        DatasetError,
+        match=r"(?s)train: 2 problems \(2 x image left out\); mend .*on_problem='skip'.*b\.png: not an .*c\.png: not a",
     ):
         read_dataset(tmp_path, on_problem="error")
     dataset = read_dataset(tmp_path, on_problem="skip")
@@ -136,27 +157,27 @@ def test_several_sets_are_one_after_the_other(tmp_path: Path):
     paths = [write_voc_set(tmp_path / year, annotations, split="trainval") for year, annotations in years.items()]
     write_voc_set(tmp_path / "VOC2007", {"000003": XML}, split="test")
     assert list_splits(paths) == ("trainval",)
-    dataset = read_dataset(paths, split="trainval")
+    dataset = read_clean(paths, split="trainval")
     assert dataset.name == f"{paths[0]}, trainval + {paths[1]}, trainval"
     assert dataset.class_names == ("cat",)
     assert [sample.name for sample in dataset] == ["000001.png", "000002.png", "2008_000001.png"]
     assert [sample.image_id for sample in dataset] == [0, 1, 2]
     assert [str(sample.image.parent.parent) for sample in dataset] == [str(paths[0])] * 2 + [str(paths[1])]
     assert dataset[2].truth.boxes.tolist() == [[10, 8, 30, 40]]
-    alone = read_dataset(paths[:1], split="trainval")
+    alone = read_clean(paths[:1], split="trainval")
     assert (alone.name, len(alone)) == (f"{paths[0]}, trainval", 2)
     with pytest.raises(DatasetError, match="VOC2012 has no split 'test', only 'trainval'"):
-        read_dataset(paths, split="test")
+        read_clean(paths, split="test")
 
 
 def test_sets_of_other_layouts_and_with_images_of_the_same_name(tmp_path: Path):
     coco, voc = write_coco_set(tmp_path / "coco"), write_voc_set(tmp_path / "voc", {"a": XML, "b": XML})
-    dataset = read_dataset([str(coco), voc])
+    dataset = read_clean([str(coco), voc])
     assert [sample.name for sample in dataset] == ["1/a.png", "2/a.png", "b.png"]
     assert [sample.image_id for sample in dataset] == [0, 1, 2]
     assert dataset.category_ids is None
     both = [coco, write_coco_set(tmp_path / "more")]
-    assert read_dataset(both).category_ids == (1,)
+    assert read_clean(both).category_ids == (1,)
 
 
 def test_problems_of_several_sets_are_gathered(tmp_path: Path):
@@ -164,7 +185,7 @@ def test_problems_of_several_sets_are_gathered(tmp_path: Path):
     for path in paths:
         write_text(path / "JPEGImages" / "b.png", "this is text")
     with pytest.raises(DatasetError, match=r"(?s)one, train \+ .*two, train: 2 problems.*one.*b\.png.*two.*b\.png"):
-        read_dataset(paths)
+        read_clean(paths)
     assert len(read_dataset(paths, on_problem="skip").problems) == 2
 
 
@@ -182,13 +203,72 @@ def test_sets_of_other_classes_are_not_joined(tmp_path: Path, classes: tuple[str
         paths.append(write_voc_set(tmp_path / name, {name: XML}))
         write_text(tmp_path / name / "classes.txt", text)
     with pytest.raises(DatasetError, match=message):
-        read_dataset(paths)
+        read_clean(paths)
 
 
 def test_a_set_given_twice_and_none_at_all(tmp_path: Path):
     write_voc_set(tmp_path / "one", {"a": XML})
     with pytest.raises(DatasetError, match="one is given twice"):
-        read_dataset([tmp_path / "one", tmp_path / ".." / tmp_path.name / "one"])
+        read_clean([tmp_path / "one", tmp_path / ".." / tmp_path.name / "one"])
     for read in (read_dataset, list_splits):
         with pytest.raises(ValueError, match="no path to read"):
             read([])
+
+
+def count_opens(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Returns a counter of how often each file is opened from here on, by its name; images do not count."""
+    opened: Counter[str] = Counter()
+    open_file = io.open
+
+    def counting(file: Any, *arguments: Any, **options: Any) -> Any:
+        name = str(file).rpartition("/")[2]
+        if not name.endswith(".png"):
+            opened[name] += 1
+        return open_file(file, *arguments, **options)
+
+    monkeypatch.setattr("io.open", counting)
+    monkeypatch.setattr("builtins.open", counting)
+    return opened
+
+
+@pytest.mark.parametrize(
+    ("layout", "lists"),
+    [
+        ("VOC", {"a.xml", "b.xml", "train.txt", "val.txt"}),
+        ("COCO", {"instances_train.json", "instances_val.json"}),
+        ("YOLO", {"data.yaml", "a.txt", "b.txt"}),
+    ],
+)
+def test_each_file_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str, lists: set[str]):
+    """Each list and annotation, even if the splits are asked for before, and from the folder above."""
+    scenes = {split: synthetic_scenes(1, seed=seed, height=64, width=64) for seed, split in enumerate(("train", "val"))}
+    for name, split in zip("ab", scenes, strict=True):
+        (only,) = scenes[split]
+        scenes[split] = replace(scenes[split], samples=[replace(only, name=name)])
+    {"VOC": write_voc, "COCO": write_coco, "YOLO": write_yolo}[layout](scenes, tmp_path / "set")
+    (tmp_path / "set" / "classes.txt").unlink(missing_ok=True)
+    opened = count_opens(monkeypatch)
+    reader = DatasetReader(tmp_path)
+    assert reader.splits == ("train", "val")
+    assert reader.choose("val") == "val"
+    assert [len(reader.read(split)) for split in reader.splits] == [1, 1]
+    assert reader.splits == ("train", "val")
+    assert opened == dict.fromkeys(lists, 1)
+
+
+def test_bad_records_are_left_out_and_summed_up_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """The default is the same in Python as in the commands."""
+    read_dataset(write_set("VOC", tmp_path / "clean"))
+    assert caplog.records == []
+    write_voc_set(tmp_path, {"a": XML, "b": XML, "c": voc_xml(voc_object("cat", (3, 3, 3, 9)))})
+    write_text(tmp_path / "JPEGImages" / "b.png", "this is text")
+    dataset = read_dataset(tmp_path / "JPEGImages" / "..")
+    assert len(dataset.problems) == 2
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("multibox", "WARNING")
+    assert "train: 2 problems (1 x image left out, 1 x box left out); Dataset.problems lists them. The first: " in (
+        record.getMessage()
+    )
+    caplog.clear()
+    assert len(DatasetReader(tmp_path / "JPEGImages" / "..").read().problems) == 2
+    assert caplog.records == []

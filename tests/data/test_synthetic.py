@@ -1,4 +1,4 @@
-"""The synthetic scenes: the same for ever, exact boxes, and the variety that they promise."""
+"""Synthetic scenes never change, have exact boxes, and vary as they promise."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def scenes():
 
 @pytest.fixture(scope="module")
 def layouts():
-    """The objects of many scenes, not painted."""
+    """Returns the objects of many scenes, not painted."""
     return [synthetic._place_objects(np.random.default_rng(seed), 256, 256) for seed in range(300)]
 
 
@@ -59,7 +59,7 @@ def test_height_and_width_are_not_exchanged():
 
 
 def points_inside(outlines, x, y):
-    """The even-odd rule, one edge at a time: a point is inside where a ray from it crosses an odd number of edges."""
+    """Applies the even-odd rule: a point is inside if a ray from it crosses an odd number of edges."""
     inside = np.zeros(np.broadcast(x, y).shape, bool)
     for points in outlines:
         for (x1, y1), (x2, y2) in zip(points, np.roll(points, -1, axis=0), strict=True):
@@ -95,7 +95,7 @@ def test_coverage_and_box_of_an_object_agree(layouts):
 
 
 def test_the_image_shows_the_object_where_its_box_is(monkeypatch):
-    """A scene painted with and without its last object differs inside that object's box, and up to its edges."""
+    """A scene painted with and without its last object differs inside the box of that object, and up to its edges."""
     monkeypatch.setattr(synthetic, "_paint_shadow", lambda *args, **kwargs: None)
     paint = synthetic._paint_object
     compared = 0
@@ -163,7 +163,7 @@ def test_objects_stay_visible_and_apart(layouts):
 
 
 def test_each_class_keeps_to_a_hue_of_its_own(scenes):
-    """Circles are red, triangles green, rings blue: so are their boxes, on the whole."""
+    """Circles are red, triangles green, rings blue, and so is the average color in their boxes."""
     colors = [[] for _ in CLASS_NAMES]
     for sample in scenes:
         boxes = sample.truth.boxes.round().astype(int)

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multibox.data import Dataset, DatasetError, Problem, read_dataset, voc
-from tests.data.folders import voc_object, voc_xml, write_image, write_text, write_voc_set
+from multibox.data import Dataset, DatasetError, Problem, list_splits, read_dataset
+from multibox.data.voc import VocLayout
+from tests.data.folders import read_clean, voc_object, voc_xml, write_image, write_text, write_voc_set
 
 CAT = voc_object("cat", (10, 8, 30.5, 40.25))
 
@@ -16,7 +17,7 @@ def read(folder: Path, split: str = "train") -> Dataset:
 
 
 def said(dataset: Dataset) -> list[tuple[str, str, str]]:
-    """The problems, with the name of the file only."""
+    """Returns where each problem is (without folders), what it is, and what was done."""
     return [(problem.where.rpartition("/")[2], problem.what, problem.done) for problem in dataset.problems]
 
 
@@ -24,7 +25,7 @@ def test_reads_boxes_as_written(tmp_path: Path):
     part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
     dog = voc_object("dog", (0, 0, 64, 48), "<difficult>1</difficult>" + part)
     write_voc_set(tmp_path, {"b": voc_xml(dog, CAT), "a": voc_xml()})
-    dataset = read_dataset(tmp_path)
+    dataset = read_clean(tmp_path)
     assert [sample.name for sample in dataset] == ["b.png", "a.png"]  # the order of the split
     assert [sample.image_id for sample in dataset] == [0, 1]
     assert (dataset[0].height, dataset[0].width) == (48, 64)
@@ -38,7 +39,7 @@ def test_reads_boxes_as_written(tmp_path: Path):
 
 def test_the_devkits_pixels_from_one(tmp_path: Path):
     folder = write_voc_set(tmp_path, {"a": voc_xml(voc_object("cat", (1, 1, 64, 48)))})
-    assert voc.read(folder, "train", pixels_from_one=True)[0].truth.boxes.tolist() == [[0, 0, 64, 48]]
+    assert VocLayout(folder).read("train", pixels_from_one=True)[0].truth.boxes.tolist() == [[0, 0, 64, 48]]
 
 
 def test_classes_are_those_of_all_splits(tmp_path: Path):
@@ -64,15 +65,15 @@ def test_files_of_one_class_are_no_splits(tmp_path: Path):
     write_text(lists / "cat_train.txt", "a  1\n")
     write_text(lists / "small_train.txt", "a\n")
     write_text(lists / "test.txt", "a  1\n")
-    assert voc.list_splits(tmp_path) == ("small_train", "test", "train")
-    assert len(read_dataset(tmp_path, split="test")) == 1
+    assert list_splits(tmp_path) == ("small_train", "test", "train")
+    assert len(read_clean(tmp_path, split="test")) == 1
 
 
 @pytest.mark.parametrize("line", ["a", "a  1", "a\t-1", "a.png", "\r\n a \r\n\r\n"])
 def test_what_a_line_of_a_split_may_look_like(tmp_path: Path, line: str):
     write_voc_set(tmp_path, {"a": voc_xml(CAT)})
     write_text(tmp_path / "ImageSets" / "Main" / "train.txt", line, "utf-8-sig")
-    assert [sample.name for sample in read_dataset(tmp_path)] == ["a.png"]
+    assert [sample.name for sample in read_clean(tmp_path)] == ["a.png"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "iso-8859-1", "windows-1252"])
@@ -80,7 +81,7 @@ def test_declared_encodings(tmp_path: Path, encoding: str):
     write_voc_set(tmp_path, {"a": ""})
     xml = f'<?xml version="1.0" encoding="{encoding.removesuffix("-sig")}"?>{voc_xml(CAT.replace("cat", "köttur"))}'
     write_text(tmp_path / "Annotations" / "a.xml", xml, encoding)
-    assert read_dataset(tmp_path).class_names == ("köttur",)
+    assert read_clean(tmp_path).class_names == ("köttur",)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_declared_encodings_that_the_parser_does_not_know(tmp_path: Path, encodi
     write_voc_set(tmp_path, {"a": ""})
     xml = f"<?xml version='1.0' encoding='{encoding.upper()}' ?>\n{voc_xml(CAT.replace('cat', name))}"
     write_text(tmp_path / "Annotations" / "a.xml", xml, encoding)
-    assert read_dataset(tmp_path).class_names == (name,)
+    assert read_clean(tmp_path).class_names == (name,)
 
 
 @pytest.mark.parametrize(
@@ -128,11 +129,11 @@ def test_what_is_offered_as_a_split_can_be_read(tmp_path: Path):
     write_text(lists / "older" / "val.txt", "a")
     write_text(lists / ".hidden.txt", "a")
     (lists / "folder.txt").mkdir()
-    assert voc.list_splits(folder) == ("Train",)
+    assert list_splits(folder) == ("Train",)
     assert len(read(folder, "Train")) == 1
     write_text(lists / "Train.txt", "a")
     with pytest.raises(DatasetError, match=r"Train\.TXT and .*Train\.txt are both of split 'Train'; rename one"):
-        voc.list_splits(folder)
+        list_splits(folder)
 
 
 @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
@@ -140,14 +141,14 @@ def test_names_in_other_scripts_and_either_unicode_form(tmp_path: Path, forms: t
     on_disk, in_list = (unicodedata.normalize(form, "hús 고양이") for form in forms)
     write_voc_set(tmp_path, {on_disk: voc_xml(CAT)})
     write_text(tmp_path / "ImageSets" / "Main" / "train.txt", in_list)
-    assert len(read_dataset(tmp_path)[0].truth) == 1
+    assert len(read_clean(tmp_path)[0].truth) == 1
 
 
 def test_upper_case_suffix(tmp_path: Path):
     write_voc_set(tmp_path, {"a": voc_xml(CAT)})
     (tmp_path / "JPEGImages" / "a.png").unlink()
     write_image(tmp_path / "JPEGImages" / "a.JPG")
-    assert read_dataset(tmp_path)[0].name == "a.JPG"
+    assert read_clean(tmp_path)[0].name == "a.JPG"
 
 
 @pytest.mark.parametrize(
@@ -193,6 +194,18 @@ def test_boxes_beyond_the_image_are_clipped(tmp_path: Path):
     assert dataset[0].truth.boxes.tolist() == [[0, 0, 64, 48], [0, 0, 30, 40]]
 
 
+@pytest.mark.parametrize("side", range(4))
+@pytest.mark.parametrize(("beyond", "is_said"), [(1.0, False), (1.01, True), (1.5, True)])
+def test_a_pixel_beyond_the_image_is_no_mistake_but_more_is(tmp_path: Path, side: int, beyond: float, is_said: bool):
+    box = [10.0, 8.0, 30.0, 40.0]
+    box[side] = -beyond if side < 2 else (64, 48)[side - 2] + beyond
+    dataset = read(write_voc_set(tmp_path, {"a": voc_xml(voc_object("cat", box))}))
+    assert [problem.done for problem in dataset.problems] == ["clipped to the image"] * is_said
+    inside = [10, 8, 30, 40]
+    inside[side] = (0, 0, 64, 48)[side]
+    assert dataset[0].truth.boxes.tolist() == [inside]
+
+
 BOMB = (
     '<!DOCTYPE a [<!ENTITY x "lol">'
     + "".join(f'<!ENTITY {name} "{f"&{before};" * 10}">' for before, name in zip("xbcdefgh", "bcdefghi", strict=True))
@@ -226,7 +239,7 @@ def test_all_problems_of_a_set_in_one_error(tmp_path: Path):
     (folder / "JPEGImages" / "lonely.png").unlink()
     (folder / "Annotations" / "bare.xml").unlink()
     with pytest.raises(DatasetError) as error:
-        read_dataset(folder, split="train")
+        read_clean(folder, split="train")
     problems = error.value.problems
     assert [problem.where.rpartition("/")[2] for problem in problems] == [
         "empty.xml, object 1 (cat)",
@@ -262,12 +275,12 @@ def test_two_images_of_one_name(tmp_path: Path):
     write_image(folder / "JPEGImages" / "a.jpg")
     assert said(read(folder)) == [("train.txt, line 1", "'a' is the name of 2 images", "a.jpg taken")]
     write_text(folder / "Annotations" / "a.xml", voc_xml("<filename>a.png</filename>", CAT))
-    assert [sample.name for sample in read_dataset(folder)] == ["a.png"]
+    assert [sample.name for sample in read_clean(folder)] == ["a.png"]
 
 
 def test_a_filename_of_another_machine_is_no_matter(tmp_path: Path):
     write_voc_set(tmp_path, {"a": voc_xml("<filename>C:\\somewhere\\else.bmp</filename>", CAT)})
-    assert [sample.name for sample in read_dataset(tmp_path)] == ["a.png"]
+    assert [sample.name for sample in read_clean(tmp_path)] == ["a.png"]
 
 
 def test_a_size_that_disagrees_is_said(tmp_path: Path):
@@ -284,7 +297,7 @@ def test_a_size_that_disagrees_is_said(tmp_path: Path):
 
 @pytest.mark.parametrize("xml", [voc_xml(CAT, width=0, height=0), f"<annotation>{CAT}</annotation>"])
 def test_no_size_is_no_statement(tmp_path: Path, xml: str):
-    assert len(read_dataset(write_voc_set(tmp_path, {"a": xml}))[0].truth) == 1
+    assert len(read_clean(write_voc_set(tmp_path, {"a": xml}))[0].truth) == 1
 
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
@@ -296,7 +309,7 @@ def test_boxes_drawn_on_the_stored_image_turn_with_it(tmp_path: Path, orientatio
     exif = Image.Exif()
     exif[0x0112] = orientation
     image.save(folder / "JPEGImages" / "a.png", exif=exif)
-    (sample,) = read_dataset(folder)
+    (sample,) = read_clean(folder)
     assert (sample.height, sample.width) == (64, 48)
     rows, columns = np.nonzero(sample.read()[0])
     assert sample.truth.boxes.tolist() == [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]
@@ -305,7 +318,7 @@ def test_boxes_drawn_on_the_stored_image_turn_with_it(tmp_path: Path, orientatio
 def test_boxes_drawn_on_the_shown_image_stay(tmp_path: Path):
     folder = write_voc_set(tmp_path, {"a": voc_xml(voc_object("cat", (5, 9, 20, 60)), width=48, height=64)})
     write_image(folder / "JPEGImages" / "a.png", orientation=6)
-    assert read_dataset(folder)[0].truth.boxes.tolist() == [[5, 9, 20, 60]]
+    assert read_clean(folder)[0].truth.boxes.tolist() == [[5, 9, 20, 60]]
 
 
 def test_classes_that_are_nearly_the_same_are_said(tmp_path: Path):

@@ -9,9 +9,10 @@ import yaml
 from defusedxml import ElementTree
 from PIL import Image
 
-from multibox.data import Dataset, GroundTruth, Sample, read_dataset
+from multibox.data import Dataset, GroundTruth, Sample
 from multibox.data.synthetic import synthetic_scenes
 from multibox.data.write import write_coco, write_voc, write_yolo
+from tests.data.folders import read_clean
 
 WRITERS = {"voc": write_voc, "coco": write_coco, "yolo": write_yolo}
 
@@ -49,21 +50,21 @@ def test_synthetic_scenes_are_the_same_when_read_again(write, tmp_path):
     train, val = synthetic_scenes(24, seed=0, height=72, width=96), synthetic_scenes(3, seed=1, height=72, width=96)
     assert any(len(sample.truth) == 0 for sample in train)
     write({"train": train, "val": val}, tmp_path / "new" / "set")
-    assert_same(read_dataset(tmp_path / "new" / "set", split="train"), train)
-    assert_same(read_dataset(tmp_path / "new" / "set", split="val"), val)
+    assert_same(read_clean(tmp_path / "new" / "set", split="train"), train)
+    assert_same(read_clean(tmp_path / "new" / "set", split="val"), val)
 
 
 def test_the_order_of_classes_and_names_in_any_script_are_kept(write, tmp_path):
     dataset = one_split(one_sample("고양이_1"), class_names=("zebra", "고양이", "Äpfel & <Birnen>", "no"))
     write({"train": dataset}, tmp_path)
-    found = read_dataset(tmp_path, split="train")
+    found = read_clean(tmp_path, split="train")
     assert_same(found, dataset)
     assert found[0].name == "고양이_1.png"
 
 
 def test_classes_without_objects_are_kept(write, tmp_path):
     write({"train": one_split(one_sample(labels=[1]))}, tmp_path)
-    assert read_dataset(tmp_path).class_names == ("cat", "dog")
+    assert read_clean(tmp_path).class_names == ("cat", "dog")
 
 
 def test_image_files_are_copied_as_they_are(write, tmp_path):
@@ -71,7 +72,7 @@ def test_image_files_are_copied_as_they_are(write, tmp_path):
     Image.effect_mandelbrot((50, 30), (-2, -1.5, 1, 1.5), 20).convert("RGB").save(file, "JPEG", quality=60)
     dataset = one_split(one_sample("some/where/photo.JPG", image=file))
     write({"train": dataset}, tmp_path / "set")
-    found = read_dataset(tmp_path / "set")
+    found = read_clean(tmp_path / "set")
     assert found[0].name == "some_where_photo.JPG"
     assert found[0].image.read_bytes() == file.read_bytes()
     np.testing.assert_allclose(found[0].truth.boxes, dataset[0].truth.boxes, atol=1e-3)
@@ -84,7 +85,7 @@ def test_boxes_fit_an_image_that_is_turned_when_shown(write, tmp_path):
     Image.new("RGB", (30, 50)).save(file, exif=exif)
     dataset = one_split(one_sample("turned.jpg", image=file))
     write({"train": dataset}, tmp_path / "set")
-    assert_same(read_dataset(tmp_path / "set"), dataset)
+    assert_same(read_clean(tmp_path / "set"), dataset)
 
 
 def three_marks():
@@ -109,7 +110,7 @@ def three_marks():
 )
 def test_marks_are_kept_where_the_format_has_them(format_name, labels, difficult, crowd, tmp_path):
     WRITERS[format_name]({"train": three_marks()}, tmp_path)
-    truth = read_dataset(tmp_path)[0].truth
+    truth = read_clean(tmp_path)[0].truth
     assert truth.labels.tolist() == labels
     assert truth.difficult.tolist() == difficult
     assert truth.crowd.tolist() == crowd
@@ -119,7 +120,7 @@ def test_coco_keeps_areas_and_numbers(tmp_path):
     marks = three_marks()
     dataset = one_split(one_sample("b", image_id=4711), *marks, category_ids=(7, 90))
     write_coco({"val": dataset}, tmp_path)
-    found = read_dataset(tmp_path)
+    found = read_clean(tmp_path)
     assert found.category_ids == (7, 90)
     assert [sample.image_id for sample in found] == [4711, 0]
     np.testing.assert_array_equal(found[1].truth.areas, marks[0].truth.areas)

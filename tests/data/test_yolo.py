@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from multibox.data import Dataset, DatasetError, read_dataset, yolo
-from tests.data.folders import write_image, write_text, write_yolo_set
+from multibox.data import Dataset, DatasetError, list_splits, read_dataset
+from tests.data.folders import read_clean, write_image, write_text, write_yolo_set
 
 CAT = "0 0.5 0.5 0.25 0.5"  # [24, 12, 40, 36] of 64 x 48
 
@@ -13,14 +13,14 @@ def read(path: Path, split: str = "train") -> Dataset:
 
 
 def said(dataset: Dataset) -> list[tuple[str, str, str]]:
-    """The problems, with the name of the file only."""
+    """Returns where each problem is (without folders), what it is, and what was done."""
     return [(problem.where.rpartition("/")[2], problem.what, problem.done) for problem in dataset.problems]
 
 
 def test_fractions_become_pixels(tmp_path: Path):
     write_yolo_set(tmp_path, {"b": f"{CAT}\r\n\r\n1 0.125 0.25 0.25 0.5\r\n", "a": "", "c": CAT})
     (tmp_path / "labels" / "train" / "c.txt").unlink()
-    dataset = read_dataset(tmp_path)
+    dataset = read_clean(tmp_path)
     assert dataset.class_names == ("cat", "dog")
     assert [sample.name for sample in dataset] == ["a.png", "b.png", "c.png"]
     assert [len(sample.truth) for sample in dataset] == [0, 2, 0]
@@ -31,13 +31,13 @@ def test_fractions_become_pixels(tmp_path: Path):
 
 def test_an_outline_is_read_as_its_box(tmp_path: Path):
     write_yolo_set(tmp_path, {"a": "1 0.25 0.5 0.75 0.25 0.5 1.0"})
-    assert read_dataset(tmp_path)[0].truth.boxes.tolist() == [[16, 12, 48, 48]]
+    assert read_clean(tmp_path)[0].truth.boxes.tolist() == [[16, 12, 48, 48]]
 
 
 def test_fractions_are_of_the_image_as_shown(tmp_path: Path):
     write_yolo_set(tmp_path, {"a": CAT})
     write_image(tmp_path / "images" / "train" / "a.png", orientation=6)
-    assert read_dataset(tmp_path)[0].truth.boxes.tolist() == [[18, 16, 30, 48]]
+    assert read_clean(tmp_path)[0].truth.boxes.tolist() == [[18, 16, 30, 48]]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,42 @@ def test_lines_that_are_left_out(tmp_path: Path, line: str, what: str):
     dataset = read(write_yolo_set(tmp_path, {"a": f"{CAT}\n\n{line}\n{CAT}"}))
     assert said(dataset) == [("a.txt, line 3", what, "box left out")]
     assert len(dataset[0].truth) == 2
+
+
+@pytest.mark.parametrize("numbers", ["0.5 0.5 {} 0.5", "0.5 0.5 0.5 {}", "-{} 0.5 5 0.5", "0 0 {} 0 0 0.5"])
+def test_numbers_above_two_were_written_in_pixels(tmp_path: Path, numbers: str):
+    for value, done in (("2.0", {"clipped to the image", "box left out"}), ("2.01", {"box left out"})):
+        dataset = read(write_yolo_set(tmp_path, {"a": f"{CAT}\n0 {numbers.format(value)}"}))
+        (problem,) = dataset.problems
+        assert problem.done in done
+        in_pixels = value == "2.01" or " 5 " in numbers
+        assert problem.what.endswith("is not in fractions of the image, 0 to 1") == in_pixels
+
+
+@pytest.mark.parametrize(("characters", "is_read"), [(4096, True), (4097, False)])
+def test_the_length_of_a_value_without_quotes(tmp_path: Path, characters: int, is_read: bool):
+    name = "x" * characters
+    write_yolo_set(tmp_path, {"a": CAT}, names=f"['{name}']")
+    assert read(tmp_path).class_names == (name,)
+    write_yolo_set(tmp_path, {"a": CAT}, names=f"[{name}]")
+    if is_read:
+        assert read(tmp_path).class_names == (name,)
+    else:
+        with pytest.raises(DatasetError, match="a value without quotes has 4097 characters, more than 4096"):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["data.yaml", "raccoons.yaml"])
+def test_the_size_of_a_yaml(tmp_path: Path, file: str):
+    write_yolo_set(tmp_path, {"a": CAT})
+    text = (tmp_path / "data.yaml").read_text() + "# "
+    (tmp_path / "data.yaml").rename(tmp_path / file)
+    write_text(tmp_path / file, text.ljust(1_000_000, "."))
+    assert len(read(tmp_path)) == 1
+    write_text(tmp_path / file, text.ljust(1_000_001, "."))
+    message = r"1,000,001 bytes, more than 1,000,000" if file == "data.yaml" else "no data set is here"
+    with pytest.raises(DatasetError, match=message):
+        read(tmp_path)
 
 
 def test_a_box_partly_beyond_the_image_is_clipped(tmp_path: Path):
@@ -87,18 +123,18 @@ def test_byte_order_marks(tmp_path: Path, encoding: str):
     write_yolo_set(tmp_path, {"a": CAT})
     write_text(tmp_path / "data.yaml", "train: images/train\nnames: [고양이, dog]\n", encoding)
     write_text(tmp_path / "labels" / "train" / "a.txt", CAT, encoding)
-    dataset = read_dataset(tmp_path)
+    dataset = read_clean(tmp_path)
     assert dataset.class_names[0] == "고양이"
     assert len(dataset[0].truth) == 1
 
 
 @pytest.mark.parametrize("names", ["[cat, dog]", "{1: dog, 0: cat}", "{'0': cat, '1': dog}", "\n- cat\n- dog"])
 def test_names_as_list_or_table(tmp_path: Path, names: str):
-    assert read_dataset(write_yolo_set(tmp_path, {"a": CAT}, names=names)).class_names == ("cat", "dog")
+    assert read_clean(write_yolo_set(tmp_path, {"a": CAT}, names=names)).class_names == ("cat", "dog")
 
 
 def test_names_that_are_numbers(tmp_path: Path):
-    assert read_dataset(write_yolo_set(tmp_path, {"a": CAT}, names="[0, 1]")).class_names == ("0", "1")
+    assert read_clean(write_yolo_set(tmp_path, {"a": CAT}, names="[0, 1]")).class_names == ("0", "1")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +175,7 @@ def test_a_download_entry_is_only_text(tmp_path: Path):
     write_yolo_set(tmp_path, {"a": CAT})
     text = (tmp_path / "data.yaml").read_text()
     write_text(tmp_path / "data.yaml", f"{text}download: |\n  open({str(tmp_path / 'ran')!r}, 'w')\n")
-    assert len(read_dataset(tmp_path)) == 1
+    assert len(read_clean(tmp_path)) == 1
     assert not (tmp_path / "ran").exists()
 
 
@@ -158,14 +194,14 @@ def test_a_download_entry_is_only_text(tmp_path: Path):
 def test_how_the_folder_may_be_named(tmp_path: Path, entries: str):
     folder = write_yolo_set(tmp_path / "set", {"a": CAT})
     write_text(folder / "data.yaml", f"{entries}\nnames: [cat]\n")
-    dataset = read_dataset(folder)
+    dataset = read_clean(folder)
     assert len(dataset[0].truth) == 1
 
 
 def test_an_absolute_path_that_is_there(tmp_path: Path):
     write_yolo_set(tmp_path / "set", {"a": CAT})
     write_text(tmp_path / "elsewhere" / "data.yaml", f"path: {tmp_path / 'set'}\ntrain: images/train\nnames: [cat]\n")
-    assert len(read_dataset(tmp_path / "elsewhere")[0].truth) == 1
+    assert len(read_clean(tmp_path / "elsewhere")[0].truth) == 1
 
 
 def test_a_list_of_images(tmp_path: Path):
@@ -193,7 +229,7 @@ def test_a_list_that_windows_wrote(tmp_path: Path):
     write_yolo_set(tmp_path, {"a": CAT})
     write_text(tmp_path / "data.yaml", "train: train.txt\nnames: [cat]\n")
     write_text(tmp_path / "train.txt", ".\\images\\train\\a.png\r\n")
-    assert [len(sample.truth) for sample in read_dataset(tmp_path)] == [1]
+    assert [len(sample.truth) for sample in read_clean(tmp_path)] == [1]
 
 
 def test_label_files_without_their_image_are_said(tmp_path: Path):
@@ -215,7 +251,7 @@ def test_texts_beside_the_yaml_are_no_label_files(tmp_path: Path):
     write_text(tmp_path / "a.txt", CAT)
     write_text(tmp_path / "README.txt", "about the set")
     write_text(tmp_path / "data.yaml", "train: .\nnames: [cat]\n")
-    assert len(read_dataset(tmp_path)[0].truth) == 1
+    assert len(read_clean(tmp_path)[0].truth) == 1
 
 
 def test_names_that_stand_twice_are_one_class(tmp_path: Path):
@@ -230,7 +266,7 @@ def test_several_folders_name_their_images_apart(tmp_path: Path):
     write_image(tmp_path / "images" / "more" / "a.PNG")
     write_text(tmp_path / "labels" / "more" / "a.txt", CAT)
     write_text(tmp_path / "data.yaml", "train: [images/train, images/more]\nnames: [cat]\n")
-    dataset = read_dataset(tmp_path)
+    dataset = read_clean(tmp_path)
     assert [sample.name for sample in dataset] == ["train/a.png", "more/a.PNG"]
     assert [len(sample.truth) for sample in dataset] == [1, 1]
 
@@ -239,7 +275,7 @@ def test_labels_beside_the_images(tmp_path: Path):
     write_image(tmp_path / "train" / "a.png")
     write_text(tmp_path / "train" / "a.txt", CAT)
     write_text(tmp_path / "data.yaml", "train: train\nnames: [cat]\n")
-    assert len(read_dataset(tmp_path)[0].truth) == 1
+    assert len(read_clean(tmp_path)[0].truth) == 1
 
 
 def test_no_label_file_at_all_is_said(tmp_path: Path):
@@ -258,7 +294,7 @@ def test_no_label_file_at_all_is_said(tmp_path: Path):
 def test_an_empty_folder_of_images(tmp_path: Path):
     (tmp_path / "images").mkdir()
     write_text(tmp_path / "data.yaml", "train: images\nval:\nnames: [cat]\n")
-    assert yolo.list_splits(tmp_path) == ("train",)
+    assert list_splits(tmp_path) == ("train",)
     with pytest.raises(DatasetError, match="there is no image that can be used"):
         read(tmp_path)
 
@@ -267,8 +303,8 @@ def test_a_yaml_of_another_name(tmp_path: Path):
     folder = write_yolo_set(tmp_path, {"a": CAT})
     (folder / "data.yaml").rename(folder / "raccoons.yaml")
     write_text(folder / "run.yaml", "epochs: 5\n")
-    assert len(read_dataset(folder)) == 1
+    assert len(read_clean(folder)) == 1
     write_text(folder / "bears.yaml", (folder / "raccoons.yaml").read_text())
     with pytest.raises(DatasetError, match=r"bears\.yaml and .*raccoons\.yaml both describe the set"):
-        read_dataset(folder)
-    assert len(read_dataset(folder / "bears.yaml")) == 1
+        read_clean(folder)
+    assert len(read_clean(folder / "bears.yaml")) == 1

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from multibox.data.augment import Augmentation, Augmented, apply, draw, fractions
+from multibox.data.augment import Augmentation, Augmented, normalized_boxes, render, sample_params
 from multibox.data.sample import Dataset, GroundTruth, Sample
 from multibox.data.synthetic import CLASS_NAMES, synthetic_scenes
 from multibox.training.loading import collate, image_weights, make_loader
@@ -70,8 +70,8 @@ def test_a_place_in_the_stream_has_its_own_random_changes(load, scenes, small_co
     for step, batch in enumerate(load(seed=3)):
         for row, name in enumerate(batch.names):
             sample = by_name[name]
-            drawn = draw(np.random.default_rng((3, 4 * step + row)), fractions(sample), Augmentation())
-            image, boxes, labels = apply(sample, drawn, height=64, width=64, margin=small_config.mean)
+            params = sample_params(np.random.default_rng((3, 4 * step + row)), normalized_boxes(sample), Augmentation())
+            image, boxes, labels = render(sample, params, height=64, width=64, margin=small_config.mean)
             np.testing.assert_array_equal(batch.inputs[row], image)
             np.testing.assert_array_equal(batch.boxes[row, : len(boxes)], boxes)
             np.testing.assert_array_equal(batch.labels[row, : len(boxes)], labels)

@@ -1,0 +1,45 @@
+"""Show values of users' files in messages: short and on one line, whatever the file holds."""
+
+import reprlib
+from collections.abc import Sequence
+
+LENGTH = 60
+
+
+class _ShortRepr(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        """Returns the digits with their middle left out; Python refuses to write more than 4,300 of them."""
+        return shortened(repr(x), 40) if x.bit_length() < 10_000 else "a number of over 3,000 digits"
+
+
+_short = _ShortRepr()
+_short.maxstring = _short.maxother = LENGTH
+_short.maxlevel = 2
+_short.maxlist = _short.maxtuple = _short.maxdict = 6
+
+
+def quoted(value: object) -> str:
+    """Returns the value as Python would write it, with its middle left out if it is long."""
+    return _short.repr(value)
+
+
+def shortened(text: str, length: int = LENGTH) -> str:
+    """Returns the text without quotes, with its middle left out if it is long, and `?` for control characters."""
+    if len(text) > length:
+        half = (length - 3) // 2
+        text = f"{text[:half]}...{text[-half:]}"
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def counted(number: int, thing: str) -> str:
+    """Returns the number with its noun, in the plural if need be: `1 image`, `2 images`, `3 classes`."""
+    plural = "es" if thing.endswith("s") else "s"
+    return f"{number} {thing}{plural if number != 1 else ''}"
+
+
+def list_names(names: Sequence[str], most: int = 30) -> str:
+    """Returns the names in quotes, separated by commas; of many, the first ones and how many more there are."""
+    more = len(names) - most
+    return ", ".join(map(quoted, names[:most])) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,109 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from multibox.data import Dataset, DatasetError, GroundTruth, Problem, Sample
+from multibox.data.messages import counted, list_names, quoted, shortened
+from multibox.data.sample import PROBLEMS_SHOWN, compare_classes, list_problems, summarize_problems
+
+PROBLEM = Problem("a.txt, line 3", "class 7", "box left out")
+
+
+def sample(objects: int, name: str = "a.jpg") -> Sample:
+    pixels = np.zeros((3, 375, 500), np.uint8)
+    return Sample(name, pixels, 375, 500, GroundTruth([[0, 0, 5, 5]] * objects, [0] * objects), 0)
+
+
+def test_representations_say_how_much_there_is_and_not_all_of_it():
+    data = Dataset("BCCD, train", ("cat", "dog", "hen"), [sample(count, f"{count}.jpg") for count in range(200)])
+    assert repr(data) == "Dataset(BCCD, train: 200 images, 19900 objects, 3 classes)"
+    with_problems = Dataset("BCCD, train", ("cat",), [sample(1)], (PROBLEM,))
+    assert repr(with_problems) == "Dataset(BCCD, train: 1 image, 1 object, 1 class, 1 problem)"
+    assert repr(Dataset("empty", (), [])) == "Dataset(empty: 0 images, 0 objects, 0 classes)"
+    assert repr(data[7]) == "Sample(7.jpg: height 375, width 500, 7 objects)"
+    assert repr(data[1].truth) == "GroundTruth(1 object)"
+
+
+def test_problems_are_summed_up_by_what_was_done():
+    other = Problem("b.jpg", "torn", "image left out")
+    assert summarize_problems([PROBLEM]) == "1 problem (1 x box left out)"
+    assert summarize_problems([other, PROBLEM, PROBLEM]) == "3 problems (2 x box left out, 1 x image left out)"
+
+
+@pytest.mark.parametrize("more", [0, 1, 5])
+def test_an_error_lists_a_hundred_problems(more: int):
+    problems = [Problem("a.txt", str(number), "box left out") for number in range(PROBLEMS_SHOWN + more)]
+    error = DatasetError("bad", problems)
+    lines = str(error).splitlines()
+    assert lines[0] == "bad" and lines[1] == "  a.txt: 0 (box left out)"
+    assert len(lines) == 1 + PROBLEMS_SHOWN + (more > 0)
+    assert (lines[-1] == f"  ... and {more} more") == (more > 0)
+    assert list_problems("bad", problems) == str(error)
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.problems) == (str(error), tuple(problems))
+    assert str(DatasetError("bad")) == "bad"
+
+
+def test_a_label_without_a_class_is_refused():
+    with pytest.raises(ValueError, match=r"set: a\.jpg has the label 0, but there are only 0 class names"):
+        Dataset("set", (), [sample(1)])
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("cat", "'cat'"),
+        (7, "7"),
+        (-(10**39), f"-1{'0' * 16}...{'0' * 18}"),
+        (10**4000, "a number of over 3,000 digits"),
+        (None, "None"),
+        ([1, [2, [3, [4]]]], "[1, [2, [...]]]"),
+        (list(range(9)), "[0, 1, 2, 3, 4, 5, ...]"),
+        ("a\x1b[31m", r"'a\x1b[31m'"),
+    ],
+    ids=range(8),
+)
+def test_values_in_messages(value: object, shown: str):
+    assert quoted(value) == shown
+
+
+def test_long_texts_in_messages_keep_both_ends():
+    assert len(quoted("x" * 10**6)) == 60
+    assert shortened("abc" * 20) == "abc" * 20
+    assert shortened("abc" * 21) == f"{('abc' * 21)[:28]}...{('abc' * 21)[-28:]}"
+    assert shortened("0123456789", 8) == "01...89"
+    assert shortened("a\nb\tc\x07") == "a?b?c?"
+
+
+def test_counts_of_things():
+    assert [counted(number, "image") for number in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
+    assert [counted(number, "class") for number in (1, 2)] == ["1 class", "2 classes"]
+    assert list_names(["a", "b"]) == "'a', 'b'"
+    assert list_names([str(number) for number in range(32)], most=2) == "'0', '1' and 30 more"
+
+
+@pytest.mark.parametrize(
+    ("names", "others", "words"),
+    [
+        (("a", "b"), ("a", "b"), ""),
+        (("a", "b"), ("b", "a"), "the classes of one and of two are in another order"),
+        (("a", "b"), ("b",), "only one has 'a'"),
+        (("a",), ("b", "c"), "only one has 'a'; only two has 'b', 'c'"),
+    ],
+)
+def test_classes_are_compared_in_words(names: tuple[str, ...], others: tuple[str, ...], words: str):
+    assert compare_classes("one", names, "two", others) == words
+
+
+def test_a_box_without_width_is_refused():
+    with pytest.raises(ValueError, match=r"box 1 \[5\.0, 0\.0, 5\.0, 5\.0\] has no width or no height"):
+        GroundTruth([[0, 0, 5, 5], [5, 0, 5, 5]], [0, 0])
+    with pytest.raises(ValueError, match="2 boxes, but 1 labels"):
+        GroundTruth([[0, 0, 5, 5], [0, 0, 5, 5]], [0])
+
+
+def test_a_sample_opens_its_file(tmp_path: Path):
+    assert sample(0).open().size == (500, 375)
+    assert sample(0).read().shape == (3, 375, 500)
