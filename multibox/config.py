@@ -138,7 +138,10 @@ class DetectorConfig:
         max_log_size: A decoded box is larger than its default box by a factor of at most the exponential of this.
         clip_boxes: Whether decoded boxes are clipped to the image before suppression; the Caffe code does it after.
         scoring: `softmax` over the classes and the background, or `sigmoid` of each class by itself.
-        postprocess: What `detect` does where a call does not say otherwise.
+        postprocess: Thresholds and limits of the checkpoint's own evaluation; `detect` uses all but the first.
+        detect_score_threshold: The score threshold of `detect`, unless a call gives another.
+        draft_decoding: Whether the detector was trained on JPEG files that were decoded at a reduced size, so that
+            detection may decode them so too.
     """
 
     name: str
@@ -160,6 +163,8 @@ class DetectorConfig:
     clip_boxes: bool = False
     scoring: Scoring = "softmax"
     postprocess: Postprocess = Postprocess()
+    detect_score_threshold: float = 0.5
+    draft_decoding: bool = False
 
     @property
     def num_default_boxes(self) -> int:

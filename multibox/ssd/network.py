@@ -75,6 +75,7 @@ class SSD(nn.Module):
             self.offsets[row.layer] = _head(row.head, channels[row.layer], boxes * 4, config.activation)
             self.logits[row.layer] = _head(row.head, channels[row.layer], boxes * (num_classes + 1), config.activation)
         self.num_classes = num_classes
+        self.height, self.width = config.height, config.width
 
         self.register_buffer(
             "default_boxes", torch.from_numpy(make_default_boxes(config)), persistent=config.stored_default_boxes
@@ -85,7 +86,17 @@ class SSD(nn.Module):
             new_layers.apply(_xavier)
 
     def forward(self, inputs: Shaped[Tensor, "batch 3 height width"]) -> Predictions:
-        """Offsets and logits for images of the config's size, RGB from 0 to 255 (`uint8` or decimal)."""
+        """Returns offsets and logits for inputs of the config's size, RGB from 0 to 255 (`uint8` or floats).
+
+        Raises:
+            ValueError: The inputs have another size.
+        """
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if not tracing and inputs.shape[1:] != (3, self.height, self.width):
+            raise ValueError(
+                f"the network takes inputs of (batch, 3, {self.height}, {self.width}), but these are "
+                f"{tuple(inputs.shape)}: resize the images, as Detector.prepare does"
+            )
         features = (inputs.to(self.scale.dtype) - self.mean) / self.scale
         sources: dict[str, Tensor] = self.backbone(features)
         features = list(sources.values())[-1]
