@@ -310,8 +310,10 @@ class Detector:
             label_of(name, self.class_names)
         names = [rename.get(name, name) for name in self.class_names]
         class_names = tuple(dict.fromkeys(names))
-        new_labels = np.array([class_names.index(name) for name in names])
-        merged_labels = new_labels if self._merged_labels is None else new_labels[self._merged_labels]
+        merged_labels = self._merged_labels
+        if len(class_names) < len(names):
+            new_labels = np.array([class_names.index(name) for name in names])
+            merged_labels = new_labels if merged_labels is None else new_labels[merged_labels]
         return Detector(
             self.config, class_names, self._runtime, provenance=self.provenance, merged_labels=merged_labels
         )

@@ -91,8 +91,7 @@ class SSD(nn.Module):
         Raises:
             ValueError: The inputs have another size.
         """
-        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if not tracing and inputs.shape[1:] != (3, self.height, self.width):
+        if inputs.shape[1:] != (3, self.height, self.width):
             raise ValueError(
                 f"the network takes inputs of (batch, 3, {self.height}, {self.width}), but these are "
                 f"{tuple(inputs.shape)}: resize the images, as Detector.prepare does"
