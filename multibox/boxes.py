@@ -5,7 +5,7 @@ continuous: 0 is the left or top edge of the first pixel, `width` is the right e
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 _CHUNK = 256
 """How many candidates suppression compares with each other at once."""
@@ -55,7 +55,7 @@ def decode(
     size_variance: float,
     max_log_size: float | None = None,
 ) -> Float[np.ndarray, "*rows 4"]:
-    """Returns the boxes, in center form, at these offsets from their default boxes (equation 2, solved for the box).
+    """Returns the boxes, in corner form, at these offsets from their default boxes (equation 2, solved for the box).
 
     Args:
         offsets: The network's four numbers for each default box, `(Δcx, Δcy, Δw, Δh)`.
@@ -69,7 +69,8 @@ def decode(
     if max_log_size is not None:
         log_size = np.minimum(log_size, max_log_size)
     center = offsets[..., :2] * center_variance * default_size + default_center
-    return np.concatenate([center, np.exp(log_size) * default_size], axis=-1)
+    half = np.exp(log_size) * default_size / 2
+    return np.concatenate([center - half, center + half], axis=-1)
 
 
 def nms(
@@ -82,7 +83,9 @@ def nms(
     """Returns the indices of the boxes that greedy non-maximum suppression keeps, at most the first `max_detections`.
 
     Boxes are visited in their order. Each is kept unless it overlaps a kept box of its own label by more than the
-    threshold.
+    threshold. This is computed chunk by chunk, by iterating "kept if no kept box before it overlaps it too much" to a
+    fixed point. There is only one (by induction on the order: each round settles at least one more box), so the result
+    equals visiting one box after the other.
 
     Args:
         boxes: Boxes in corner form, the highest score first.
@@ -90,42 +93,29 @@ def nms(
         iou_threshold: The largest overlap that two kept boxes of one class may have.
         max_detections: Stop after this many kept boxes.
     """
-    labels = labels.astype(np.int16)  # compared faster
+    corners, labels = boxes.T.copy(), labels.astype(np.int16)  # faster to gather, faster to compare
     kept = np.empty(0, dtype=np.int64)
     for start in range(0, len(boxes), _CHUNK):
         pool = np.concatenate([kept, np.arange(start, min(start + _CHUNK, len(boxes)))])
-        keep = _keep(boxes[pool], labels[pool], iou_threshold, already_kept=len(kept))
+        rows = len(pool) - len(kept)
+        rivals = np.tri(rows, len(pool), len(kept) - 1, dtype=bool)  # row: a box of the chunk; column: a box before it
+        rivals &= labels[pool[len(kept) :], None] == labels[pool]
+        pairs = np.flatnonzero(rivals)
+        later = pairs // len(pool)
+        earlier = pairs - later * len(pool)
+        later += len(kept)
+        iou = _iou(corners.take(pool[later], axis=1), corners.take(pool[earlier], axis=1))
+        suppresses = iou > iou_threshold
+        later, earlier = later[suppresses], earlier[suppresses]
+        keep, settled = np.ones(len(pool), dtype=bool), False
+        while not settled:
+            answer = np.ones_like(keep)
+            answer[later[keep[earlier]]] = False
+            keep, settled = answer, np.array_equal(answer, keep)
         kept = pool[keep][:max_detections]
         if len(kept) == max_detections:
             break
     return kept
-
-
-def _keep(
-    boxes: Float[np.ndarray, "boxes 4"], labels: Int[np.ndarray, " boxes"], iou_threshold: float, *, already_kept: int
-) -> Bool[np.ndarray, " boxes"]:
-    """Returns which boxes greedy suppression keeps; the first `already_kept` are known to stay.
-
-    Iterates "kept if no kept box before it overlaps it too much" to a fixed point. There is only one (by induction on
-    the order: each round settles at least one more box), so the result equals visiting one box after the other.
-    """
-    count = len(boxes)
-    rivals = np.tri(count - already_kept, count, already_kept - 1, dtype=bool)  # row: a later box; column: one before
-    rivals &= labels[already_kept:, None] == labels
-    pairs = np.flatnonzero(rivals)
-    later = pairs // count
-    earlier = pairs - later * count
-    later += already_kept
-    corners = np.ascontiguousarray(boxes.T)
-    suppresses = _iou(corners.take(later, axis=1), corners.take(earlier, axis=1)) > iou_threshold
-    later, earlier = later[suppresses], earlier[suppresses]
-    keep = np.ones(count, dtype=bool)
-    while True:
-        answer = np.ones_like(keep)
-        answer[later[keep[earlier]]] = False
-        if np.array_equal(answer, keep):
-            return keep
-        keep = answer
 
 
 def _iou(boxes1: Float[np.ndarray, "4 *#rows"], boxes2: Float[np.ndarray, "4 *#rows"]) -> Float[np.ndarray, "*rows"]:

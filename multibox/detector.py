@@ -13,14 +13,13 @@ import numpy as np
 from jaxtyping import Int, Shaped
 from PIL import Image
 
-from multibox.boxes import clip
 from multibox.config import DetectorConfig, Postprocess, Scales
 from multibox.detections import Detections, label_of
 from multibox.images import Source, image_size, open_pixels, resize
 from multibox.inference import predict
-from multibox.postprocess import NormalizedDetections, postprocess
+from multibox.postprocess import postprocess
 from multibox.presets import preset
-from multibox.runtimes.runtime import Runtime
+from multibox.runtimes.runtime import RawOutputs, Runtime
 from multibox.weights.convert import convert_weights
 from multibox.weights.download import OnProgress
 from multibox.weights.file import Weights, load_weights, save_weights
@@ -325,7 +324,9 @@ class Detector:
         """
         many = [images] if _is_one(images) else images
         prepared = [self._prepare(image) for image in many]  # type: ignore[arg-type, union-attr]
-        return _stack(prepared) if prepared else np.empty((0, 3, self.config.height, self.config.width), np.uint8)
+        if not prepared:
+            return np.empty((0, 3, self.config.height, self.config.width), np.uint8)
+        return np.stack([image.pixels for image in prepared])
 
     # the overloads overlap in `str`, which is a path here, never an iterable of images
     @overload
@@ -436,21 +437,18 @@ class Detector:
         return Prepared(resize(Image.fromarray(pixels), config.height, config.width, config.resize), height, width)
 
     def _detect(self, batch: list[Prepared], settings: Postprocess, labels: list[int] | None) -> list[Detections]:
-        runtime, merged_labels = self._runtime, self._merged_labels
-        if runtime.suppresses:
-            found = runtime.detect(_stack(batch), settings=settings, labels=labels, merged_labels=merged_labels)
-        else:
-            table = runtime.default_boxes
-            found = [
-                postprocess(*row, table, self.config, settings=settings, labels=labels, merged_labels=merged_labels)
-                for row in zip(*runtime.predict(_stack(batch)), strict=True)
-            ]
-        return [self._in_pixels(*pair) for pair in zip(found, batch, strict=True)]
-
-    def _in_pixels(self, found: NormalizedDetections, image: Prepared) -> Detections:
-        size = np.array([image.width, image.height] * 2, dtype=np.float32)
-        boxes = clip(found.boxes * size, image.height, image.width)
-        return Detections(boxes, found.scores, found.labels, found.default_box_indices, self.class_names)
+        rules: dict[str, Any] = {"settings": settings, "labels": labels, "merged_labels": self._merged_labels}
+        found = self._runtime(np.stack([image.pixels for image in batch]), **rules)
+        if isinstance(found, RawOutputs):
+            offsets, logits, default_boxes = found
+            rows = zip(offsets, logits, strict=True)
+            found = [postprocess(*row, default_boxes, self.config, **rules) for row in rows]
+        detections = []
+        for image, one in zip(batch, found, strict=True):
+            size = np.array([image.width, image.height] * 2, dtype=np.float32)
+            boxes = (one.boxes * size).clip(0, size)
+            detections.append(Detections(boxes, one.scores, one.labels, one.default_box_indices, self.class_names))
+        return detections
 
     def _labels(self, class_names: Sequence[str]) -> list[int]:
         if isinstance(class_names, str):
@@ -471,10 +469,6 @@ def _is_one(images: Source | Iterable[Source]) -> bool:
     if not isinstance(images, Iterable):
         return True  # `open_image` says what an image is
     return getattr(images, "ndim", 4) in (2, 3)  # one dimension: a column of paths; four: a batch of pixels
-
-
-def _stack(batch: list[Prepared]) -> Shaped[np.ndarray, "batch 3 height width"]:
-    return np.stack([image.pixels for image in batch])
 
 
 def _check_class_names(class_names: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from math import inf, log
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from multibox.boxes import center_to_corner, decode, nms
+from multibox.boxes import decode, nms
 from multibox.config import DetectorConfig, Postprocess, Scoring
 
 _PREFIX = 1024
@@ -64,7 +64,11 @@ def postprocess(
     Raises:
         ValueError: The outputs hold NaN or infinity.
     """
-    check_finite(_is_finite(offsets) and _is_finite(logits))
+    with np.errstate(over="ignore", invalid="ignore"):
+        # sums of squares are fast; they also overflow if finite values are huge, so then every value is looked at
+        finite = np.isfinite(np.vdot(offsets, offsets) + np.vdot(logits, logits))
+    if not (finite or (np.isfinite(offsets).all() and np.isfinite(logits).all())):
+        raise not_finite()
     scores, rows = _scores(logits, settings.score_threshold, config.scoring)
     if merged_labels is not None:
         scores = _merge(scores, merged_labels)
@@ -76,14 +80,12 @@ def postprocess(
             places = places[_rank(places % columns) < settings.max_candidates_per_class]
         indices, classes = rows[places // columns], places % columns
         with np.errstate(over="ignore", invalid="ignore"):  # a box may be too large for a number
-            boxes = center_to_corner(
-                decode(
-                    offsets[indices],
-                    default_boxes_center[indices],
-                    center_variance=config.center_variance,
-                    size_variance=config.size_variance,
-                    max_log_size=config.max_log_size,
-                )
+            boxes = decode(
+                offsets[indices],
+                default_boxes_center[indices],
+                center_variance=config.center_variance,
+                size_variance=config.size_variance,
+                max_log_size=config.max_log_size,
             )
             if config.clip_boxes:
                 boxes = boxes.clip(0, 1)
@@ -94,23 +96,12 @@ def postprocess(
     return NormalizedDetections(boxes[kept], scores.ravel()[places[kept]], classes[kept], indices[kept])
 
 
-def check_finite(finite: bool) -> None:
-    """Refuses raw outputs with NaN or infinity, in which nothing would be found.
-
-    Raises:
-        ValueError: The outputs are not finite.
-    """
-    if not finite:
-        raise ValueError(
-            "the network's outputs hold NaN or infinity, so that nothing can be detected: its weights are damaged or "
-            "diverged in training, or its precision is too low (try precision='fp32')"
-        )
-
-
-def _is_finite(values: Float[np.ndarray, "..."]) -> bool:
-    with np.errstate(over="ignore", invalid="ignore"):
-        # the sum of squares is one fast pass; it also overflows if finite values are huge
-        return bool(np.isfinite(np.vdot(values, values)) or np.isfinite(values).all())
+def not_finite() -> ValueError:
+    """Returns the error for raw outputs with NaN or infinity, in which nothing would be found."""
+    return ValueError(
+        "the network's outputs hold NaN or infinity, so that nothing can be detected: its weights are damaged or "
+        "diverged in training, or its precision is too low (try precision='fp32')"
+    )
 
 
 def _scores(
@@ -125,8 +116,12 @@ def _scores(
     may_pass[:, 0] = False
     rows = np.flatnonzero(may_pass) // logits.shape[1]
     rows = rows[np.diff(rows, prepend=-1) > 0]
-    scores = softmax(logits[rows])[:, 1:] if scoring == "softmax" else sigmoid(logits[rows, 1:])
-    return scores, rows
+    chosen = logits[rows]
+    if scoring == "softmax":
+        powers = np.exp(chosen - chosen.max(axis=1, keepdims=True))
+        return powers[:, 1:] / powers.sum(axis=1, keepdims=True), rows
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-chosen[:, 1:])), rows
 
 
 def _merge(
@@ -139,20 +134,6 @@ def _merge(
     return merged
 
 
-def softmax(logits: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
-    """Returns the softmax of each row."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    scores: Float[np.ndarray, "rows columns"] = powers / powers.sum(axis=1, keepdims=True)
-    return scores
-
-
-def sigmoid(logits: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Returns `1 / (1 + exp(-logit))` of each logit."""
-    with np.errstate(over="ignore"):
-        scores: Float[np.ndarray, "*shape"] = 1 / (1 + np.exp(-logits))
-    return scores
-
-
 def _prefixes(
     scores: Float[np.ndarray, "rows classes"], settings: Postprocess
 ) -> Iterator[Int[np.ndarray, " candidates"]]:
@@ -161,20 +142,18 @@ def _prefixes(
     A detection depends on higher scores only. If the best candidates fill all detections, the others are never sorted.
     """
     flat = scores.ravel()
+
+    def by_score(chosen: Bool[np.ndarray, " places"]) -> Int[np.ndarray, " candidates"]:
+        places = np.flatnonzero(chosen)
+        return places[np.argsort(-flat[places], kind="stable")]
+
     above = flat > settings.score_threshold
     if np.count_nonzero(above) > _PREFIX:
-        yield _sorted(flat, flat >= np.partition(flat, -_PREFIX)[-_PREFIX])
+        yield by_score(flat >= np.partition(flat, -_PREFIX)[-_PREFIX])
         # the lowest score that can be among the best of its class
         last = min(settings.max_candidates_per_class, len(scores))
         above &= (scores >= np.partition(scores, -last, axis=0)[-last]).ravel()
-    yield _sorted(flat, above)
-
-
-def _sorted(
-    scores: Float[np.ndarray, " places"], chosen: Bool[np.ndarray, " places"]
-) -> Int[np.ndarray, " candidates"]:
-    places = np.flatnonzero(chosen)
-    return places[np.argsort(-scores[places], kind="stable")]
+    yield by_score(above)
 
 
 def _rank(classes: Int[np.ndarray, " candidates"]) -> Int[np.ndarray, " candidates"]:

@@ -41,15 +41,12 @@ def detector() -> Detector:
 class Finds:
     """A runtime with suppression inside that finds the same in every image."""
 
-    suppresses, default_boxes = True, np.zeros((0, 4))
+    suppresses = True
 
     def __init__(self, found: NormalizedDetections) -> None:
         self.found = found
 
-    def predict(self, inputs):
-        raise NotImplementedError
-
-    def detect(self, inputs, *, settings, labels, merged_labels):
+    def __call__(self, inputs, *, settings, labels=None, merged_labels=None):
         return [self.found for _ in inputs]
 
 
@@ -351,12 +348,9 @@ def test_the_next_images_are_decoded_while_the_network_works(detector: Detector)
     decoded, seen = threading.Event(), []
 
     class Slow:
-        suppresses, default_boxes = True, np.zeros((0, 4))
+        suppresses = True
 
-        def predict(self, inputs):
-            raise NotImplementedError
-
-        def detect(self, inputs, *, settings, labels, merged_labels):
+        def __call__(self, inputs, *, settings, labels=None, merged_labels=None):
             seen.append(decoded.wait(10))  # set once the second image is asked for
             return [nothing()] * len(inputs)
 
@@ -555,19 +549,19 @@ def test_half_the_precision_finds_nearly_the_same(detector: Detector):
 
 def test_auto_takes_what_is_faster_and_says_so(tmp_path: Path, detector: Detector, caplog, monkeypatch):
     detector.save(tmp_path / "it.safetensors")
-    run = torch_runtime.TorchRuntime._forward
+    run = torch_runtime.TorchRuntime.__call__
 
     def slow(precision: str):
-        def forward(self, inputs, given):
-            time.sleep(0.2 * (given == precision))
-            return run(self, inputs, given)
+        def call(self, inputs, **rules):
+            time.sleep(0.2 * (self.precision == precision))
+            return run(self, inputs, **rules)
 
-        return forward
+        return call
 
     monkeypatch.setattr(torch_runtime, "_has_bf16", lambda device: True)
     caplog.set_level(logging.INFO)
     for slower, faster in (("fp32", "bf16"), ("bf16", "fp32")):
-        monkeypatch.setattr(torch_runtime.TorchRuntime, "_forward", slow(slower))
+        monkeypatch.setattr(torch_runtime.TorchRuntime, "__call__", slow(slower))
         assert load(tmp_path / "it.safetensors", precision="auto")._runtime.precision == faster
         assert f"precision: {faster}; an image takes" in caplog.text
     monkeypatch.setattr(torch_runtime, "_has_bf16", lambda device: False)
@@ -580,7 +574,7 @@ def test_channels_last_gives_the_same_and_does_not_reorder_the_network_that_is_g
     with torch.inference_mode():
         expected = detector.network(image)
     runtime = torch_runtime.TorchRuntime(detector.config, detector.network)
-    offsets, logits = runtime.predict(image.numpy())
+    offsets, logits, _ = runtime(image.numpy(), settings=Postprocess())
     np.testing.assert_allclose(offsets, expected.offsets, atol=1e-4)
     np.testing.assert_allclose(logits, expected.logits, atol=1e-4)
     weights = [layer.weight for layer in detector.network.modules() if isinstance(layer, torch.nn.Conv2d)]

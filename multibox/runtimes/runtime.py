@@ -11,38 +11,35 @@ from multibox.postprocess import NormalizedDetections
 
 
 class RawOutputs(NamedTuple):
-    """A network's predictions for a batch, in the order of the table of default boxes.
+    """A network's predictions for a batch, in single precision.
 
     Attributes:
         offsets: The four offsets of each default box.
         logits: The logits of each default box: the background in column 0, then each class.
+        default_boxes: The default boxes in center form, as fractions of the image.
     """
 
     offsets: Float[np.ndarray, "batch default_boxes 4"]
     logits: Float[np.ndarray, "batch default_boxes classes_and_background"]
+    default_boxes: Float[np.ndarray, "default_boxes 4"]
 
 
 @runtime_checkable
 class Runtime(Protocol):
-    """Prepared images to raw outputs, or, for a file with suppression inside, to detections. Safe in threads."""
+    """Runs prepared images through a network. Several threads may call it at the same time."""
 
-    @property
-    def suppresses(self) -> bool:
-        """Whether `detect` is to be called in place of `predict`."""
+    suppresses: bool
+    """Whether a call returns detections, because suppression is part of the file or of the device's work."""
 
-    @property
-    def default_boxes(self) -> Float[np.ndarray, "default_boxes 4"]:
-        """The default boxes of the raw outputs, in center form, as fractions of the image."""
-
-    def predict(self, inputs: Shaped[np.ndarray, "batch 3 height width"]) -> RawOutputs:
-        """Returns the raw outputs, in single precision."""
-
-    def detect(
+    def __call__(
         self,
         inputs: Shaped[np.ndarray, "batch 3 height width"],
         *,
         settings: Postprocess,
-        labels: Sequence[int] | None,
-        merged_labels: Int[np.ndarray, " classes"] | None,
-    ) -> list[NormalizedDetections]:
-        """Returns the detections of each image; the arguments are those of `multibox.postprocess.postprocess`."""
+        labels: Sequence[int] | None = None,
+        merged_labels: Int[np.ndarray, " classes"] | None = None,
+    ) -> RawOutputs | list[NormalizedDetections]:
+        """Returns the raw outputs, or, if the runtime suppresses, the detections of each image.
+
+        All arguments but `inputs` are those of `multibox.postprocess.postprocess`, for a runtime that suppresses.
+        """

@@ -6,10 +6,10 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Int, Shaped
 
 try:
     import torch
@@ -21,7 +21,7 @@ from multibox.postprocess import NormalizedDetections
 from multibox.presets import input_size, ssd_on
 from multibox.runtimes.runtime import RawOutputs
 from multibox.ssd.backbones import measure_timm
-from multibox.ssd.network import SSD, Predictions, copy_classes
+from multibox.ssd.network import SSD, copy_classes
 from multibox.ssd.postprocess import postprocess
 
 Precision = Literal["fp32", "bf16"]
@@ -38,23 +38,36 @@ class TorchRuntime:
     Attributes:
         network: The network.
         precision: `fp32`, or `bf16` for its convolutions.
+        suppresses: Whether suppression runs on the device: on CUDA it does, for a CPU numpy is faster.
     """
 
     def __init__(self, config: DetectorConfig, network: SSD) -> None:
         self.network = network
         self.precision: Precision = "fp32"
+        self.suppresses = network.default_boxes.is_cuda
         self._config = config
 
-    @property
-    def suppresses(self) -> bool:
-        """Whether suppression runs on the device: on CUDA it does, elsewhere numpy is faster."""
-        return self.network.default_boxes.is_cuda
-
-    @property
-    def default_boxes(self) -> Float[np.ndarray, "default_boxes 4"]:
-        """The default boxes in center form, as fractions of the image."""
-        table: np.ndarray = self.network.default_boxes.cpu().numpy()
-        return table
+    def __call__(
+        self,
+        inputs: Shaped[np.ndarray, "batch 3 height width"],
+        *,
+        settings: Postprocess,
+        labels: Sequence[int] | None = None,
+        merged_labels: Int[np.ndarray, " classes"] | None = None,
+    ) -> RawOutputs | list[NormalizedDetections]:
+        """Returns the raw outputs, or, on CUDA, the detections of each image."""
+        network = self.network
+        if any(layer.training for layer in network.modules()):
+            network = _evaluation_copy(network)
+        table = network.default_boxes
+        autocast = torch.autocast(table.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        with torch.inference_mode():
+            with autocast:
+                offsets, logits = network(torch.from_numpy(inputs).to(table.device, memory_format=torch.channels_last))
+            if self.suppresses:
+                rules: dict[str, Any] = {"settings": settings, "labels": labels, "merged_labels": merged_labels}
+                return postprocess(offsets, logits, table, self._config, **rules)
+        return RawOutputs(*(values.float().cpu().numpy() for values in (offsets, logits, table)))
 
     def to(self, device: str, precision: Precision | Literal["auto"] | None = None) -> None:
         """Moves the network, and orders its weights as detection is fastest: channels last.
@@ -66,43 +79,9 @@ class TorchRuntime:
         if precision is not None and precision not in (*get_args(Precision), "auto"):
             raise ValueError(f"precision must be 'fp32', 'bf16' or 'auto', but is '{precision}'")
         self.network.to(device).to(memory_format=torch.channels_last)
+        self.suppresses = self.network.default_boxes.is_cuda
         if precision is not None:
             self.precision = self._faster_precision() if precision == "auto" else precision
-
-    def predict(self, inputs: Shaped[np.ndarray, "batch 3 height width"]) -> RawOutputs:
-        """Returns the raw outputs, in single precision."""
-        predictions = self._forward(inputs, self.precision)
-        return RawOutputs(*(values.float().cpu().numpy() for values in predictions))
-
-    def detect(
-        self,
-        inputs: Shaped[np.ndarray, "batch 3 height width"],
-        *,
-        settings: Postprocess,
-        labels: Sequence[int] | None = None,
-        merged_labels: Int[np.ndarray, " classes"] | None = None,
-    ) -> list[NormalizedDetections]:
-        """Returns the detections of each image, found on the device as `multibox.postprocess` would find them."""
-        with torch.inference_mode():
-            return postprocess(
-                *self._forward(inputs, self.precision),
-                self.network.default_boxes,
-                self._config,
-                settings=settings,
-                labels=labels,
-                merged_labels=merged_labels,
-            )
-
-    def _forward(self, inputs: Shaped[np.ndarray, "batch 3 height width"], precision: Precision) -> Predictions:
-        network = self.network
-        if any(layer.training for layer in network.modules()):
-            network = _evaluation_copy(network)
-        device = network.default_boxes.device
-        autocast = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
-        with torch.inference_mode(), autocast:
-            tensor = torch.from_numpy(inputs).to(device, memory_format=torch.channels_last)
-            predictions: Predictions = network(tensor)
-        return predictions
 
     def _faster_precision(self) -> Precision:
         """Returns the precision that takes less time for an image, and logs what was measured."""
@@ -112,10 +91,11 @@ class TorchRuntime:
             return "fp32"
         image = np.random.default_rng(0).integers(0, 256, (1, 3, self._config.height, self._config.width), np.uint8)
         seconds: dict[Precision, list[float]] = {"fp32": [], "bf16": []}
+        runtime = TorchRuntime(self._config, self.network)
         for _ in range(4):  # the first round warms up
-            for precision, taken in seconds.items():
+            for runtime.precision, taken in seconds.items():
                 began = time.perf_counter()
-                self._forward(image, precision).logits.cpu()  # waits for the device
+                runtime(image, settings=self._config.postprocess)
                 taken.append(time.perf_counter() - began)
         fp32, bf16 = (statistics.median(taken[1:]) for taken in seconds.values())
         faster: Precision = "bf16" if bf16 < fp32 else "fp32"

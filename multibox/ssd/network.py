@@ -103,17 +103,17 @@ class SSD(nn.Module):
             features = layer(features)
             sources[name] = features = features if name in self.linear else self.activation(features)
 
-        offsets, logits = [], []
+        offsets: list[Tensor] = []
+        logits: list[Tensor] = []
         for name in self.offsets:
             source = self.norm[name](sources[name]) if name in self.norm else sources[name]
-            offsets.append(_rows(self.offsets[name](source), 4))
-            logits.append(_rows(self.logits[name](source), self.num_classes + 1))
+            for head, width, rows in (
+                (self.offsets[name], 4, offsets),
+                (self.logits[name], self.num_classes + 1, logits),
+            ):
+                cells = head(source).permute(0, 2, 3, 1)  # batch, rows, columns, boxes x width
+                rows.append(cells.reshape(len(inputs), -1, width))
         return Predictions(torch.cat(offsets, dim=1), torch.cat(logits, dim=1))
-
-
-def _rows(values: Tensor, width: int) -> Tensor:
-    """(batch, boxes x width, rows, columns) -> (batch, rows x columns x boxes, width)"""
-    return values.permute(0, 2, 3, 1).reshape(values.shape[0], -1, width)
 
 
 def _extra(channels: int, layer: ExtraLayer, *, batch_norm: bool) -> nn.Module:

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from multibox.config import DetectorConfig, Postprocess
-from multibox.postprocess import NormalizedDetections, check_finite
+from multibox.postprocess import NormalizedDetections, not_finite
 from multibox.ssd.boxes import box_iou, center_to_corner
 from multibox.ssd.coder import BoxCoder
 
@@ -78,7 +78,8 @@ def postprocess(
         done = (chunk == 0).any(dim=1) | ((kept > 0).sum(dim=1) == settings.max_detections)
         if bool(done.all()):
             break
-    check_finite(bool(finite))
+    if not bool(finite):
+        raise not_finite()
     return _to_host(kept, *decode(kept), num_classes)
 
 

@@ -30,12 +30,9 @@ class Finds:
         self.batches: list[int] = []
         self.selections: list[Postprocess] = []
 
-    suppresses, default_boxes = True, np.zeros((0, 4))
+    suppresses = True
 
-    def predict(self, inputs):
-        raise NotImplementedError
-
-    def detect(self, inputs, *, settings: Postprocess, labels, merged_labels) -> list[NormalizedDetections]:
+    def __call__(self, inputs, *, settings: Postprocess, labels=None, merged_labels=None) -> list[NormalizedDetections]:
         self.batches.append(len(inputs))
         self.selections.append(settings)
         found = [self.found(self.rows_by_image[image[0, 0, 0]]) for image in inputs]
@@ -112,12 +109,9 @@ class Gives:
         background = 1 - np.sum(scores, axis=1, keepdims=True)
         self.logits = np.log(np.concatenate([background, scores], axis=1)).astype(np.float32)
 
-    def predict(self, inputs) -> RawOutputs:
+    def __call__(self, inputs, *, settings, labels=None, merged_labels=None) -> RawOutputs:
         offsets = np.zeros((len(inputs), len(self.logits), 4), np.float32)
-        return RawOutputs(offsets, np.stack([self.logits] * len(inputs)))
-
-    def detect(self, inputs, *, settings, labels, merged_labels):
-        raise NotImplementedError
+        return RawOutputs(offsets, np.stack([self.logits] * len(inputs)), self.default_boxes)
 
 
 def test_classes_that_become_one_are_suppressed_together() -> None:

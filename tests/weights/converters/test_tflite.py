@@ -114,9 +114,9 @@ def test_what_tensorflow_lite_is_sure_of_is_found(detector: Detector, image):
     overlap_with_best = []
     for name, rows in GOLDEN.items():
         pixels = detector.prepare(image(name))
-        ((offsets, logits),) = zip(*detector._runtime.predict(pixels), strict=True)
         settings = detector.config.postprocess
-        raw = postprocess(offsets, logits, detector._runtime.default_boxes, detector.config, settings=settings)
+        (offsets,), (logits,), default_boxes = detector._runtime(pixels, settings=settings)
+        raw = postprocess(offsets, logits, default_boxes, detector.config, settings=settings)
         for row in rows:
             if row["score"] < 0.5:
                 continue

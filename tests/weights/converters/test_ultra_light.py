@@ -70,9 +70,8 @@ def test_rfb_gives_the_golden_offsets_scores_and_boxes(shared_file: SharedFile, 
 
 def select(detector: Detector, pixels: np.ndarray, *, score_threshold: float) -> NormalizedDetections:
     selection = detector.config.postprocess.override(score_threshold=score_threshold)
-    runtime = detector._runtime
-    ((offsets, logits),) = zip(*runtime.predict(pixels), strict=True)
-    return postprocess(offsets, logits, runtime.default_boxes, detector.config, settings=selection)
+    (offsets,), (logits,), default_boxes = detector._runtime(pixels, settings=selection)
+    return postprocess(offsets, logits, default_boxes, detector.config, settings=selection)
 
 
 @pytest.mark.parametrize("name", ["RFB", "slim"])
