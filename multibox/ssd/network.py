@@ -1,4 +1,4 @@
-"""The network: inputs to offsets and logits of every default box (section 2.1, figure 2)."""
+"""The network: from inputs to offsets and logits of every default box (section 2.1, figure 2)."""
 
 import re
 from collections import OrderedDict
@@ -15,15 +15,15 @@ from multibox.ssd.backbones import make_backbone
 from multibox.ssd.convolution import SameConv2d
 
 _PER_CLASS = re.compile(r"logits\.\w+\.(pointwise\.)?(weight|bias)")
-"""Keys of the tensors whose rows belong to classes."""
+"""Matches the keys of tensors whose rows belong to classes."""
 
 
 class Predictions(NamedTuple):
-    """What the network says of each default box, in the order of the table of default boxes.
+    """The network's output for each default box, in the order of the table of default boxes.
 
     Attributes:
-        offsets: Of the object's box from the default box.
-        logits: One for the background, column 0, and one for each class.
+        offsets: Offsets of the object's box from the default box.
+        logits: Logits of the background, in column 0, and of each class.
     """
 
     offsets: Float[Tensor, "batch default_boxes 4"]
@@ -31,7 +31,7 @@ class Predictions(NamedTuple):
 
 
 class L2Norm(nn.Module):
-    """Each cell's features divided by their L2 norm, times a learned scale for each channel (section 3.1, ParseNet)."""
+    """Divides each cell's features by their L2 norm, then scales each channel by a learned weight (section 3.1)."""
 
     def __init__(self, channels: int, *, scale: float) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class L2Norm(nn.Module):
 
 
 class SSD(nn.Module):
-    """Backbone, extra feature layers, and on each source layer two heads; all plain tensor code.
+    """Backbone, extra feature layers, and two heads on each source layer, in plain tensor code.
 
     State-dict keys are the paper's layer names: `backbone.conv4_3.weight`, `extras.conv8_2.weight`,
     `offsets.conv4_3.weight`, `logits.conv4_3.weight`, `norm.conv4_3.weight`.
@@ -147,7 +147,7 @@ def _activation(kind: Activation) -> nn.Module:
 
 
 def _xavier(module: nn.Module) -> None:
-    """Caffe's "xavier": uniform in ±sqrt(3 / fan-in), bias 0. (PyTorch's takes fan-in and fan-out.)"""
+    """Initialize a convolution by Caffe's "xavier": uniform in ±sqrt(3 / fan-in), bias 0. PyTorch's has fan-out too."""
     if isinstance(module, nn.Conv2d):
         fan_in = module.weight[0].numel()
         nn.init.uniform_(module.weight, -((3 / fan_in) ** 0.5), (3 / fan_in) ** 0.5)
@@ -156,9 +156,12 @@ def _xavier(module: nn.Module) -> None:
 
 
 def copy_classes(source: SSD, target: SSD, kept: Sequence[int | None]) -> None:
-    """Gives `target` the weights of `source`; class i of the heads takes those of class `kept[i]`, or keeps its own.
+    """Copies the weights of `source` to `target`, a network that differs in its classes only.
 
-    The two differ in their classes only. The background is always taken over.
+    Args:
+        source: Network whose weights are copied; the background's always are.
+        target: Network that is written to.
+        kept: For each class of `target`, the class of `source` whose weights it takes; `None` keeps its own weights.
     """
     rows = [(0, 0)] + [(new + 1, old + 1) for new, old in enumerate(kept) if old is not None]
     new_rows, old_rows = (list(side) for side in zip(*rows, strict=True))
