@@ -113,7 +113,9 @@ def _has_bf16(device: torch.device) -> bool:
     """Returns whether the device has instructions for bf16; elsewhere it is slower than fp32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def create_network(config: DetectorConfig, *, num_classes: int, seed: int | None = None) -> SSD:
