@@ -1,9 +1,9 @@
-"""What multibox takes beside its peers.
+"""Times multibox beside other libraries.
 
     python -m benchmarks [PART ...] [--threads 1] [--json FILE]
 
-Without a part all of those for a CPU run, in some ten minutes on two cores. Variants take turns in one process; of the
-times, take the ratios.
+Without a part, all parts for a CPU run, in about ten minutes on two cores. Variants take turns in one process. Compare
+the ratios; the times themselves depend on the machine.
 """
 
 import argparse
@@ -41,10 +41,10 @@ PARTS = CPU_PARTS | GPU_PARTS
 
 
 def run(names: Iterable[str], settings: Settings, *, show: Callable[[str], None]) -> dict[str, Any]:
-    """Measures the parts, shows each table as soon as it is there, and returns what the JSON file holds.
+    """Measures the parts, shows each table as soon as it is ready, and returns the contents of the JSON file.
 
     Raises:
-        ValueError: A part is asked to run on a GPU, and there is none.
+        ValueError: A part is to run on a GPU, and there is none.
     """
     names = list(names)
     if settings.device != "cpu" and not torch.cuda.is_available():
@@ -95,7 +95,7 @@ def main() -> None:
             parser.error(f"there is no part '{name}'; it is one of {', '.join(PARTS)}")
     given["device"] = given["device"] or ("cuda" if any(name in GPU_PARTS for name in names) else "cpu")
     settings = Settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
-    # before the first call into them: OpenMP and rayon read it once
+    # before the first call into it: rayon reads it once
     os.environ.setdefault("RAYON_NUM_THREADS", str(settings.threads))
     try:
         measured = run(names, settings, show=partial(print, flush=True))

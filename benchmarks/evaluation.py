@@ -1,4 +1,4 @@
-"""COCO's twelve numbers of 5,000 images with 100 detections each."""
+"""COCO's twelve numbers for 5,000 images with 100 detections each, by pycocotools and by us."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -57,7 +57,7 @@ def measure(settings: Settings) -> Iterator[Comparison]:
 
 
 def _image(rng: np.random.Generator) -> tuple[GroundTruth, Detections]:
-    """Objects, and detections: some near an object, the others anywhere, the better scores rather near one."""
+    """Returns objects and detections: half near an object, half anywhere with lower scores."""
     objects = int(rng.integers(1, 15))
     boxes, labels = _boxes(rng, objects), rng.integers(len(CLASS_NAMES), size=objects)
     near = rng.integers(objects, size=DETECTIONS // 2)
@@ -84,7 +84,7 @@ def _boxes(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _pycocotools(truths: tuple[GroundTruth, ...], detections: tuple[Detections, ...]) -> Callable[[], list[float]]:
-    """From lists of annotations, as its JSON files hold them, to the twelve numbers."""
+    """Returns a function from lists of annotations, as COCO's JSON files hold them, to the twelve numbers."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 

@@ -1,4 +1,4 @@
-"""Where and with what something was measured."""
+"""The machine and the versions that something was measured with."""
 
 import platform
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ PACKAGES = ("torch", "torchvision", "pillow", "numpy", "hotcoco", "pycocotools",
 
 
 def facts(settings: Settings) -> dict[str, Any]:
-    """Device, CPU, threads, commit, versions and date, for the JSON and the line above the tables."""
+    """Returns device, CPU, threads, commit, versions and date, for the JSON and the line above the tables."""
     on_gpu = settings.device != "cpu"
     return {
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
@@ -31,13 +31,13 @@ def facts(settings: Settings) -> dict[str, Any]:
 
 
 def multiplies_bf16() -> bool:
-    """Whether this CPU has instructions for bf16; without them it is slower than fp32."""
+    """Returns whether this CPU has instructions for bf16; without them bf16 is slower than fp32."""
     flags = _cpuinfo().get("flags", "").split()
     return any(flag in flags for flag in ("avx512_bf16", "amx_bf16"))
 
 
 def _cpuinfo() -> dict[str, str]:
-    """Of the first core; Linux only."""
+    """Returns what Linux says about the first core; empty on other systems."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text(encoding="utf-8").split("\n\n")[0].splitlines() if file.exists() else []
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}

@@ -1,4 +1,4 @@
-"""One image, by both with the same weights: through the network alone, and from its file to detections."""
+"""One image, by both libraries with the same weights: through the network alone, and from its file to detections."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.machine import multiplies_bf16
 from benchmarks.networks import make_theirs_realistic, ours, read, theirs
 from benchmarks.photographs import write_photographs
 from benchmarks.timing import Comparison, Settings, compare
@@ -18,7 +19,7 @@ MODELS = ("ssdlite320-mobilenetv3", "ssd300-vgg16")
 
 
 def measure(settings: Settings) -> Iterator[Comparison]:
-    """The network, batch 1."""
+    """Compares the networks alone, on one image."""
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         dataset = write_photographs(Path(folder), 2)
         for name in settings.models or MODELS[: 1 if settings.quick else 2]:
@@ -59,7 +60,7 @@ def measure(settings: Settings) -> Iterator[Comparison]:
 
 
 def measure_presets(settings: Settings) -> Iterator[Comparison]:
-    """The networks of our presets, batch 1, beside torchvision's SSD300."""
+    """Compares the networks of our presets with torchvision's SSD300, on one image."""
     names = settings.models or (("ssd256-tiny",) if settings.quick else tuple(PRESETS))
     with torch.inference_mode():
         model = theirs("ssd300-vgg16", classes=FIGURE_CLASSES).eval().to(settings.device)
@@ -76,32 +77,38 @@ def measure_presets(settings: Settings) -> Iterator[Comparison]:
 
 
 def measure_detect(settings: Settings) -> Iterator[Comparison]:
-    """From an image's file to its detections."""
+    """From image files to detections: one image at a time, and, where the processor has it, in bf16."""
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         dataset = write_photographs(Path(folder), 2)
         paths = [sample.image for sample in dataset]
         for name in settings.models or MODELS[: 1 if settings.quick else 2]:
             model = theirs(name, classes=FIGURE_CLASSES)
             make_theirs_realistic(model, dataset)
-            detector = ours(model).to(settings.device)
             model.to(settings.device)
+            detector = ours(model).to(settings.device)
+            low = detector.config.postprocess.score_threshold
             expected = [model([read(sample).to(settings.device)])[0] for sample in dataset]
-            counts = [
-                f"{len(one.scores)} and {len(other['scores'])}"
-                for one, other in zip(detector.detect(paths), expected, strict=True)
-            ]
+            found = detector.detect(paths, score_threshold=low)
+            counts = [f"{len(one)} and {len(other['scores'])}" for one, other in zip(found, expected, strict=True)]
+
+            def run_theirs(model=model) -> list[object]:
+                return [model([read(sample).to(settings.device)]) for sample in dataset]
+
+            def run_ours(detector=detector, low=low) -> list[object]:
+                return [detector.detect(path, score_threshold=low) for path in paths]
+
+            variants: dict[str, Callable[[], object]] = {"torchvision": run_theirs, "multibox": run_ours}
+            if settings.device != "cpu" or multiplies_bf16():
+                half = ours(model).to(settings.device, precision="bf16")
+                variants["multibox, bf16"] = partial(run_ours, half)
             yield compare(
                 f"File to detections, `{name}`",
-                {
-                    "torchvision": lambda model=model: [
-                        model([read(sample).to(settings.device)]) for sample in dataset
-                    ],
-                    "multibox": lambda detector=detector: [detector.detect(path) for path in paths],
-                },
+                variants,
                 settings,
                 rounds=9 if name.startswith("ssdlite") else 3,
                 units=len(dataset),
                 notes=[
-                    f"The same weights (random, realistic heads); detections by us and by them: {', '.join(counts)}."
+                    f"The same weights (random, realistic heads); detections by us and by them: {', '.join(counts)}.",
+                    "Both read JPEG files of 500 x 375.",
                 ],
             )

@@ -1,4 +1,4 @@
-"""torchvision's detectors and ours, with random weights that are made to answer as trained ones do."""
+"""torchvision's detectors and ours, with random weights that are scaled to score like trained ones."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -21,11 +21,11 @@ from multibox.images import to_array
 from multibox.training.loading import Batch, collate
 
 PASSING = 300
-"""How many pairs of a default box and a class pass the threshold in an image: about as of a trained detector."""
+"""Pairs of a default box and a class that pass the threshold in an image: about as many as of a trained detector."""
 
 
 def theirs(name: str, *, classes: int) -> SSD:
-    """torchvision's model that is our preset `name`, with random weights."""
+    """Returns torchvision's model of the same architecture as our preset `name`, with random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if name == "ssd512-vgg16":
@@ -36,7 +36,7 @@ def theirs(name: str, *, classes: int) -> SSD:
 
 
 def _theirs_512(classes: int) -> SSD:
-    """Its parts for an input of 512, which it has no name for; the last maps have 6, 4 and 1 cells, not 4, 2 and 1."""
+    """Returns an SSD512 of torchvision's parts; its last maps have 6, 4 and 1 cells a side, not 4, 2 and 1 as ours."""
     ratios = [[2], [2, 3], [2, 3], [2, 3], [2, 3], [2], [2]]
     scales = [0.07, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.05]
     boxes = DefaultBoxGenerator(ratios, scales=scales, steps=[8, 16, 32, 64, 100, 128, 512])
@@ -45,7 +45,7 @@ def _theirs_512(classes: int) -> SSD:
 
 
 def ours(model: SSD) -> Detector:
-    """Our detector with the weights and the rules of a model of torchvision."""
+    """Returns our detector with the weights and the rules of a model of torchvision."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.pth"
         torch.save(model.state_dict(), path)
@@ -57,7 +57,7 @@ def class_names(count: int) -> list[str]:
 
 
 def read(sample: Sample) -> Tensor:
-    """As torchvision's detectors take images: from 0 to 1."""
+    """Returns the pixels as torchvision's detectors take them: from 0 to 1."""
     pixels: Tensor = pil_to_tensor(Image.open(sample.image).convert("RGB"))
     return pixels / 255
 
@@ -92,16 +92,16 @@ def make_realistic(
     *,
     passing: int,
 ) -> None:
-    """Calibrates BatchNorm, scales the heads' answers, and sets the background so that `passing` scores are above 0.01.
+    """Calibrates BatchNorm, scales the heads' outputs, and shifts the background so that `passing` scores exceed 0.01.
 
-    With untouched random heads nearly every class of every default box passes, and postprocessing runs at its worst.
+    With plain random heads nearly every class of every default box passes, which is the worst case of postprocessing.
     `predict` runs the model on some images.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momentum = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the mean of all that it sees
+        norm.momentum = None  # the mean over everything it sees
     if norms:
         model.train()
         predict()
@@ -140,7 +140,7 @@ def make_realistic(
 
 
 def batch_of(samples: Sequence[Sample], height: int, width: int) -> Batch:
-    """The images, resized and nothing else, as our step takes them."""
+    """Returns the images as our training step takes them: resized, but not augmented."""
     items = []
     for sample in samples:
         image = to_array(sample.open().resize((width, height)))
@@ -150,7 +150,7 @@ def batch_of(samples: Sequence[Sample], height: int, width: int) -> Batch:
 
 
 def as_theirs(batch: Batch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """The same batch as torchvision's models take it: pixels from 0 to 1, boxes in pixels, labels from 1."""
+    """Returns the batch as torchvision's models take it: pixels from 0 to 1, boxes in pixels, labels from 1."""
     height, width = batch.inputs.shape[2:]
     sides = torch.tensor([width, height, width, height])
     targets = [

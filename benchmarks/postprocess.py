@@ -1,10 +1,11 @@
-"""From offsets and logits to detections: threshold, suppression, limits."""
+"""From offsets and logits to detections: threshold, suppression, limits. Ours in numpy, and batched in torch."""
 
 import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
@@ -13,8 +14,8 @@ from benchmarks.networks import PASSING, make_theirs_realistic, ours, read, thei
 from benchmarks.photographs import write_photographs
 from benchmarks.timing import Comparison, Settings, compare
 from multibox.detector import Detector
-from multibox.ssd.coder import BoxCoder
-from multibox.ssd.postprocess import Postprocessed, postprocess
+from multibox.postprocess import NormalizedDetections, postprocess
+from multibox.ssd.postprocess import postprocess as postprocess_batch
 
 
 def measure(settings: Settings) -> Iterator[Comparison]:
@@ -28,7 +29,7 @@ def measure(settings: Settings) -> Iterator[Comparison]:
             images = model.transform([read(dataset[0])])[0]
             features = list(model.backbone(images.tensors).values())
             outputs = model.head(features)
-            # as of a network that learned nothing: nearly all passes
+            # the outputs of a network that learned nothing: nearly all scores pass the threshold
             torch.manual_seed(0)
             worst = outputs | {"cls_logits": torch.randn_like(outputs["cls_logits"]) * 0.3}
             for kind, given in ((f"some {PASSING} pass", outputs), ("nearly all pass, the worst case", worst)):
@@ -48,21 +49,20 @@ def _compare(
 ) -> Comparison:
     outputs = {name: values.to(settings.device) for name, values in outputs.items()}
     anchors = [boxes.to(settings.device) for boxes in model.anchor_generator(images, features)]
-    config = detector.config
-    our_run = partial(
-        postprocess,
-        outputs["bbox_regression"][0],
-        outputs["cls_logits"][0],
-        detector.network.default_boxes.to(settings.device),
-        BoxCoder(config.center_variance, config.size_variance, config.max_log_size),
-        settings=config.postprocess,
-        scoring=config.scoring,
-        clip_boxes=config.clip_boxes,
+    config, table = detector.config, detector.network.default_boxes
+    rules = {"config": config, "settings": config.postprocess}
+    arrays = [values[0].cpu().numpy() for values in (outputs["bbox_regression"], outputs["cls_logits"])]
+    our_run = partial(postprocess, *arrays, table.cpu().numpy(), **rules)
+    our_batch = partial(
+        postprocess_batch, outputs["bbox_regression"], outputs["cls_logits"], table.to(settings.device), **rules
     )
     their_run = partial(model.postprocess_detections, outputs, anchors, images.image_sizes)
+    variants = {"torchvision": their_run, "multibox": our_run}
+    if settings.device != "cpu":
+        variants["multibox, batched on the device"] = our_batch
     return compare(
         f"Postprocess, {title}",
-        {"torchvision": their_run, "multibox": our_run},
+        variants,
         settings,
         rounds=25,
         warm_up=3,
@@ -70,8 +70,8 @@ def _compare(
     )
 
 
-def _difference(found: Postprocessed, expected: dict[str, Tensor]) -> str:
+def _difference(found: NormalizedDetections, expected: dict[str, Tensor]) -> str:
     if len(found.scores) != len(expected["scores"]):
         return f"We keep {len(found.scores)}, they {len(expected['scores'])}."
-    most = (found.scores - expected["scores"]).abs().max().item() if len(found.scores) else 0.0
+    most = np.abs(found.scores - expected["scores"].cpu().numpy()).max(initial=0)
     return f"Both keep {len(found.scores)}; their scores differ by at most {most:.1e}."

@@ -1,4 +1,4 @@
-"""Variants of the same work, taken in turn, and what each took: medians, quartiles, and ratios within a round."""
+"""Times variants of the same work in turns: medians, quartiles, and ratios within each round."""
 
 import statistics
 import time
@@ -14,18 +14,18 @@ MEBIBYTE = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the command line says; `None` is each part's own.
+    """Options of the command line; `None` leaves the choice to each part.
 
     Attributes:
-        device: `cpu` or `cuda`.
-        threads: Of torch on the CPU.
-        rounds: How often each variant is measured.
-        batch_sizes: Images in a batch.
-        precisions: Of the convolutions: `fp32`, `bf16`.
+        device: Device that is measured: `cpu` or `cuda`.
+        threads: Number of torch's threads on the CPU.
+        rounds: Number of times that each variant is measured.
+        batch_sizes: Numbers of images in a batch.
+        precisions: Precisions of the convolutions: `fp32`, `bf16`.
         models: Names of presets.
-        images: Of the set that is evaluated.
-        compile: Whether compiled variants of the step take part.
-        quick: The smallest sizes and one round: whether a part runs at all, not how fast.
+        images: Number of images in the set that is evaluated.
+        compile: Whether compiled variants of the training step take part.
+        quick: Whether to use the smallest sizes and one round, to test that a part runs.
     """
 
     device: str = "cpu"
@@ -47,13 +47,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Row:
-    """One variant.
+    """The times of one variant.
 
     Attributes:
-        name: What was measured.
-        seconds: Of one unit of the work, in each round.
-        ratios: How many times as fast as the reference of the same round.
-        extras: What else was measured, by the name of its column.
+        name: Name of the variant.
+        seconds: Time of one unit of the work in each round.
+        ratios: How many times as fast as the reference it was in each round.
+        extras: Other measurements by the name of their column.
     """
 
     name: str
@@ -75,15 +75,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A table of variants; the first is what the others are compared with.
+    """A table of variants; the first is the reference that the others are compared with.
 
     Attributes:
-        title: What was done.
-        unit: What the times are of: an image, a step.
-        images: In one unit; 0 where images a second mean nothing.
-        clock: What kind of time.
-        rows: The variants.
-        notes: What a reader has to know beside the numbers.
+        title: Title of the table: the work that was done.
+        unit: Unit of the work: an image, a step.
+        images: Number of images in one unit; 0 if images per second mean nothing.
+        clock: Kind of time that was measured.
+        rows: Times of the variants.
+        notes: Remarks below the table.
     """
 
     title: str
@@ -136,22 +136,22 @@ def compare(
     extras: Mapping[str, Mapping[str, float]] | None = None,
     notes: Sequence[str] = (),
 ) -> Comparison:
-    """Runs the variants in turn: what else the machine does hits all of them alike.
+    """Times the variants in turns, so that other work on the machine slows all of them alike.
 
-    On one thread of a CPU it is CPU time that counts, so that waiting for others does not; CPU time of several threads
-    would count each other's waiting.
+    On one thread of a CPU, CPU time is measured, which leaves out waiting for other processes. For several threads it
+    is wall time, because their CPU time would include waiting for each other.
 
     Args:
-        title: What is done.
-        variants: The work by name; the first is the reference.
-        settings: The clock, and the number of rounds where it is said.
-        rounds: The number otherwise.
-        warm_up: Rounds before these, which do not count.
-        unit: What one of the things is that a call does.
-        units: How many of them a call does.
-        images: In one unit; 0 where images a second mean nothing.
-        extras: What else is known of a variant.
-        notes: Below the table.
+        title: Title of the table.
+        variants: Functions that do the work, by name; the first is the reference.
+        settings: Options of the command line: clock, and number of rounds if it was given.
+        rounds: Number of rounds otherwise.
+        warm_up: Number of rounds before these that do not count.
+        unit: Unit of the work.
+        units: Number of units that a call does.
+        images: Number of images in one unit; 0 if images per second mean nothing.
+        extras: Other measurements of each variant.
+        notes: Remarks below the table.
     """
     rounds, warm_up = (1, 0) if settings.quick else (settings.rounds or rounds, warm_up)
     seconds: dict[str, list[float]] = {name: [] for name in variants}
@@ -174,7 +174,7 @@ def compare(
 
 
 def peak_memory(run: Callable[[], object], *, device: str) -> float:
-    """How many MiB of tensors `run` holds at most beyond those that are there before it."""
+    """Returns the peak memory in MiB of the tensors that `run` allocates."""
     if device != "cpu":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -183,7 +183,7 @@ def peak_memory(run: Callable[[], object], *, device: str) -> float:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     held = most = 0
-    # the profiler's summaries add up by operation; the peak is in its single events, in the order of time
+    # the profiler's summaries are by operation; the peak is found in the single events, in the order of time
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     for event in sorted(events, key=lambda event: event.start_ns()):
         held += event.nbytes()
@@ -192,7 +192,7 @@ def peak_memory(run: Callable[[], object], *, device: str) -> float:
 
 
 def synchronize(device: str) -> None:
-    """Waits until the device has done all that it was given."""
+    """Waits until the device has finished its work."""
     if device != "cpu":
         torch.cuda.synchronize()
 
@@ -214,5 +214,5 @@ def _quartiles(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _number(value: float) -> str:
-    """Three digits, and all that stand before the point."""
+    """Returns a number with three significant digits, and all digits before the point."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -166,7 +166,8 @@ class DetectorConfig:
             `None` sets no limit.
         clip_boxes: Whether decoded boxes are clipped to the image before suppression; the Caffe code does it after.
         scoring: `softmax` over the classes and the background, or `sigmoid` of each class by itself.
-        postprocess: Postprocessing of `detect` unless a call gives other values.
+        postprocess: Thresholds and limits of the checkpoint's own evaluation; `detect` uses all but the first.
+        detect_score_threshold: The score threshold of `detect`, unless a call gives another.
         draft_decoding: Whether the detector was trained on JPEG files that were decoded at a reduced size, so that
             detection may decode them so too.
     """
@@ -190,6 +191,7 @@ class DetectorConfig:
     clip_boxes: bool = False
     scoring: Scoring = "softmax"
     postprocess: Postprocess = Postprocess()
+    detect_score_threshold: Fraction = 0.5
     draft_decoding: bool = False
 
     def __post_init__(self) -> None:

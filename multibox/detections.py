@@ -1,8 +1,9 @@
-"""What was found in one image, and its other forms (JSON, COCO, supervision, pandas, a drawing)."""
+"""The objects found in one image, and their other forms (JSON, COCO, supervision, pandas, a drawing)."""
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
@@ -21,11 +22,11 @@ class Detection(NamedTuple):
     """One found object.
 
     Attributes:
-        name: Of its class.
-        score: From 0 to 1.
-        box: Corner form, in pixels of the image.
+        name: Name of its class.
+        score: Score from 0 to 1.
+        box: Box in corner form, in pixels of the image.
         label: Index of the class.
-        default_box_index: The index of the default box that found it; -1 where there is none.
+        default_box_index: Index of the default box that found it; -1 if it is not known.
     """
 
     name: str
@@ -40,15 +41,18 @@ class Detection(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Detections:
-    """The objects found in one image, the highest score first.
+    """The objects found in one image, always with the highest score first.
+
+    Rows that are given in another order are sorted; of equal scores, the earlier stays first. So a selection is sorted
+    too, whatever the order of its indices.
 
     Attributes:
-        boxes: Corner form, in pixels of that very image, clipped to it.
-        scores: From 0 to 1.
+        boxes: Boxes in corner form, in pixels of that very image, clipped to it.
+        scores: Scores from 0 to 1.
         labels: Indices into `class_names`; the background is not among them.
-        default_box_indices: The index of the default box that found each, in the order of the network's output; -1
-            where there is none.
-        class_names: The name of every class that the detector knows.
+        default_box_indices: Index of the default box that found each object, in the order of the network's output; -1
+            if it is not known.
+        class_names: Name of every class that the detector knows.
     """
 
     boxes: Float[np.ndarray, "detections 4"]
@@ -58,10 +62,10 @@ class Detections:
     class_names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Checks that the arrays belong together.
+        """Checks that the columns belong together, and sorts them by score.
 
         Raises:
-            ValueError: Their numbers of rows differ, or a label has no name.
+            ValueError: The columns have different lengths, a label has no name, or a score or box is NaN or infinite.
         """
         counts = {len(self.boxes), len(self.scores), len(self.labels), len(self.default_box_indices)}
         if len(counts) > 1:
@@ -74,10 +78,16 @@ class Detections:
             raise ValueError(
                 f"label {self.labels[nameless][0]} has no name: there are {len(self.class_names)}, counted from 0"
             )
+        if not (np.isfinite(self.scores).all() and np.isfinite(self.boxes).all()):
+            raise ValueError("scores and boxes of detections must be finite numbers, but one is NaN or infinite")
+        if (self.scores[1:] > self.scores[:-1]).any():
+            order = np.argsort(-self.scores, kind="stable")
+            for name in ("boxes", "scores", "labels", "default_box_indices"):
+                object.__setattr__(self, name, getattr(self, name)[order])
 
     @property
     def names(self) -> list[str]:
-        """The name of the class of each."""
+        """The class name of each detection."""
         return [self.class_names[label] for label in self.labels]
 
     def __len__(self) -> int:
@@ -94,21 +104,26 @@ class Detections:
 
     @overload
     def __getitem__(
-        self, chosen: Bool[np.ndarray, " detections"] | Int[np.ndarray, " chosen"] | slice
+        self, chosen: str | Bool[np.ndarray, " detections"] | Int[np.ndarray, " chosen"] | slice
     ) -> "Detections": ...
 
     def __getitem__(
-        self, chosen: int | np.int64 | Bool[np.ndarray, " detections"] | Int[np.ndarray, " chosen"] | slice
+        self, chosen: int | np.int64 | str | Bool[np.ndarray, " detections"] | Int[np.ndarray, " chosen"] | slice
     ) -> "Detection | Detections":
-        """One (`found[0]`); those where a mask is true (`found[found.scores > 0.5]`), with indices, or of a slice.
+        """Returns one detection (`found[0]`), or some: of a class, a mask, indices or a slice.
+
+        `found["cat"]` are the detections of that class, `found[found.scores > 0.5]` those where the mask is true.
 
         Raises:
-            TypeError: It is a single truth value, which Python would take for the index 0 or 1.
+            ValueError: There is no class of that name.
+            TypeError: The argument is a single truth value, which Python would take for the index 0 or 1.
         """
         if isinstance(chosen, bool | np.bool_):
             raise TypeError(
-                f"{chosen} chooses nothing: give an index, a slice, or a mask with a value for each of them"
+                f"{chosen} chooses nothing: give an index, a slice, or a mask with a value for each detection"
             )
+        if isinstance(chosen, str):
+            chosen = self.labels == label_of(chosen, self.class_names)
         if isinstance(chosen, int | np.integer):
             return next(iter(self[np.array([chosen])]))
         return Detections(
@@ -124,7 +139,7 @@ class Detections:
         return f"Detections({len(self)}: {', '.join(shown)})" if shown else "Detections(0)"
 
     def records(self) -> list[dict[str, object]]:
-        """One dict for each, of plain values that JSON knows.
+        """Returns one dict of plain values for each detection, as JSON knows them.
 
         Pixels are rounded to two decimals, scores to four.
         """
@@ -140,19 +155,19 @@ class Detections:
         ]
 
     def to_json(self) -> str:
-        """The `records` as a JSON list."""
-        return json.dumps(self.records(), ensure_ascii=False)
+        """Returns the `records` as a JSON list."""
+        return json.dumps(self.records(), ensure_ascii=False, allow_nan=False)
 
     def to_coco(self, image_id: int, *, category_ids: Sequence[int] | None = None) -> list[dict[str, object]]:
-        """COCO's list of results for one image: boxes are `[x_min, y_min, width, height]`, nothing is rounded.
+        """Returns COCO's list of results for one image: boxes are `[x_min, y_min, width, height]`, nothing is rounded.
 
         Args:
-            image_id: COCO's number of the image.
-            category_ids: COCO's number of each class. Without them it is the label + 1, as COCO files of
-                other data sets mostly count; COCO's own 80 classes have gaps and need theirs.
+            image_id: COCO's id of the image.
+            category_ids: COCO's id of each class; by default the label + 1, as in most COCO files of other data sets.
+                The ids of COCO's own 80 classes have gaps and must be given.
 
         Raises:
-            ValueError: There is not one category id for each class.
+            ValueError: The number of category ids is not the number of classes.
         """
         if category_ids is None:
             category_ids = range(1, len(self.class_names) + 1)
@@ -172,10 +187,10 @@ class Detections:
         return results
 
     def to_supervision(self) -> "supervision.Detections":
-        """As `supervision.Detections`, the names in `data["class_name"]`.
+        """Returns `supervision.Detections`, with the names in `data["class_name"]`.
 
         Raises:
-            ImportError: The package is not installed.
+            ImportError: The package supervision is not installed.
         """
         try:
             import supervision
@@ -189,10 +204,10 @@ class Detections:
         )
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """A table with a row for each: name, label, score, x_min, y_min, x_max, y_max, default_box_index.
+        """Returns a table with a row for each: name, label, score, x_min, y_min, x_max, y_max, default_box_index.
 
         Raises:
-            ImportError: The package is not installed.
+            ImportError: The package pandas is not installed.
         """
         try:
             import pandas
@@ -209,15 +224,15 @@ class Detections:
         )
 
     def draw(self, image: Source, *, line_width: int | None = None, font_size: int | None = None) -> Image.Image:
-        """The image that they were found in, with an outline around each and its name and score beside it.
+        """Returns a copy of the image with an outline around each object, and its name and score beside it.
 
         Args:
-            image: Whatever `Detector.detect` takes; it is not written to.
-            line_width: In pixels; follows the size of the image where it is not given.
-            font_size: The same.
+            image: The image that was given to `Detector.detect`, in any form.
+            line_width: Width of the outlines in pixels; by default it follows the size of the image.
+            font_size: Size of the letters in pixels; by default it follows the size of the image.
 
         Raises:
-            ValueError: The image cannot be read, a box is not finite, or a size is below 1.
+            ValueError: The image cannot be read, or a size is below 1.
         """
         return draw_boxes(
             open_image(image),
@@ -227,3 +242,16 @@ class Detections:
             line_width=line_width,
             font_size=font_size,
         )
+
+
+def label_of(name: str, class_names: Sequence[str]) -> int:
+    """Returns the label of a class.
+
+    Raises:
+        ValueError: There is no class of that name; the message names the nearest one.
+    """
+    if name not in class_names:
+        near = get_close_matches(name, class_names, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"it knows {', '.join(class_names)}"
+        raise ValueError(f"the detector has no class '{name}'; {hint}")
+    return list(class_names).index(name)

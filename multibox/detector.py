@@ -1,25 +1,25 @@
-"""What users hold: a config, class names, and a runtime that turns prepared images into boxes."""
+"""What users hold: a config, class names, and a runtime that runs the network."""
 
+import dataclasses
 import logging
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from difflib import get_close_matches
-from itertools import islice
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Int, Shaped
 from PIL import Image
 
-from multibox.boxes import clip
 from multibox.config import DetectorConfig, Postprocess, Scales
-from multibox.detections import Detections
-from multibox.images import Source, open_image, resize
+from multibox.detections import Detections, label_of
+from multibox.images import Source, image_size, open_pixels, resize
+from multibox.inference import predict
+from multibox.postprocess import postprocess
 from multibox.presets import preset
-from multibox.runtimes.runtime import Found, Runtime
+from multibox.runtimes.runtime import RawOutputs, Runtime
 from multibox.weights.convert import convert_weights
 from multibox.weights.download import OnProgress
 from multibox.weights.file import Weights, load_weights, save_weights
@@ -28,17 +28,36 @@ from multibox.weights.published import find_weights
 
 if TYPE_CHECKING:
     import multibox.ssd.network
+    from multibox.runtimes.torch_runtime import TorchRuntime
+
+Precision = Literal["fp32", "bf16", "auto"]
 
 _log = logging.getLogger(__name__)
+
+
+class Prepared(NamedTuple):
+    """An image that is ready for the network.
+
+    Attributes:
+        pixels: The whole image, resized to the network's input; not yet normalized.
+        height: Height of the image itself in pixels.
+        width: Width of the image itself in pixels.
+    """
+
+    pixels: Shaped[np.ndarray, "3 input_height input_width"]
+    height: int
+    width: int
 
 
 class Detector:
     """A detector that is ready to use: `create` a new one, or `load` a trained one.
 
+    Several threads may call `detect` at the same time.
+
     Attributes:
-        config: Everything about it but its class names and weights.
-        class_names: In the order of the labels; the background is not among them.
-        provenance: Where its weights come from, free text by name.
+        config: Everything about the detector but its class names and weights.
+        class_names: Names of the classes, in the order of the labels; the background is not among them.
+        provenance: Where the weights come from: free text by name.
     """
 
     def __init__(
@@ -48,11 +67,14 @@ class Detector:
         runtime: Runtime,
         *,
         provenance: Mapping[str, str] | None = None,
+        merged_labels: Int[np.ndarray, " network_classes"] | None = None,
     ) -> None:
         self.config = config
         self.class_names = tuple(class_names)
         self.provenance = dict(provenance or {})
         self._runtime = runtime
+        self._merged_labels = merged_labels
+        self._settings = dataclasses.replace(config.postprocess, score_threshold=config.detect_score_threshold)
 
     def __repr__(self) -> str:
         shown = [*self.class_names[:5], *["..."] * (len(self.class_names) > 5)]
@@ -71,23 +93,23 @@ class Detector:
         seed: int | None = None,
         on_progress: OnProgress | None = None,
     ) -> "Detector":
-        """A new detector with random weights, or with a backbone that was trained on ImageNet.
+        """Creates a detector with random weights, or with a backbone that was trained on ImageNet.
 
         Args:
-            model: The name of a preset (`multibox models` lists them), `timm/NAME` for a backbone of timm, or a config.
-            class_names: In the order of the labels.
+            model: Name of a preset (`multibox models` lists them), `timm/NAME` for a backbone of timm, or a config.
+            class_names: Names of the classes, in the order of the labels.
             scales: Sizes of a preset's default boxes: `voc`, or `coco` for smaller objects.
-            height: Of a preset's input in pixels, where it is not to be its own; extra layers and default boxes follow.
-            width: The same; where only one of the two is given the input is square.
-            start_from: `imagenet` fetches weights for the backbone (torchvision's, or timm's for its own); the mean and
-                scale of the pixels become those that they were trained with.
-            seed: Of the random weights.
-            on_progress: Told how far the weights are while they are fetched: bytes, of how many, bytes a second.
+            height: Height of a preset's input in pixels, if it is to differ; extra layers and default boxes follow.
+            width: Width of a preset's input in pixels. If only one of the two is given, the input is square.
+            start_from: `imagenet` fetches weights for the backbone (torchvision's, or timm's for its own). The config
+                then takes the mean and scale of the pixels that these weights were trained with.
+            seed: Seed of the random weights.
+            on_progress: Called while weights are fetched, with the bytes so far, all bytes, and bytes per second.
 
         Raises:
-            ValueError: There is no such preset, its input is too small or too large, class names are missing or stand
+            ValueError: There is no such preset, its input is too small or too large, class names are missing or occur
                 twice, or there are no such weights.
-            ImportError: It is a backbone of timm, and timm is not installed.
+            ImportError: The backbone is one of timm, which is not installed.
             OSError: The weights cannot be fetched.
 
         Warns:
@@ -114,7 +136,7 @@ class Detector:
                 "weights",
                 stacklevel=2,
             )
-        config = replace(config, mean=start.mean, scale=start.scale)
+        config = dataclasses.replace(config, mean=start.mean, scale=start.scale)
         network = create_network(config, num_classes=len(class_names), seed=seed)
         random = start_backbone(network, start.tensors)
         if random:
@@ -130,45 +152,55 @@ class Detector:
         *,
         provenance: Mapping[str, str] | None = None,
     ) -> "Detector":
-        """The detector of a network that is in memory; the two share it."""
+        """Returns the detector of a network in memory, which it shares.
+
+        The network is not changed. If it is in training mode, detection runs a copy in evaluation mode that shares its
+        weights. `to` orders the weights as detection is fastest.
+        """
         from multibox.runtimes.torch_runtime import TorchRuntime
 
         return cls(config, class_names, TorchRuntime(config, network), provenance=provenance)
 
     @classmethod
     def load(
-        cls, model: str | os.PathLike[str], *, device: str = "cpu", on_progress: OnProgress | None = None
+        cls,
+        model: str | os.PathLike[str],
+        *,
+        device: str = "cpu",
+        precision: Precision = "fp32",
+        on_progress: OnProgress | None = None,
     ) -> "Detector":
-        """The detector of a weights file, or of published weights by name.
+        """Loads the detector of a weights file, or of published weights by name.
 
         Args:
             model: A path; a name that `multibox models` lists (`torchvision/ssd300-vgg16-coco`), fetched into the cache
                 (`MULTIBOX_CACHE`, by default `~/.cache/multibox`); or a repository of the Hugging Face Hub,
                 `hf://owner/name`.
-            device: `cpu`, `cuda`, `mps`.
-            on_progress: Told how far a file is while it is fetched: bytes, of how many, bytes a second.
+            device: Device that the network runs on: `cpu`, `cuda`, `mps`.
+            precision: Precision of the convolutions, as in `to`.
+            on_progress: Called while a file is fetched, with the bytes so far, all bytes, and bytes per second.
 
         Raises:
-            FileNotFoundError: It is neither a file nor the name of published weights.
-            OSError: It cannot be fetched.
+            FileNotFoundError: `model` is neither a file nor the name of published weights.
+            OSError: The weights cannot be fetched.
             ValueError: The file is not one of multibox, is damaged, or does not fit this version.
         """
         path = find_weights(model, on_progress=on_progress)
-        return cls._of_weights(load_weights(path), path).to(device)
+        return cls._of_weights(load_weights(path), path).to(device, precision=precision)
 
     @classmethod
     def convert(cls, path: str | os.PathLike[str]) -> "Detector":
-        """The detector of a weights file of another project, with that project's own rules in its config.
+        """Converts a weights file of another project; the config holds that project's own rules.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It is of no kind that is known, or damaged, or holds code.
+            ValueError: The file is of no known kind, is damaged, or holds code.
         """
-        return cls._of_weights(convert_weights(path), path)
+        return cls._of_weights(convert_weights(path), path).to("cpu")
 
     @classmethod
     def _of_weights(cls, weights: Weights, path: str | os.PathLike[str]) -> "Detector":
-        """The detector of what was read from a file, which is named where its tensors do not fit."""
+        """Returns the detector of weights that were read from a file; errors name the file."""
         from multibox.ssd.build import load_network
 
         try:
@@ -181,28 +213,30 @@ class Detector:
         """Writes one `.safetensors` file that is all that `load` needs.
 
         Args:
-            path: The folder must be there; a file of that name is replaced.
-            half: Weights in half precision: half the size, and scores that differ in the third decimal or so.
+            path: Path of the file. Its folder must exist; a file of that name is replaced.
+            half: Whether to write weights in half precision: half the size, and scores that differ in about the third
+                decimal.
         """
         save_weights(Path(path), self._weights(half=half))
 
     def push_to_hub(
         self, repository: str, *, half: bool = False, license: str | None = None, private: bool | None = None
     ) -> str:
-        """Saves it to a repository of the Hugging Face Hub, where `load("hf://owner/name")` finds it; its address.
+        """Uploads the detector to a repository of the Hugging Face Hub, and returns its address.
 
-        A page that says what it is comes with it, unless there is one. You must be logged in (`hf auth login`).
+        `load("hf://owner/name")` then finds it. A page that describes the detector is added unless the repository has
+        one. You must be logged in (`hf auth login`).
 
         Args:
-            repository: `owner/name`; made if need be.
-            half: Weights in half precision.
-            license: By its name on the hub (`apache-2.0`), for a new page.
-            private: Whether a new repository is closed to others; by default as the owner has set it.
+            repository: Name of the repository, `owner/name`; it is created if necessary.
+            half: Whether to upload weights in half precision.
+            license: License for a new page, by its name on the hub (`apache-2.0`).
+            private: Whether a new repository is private; by default as its owner has set it.
 
         Raises:
             ConnectionError: The hub cannot be reached, or refuses.
             ImportError: The package huggingface-hub is not installed.
-            ValueError: It is no name of a repository.
+            ValueError: `repository` is not the name of a repository.
         """
         from multibox.weights.hub import push_to_hub
 
@@ -218,24 +252,40 @@ class Detector:
         """The network: `network(inputs) -> Predictions(offsets, logits)`.
 
         Raises:
-            TypeError: This detector has none: it runs an exported file.
+            TypeError: The detector runs an exported file and has no network, or its classes are merged, so that the
+                network's are others.
         """
+        if self._merged_labels is not None:
+            raise TypeError("the network has other classes than this detector, which merges some; use the original one")
+        return self._torch_runtime().network
+
+    def to(self, device: str, *, precision: Precision | None = None) -> "Detector":
+        """Moves the detector to another device, sets its precision, and returns it.
+
+        Args:
+            device: Device that the network runs on: `cpu`, `cuda`, `mps`.
+            precision: `fp32`; `bf16`, which is faster on some processors at slightly different scores; or `auto`, which
+                times a few images in each and keeps the faster one. `None` leaves the precision as it is.
+        """
+        self._torch_runtime().to(device, precision)
+        return self
+
+    def _torch_runtime(self) -> "TorchRuntime":
         from multibox.runtimes.torch_runtime import TorchRuntime
 
         if not isinstance(self._runtime, TorchRuntime):
             raise TypeError("this detector runs an exported file and has no network; load its .safetensors file")
-        return self._runtime.network
-
-    def to(self, device: str) -> "Detector":
-        """This detector, moved to another device (`cpu`, `cuda`, `mps`)."""
-        self.network.to(device)
-        return self
+        return self._runtime
 
     def with_classes(self, class_names: Sequence[str], *, seed: int | None = None) -> "Detector":
-        """A copy for other classes, to train on: classes of the same name keep their weights, others start anew.
+        """Returns a copy for other classes, to be trained: classes of the same name keep their weights.
 
-        The loss trains a softmax, so the copy scores by one. Where this detector scores by sigmoids, as TensorFlow's,
-        its settings were made for those, and the copy has the paper's in its place.
+        The loss trains a softmax, so the copy uses softmax scores. If this detector uses sigmoid scores, as
+        TensorFlow's do, its postprocessing was tuned for those, and the copy has the paper's instead.
+
+        Args:
+            class_names: Names of the new classes, in the order of the labels.
+            seed: Seed of the random weights of classes that this detector does not know.
         """
         from multibox.ssd.build import network_with_classes
 
@@ -243,17 +293,40 @@ class Detector:
         known = {name: label for label, name in enumerate(self.class_names)}
         config = self.config
         if config.scoring != "softmax":
-            config = replace(config, scoring="softmax", postprocess=Postprocess())
+            config = dataclasses.replace(config, scoring="softmax", postprocess=Postprocess())
         network = network_with_classes(config, self.network, [known.get(name) for name in class_names], seed=seed)
         return Detector.of_network(config, class_names, network, provenance=self.provenance)
 
-    def prepare(self, images: Source | Iterable[Source]) -> Shaped[np.ndarray, "batch 3 height width"]:
-        """One or many images as the network takes them: RGB, resized by the config's rule, not yet normalized.
+    def with_merged_classes(self, rename: Mapping[str, str]) -> "Detector":
+        """Returns a detector with the same network whose classes have new names; equal names become one class.
 
-        `uint8`, or `float32` where the rule does not round.
+        The score of such a class is the best of those of its parts, and its boxes suppress each other.
+
+        Args:
+            rename: New name of a class by its present one; other classes keep theirs.
+        """
+        for name in rename:
+            label_of(name, self.class_names)
+        names = [rename.get(name, name) for name in self.class_names]
+        class_names = tuple(dict.fromkeys(names))
+        merged_labels = self._merged_labels
+        if len(class_names) < len(names):
+            new_labels = np.array([class_names.index(name) for name in names])
+            merged_labels = new_labels if merged_labels is None else new_labels[merged_labels]
+        return Detector(
+            self.config, class_names, self._runtime, provenance=self.provenance, merged_labels=merged_labels
+        )
+
+    def prepare(self, images: Source | Iterable[Source]) -> Shaped[np.ndarray, "batch 3 height width"]:
+        """Returns one or many images as the network takes them: RGB, resized by the config's rule, not yet normalized.
+
+        The pixels are `uint8`, or `float32` if the rule does not round.
         """
         many = [images] if _is_one(images) else images
-        return self._prepared([open_image(image) for image in many])  # type: ignore[arg-type, union-attr]
+        prepared = [self._prepare(image) for image in many]  # type: ignore[arg-type, union-attr]
+        if not prepared:
+            return np.empty((0, 3, self.config.height, self.config.width), np.uint8)
+        return np.stack([image.pixels for image in prepared])
 
     # the overloads overlap in `str`, which is a path here, never an iterable of images
     @overload
@@ -268,6 +341,19 @@ class Detector:
         class_names: Sequence[str] | None = None,
         batch_size: int = 8,
     ) -> Detections: ...
+
+    @overload
+    def detect(  # type: ignore[overload-overlap]
+        self,
+        images: Iterator[Source],
+        *,
+        score_threshold: float | None = None,
+        iou_threshold: float | None = None,
+        class_agnostic: bool | None = None,
+        max_detections: int | None = None,
+        class_names: Sequence[str] | None = None,
+        batch_size: int = 8,
+    ) -> Iterator[Detections]: ...
 
     @overload
     def detect(
@@ -292,67 +378,89 @@ class Detector:
         max_detections: int | None = None,
         class_names: Sequence[str] | None = None,
         batch_size: int = 8,
-    ) -> Detections | list[Detections]:
-        """What is found in an image, or a list of that for several images (a list, a batch of pixels, a generator).
+    ) -> Detections | Iterator[Detections] | list[Detections]:
+        """Finds objects in one or many images.
+
+        One image gives its `Detections`; a list, a batch of pixels or another collection gives a list of them. An
+        iterator, such as a generator, gives an iterator: results come in order, batch by batch, while a thread takes
+        the next `batch_size` images from the iterator and decodes them.
 
         Args:
-            images: One or many of: a path, the bytes of a file, a PIL image, `uint8` RGB pixels as array or tensor.
-            score_threshold: A score must be above it. This and the next three default to the detector's own.
-            iou_threshold: A box that overlaps a better one by more than this is suppressed.
-            class_agnostic: Whether a better box of any class suppresses, not only one of the same class.
-            max_detections: How many are kept of an image.
-            class_names: The names of the classes that are wanted.
-            batch_size: How many images go through the network at once.
+            images: One or many of: a path, the bytes of a file, a PIL image, or `uint8` RGB pixels as an array or
+                tensor.
+            score_threshold: Detections score above this; by default above the config's `detect_score_threshold`.
+            iou_threshold: A box is suppressed if it overlaps a better one by more than this. This and the next two are
+                by default the detector's own.
+            class_agnostic: Whether a better box of any class suppresses, or only one of the same class.
+            max_detections: Most detections of an image.
+            class_names: Names of the wanted classes; by default all.
+            batch_size: Number of images that go through the network at once.
 
         Raises:
-            FileNotFoundError: An image is not there.
-            ValueError: An image cannot be read, there is no such class, or a number is out of its range.
+            FileNotFoundError: An image does not exist.
+            ValueError: An image cannot be read, a path is a folder, there is no such class, a number is out of its
+                range, or the network gives NaN.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
+        given: dict[str, Any] = {
+            "score_threshold": score_threshold,
+            "iou_threshold": iou_threshold,
+            "class_agnostic": class_agnostic,
+            "max_detections": max_detections,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        settings = dataclasses.replace(self._settings, **given) if given else self._settings
+        labels = None if class_names is None else self._labels(class_names)
+        if _is_one(images):
+            return self._detect([self._prepare(images)], settings, labels)[0]  # type: ignore[arg-type]
+        run = partial(self._detect, settings=settings, labels=labels)
+        found = predict(images, self._prepare, run, batch_size=batch_size)  # type: ignore[arg-type]
+        return found if isinstance(images, Iterator) else list(found)
+
+    def _prepare(self, image: Source) -> Prepared:
+        config = self.config
+        if isinstance(image, str | os.PathLike) and os.path.isdir(image):
+            name = os.fspath(image)
+            raise ValueError(
+                f"{name}: a folder, not an image; give its images, as in detect(sorted(Path({name!r}).glob('*.jpg'))), "
+                f"or run: multibox detect {name}"
+            )
+        if config.draft_decoding and isinstance(image, str | os.PathLike):
+            (height, width), orientation = image_size(image)
+            if orientation >= 5:
+                height, width = width, height
+            pixels = open_pixels(image, at_least=(config.height, config.width))
+        else:
+            pixels = open_pixels(image)
+            height, width = pixels.shape[:2]
+        return Prepared(resize(Image.fromarray(pixels), config.height, config.width, config.resize), height, width)
+
+    def _detect(self, batch: list[Prepared], settings: Postprocess, labels: list[int] | None) -> list[Detections]:
+        rules: dict[str, Any] = {"settings": settings, "labels": labels, "merged_labels": self._merged_labels}
+        found = self._runtime(np.stack([image.pixels for image in batch]), **rules)
+        if isinstance(found, RawOutputs):
+            offsets, logits, default_boxes = found
+            rows = zip(offsets, logits, strict=True)
+            found = [postprocess(*row, default_boxes, self.config, **rules) for row in rows]
+        detections = []
+        for image, one in zip(batch, found, strict=True):
+            size = np.array([image.width, image.height] * 2, dtype=np.float32)
+            boxes = (one.boxes * size).clip(0, size)
+            detections.append(Detections(boxes, one.scores, one.labels, one.default_box_indices, self.class_names))
+        return detections
+
+    def _labels(self, class_names: Sequence[str]) -> list[int]:
         if isinstance(class_names, str):
             raise TypeError(f"class_names must be a list of names, not the text '{class_names}'")
-        settings = self.config.postprocess.override(
-            score_threshold=score_threshold,
-            iou_threshold=iou_threshold,
-            class_agnostic=class_agnostic,
-            max_detections=max_detections,
-        )
-        labels = None if class_names is None else [self._label(name) for name in class_names]
-        if _is_one(images):
-            return self._detect([open_image(images)], settings, labels)[0]  # type: ignore[arg-type]
-        found: list[Detections] = []
-        for batch in _batches(images, batch_size):  # type: ignore[arg-type]
-            found += self._detect([open_image(image) for image in batch], settings, labels)
-        return found
-
-    def _detect(self, images: list[Image.Image], settings: Postprocess, labels: list[int] | None) -> list[Detections]:
-        found = self._runtime(self._prepared(images), settings=settings, labels=labels)
-        return [self._detections(*pair) for pair in zip(found, images, strict=True)]
-
-    def _prepared(self, images: list[Image.Image]) -> Shaped[np.ndarray, "batch 3 height width"]:
-        height, width, rule = self.config.height, self.config.width, self.config.resize
-        small = [resize(image, height, width, rule) for image in images]
-        return np.stack(small) if small else np.empty((0, 3, height, width), np.uint8)
-
-    def _detections(self, found: Found, image: Image.Image) -> Detections:
-        size = np.array([image.width, image.height] * 2, dtype=np.float32)
-        boxes = clip(found.boxes * size, image.height, image.width)
-        return Detections(boxes, found.scores, found.labels, found.default_box_indices, self.class_names)
-
-    def _label(self, name: str) -> int:
-        if name not in self.class_names:
-            near = get_close_matches(name, self.class_names, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"it knows {', '.join(self.class_names)}"
-            raise ValueError(f"the detector has no class '{name}'; {hint}")
-        return self.class_names.index(name)
+        return [label_of(name, self.class_names) for name in class_names]
 
 
 load = Detector.load
-"""`multibox.load`: the detector of a weights file or of published weights."""
+"""`multibox.load`: loads the detector of a weights file or of published weights."""
 
 convert = Detector.convert
-"""`multibox.convert`: the detector of a weights file of another project."""
+"""`multibox.convert`: converts a weights file of another project to a detector."""
 
 
 def _is_one(images: Source | Iterable[Source]) -> bool:
@@ -363,12 +471,6 @@ def _is_one(images: Source | Iterable[Source]) -> bool:
     return getattr(images, "ndim", 4) in (2, 3)  # one dimension: a column of paths; four: a batch of pixels
 
 
-def _batches(images: Iterable[Source], size: int) -> Iterator[list[Source]]:
-    rest = iter(images)
-    while batch := list(islice(rest, size)):
-        yield batch
-
-
 def _check_class_names(class_names: Sequence[str]) -> None:
     if isinstance(class_names, str):
         raise TypeError(f"class_names must be a list of names, not the text '{class_names}'")
@@ -376,4 +478,4 @@ def _check_class_names(class_names: Sequence[str]) -> None:
         raise ValueError(f"a detector needs at least one class, and a name for each, not {list(class_names)}")
     twice = sorted({name for name in class_names if list(class_names).count(name) > 1})
     if twice:
-        raise ValueError(f"class names stand twice: {', '.join(twice)}")
+        raise ValueError(f"class names occur twice: {', '.join(twice)}")

@@ -17,7 +17,7 @@ from multibox.boxes import box_iou
 Color = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]  # pixels: left, top, right, bottom; the last two are outside
 
-# neighbors in the list are far apart in hue and lightness, and all are bright enough for a dark scene
+# neighbors differ much in hue and lightness, and all colors are bright enough for a dark scene
 _PALETTE: tuple[Color, ...] = (
     (235, 64, 70),  # red
     (38, 139, 255),  # blue
@@ -41,17 +41,17 @@ _PALETTE: tuple[Color, ...] = (
     (175, 200, 150),  # sage
 )
 
-# in the order of trial: Latin, Greek, Cyrillic and more, then East Asia; from Linux, macOS and Windows
+# tried in this order: Latin, Greek, Cyrillic and more, then East Asia; from Linux, macOS and Windows
 _LIKELY_FONTS = (
     *("dejavusans", "segoeui", "arial", "notosanscjk", "nanumgothic", "applesdgothic", "malgun", "applegothic"),
     *("hiragino", "msyh", "msgothic", "unicode", "notosans"),
 )
-_SAMPLE = frozenset("Ag019.")  # what else a font for names in another script must have: letters, and a score
-_SMALLEST_TEXT = 8  # pixels; smaller letters cannot be read
+_SAMPLE = frozenset("Ag019.")  # a font for another script must also have letters and digits, for scores
+_SMALLEST_TEXT = 8  # pixels; smaller letters are illegible
 
 
 def class_color(label: int) -> Color:
-    """The color of a class: always the same, and each of the first 60 labels has its own."""
+    """Returns the color of a class. The first 60 labels have different colors."""
     turn, place = divmod(label, len(_PALETTE))
     toward, part = ((0, 0.0), (255, 0.5), (0, 0.4))[turn % 3]  # then lighter, then darker
     red, green, blue = (round(value + (toward - value) * part) for value in _PALETTE[place])
@@ -68,25 +68,25 @@ def draw_boxes(
     line_width: int | None = None,
     font_size: int | None = None,
 ) -> Image.Image:
-    """A copy of an RGB image with an outline around each box, in the color of its class.
+    """Returns a copy of an RGB image with an outline around each box, in the color of its class.
 
-    The most important box comes first: it is drawn over the others, and its text has the first choice of a place.
-    Texts stay inside the image; they become smaller and then shorter where it is too narrow for them.
+    The first box is the most important: it is drawn over the others, and its text is placed first. Texts stay inside
+    the image; if it is too narrow, they are made smaller and then shorter.
 
     Args:
-        image: Not written to.
-        boxes: Corner form, in pixels of the image.
-        labels: Choose the colors.
-        texts: One for each box; nothing is written where it is empty.
-        dashed: Broken outlines, as for ground truth beside detections: of all, or of those where it is true.
-        line_width: In pixels; follows the size of the image where it is not given.
-        font_size: The same.
+        image: RGB image; it is not changed.
+        boxes: Boxes in corner form, in pixels of the image.
+        labels: Label of each box, which gives its color.
+        texts: Text beside each box; an empty text is not drawn.
+        dashed: Whether outlines are dashed, as for ground truth beside detections: for all boxes, or for each.
+        line_width: Width of the outlines in pixels; by default it follows the size of the image.
+        font_size: Size of the letters in pixels; by default it follows the size of the image.
 
     Raises:
         ValueError: A box is not finite, or a size is below 1.
 
     Warns:
-        UserWarning: No font on this machine has all characters of a text (said once).
+        UserWarning: No font on this machine has all characters of a text. This is reported once.
     """
     finite = np.isfinite(boxes).all(axis=1)
     if not finite.all():
@@ -120,24 +120,24 @@ def contact_sheet(
     margin: int = 8,
     background: Color = (255, 255, 255),
 ) -> Image.Image:
-    """Images row by row in equal cells, each scaled to fit its cell and centered in it.
+    """Returns a sheet of images, row by row in equal cells; each is scaled to fit its cell and centered in it.
 
     Args:
-        images: At least one.
-        captions: One for each image, written below it; may have several lines, which are made to fit.
-        columns: At most so many in a row.
-        cell_height: In pixels, without the caption.
-        cell_width: In pixels.
-        margin: Between the cells, and around them.
-        background: Behind all.
+        images: At least one image.
+        captions: Text below each image; it may have several lines, which are made to fit.
+        columns: Most images in a row.
+        cell_height: Height of a cell in pixels, without the caption.
+        cell_width: Width of a cell in pixels.
+        margin: Pixels between the cells and around them.
+        background: Color of the sheet.
 
     Raises:
-        ValueError: There are no images, or not as many captions.
+        ValueError: There are no images, or the number of captions differs.
     """
     if not images:
         raise ValueError("a sheet needs at least one image")
     if captions is not None and len(captions) != len(images):
-        raise ValueError(f"{len(captions)} captions for {len(images)} images: give one for each")
+        raise ValueError(f"{len(captions)} captions for {len(images)} images: give one caption for each image")
     columns = min(columns, len(images))
     rows = ceil(len(images) / columns)
     lines = max((caption.count("\n") + 1 for caption in captions or ()), default=0)
@@ -159,7 +159,7 @@ def contact_sheet(
 
 
 def _pixels(box: Sequence[float], width: int, height: int) -> Rectangle:
-    """The pixels that a box covers, at least one and all inside the image."""
+    """Returns the pixels that a box covers: at least one, and all inside the image."""
     x_min, y_min, x_max, y_max = box
     left, top = (round(min(max(low, 0), size - 1)) for low, size in ((x_min, width), (y_min, height)))
     right, bottom = (round(min(high, size)) for high, size in ((x_max, width), (y_max, height)))
@@ -179,7 +179,7 @@ def _strokes(outline: Rectangle, line_width: int, dashed: bool) -> Iterator[Rect
 
 
 def _dashes(low: int, high: int, line_width: int) -> Iterator[tuple[int, int]]:
-    """Parts of a side that start and end in its corners."""
+    """Yields the dashes of a side; the first and the last touch its corners."""
     dash, gap = 4 * line_width + 1, 3 * line_width
     count = max(2, round((high - low + gap) / (dash + gap)))
     for number in range(count):
@@ -222,7 +222,7 @@ def _fit(text: str, font_size: int, width: int) -> tuple[str, ImageFont.FreeType
 def _place(
     outline: Rectangle, tag_size: tuple[int, int], size: tuple[int, int], taken: Sequence[Rectangle]
 ) -> Rectangle:
-    """Above the box, else inside, else below: the first place in the image where no other text is, or the least."""
+    """Returns the first free place above, inside or below the box, or the one that other texts cover least."""
     left, top, _, bottom = outline
     width, height = tag_size
     left = max(0, min(left, size[0] - width))
@@ -237,20 +237,20 @@ def _place(
 
 
 def _ink(background: Color) -> Color:
-    """Black or white, whichever is read better on a color (relative luminance as WCAG defines it)."""
+    """Returns black or white, whichever is easier to read on a color (by relative luminance, as WCAG defines it)."""
     linear = [value / 255 / 12.92 if value <= 10 else ((value / 255 + 0.055) / 1.055) ** 2.4 for value in background]
     luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
     return (0, 0, 0) if luminance > 0.3 else (255, 255, 255)
 
 
 def _font(text: str, size: int) -> ImageFont.FreeTypeFont:
-    # not the digits of this very text: they differ with each score, and all fonts would be searched again
+    # without the digits of this text: they differ with each score, and all fonts would be searched again
     foreign = frozenset(character for character in text if not character.isascii() and _is_visible(character))
     return _load_font(None if text.isascii() else _find_font(foreign | _SAMPLE), size)
 
 
 def _is_visible(character: str) -> bool:
-    # marks, joiners and spaces may rightly be drawn as nothing
+    # marks, joiners and spaces may be invisible
     return unicodedata.category(character)[0] not in "MCZ"
 
 
@@ -264,7 +264,7 @@ def _load_font(file: Path | None, size: int) -> ImageFont.FreeTypeFont:
 
 @cache
 def _find_font(characters: frozenset[str]) -> Path | None:
-    """The first font that has all of them, else the one that has most; `None` is Pillow's own, which is ASCII."""
+    """Returns the first font with all the characters, or else the one with most; `None` is Pillow's own ASCII font."""
     best, best_count = None, -1
     for file in (None, *_font_files()):
         count = _count_glyphs(file, characters)
@@ -279,10 +279,10 @@ def _find_font(characters: frozenset[str]) -> Path | None:
 def _count_glyphs(file: Path | None, characters: frozenset[str]) -> int:
     try:
         font = ImageFont.truetype(file, 20) if file else _load_font(None, 20)
-        missing = bytes(font.getmask("\U0010ffff"))  # never a character: a font draws its sign for a missing one
+        missing = bytes(font.getmask("\U0010ffff"))  # never a character: the font draws its symbol for missing ones
         masks = (bytes(font.getmask(character)) for character in characters)
         return sum(any(mask) and mask != missing for mask in masks)
-    except (OSError, ValueError):  # a damaged font, or one of bitmaps in other sizes
+    except (OSError, ValueError):  # a damaged font, or a bitmap font in other sizes
         return 0
 
 
@@ -320,7 +320,7 @@ def _font_folders() -> list[Path]:
 @cache
 def _say_once_that_no_font_fits() -> None:
     warnings.warn(
-        "no font on this machine has all characters of the names, and those that it lacks are drawn as boxes: install "
-        "one that has (on Debian and Ubuntu: apt-get install fonts-noto-cjk, or fonts-nanum for Korean alone)",
+        "no font on this machine has all characters of the names; missing ones are drawn as boxes: install a font that "
+        "has them (on Debian and Ubuntu: apt-get install fonts-noto-cjk, or fonts-nanum for Korean alone)",
         stacklevel=2,
     )

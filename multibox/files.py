@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Writing a file whole or not at all."""
 
 import os
 from collections.abc import Iterator
@@ -8,17 +8,16 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A context that gives the place to write to, beside `path`.
+    """Yields a temporary path beside `path` to write to, and moves the file to `path` at the end of the block.
 
-    At its end what was written there takes the place of `path`, or is taken away where anything was raised; a process
-    that is killed leaves `path` as it was.
+    If the block raises, the temporary file is removed. If the process is killed, `path` stays as it was.
     """
     part = path.with_name(path.name + ".part")
     try:
         yield part
         os.replace(part, path)
     except OSError as error:
-        if error.errno and not error.filename:  # a disk that is full does not say where
+        if error.errno and not error.filename:  # the error of a full disk names no file
             error.filename = str(part)
         raise
     finally:

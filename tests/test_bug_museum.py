@@ -36,13 +36,12 @@ from multibox.data.augment import (
 )
 from multibox.default_boxes import make_default_boxes
 from multibox.detector import Detector
+from multibox.postprocess import postprocess
 from multibox.presets import paper_box_sizes, preset
 from multibox.ssd.boxes import corner_to_center
-from multibox.ssd.coder import BoxCoder
 from multibox.ssd.loss import multibox_loss
 from multibox.ssd.matching import UNMATCHED, Targets, match
 from multibox.ssd.network import SSD, L2Norm, Predictions
-from multibox.ssd.postprocess import postprocess
 from multibox.training.distributed import World
 from multibox.training.loading import Batch, make_loader
 from multibox.training.optimizer import make_optimizer
@@ -694,8 +693,8 @@ def test_batches_do_not_end_with_the_epoch():
 def selected(boxes: Tensor, scores: Tensor, settings: Postprocess = SSD300.postprocess) -> list[int]:
     """Returns the indices of the boxes that are kept, in order, from boxes in corner form and scores by class."""
     logits = torch.cat([1 - scores.sum(dim=1, keepdim=True), scores], dim=1).log()
-    coder = BoxCoder(0.1, 0.2)
-    found = postprocess(torch.zeros(len(boxes), 4), logits, corner_to_center(boxes), coder, settings=settings)
+    centers = corner_to_center(boxes).numpy()
+    found = postprocess(np.zeros((len(boxes), 4), np.float32), logits.numpy(), centers, SSD300, settings=settings)
     return sorted(found.default_box_indices.tolist())
 
 

@@ -66,10 +66,11 @@ def test_a_truth_value_is_no_index(chosen):
     [
         (np.array([True, False, True]), ["개", "dog"]),
         (np.array([False, False, False]), []),
-        (np.array([2, 0]), ["dog", "개"]),
+        (np.array([2, 0]), ["개", "dog"]),  # in the order of the scores
         (np.array([], dtype=np.int64), []),
         (slice(2), ["개", "cat"]),
-        (slice(None, None, -1), ["dog", "cat", "개"]),
+        (slice(None, None, -1), ["개", "cat", "dog"]),
+        ("dog", ["dog"]),
         (slice(5, 9), []),
     ],
 )
@@ -164,6 +165,36 @@ def test_draw():
 def test_numbers_that_differ():
     with pytest.raises((ValueError, TypeError), match=r"3 boxes, 2 scores, 3 labels|Type-check"):
         Detections(FOUND.boxes, FOUND.scores[:2], FOUND.labels, FOUND.default_box_indices, NAMES)
+
+
+@given(st.lists(st.sampled_from([0.25, 0.5, 0.75]), max_size=6), st.randoms(use_true_random=False))
+def test_the_highest_score_is_always_first_and_of_equal_ones_the_earlier(scores, random):
+    def of(scores):
+        boxes = np.arange(4 * len(scores), dtype=np.float32).reshape(-1, 4)
+        labels = np.zeros(len(scores), np.int64)
+        return Detections(boxes, np.array(scores, np.float32), labels, np.arange(len(scores)), NAMES)
+
+    found = of(scores)
+    expected = sorted(range(len(scores)), key=lambda row: -scores[row])  # stable
+    assert found.default_box_indices.tolist() == expected
+    assert found.scores.tolist() == [scores[row] for row in expected]
+    assert found.boxes[:, 0].tolist() == [4 * row for row in expected]
+    chosen = random.sample(range(len(scores)), len(scores))
+    assert (np.diff(found[np.array(chosen, dtype=np.int64)].scores) <= 0).all()
+
+
+def test_a_class_by_its_name():
+    assert [one.name for one in FOUND["dog"]] == ["dog"] and len(FOUND[FOUND.labels != 2]["dog"]) == 0
+    with pytest.raises(ValueError, match=r"no class 'dig'; did you mean 'dog'\?"):
+        FOUND["dig"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_none_are_refused(value):
+    """JSON has no NaN, and it cannot be ordered."""
+    for columns in ({"boxes": [[0, 0, value, 1]]}, {"boxes": [[0, 0, 1, 1]], "scores": [value]}):
+        with pytest.raises(ValueError, match="must be finite numbers"):
+            make(**columns)
 
 
 @pytest.mark.parametrize("label", [-1, 3])

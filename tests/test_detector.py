@@ -3,7 +3,14 @@
 Its weights are random; what is tested is what surrounds them.
 """
 
+import copy
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +23,9 @@ from multibox.boxes import box_iou
 from multibox.config import Postprocess
 from multibox.detections import Detections
 from multibox.detector import Detector, load
+from multibox.postprocess import NormalizedDetections
 from multibox.presets import preset
-from multibox.runtimes.runtime import Found
+from multibox.runtimes import torch_runtime
 from multibox.ssd.network import Predictions
 
 NAMES = ("cat", "dog", "고양이")
@@ -28,6 +36,23 @@ LOW = 0.26  # random weights give each of the four classes about a quarter
 @pytest.fixture(scope="module")
 def detector() -> Detector:
     return Detector.create("ssd256-tiny", NAMES, seed=0)
+
+
+class Finds:
+    """A runtime with suppression inside that finds the same in every image."""
+
+    suppresses = True
+
+    def __init__(self, found: NormalizedDetections) -> None:
+        self.found = found
+
+    def __call__(self, inputs, *, settings, labels=None, merged_labels=None):
+        return [self.found for _ in inputs]
+
+
+def nothing() -> NormalizedDetections:
+    none = np.zeros(0, np.int64)
+    return NormalizedDetections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), none, none)
 
 
 def pixels(number: int, *, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
@@ -50,7 +75,9 @@ def test_a_seed_gives_one_detector_and_leaves_torch_s_random_numbers_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    first, again, other = (Detector.create("ssd256-tiny", ["a"], seed=seed).detect(pixels(0)) for seed in (1, 1, 2))
+    first, again, other = (
+        Detector.create("ssd256-tiny", ["a"], seed=seed).detect(pixels(0), score_threshold=0.01) for seed in (1, 1, 2)
+    )
     assert torch.equal(torch.rand(3), expected)
     assert_same(first, again, scores=0, boxes=0)
     assert first.scores.tolist() != other.scores.tolist()
@@ -74,7 +101,7 @@ def test_a_wrong_preset_names_the_nearest(name: str, hint: str):
     [
         ([], "at least one class"),
         (["cat", ""], "a name for each"),
-        (["cat", "dog", "cat"], "stand twice: cat"),
+        (["cat", "dog", "cat"], "occur twice: cat"),
     ],
 )
 def test_class_names_that_cannot_be(detector: Detector, class_names: list[str], message: str):
@@ -126,7 +153,8 @@ def test_a_file_gives_the_same_detector(tmp_path: Path, detector: Detector):
     detector.provenance["trained on"] = "nothing: 없음"
     detector.save(tmp_path / "it.safetensors")
     loaded = load(tmp_path / "it.safetensors")
-    assert_same(loaded.detect(pixels(0)), detector.detect(pixels(0)), scores=0, boxes=0)
+    found, expected = (each.detect(pixels(0), score_threshold=LOW) for each in (loaded, detector))
+    assert_same(found, expected, scores=0, boxes=0)
     assert loaded.config == detector.config
     assert loaded.class_names == NAMES
     assert loaded.provenance == detector.provenance
@@ -208,10 +236,7 @@ def test_a_network_in_training_detects_as_one_that_is_not_and_stays_in_training(
 
 
 def test_a_detector_without_a_network_says_so():
-    def runtime(inputs, *, settings, labels):
-        return []
-
-    detector = Detector(preset("ssd256-tiny"), ["cat"], runtime)
+    detector = Detector(preset("ssd256-tiny"), ["cat"], Finds(nothing()))
     with pytest.raises(TypeError, match="has no network"):
         detector.network  # noqa: B018
     with pytest.raises(TypeError, match="has no network"):
@@ -229,7 +254,8 @@ def test_other_classes_keep_what_is_known_by_the_same_name(detector: Detector):
     assert not torch.isclose(new.logits[..., 2], old.logits[..., 2]).all()
     assert detector.class_names == NAMES  # a copy: the detector itself is as it was
     again = detector.with_classes(["고양이", "bird", "cat"], seed=1)
-    assert_same(again.detect(pixels(0)), other.detect(pixels(0)), scores=0, boxes=0)
+    found, expected = (each.detect(pixels(0), score_threshold=LOW) for each in (again, other))
+    assert_same(found, expected, scores=0, boxes=0)
 
 
 def test_fine_tuning_keeps_the_default_boxes():
@@ -269,10 +295,11 @@ def test_an_image_in_any_form_gives_the_same(tmp_path: Path, detector: Detector)
 
 def test_a_gray_array_is_the_same_as_one_in_gray_colors(detector: Detector):
     gray = pixels(0)[0]
-    assert_same(detector.detect(gray), detector.detect(np.stack([gray] * 3)))
+    found, expected = (detector.detect(form, score_threshold=LOW) for form in (gray, np.stack([gray] * 3)))
+    assert_same(found, expected)
 
 
-@pytest.mark.parametrize("form", [list, tuple, iter, np.stack, lambda images: torch.from_numpy(np.stack(images))])
+@pytest.mark.parametrize("form", [list, tuple, np.stack, lambda images: torch.from_numpy(np.stack(images))])
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
 def test_many_images_are_each_found_in_as_alone(detector: Detector, form, batch_size: int):
     images = [pixels(number) for number in range(3)]
@@ -285,8 +312,8 @@ def test_many_images_are_each_found_in_as_alone(detector: Detector, form, batch_
 
 def test_images_of_all_sizes_go_together(detector: Detector):
     images = [pixels(0), pixels(1, height=33, width=500), pixels(2, height=1, width=1)]
-    for found, image in zip(detector.detect(images), images, strict=True):
-        assert_same(found, detector.detect(image))
+    for found, image in zip(detector.detect(images, score_threshold=LOW), images, strict=True):
+        assert_same(found, detector.detect(image, score_threshold=LOW))
 
 
 def test_columns_of_paths_are_many_images(tmp_path: Path, detector: Detector):
@@ -296,27 +323,85 @@ def test_columns_of_paths_are_many_images(tmp_path: Path, detector: Detector):
         assert len(detector.detect(column)) == 2
 
 
-def test_a_generator_is_read_a_batch_at_a_time(detector: Detector):
+def test_a_generator_gives_an_iterator_that_looks_one_batch_ahead(detector: Detector):
     opened = []
 
     def images():
-        for number in range(4):
+        for number in range(9):
             opened.append(number)
             yield pixels(number)
 
-    sizes = []
-    run = detector._runtime
-    detector._runtime = lambda images, **rest: (sizes.append((len(images), len(opened))), run(images, **rest))[1]
-    try:
-        assert len(detector.detect(images(), batch_size=2)) == 4
-    finally:
-        detector._runtime = run
-    assert sizes == [(2, 2), (2, 4)]
+    found = detector.detect(images(), score_threshold=LOW, batch_size=2)
+    assert isinstance(found, Iterator) and not opened  # nothing happens before the first is asked for
+    first = next(found)
+    assert_same(first, detector.detect(pixels(0), score_threshold=LOW))
+    assert len(opened) <= 4
+    next(found)
+    next(found)
+    assert len(opened) <= 6
+    for number, one in enumerate(found, start=3):
+        assert_same(one, detector.detect(pixels(number), score_threshold=LOW))
+    assert number == 8
+
+
+def test_the_next_images_are_decoded_while_the_network_works(detector: Detector):
+    decoded, seen = threading.Event(), []
+
+    class Slow:
+        suppresses = True
+
+        def __call__(self, inputs, *, settings, labels=None, merged_labels=None):
+            seen.append(decoded.wait(10))  # set once the second image is asked for
+            return [nothing()] * len(inputs)
+
+    def images():
+        yield pixels(0)
+        decoded.set()
+        yield pixels(1)
+
+    assert len(list(Detector(detector.config, NAMES, Slow()).detect(images(), batch_size=1))) == 2
+    assert seen[0]
+
+
+def test_an_error_comes_after_the_results_before_it(detector: Detector):
+    def images():
+        yield from (pixels(0), pixels(1))
+        raise RuntimeError("the camera is gone")
+
+    found = detector.detect(images(), batch_size=1)
+    assert len([next(found), next(found)]) == 2
+    with pytest.raises(RuntimeError, match="camera"):
+        next(found)
+
+
+def test_arguments_of_a_stream_are_checked_at_once(detector: Detector):
+    with pytest.raises(ValueError, match="no class 'dgo'"):
+        detector.detect(iter([pixels(0)]), class_names=["dgo"])
+
+
+def test_several_threads_detect_at_once_what_one_does(detector: Detector):
+    """Also with a network in training mode: nothing is switched, so no thread sees another's mode."""
+    for network in (detector.network, copy.deepcopy(detector.network).train()):
+        shared = Detector.of_network(detector.config, NAMES, network)
+        images = [pixels(number) for number in range(6)]
+        expected = [detector.detect(image, score_threshold=LOW) for image in images]
+        before = {key: value.clone() for key, value in network.state_dict().items()}
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(partial(shared.detect, score_threshold=LOW), images * 3))
+        for one, other in zip(found, expected * 3, strict=True):
+            assert_same(one, other)
+        assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
 
 
 def test_no_images_give_an_empty_list(detector: Detector):
     assert detector.detect([]) == []
     assert detector.detect(np.zeros((0, 3, 8, 8), np.uint8)) == []
+
+
+def test_a_folder_is_refused_with_what_to_do(tmp_path: Path, detector: Detector):
+    for folder in (tmp_path, str(tmp_path)):
+        with pytest.raises(ValueError, match=r"a folder, not an image; give its images, .* multibox detect "):
+            detector.detect(folder)
 
 
 def test_broken_images_are_named(tmp_path: Path, detector: Detector):
@@ -335,11 +420,8 @@ def test_broken_images_are_named(tmp_path: Path, detector: Detector):
 def test_boxes_are_pixels_of_the_very_image_and_inside_it():
     fractions = np.array([[0.25, 0.5, 0.75, 1.0], [-0.1, 0.25, 0.5, 1.2]], np.float32)
 
-    def runtime(inputs, *, settings, labels):
-        found = Found(fractions, np.array([0.9, 0.8], np.float32), np.array([0, 1]), np.array([7, -1]))
-        return [found for _ in inputs]
-
-    detector = Detector(preset("ssd256-tiny"), NAMES, runtime)
+    found = NormalizedDetections(fractions, np.array([0.9, 0.8], np.float32), np.array([0, 1]), np.array([7, -1]))
+    detector = Detector(preset("ssd256-tiny"), NAMES, Finds(found))
     wide, high = detector.detect([pixels(0, height=100, width=400), pixels(0, height=400, width=40)])
     np.testing.assert_allclose(wide.boxes, [[100, 50, 300, 100], [0, 25, 200, 100]])
     np.testing.assert_allclose(high.boxes, [[10, 200, 30, 400], [0, 100, 20, 400]])
@@ -354,7 +436,7 @@ def test_random_boxes_stay_inside(detector: Detector):
 
 
 def test_the_best_comes_first_and_the_default_box_is_near(detector: Detector):
-    found = detector.detect(pixels(0))
+    found = detector.detect(pixels(0), score_threshold=LOW)
     assert (np.diff(found.scores) <= 0).all()
     assert ((found.default_box_indices >= 0) & (found.default_box_indices < detector.config.num_default_boxes)).all()
 
@@ -365,9 +447,9 @@ def test_thresholds_and_limit(detector: Detector):
     some = detector.detect(pixels(0), score_threshold=threshold)
     assert some.scores.min() > threshold  # above it, not at it
     assert len(detector.detect(pixels(0), score_threshold=0.99)) == 0
-    few = detector.detect(pixels(0), max_detections=3)
+    few = detector.detect(pixels(0), score_threshold=0.0, max_detections=3)
     assert few.scores.tolist() == all_found.scores[:3].tolist()
-    apart = detector.detect(pixels(0), iou_threshold=0.0, class_agnostic=True)
+    apart = detector.detect(pixels(0), score_threshold=0.01, iou_threshold=0.0, class_agnostic=True)
     overlap = box_iou(apart.boxes, apart.boxes) - np.eye(len(apart))
     assert 1 < len(apart) < len(all_found)
     assert overlap.max() < 0.01  # clipping may bring two together by a hair
@@ -391,14 +473,15 @@ def test_what_cannot_be_asked_for(detector: Detector, images, given: dict, messa
 
 
 def test_only_the_wanted_classes_are_found_and_count_for_the_limit(detector: Detector):
-    found = detector.detect(pixels(0), max_detections=100_000)
+    found = detector.detect(pixels(0), score_threshold=LOW, max_detections=100_000)
     for name in ("dog", "고양이"):
         label = NAMES.index(name)
-        wanted = detector.detect(pixels(0), class_names=[name], max_detections=20)
+        wanted = detector.detect(pixels(0), class_names=[name], score_threshold=LOW, max_detections=20)
         # by class, one class does not change what is suppressed of another
         assert_same(wanted, found[found.labels == label][slice(20)])
-    assert len(detector.detect(pixels(0), class_names=["dog", "cat"], max_detections=20)) == 20
-    assert len(detector.detect(pixels(0), class_names=[])) == 0
+    both = detector.detect(pixels(0), class_names=["dog", "cat"], score_threshold=LOW, max_detections=20)
+    assert len(both) == 20
+    assert len(detector.detect(pixels(0), class_names=[], score_threshold=LOW)) == 0
 
 
 def test_where_nothing_is_found_the_result_is_empty_and_whole(detector: Detector):
@@ -407,9 +490,122 @@ def test_where_nothing_is_found_the_result_is_empty_and_whole(detector: Detector
     assert (found.boxes.shape, found.names, found.to_json(), found.class_names) == ((0, 4), [], "[]", NAMES)
 
 
+def test_the_default_threshold_is_the_configs_for_detecting_not_for_evaluating(detector: Detector):
+    assert (detector.config.detect_score_threshold, detector.config.postprocess.score_threshold) == (0.5, 0.01)
+    assert len(detector.detect(pixels(0))) == 0 < len(detector.detect(pixels(0), score_threshold=0.01))
+    low = Detector.of_network(replace(detector.config, detect_score_threshold=LOW), NAMES, detector.network)
+    assert_same(low.detect(pixels(0)), detector.detect(pixels(0), score_threshold=LOW), scores=0, boxes=0)
+
+
+@pytest.mark.parametrize("tensor", ["backbone.stem.0.0.weight", "logits.stage3.pointwise.bias"])
+def test_a_network_that_gives_nan_raises_instead_of_finding_nothing(tensor: str):
+    broken = Detector.create("ssd256-tiny", NAMES, seed=0)
+    state = broken.network.state_dict()
+    key = tensor if tensor in state else next(name for name in state if name.startswith("logits."))
+    state[key].flatten()[0] = float("nan")
+    with pytest.raises(ValueError, match="outputs hold NaN or infinity"):
+        broken.detect(pixels(0))
+
+
+def test_classes_of_one_name_are_one(detector: Detector):
+    pets = detector.with_merged_classes({"cat": "pet", "dog": "pet"})
+    assert pets.class_names == ("pet", "고양이")
+    found = pets.detect(pixels(0), score_threshold=LOW, max_detections=100_000)
+    of_pets = found["pet"]
+    assert box_iou(of_pets.boxes, of_pets.boxes)[~np.eye(len(of_pets), dtype=bool)].max() < 0.51
+    single = detector.detect(pixels(0), score_threshold=LOW, max_detections=100_000)
+    assert_same(
+        found["고양이"],
+        replace(single["고양이"], labels=np.ones(len(single["고양이"]), np.int64), class_names=pets.class_names),
+    )
+    again = pets.with_merged_classes({"고양이": "pet"})
+    everything = detector.with_merged_classes(dict.fromkeys(NAMES, "pet"))
+    one, other = (each.detect(pixels(0), score_threshold=LOW) for each in (again, everything))
+    assert_same(one, other, scores=0, boxes=0)
+    with pytest.raises(ValueError, match="no class 'dgo'; did you mean 'dog'"):
+        detector.with_merged_classes({"dgo": "pet"})
+    with pytest.raises(TypeError, match="merges some"):
+        pets.save("it.safetensors")
+
+
+# device, precision, pixels
+
+
+def test_half_the_precision_finds_nearly_the_same(detector: Detector):
+    expected = detector.detect(pixels(0), score_threshold=LOW)
+    half = Detector.create("ssd256-tiny", NAMES, seed=0).to("cpu", precision="bf16")
+    found = half.detect(pixels(0), score_threshold=LOW)
+    assert all(value.dtype != torch.bfloat16 for value in half.network.state_dict().values())
+    np.testing.assert_allclose(found.scores[0], expected.scores[0], atol=2e-3)
+    assert found.scores.tolist() != expected.scores.tolist()
+    again = half.to("cpu").detect(pixels(0), score_threshold=LOW)
+    assert_same(again, found, scores=0, boxes=0)  # the precision stays
+    assert_same(half.to("cpu", precision="fp32").detect(pixels(0), score_threshold=LOW), expected)
+    with pytest.raises(
+        (ValueError, Exception), match=r"precision must be 'fp32', 'bf16' or 'auto', but is 'fp8'|Type-check"
+    ):
+        half.to("cpu", precision="fp8")
+
+
+def test_auto_takes_what_is_faster_and_says_so(tmp_path: Path, detector: Detector, caplog, monkeypatch):
+    detector.save(tmp_path / "it.safetensors")
+    run = torch_runtime.TorchRuntime.__call__
+
+    def slow(precision: str):
+        def call(self, inputs, **rules):
+            time.sleep(0.2 * (self.precision == precision))
+            return run(self, inputs, **rules)
+
+        return call
+
+    monkeypatch.setattr(torch_runtime, "_has_bf16", lambda device: True)
+    caplog.set_level(logging.INFO)
+    for slower, faster in (("fp32", "bf16"), ("bf16", "fp32")):
+        monkeypatch.setattr(torch_runtime.TorchRuntime, "__call__", slow(slower))
+        assert load(tmp_path / "it.safetensors", precision="auto")._runtime.precision == faster
+        assert f"precision: {faster}; an image takes" in caplog.text
+    monkeypatch.setattr(torch_runtime, "_has_bf16", lambda device: False)
+    assert load(tmp_path / "it.safetensors", precision="auto")._runtime.precision == "fp32"
+    assert "cpu does not compute in bf16" in caplog.text
+
+
+def test_channels_last_gives_the_same_and_does_not_reorder_the_network_that_is_given(detector: Detector):
+    image = torch.from_numpy(detector.prepare(pixels(0)))
+    with torch.inference_mode():
+        expected = detector.network(image)
+    runtime = torch_runtime.TorchRuntime(detector.config, detector.network)
+    offsets, logits, _ = runtime(image.numpy(), settings=Postprocess())
+    np.testing.assert_allclose(offsets, expected.offsets, atol=1e-4)
+    np.testing.assert_allclose(logits, expected.logits, atol=1e-4)
+    weights = [layer.weight for layer in detector.network.modules() if isinstance(layer, torch.nn.Conv2d)]
+    assert all(weight.is_contiguous() for weight in weights)  # a training may hold its tensors
+    moved = Detector.of_network(detector.config, NAMES, copy.deepcopy(detector.network)).to("cpu")
+    first = next(layer.weight for layer in moved.network.modules() if isinstance(layer, torch.nn.Conv2d))
+    assert first.is_contiguous(memory_format=torch.channels_last)
+    assert_same(moved.detect(pixels(0), score_threshold=LOW), detector.detect(pixels(0), score_threshold=LOW))
+
+
+def test_draft_decoding_is_for_detectors_that_were_trained_so(tmp_path: Path, detector: Detector):
+    """Boxes are in pixels of the image as it is, however small it was decoded, and whichever way it was turned."""
+    small = Image.fromarray(pixels(0, height=64, width=96).transpose(1, 2, 0))
+    large = small.resize((2400, 1600), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    large.save(tmp_path / "large.jpg", quality=95)
+    large.save(tmp_path / "turned.jpg", quality=95, exif=exif)
+    drafted = Detector.of_network(replace(detector.config, draft_decoding=True), NAMES, detector.network)
+    for name, size in (("large.jpg", (2400, 1600)), ("turned.jpg", (1600, 2400))):
+        exact, draft = (each.prepare(tmp_path / name) for each in (detector, drafted))
+        assert (exact != draft).any()
+        np.testing.assert_allclose(exact.mean(), draft.mean(), atol=1)
+        found = drafted.detect(tmp_path / name, score_threshold=LOW)
+        assert (found.boxes.max(axis=0)[2:] > np.array(size) * 0.9).all()
+    assert not any(preset_of.draft_decoding for preset_of in (detector.config, preset("ssd300-vgg16")))
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_as_on_a_cpu(detector: Detector):
-    expected = detector.detect(pixels(0), max_detections=20)
+    expected = detector.detect(pixels(0), score_threshold=LOW, max_detections=20)
     moved = Detector.create("ssd256-tiny", NAMES, seed=0).to("cuda")
-    found = moved.detect(pixels(0), max_detections=20)
+    found = moved.detect(pixels(0), score_threshold=LOW, max_detections=20)
     np.testing.assert_allclose(found.scores, expected.scores, atol=0.01)

@@ -1,4 +1,4 @@
-"""COCO's twelve numbers, by hotcoco, which computes what pycocotools does."""
+"""COCO's twelve numbers, computed by hotcoco, which gives the results of pycocotools."""
 
 from collections.abc import Sequence
 
@@ -9,20 +9,20 @@ from multibox.data.sample import GroundTruth
 from multibox.detections import Detections
 from multibox.evaluation.metrics import ClassMetrics, Metrics
 
-# places in the tables of hotcoco and pycocotools
+# indices into the tables of hotcoco and pycocotools
 ALL, SMALL, MEDIUM, LARGE = range(4)  # sizes of objects
-ONE, TEN, HUNDRED = range(3)  # detections of an image and class
+ONE, TEN, HUNDRED = range(3)  # most detections of an image and class
 AT_50, AT_75 = slice(0, 1), slice(5, 6)  # overlaps, of 0.50, 0.55, ..., 0.95
 
 
 def score_coco(
     truths: Sequence[GroundTruth], detections: Sequence[Detections], *, class_names: Sequence[str]
 ) -> Metrics:
-    """COCO's AP and AR, equal to pycocotools'; of each image and class the best 100 detections count.
+    """Returns COCO's AP and AR, equal to those of pycocotools; the best 100 detections of an image and class count.
 
-    Crowd regions are COCO's `iscrowd`: detections inside them are neither right nor wrong. An object is small, medium
-    or large by its `areas`. COCO knows no difficult objects: they count like any other. A class without objects has no
-    AP and is left out of the means.
+    Detections inside crowd regions (COCO's `iscrowd`) are neither right nor wrong. `areas` say whether an object is
+    small, medium or large. COCO has no difficult objects: they count like any other. A class without objects has no AP
+    and is left out of the means.
 
     Raises:
         ImportError: hotcoco is not installed.
@@ -95,12 +95,12 @@ def score_coco(
 
 
 def _corner_and_size(boxes: Float[np.ndarray, "boxes 4"]) -> Float[np.ndarray, "boxes 4"]:
-    """COCO's form of a box, `(x_min, y_min, width, height)`."""
+    """Returns boxes in COCO's form, `(x_min, y_min, width, height)`."""
     corners = boxes.astype(np.float64)
     return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
 
 
 def _mean(table: Float[np.ndarray, "..."]) -> float | None:
-    """The mean of what is known; COCO writes -1 where no object is."""
+    """Returns the mean of the known values; COCO writes -1 if there is no object."""
     known = table[table > -1]
     return float(known.mean()) if len(known) else None

@@ -1,6 +1,7 @@
-"""A detector on a data set, and its detections scored by the rule that is asked for."""
+"""Runs a detector over a data set, and scores its detections by a rule."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import get_args
@@ -8,6 +9,7 @@ from typing import get_args
 import numpy as np
 from jaxtyping import Int
 
+from multibox.data.read import list_splits, read_dataset
 from multibox.data.sample import Dataset, GroundTruth
 from multibox.detections import Detections
 from multibox.detector import Detector
@@ -15,11 +17,15 @@ from multibox.evaluation.coco import score_coco
 from multibox.evaluation.metrics import Metrics, Pixels, Rule
 from multibox.evaluation.voc import score_voc
 
+_SPLITS = ("val", "valid", "test")
+"""Names of splits that are evaluated on by default, the first that there is."""
+
 
 def evaluate(
     detector: Detector,
-    dataset: Dataset,
+    dataset: Dataset | str | os.PathLike[str],
     *,
+    split: str | None = None,
     rule: Rule = "coco",
     pixels: Pixels | None = None,
     score_threshold: float | None = None,
@@ -30,34 +36,42 @@ def evaluate(
     rename: Mapping[str, str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Metrics:
-    """How well the detector finds the objects of the data set.
+    """Scores the detector on a data set.
 
-    The classes of the two are joined by name. What the detector finds of a class that the data set does not name is
-    left out, and the result says which classes these are; it has taken part in suppression and in the limit before.
+    Classes of the two are joined by name. Detections of a class that the data set does not name are left out, after
+    they have taken part in suppression and in the limit on detections; the result names these classes. Classes that
+    `rename` gives the same name are one class: they suppress each other.
 
     Args:
-        detector: Asked by its `detect`, for all of its classes.
-        dataset: Its images are read a batch at a time and not kept.
-        rule: As in `score`.
-        pixels: As in `score`.
-        score_threshold: Of `detect`; this and the following three are the detector's own where not given.
-        iou_threshold: Of `detect`.
-        class_agnostic: Of `detect`.
-        max_detections: Of `detect`.
-        batch_size: How many images are read and given to the detector at once.
-        rename: The data set's name for a class that the detector calls otherwise: `{detector's: data set's}`.
-        on_progress: Called after each batch with the number of images done and of all.
+        detector: Detector to be scored, with all of its classes.
+        dataset: Data set, or the path of one as `read_dataset` takes it.
+        split: Split of a data set given by its path; by default `val`, or `test` if there is no `val`.
+        rule: Rule of average precision, as in `score`.
+        pixels: How overlap is measured, as in `score`.
+        score_threshold: Detections score above this. This and the next three are by default the checkpoint's own, those
+            of `config.postprocess`.
+        iou_threshold: A box is suppressed if it overlaps a better one by more than this.
+        class_agnostic: Whether a better box of any class suppresses, or only one of the same class.
+        max_detections: Most detections of an image.
+        batch_size: Number of images that go through the network at once.
+        rename: New names for classes of the detector, `{detector's name: data set's name}`.
+        on_progress: Called after each batch with the number of images done and of all images.
 
     Raises:
         ValueError: The data set has objects of a class that the detector does not know, `rename` has a name that its
-            side does not know, there are no images, or one cannot be read.
-        FileNotFoundError: An image is not there.
+            side does not know, there are no images, or an image cannot be read.
+        FileNotFoundError: An image, or the data set, does not exist.
+        DatasetError: The path holds no data set that can be used.
         ImportError: The rule is `coco`, and hotcoco is not installed.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
+    dataset = _read(dataset, split)
     truths = [sample.truth for sample in dataset]
-    labels_of = _join_classes(detector.class_names, dataset, truths, rename or {})
+    if rename:
+        check_rename(rename, detector.class_names, dataset)
+        detector = detector.with_merged_classes(rename)
+    labels_of = _join_classes(detector.class_names, dataset, truths)
     settings = detector.config.postprocess.override(
         score_threshold=score_threshold,
         iou_threshold=iou_threshold,
@@ -65,25 +79,25 @@ def evaluate(
         max_detections=max_detections,
     )
 
-    # what the rule cannot do is said now, and not when all the images are done
+    # raise what the rule cannot do before all the images are run
     none = np.zeros(0, np.int64)
     nothing = Detections(np.zeros((0, 4)), np.zeros(0), none, none, dataset.class_names)
     score(truths[:1], [nothing], class_names=dataset.class_names, rule=rule, pixels=pixels)
 
+    found = detector.detect(
+        (sample.image for sample in dataset),
+        score_threshold=settings.score_threshold,
+        iou_threshold=settings.iou_threshold,
+        class_agnostic=settings.class_agnostic,
+        max_detections=settings.max_detections,
+        batch_size=batch_size,
+    )
     detections: list[Detections] = []
-    for start in range(0, len(dataset), batch_size):
-        end = min(start + batch_size, len(dataset))
-        batch = detector.detect(
-            [dataset[i].open() for i in range(start, end)],
-            score_threshold=settings.score_threshold,
-            iou_threshold=settings.iou_threshold,
-            class_agnostic=settings.class_agnostic,
-            max_detections=settings.max_detections,
-            batch_size=batch_size,
-        )
-        detections += [_in_classes_of(dataset, found, labels_of) for found in batch]
-        if on_progress is not None:
-            on_progress(len(detections), len(dataset))
+    for one in found:
+        detections.append(_in_classes_of(dataset, one, labels_of))
+        done = len(detections)
+        if on_progress is not None and (done % batch_size == 0 or done == len(dataset)):
+            on_progress(done, len(dataset))
 
     metrics = score(truths, detections, class_names=dataset.class_names, rule=rule, pixels=pixels)
     return dataclasses.replace(
@@ -101,19 +115,19 @@ def score(
     rule: Rule,
     pixels: Pixels | None = None,
 ) -> Metrics:
-    """The average precision of detections against the ground truth of the same images.
+    """Scores detections against the ground truth of the same images.
 
     Args:
-        truths: The objects of each image.
-        detections: What was found in each, in the same order.
-        class_names: What the labels of both are indices into.
+        truths: Objects of each image.
+        detections: Detections of each image, in the same order.
+        class_names: Names of the classes that the labels of both are indices into.
         rule: `voc2007` (11 points) or `voc2010` (area), both at overlap 0.5, or `coco` (overlaps from 0.50 to 0.95).
-        pixels: How overlap is measured. VOC's rules count the last pixel (`inclusive`) where nothing is said, as the
-            devkit does; COCO's is `continuous` and has no other.
+        pixels: How overlap is measured. VOC's rules count the last pixel (`inclusive`) by default, as the devkit does;
+            COCO's rule is always `continuous`.
 
     Raises:
-        ValueError: There are no images, detections and ground truth are not for equally many images or of other
-            classes, or `pixels` is not one of the rule's.
+        ValueError: There are no images, detections and ground truth have different numbers of images or different
+            classes, or the rule does not have these `pixels`.
     """
     if rule not in get_args(Rule):
         raise ValueError(f"rule must be one of {get_args(Rule)}, but is '{rule}'")
@@ -134,10 +148,10 @@ def score(
 
 
 def check_rename(rename: Mapping[str, str], known: Sequence[str], dataset: Dataset) -> None:
-    """That the detector knows every class that is to be renamed, and the data set the new names.
+    """Checks that the detector has every class that is to be renamed, and the data set every new name.
 
     Raises:
-        ValueError: One of them does not.
+        ValueError: A class is missing on its side.
     """
     for old, new in rename.items():
         if old not in known:
@@ -147,13 +161,24 @@ def check_rename(rename: Mapping[str, str], known: Sequence[str], dataset: Datas
             raise ValueError(f"cannot rename '{old}' to '{new}': {dataset.name} has no such class{near}")
 
 
+def _read(dataset: Dataset | str | os.PathLike[str], split: str | None) -> Dataset:
+    if isinstance(dataset, Dataset):
+        if split is not None:
+            raise ValueError(f"split='{split}' is for a path; the data set {dataset.name} has been read already")
+        return dataset
+    path = os.fspath(dataset)
+    if split is None:
+        splits = list_splits(path)
+        split = next((name for name in _SPLITS if name in splits), None)
+    return read_dataset(path, split=split)
+
+
 def _join_classes(
-    known: Sequence[str], dataset: Dataset, truths: Sequence[GroundTruth], rename: Mapping[str, str]
+    known: Sequence[str], dataset: Dataset, truths: Sequence[GroundTruth]
 ) -> Int[np.ndarray, " detector_classes"]:
-    """The data set's label for each class of the detector, -1 where it has none."""
-    check_rename(rename, known, dataset)
+    """Returns the data set's label for each class of the detector, -1 if the data set does not name it."""
     label_of = {name: label for label, name in enumerate(dataset.class_names)}
-    labels = np.array([label_of.get(rename.get(name, name), -1) for name in known], dtype=np.int64)
+    labels = np.array([label_of.get(name, -1) for name in known], dtype=np.int64)
 
     used = set().union(*(truth.labels.tolist() for truth in truths))
     missing = [name for name, label in label_of.items() if label in used and label not in labels]

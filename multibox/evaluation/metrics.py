@@ -1,4 +1,4 @@
-"""The result of an evaluation, and its JSON form."""
+"""The results of an evaluation, and their JSON form."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ Pixels = Literal["inclusive", "continuous"]
 
 
 class ClassMetrics(TypedDict):
-    """One class: its average precision (`None` where nothing of it counts), and how many of it there are."""
+    """Results of one class: average precision (`None` if no object counts), and numbers of objects and detections."""
 
     ap: float | None
     ap50: float | None
@@ -21,29 +21,29 @@ class ClassMetrics(TypedDict):
 
 @dataclass(frozen=True)
 class Metrics:
-    """What an evaluation found: fractions from 0 to 1; `None` where the rule has no such number, or no object for it.
+    """Results of an evaluation, as fractions from 0 to 1; `None` if the rule has no such number, or no object counts.
 
     Attributes:
-        rule: Whose definition of average precision (AP) it is.
+        rule: Rule that defines average precision (AP).
         pixels: How overlap was measured: `inclusive` counts the last pixel, as the VOC devkit does.
-        images: How many images, those without objects included.
-        objects: How many objects count: not VOC's difficult ones, and no crowd regions.
-        ap: The rule's headline. COCO: the mean over classes and over overlaps from 0.50 to 0.95. VOC: over classes, at
-            overlap 0.5.
-        ap50: At overlap 0.5; under VOC's rules the same as `ap`.
-        ap75: At overlap 0.75; this and all the following is COCO's alone.
-        ap_small: Of objects with an area of up to 32 x 32 pixels of their image.
-        ap_medium: Between the two.
-        ap_large: From 96 x 96 pixels on.
-        ar1: Average recall (AR) with the best detection of each image and class alone.
-        ar10: With the best ten.
-        ar100: With the best hundred.
+        images: Number of images, including those without objects.
+        objects: Number of objects that count: VOC's difficult objects and crowd regions do not.
+        ap: Headline number of the rule. COCO: mean over classes and over overlaps from 0.50 to 0.95. VOC: mean over
+            classes at overlap 0.5.
+        ap50: AP at overlap 0.5; by VOC's rules the same as `ap`.
+        ap75: AP at overlap 0.75; only COCO's rule has this and the following numbers.
+        ap_small: AP of objects with an area of up to 32 x 32 pixels of their image.
+        ap_medium: AP of objects between 32 x 32 and 96 x 96 pixels.
+        ap_large: AP of objects from 96 x 96 pixels.
+        ar1: Average recall (AR) with the best detection of each image and class.
+        ar10: AR with the best 10 detections of each image and class.
+        ar100: AR with the best 100 detections of each image and class.
         ar_small: `ar100` of the small objects.
-        ar_medium: Of the medium ones.
-        ar_large: Of the large ones.
-        per_class: By class name, in the data set's order.
-        postprocess: The thresholds and limits that the detector ran with, where it was a detector that was evaluated.
-        ignored_classes: What the detector also knows and the data set does not name: detections of it were left out.
+        ar_medium: `ar100` of the medium objects.
+        ar_large: `ar100` of the large objects.
+        per_class: Results of each class by name, in the data set's order.
+        postprocess: Thresholds and limits that the detector ran with, if a detector was evaluated.
+        ignored_classes: Classes of the detector that the data set does not name; their detections were left out.
     """
 
     rule: Rule
@@ -67,11 +67,15 @@ class Metrics:
     ignored_classes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        """One JSON object with all the attributes; what is `None` is `null`."""
+        """Returns one JSON object with all attributes; `None` becomes `null`.
+
+        Raises:
+            ValueError: A number is NaN or infinite, which JSON does not have.
+        """
         return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False)
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of those that are there; `None` where none is."""
-    there = [value for value in values if value is not None]
-    return float(sum(there) / len(there)) if there else None
+    """Returns the mean of the values that are not `None`; `None` if there are none."""
+    known = [value for value in values if value is not None]
+    return float(sum(known) / len(known)) if known else None

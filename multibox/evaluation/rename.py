@@ -1,4 +1,4 @@
-"""Classes that a detector and a data set call by different names, and the names they go by."""
+"""Tables of new names, for classes that a detector and a data set call by different names."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,15 +13,17 @@ RENAMES: Mapping[str, Mapping[str, str]] = {
         "tv": "tvmonitor",
     },
 }
-"""Tables by name: `{detector's class: data set's class}`. COCO has all 20 classes of VOC, 14 under the same name."""
+"""Built-in tables, each `{detector's class: data set's class}`. COCO has VOC's 20 classes, 14 by the same names."""
 
 
 def read_renames(path: Path) -> dict[str, str]:
-    """The table in a text file: a line `detector's=data set's` for each class; empty lines and `# remarks` are skipped.
+    """Reads a table from a text file with one line `detector's=data set's` for each class.
+
+    Empty lines and `# remarks` are skipped.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: A line is not of this form, or a class is renamed twice.
+        ValueError: A line does not have this form, or a class is renamed twice.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()

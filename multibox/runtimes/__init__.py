@@ -1,1 +1,1 @@
-"""What turns prepared images into boxes, scores and labels, behind one call."""
+"""Runs prepared images through a network, whatever file or library the network comes from."""

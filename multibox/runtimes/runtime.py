@@ -1,4 +1,4 @@
-"""What a runtime is, and what every one gives for an image."""
+"""What a runtime is: the one stage of detection that differs between a network in memory and an exported file."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -7,28 +7,39 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from multibox.config import Postprocess
+from multibox.postprocess import NormalizedDetections
 
 
-class Found(NamedTuple):
-    """The detections of one image, the highest score first.
+class RawOutputs(NamedTuple):
+    """A network's predictions for a batch, in single precision.
 
     Attributes:
-        boxes: Corner form, as fractions of the image, not clipped.
-        scores: From 0 to 1.
-        labels: Indices into the class names.
-        default_box_indices: The index of the default box of each; -1 where the runtime cannot tell.
+        offsets: The four offsets of each default box.
+        logits: The logits of each default box: the background in column 0, then each class.
+        default_boxes: The default boxes in center form, as fractions of the image.
     """
 
-    boxes: Float[np.ndarray, "detections 4"]
-    scores: Float[np.ndarray, " detections"]
-    labels: Int[np.ndarray, " detections"]
-    default_box_indices: Int[np.ndarray, " detections"]
+    offsets: Float[np.ndarray, "batch default_boxes 4"]
+    logits: Float[np.ndarray, "batch default_boxes classes_and_background"]
+    default_boxes: Float[np.ndarray, "default_boxes 4"]
 
 
 @runtime_checkable
 class Runtime(Protocol):
-    """Prepared images to what was found in each."""
+    """Runs prepared images through a network. Several threads may call it at the same time."""
+
+    suppresses: bool
+    """Whether a call returns detections, because suppression is part of the file or of the device's work."""
 
     def __call__(
-        self, inputs: Shaped[np.ndarray, "batch 3 height width"], *, settings: Postprocess, labels: Sequence[int] | None
-    ) -> list[Found]: ...
+        self,
+        inputs: Shaped[np.ndarray, "batch 3 height width"],
+        *,
+        settings: Postprocess,
+        labels: Sequence[int] | None = None,
+        merged_labels: Int[np.ndarray, " classes"] | None = None,
+    ) -> RawOutputs | list[NormalizedDetections]:
+        """Returns the raw outputs, or, if the runtime suppresses, the detections of each image.
+
+        All arguments but `inputs` are those of `multibox.postprocess.postprocess`, for a runtime that suppresses.
+        """

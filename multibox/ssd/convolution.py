@@ -1,4 +1,4 @@
-"""The convolution of detectors from TensorFlow, where it differs from PyTorch's."""
+"""TensorFlow's convolution, which pads differently from PyTorch's."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -6,9 +6,10 @@ from torch import Tensor, nn
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's SAME padding: `ceil(size / stride)` places, an odd row of zeros goes last.
+    """A convolution with TensorFlow's SAME padding: its output has `ceil(size / stride)` rows and columns.
 
-    PyTorch pads both sides alike, so that with a stride of 2 the two look at other pixels where the size is even.
+    If the number of padded rows is odd, the extra row of zeros goes last. PyTorch pads both sides alike, so with a
+    stride of 2 and an even size the two look at different pixels.
     """
 
     def forward(self, input: Float[Tensor, "batch channels height width"]) -> Tensor:

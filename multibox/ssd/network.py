@@ -1,4 +1,4 @@
-"""The network: inputs to offsets and logits of every default box (section 2.1, figure 2)."""
+"""The network: from inputs to offsets and logits of every default box (section 2.1, figure 2)."""
 
 from collections import OrderedDict
 from typing import NamedTuple, assert_never
@@ -15,11 +15,11 @@ from multibox.ssd.initialize import initialize_new_layers
 
 
 class Predictions(NamedTuple):
-    """What the network says of each default box, in the order of the table of default boxes.
+    """The network's output for each default box, in the order of the table of default boxes.
 
     Attributes:
-        offsets: Of the object's box from the default box.
-        logits: One for the background, column 0, and one for each class.
+        offsets: Offsets of the object's box from the default box.
+        logits: Logits of the background, in column 0, and of each class.
     """
 
     offsets: Float[Tensor, "batch default_boxes 4"]
@@ -27,7 +27,7 @@ class Predictions(NamedTuple):
 
 
 class L2Norm(nn.Module):
-    """Each cell's features divided by their L2 norm, times a learned scale for each channel (section 3.1, ParseNet)."""
+    """Divides each cell's features by their L2 norm, then scales each channel by a learned weight (section 3.1)."""
 
     def __init__(self, channels: int, *, scale: float) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class L2Norm(nn.Module):
 
 
 class SSD(nn.Module):
-    """Backbone, extra feature layers, and on each source layer two heads; all plain tensor code.
+    """Backbone, extra feature layers, and two heads on each source layer, in plain tensor code.
 
     State-dict keys are the paper's layer names: `backbone.conv4_3.weight`, `extras.conv8_2.weight`,
     `offsets.conv4_3.weight`, `logits.conv4_3.weight`, `norm.conv4_3.weight`.
@@ -78,6 +78,7 @@ class SSD(nn.Module):
             self.offsets[row.layer] = _head(row.head, channels[row.layer], boxes * 4, config.activation)
             self.logits[row.layer] = _head(row.head, channels[row.layer], boxes * (num_classes + 1), config.activation)
         self.num_classes = num_classes
+        self.height, self.width = config.height, config.width
 
         self.register_buffer(
             "default_boxes", torch.from_numpy(make_default_boxes(config)), persistent=config.stored_default_boxes
@@ -91,7 +92,16 @@ class SSD(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(self, inputs: Shaped[Tensor, "batch 3 height width"]) -> Predictions:
-        """Offsets and logits for images of the config's size, RGB from 0 to 255 (`uint8` or decimal)."""
+        """Returns offsets and logits for inputs of the config's size, RGB from 0 to 255 (`uint8` or floats).
+
+        Raises:
+            ValueError: The inputs have another size.
+        """
+        if inputs.shape[1:] != (3, self.height, self.width):
+            raise ValueError(
+                f"the network takes inputs of (batch, 3, {self.height}, {self.width}), but these are "
+                f"{tuple(inputs.shape)}: resize the images, as Detector.prepare does"
+            )
         features = (inputs.to(self.scale.dtype) - self.mean) / self.scale
         sources: dict[str, Tensor] = self.backbone(features)
         features = list(sources.values())[-1]
@@ -99,17 +109,17 @@ class SSD(nn.Module):
             features = layer(features)
             sources[name] = features = features if name in self.linear else self.activation(features)
 
-        offsets, logits = [], []
+        offsets: list[Tensor] = []
+        logits: list[Tensor] = []
         for name in self.offsets:
             source = self.norm[name](sources[name]) if name in self.norm else sources[name]
-            offsets.append(_rows(self.offsets[name](source), 4))
-            logits.append(_rows(self.logits[name](source), self.num_classes + 1))
+            for head, width, rows in (
+                (self.offsets[name], 4, offsets),
+                (self.logits[name], self.num_classes + 1, logits),
+            ):
+                cells = head(source).permute(0, 2, 3, 1)  # batch, rows, columns, boxes x width
+                rows.append(cells.reshape(len(inputs), -1, width))
         return Predictions(torch.cat(offsets, dim=1), torch.cat(logits, dim=1))
-
-
-def _rows(values: Tensor, width: int) -> Tensor:
-    """(batch, boxes x width, rows, columns) -> (batch, rows x columns x boxes, width)"""
-    return values.permute(0, 2, 3, 1).reshape(values.shape[0], -1, width)
 
 
 def _extra(channels: int, layer: ExtraLayer, *, batch_norm: bool) -> nn.Module:

@@ -1,167 +1,148 @@
-"""From predictions to detections: threshold, non-maximum suppression, limits (the Caffe code's DetectionOutput).
+"""`multibox.postprocess` for a batch on a GPU: the same rules in plain tensor code, without a loop over images."""
 
-Exact, and quick because it looks at few boxes.
-"""
+from collections.abc import Sequence
 
-from collections.abc import Iterator, Sequence
-from math import inf, log
-from typing import NamedTuple
-
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from multibox.config import Postprocess, Scoring
+from multibox.config import DetectorConfig, Postprocess
+from multibox.postprocess import NormalizedDetections, not_finite
 from multibox.ssd.boxes import box_iou, center_to_corner
 from multibox.ssd.coder import BoxCoder
 
-_CHUNK = 256
-"""Candidates that are compared with each other at once."""
+_CHUNK = 512
+"""How many candidates of each image suppression looks at in one round."""
 
-_PREFIX = 1024
-"""Where there are more candidates than this, they are not all sorted: the best so many mostly reach the maximum."""
-
-
-class Postprocessed(NamedTuple):
-    """What is kept of one image, the highest score first.
-
-    Attributes:
-        boxes: Corner form, as fractions of the image, not clipped.
-        scores: From 0 to 1.
-        labels: Indices into the class names.
-        default_box_indices: The index of the default box of each.
-    """
-
-    boxes: Float[Tensor, "detections 4"]
-    scores: Float[Tensor, " detections"]
-    labels: Int[Tensor, " detections"]
-    default_box_indices: Int[Tensor, " detections"]
+_LOW_BITS = 2**32 - 1
 
 
 def postprocess(
-    offsets: Float[Tensor, "default_boxes 4"],
-    logits: Float[Tensor, "default_boxes classes_and_background"],
+    offsets: Float[Tensor, "batch default_boxes 4"],
+    logits: Float[Tensor, "batch default_boxes classes_and_background"],
     default_boxes_center: Float[Tensor, "default_boxes 4"],
-    coder: BoxCoder,
+    config: DetectorConfig,
     *,
     settings: Postprocess,
-    scoring: Scoring = "softmax",
-    clip_boxes: bool = False,
     labels: Sequence[int] | None = None,
-) -> Postprocessed:
-    """The detections of one image.
+    merged_labels: Int[np.ndarray, " classes"] | None = None,
+) -> list[NormalizedDetections]:
+    """Returns the detections of each image, by the rules of `multibox.postprocess.postprocess`.
 
-    A class score above the threshold makes a candidate. The best `max_candidates_per_class` candidates of each class
-    enter suppression. In the order of their scores, each is kept unless it overlaps a kept one (of its class, or of any
-    class) by more than the IoU threshold. The best `max_detections` are returned. Of equal scores, the default box that
-    comes first wins, then the class that comes first.
+    The host waits for the device once for each round of suppression, which is mostly once for the whole batch.
 
     Args:
-        offsets: Of one image.
-        logits: Of one image.
-        default_boxes_center: Center form, as fractions of the image.
-        coder: Offsets to boxes.
+        offsets: The network's offsets of each default box.
+        logits: The network's logits of each default box; column 0 is the background.
+        default_boxes_center: The default boxes in center form, as fractions of the image.
+        config: Says how offsets become boxes and logits become scores.
         settings: Thresholds and limits.
-        scoring: What makes scores of logits.
-        clip_boxes: Whether boxes are clipped to the image before they suppress each other.
-        labels: The classes that are wanted; all where it is `None`.
+        labels: The classes that are wanted; all classes if `None`.
+        merged_labels: The new label of each class, where several classes are to be one.
+
+    Raises:
+        ValueError: The outputs hold NaN or infinity.
     """
-    scores, rows = _scores(logits.float(), settings.score_threshold, scoring, labels)
-    columns = scores.shape[1]
-    for places in _prefixes(scores, settings):
-        if len(places) > settings.max_candidates_per_class:
-            places = places[_rank(places % columns) < settings.max_candidates_per_class]
-        found, classes = rows[places // columns], places % columns
-        boxes = center_to_corner(coder.decode(offsets[found].float(), default_boxes_center[found]))
-        if clip_boxes:
-            boxes = boxes.clamp(0, 1)
-        rival_classes = torch.zeros_like(classes) if settings.class_agnostic else classes
-        kept = _suppress(boxes, rival_classes, settings.iou_threshold, max_detections=settings.max_detections)
-        if len(kept) == settings.max_detections:
+    finite = offsets.isfinite().all() & logits.isfinite().all()
+    logits, offsets = logits.float(), offsets.float()
+    scores = logits.softmax(dim=2)[..., 1:] if config.scoring == "softmax" else logits[..., 1:].sigmoid()
+    if merged_labels is not None:
+        scores = _merge(scores, torch.from_numpy(merged_labels).to(scores.device))
+    num_classes = scores.shape[2]
+    coder = BoxCoder(config.center_variance, config.size_variance, config.max_log_size)
+
+    def decode(keys: Int[Tensor, "batch rows"]) -> tuple[Float[Tensor, "batch rows 4"], Int[Tensor, "batch rows"]]:
+        """Returns the box of each candidate, and its place: default box x classes + class."""
+        places = torch.where(keys > 0, _LOW_BITS - (keys & _LOW_BITS), 0)
+        indices = places // num_classes
+        chosen = offsets.gather(1, indices[..., None].expand(-1, -1, 4))
+        boxes = center_to_corner(coder.decode(chosen, default_boxes_center[indices]))
+        return (boxes.clamp(0, 1) if config.clip_boxes else boxes), places
+
+    candidates = _rank(scores, settings, labels)
+    kept = candidates[:, :0]
+    for chunk in candidates.split(_CHUNK, dim=1):
+        pool = torch.cat([kept, chunk], dim=1)
+        boxes, places = decode(pool)
+        rivals = (pool[:, None, :] > chunk[:, :, None]) & (
+            chunk[:, :, None] > 0
+        )  # row: a candidate; column: a better one
+        if not settings.class_agnostic:
+            classes = places % num_classes
+            rivals &= classes[:, kept.shape[1] :, None] == classes[:, None, :]
+        overlaps = box_iou(boxes[:, kept.shape[1] :, None], boxes[:, None, :])
+        keep = _keep(chunk > 0, rivals & (overlaps > settings.iou_threshold))
+        pool = torch.cat([kept, torch.where(keep, chunk, 0)], dim=1)
+        kept = pool.topk(min(settings.max_detections, pool.shape[1]), dim=1).values
+        done = (chunk == 0).any(dim=1) | ((kept > 0).sum(dim=1) == settings.max_detections)
+        if bool(done.all()):
             break
-    return Postprocessed(boxes[kept], scores.flatten()[places[kept]], classes[kept] - 1, found[kept])
+    if not bool(finite):
+        raise not_finite()
+    return _to_host(kept, *decode(kept), num_classes)
 
 
-def _scores(
-    logits: Float[Tensor, "default_boxes classes_and_background"],
-    threshold: float,
-    scoring: Scoring,
-    labels: Sequence[int] | None,
-) -> tuple[Float[Tensor, "rows classes_and_background"], Int[Tensor, " rows"]]:
-    """The scores of the default boxes that may pass the threshold, and which those are.
+def _rank(
+    scores: Float[Tensor, "batch default_boxes classes"], settings: Postprocess, labels: Sequence[int] | None
+) -> Int[Tensor, "batch candidates"]:
+    """Returns the candidates of each image in the order in which suppression visits them.
 
-    Columns are the logits'; those of classes that are not wanted, and of the background, are 0.
+    A candidate is one whole number: the bits of its score, then its place counted from the end. So candidates are
+    ordered by score and, if their scores are equal, by place. No two are equal, so `topk` is exact, although it
+    returns equal values in any order. 0 is no candidate.
     """
-    # A softmax is below exp(logit - background logit), a sigmoid below exp(logit): few boxes need to be finished.
-    # (Rounding gets its due.)
-    least = log(threshold) - 1e-4 if threshold > 0 else -inf
-    background = logits[:, 0] if scoring == "softmax" else 0.0
-    rows = (logits[:, 1:].amax(dim=1) - background > least).nonzero()[:, 0]
-    wanted = torch.zeros(logits.shape[1], device=logits.device)
-    wanted[1:] = 1 if labels is None else 0
-    wanted[[label + 1 for label in labels or ()]] = 1
-    scores = logits[rows].softmax(dim=1) if scoring == "softmax" else logits[rows].sigmoid()
-    return scores.mul_(wanted), rows
+    _, default_boxes, num_classes = scores.shape
+    passes = scores > settings.score_threshold
+    if labels is not None:
+        wanted = torch.zeros(num_classes, dtype=torch.bool, device=scores.device)
+        wanted[list(labels)] = True
+        passes &= wanted
+    place = torch.arange(default_boxes * num_classes, device=scores.device).view(default_boxes, num_classes)
+    bits = scores.contiguous().view(torch.int32).long()  # of floats above 0: in the order of the floats
+    keys = torch.where(passes, (bits << 32) + (_LOW_BITS - place), 0)
+    best = keys.topk(min(settings.max_candidates_per_class, default_boxes), dim=1, sorted=False).values
+    return best.flatten(1).sort(dim=1, descending=True).values
 
 
-def _prefixes(
-    scores: Float[Tensor, "rows classes_and_background"], settings: Postprocess
-) -> Iterator[Int[Tensor, " candidates"]]:
-    """The places (row x columns + column) of the scores above the threshold, the highest first: the best, then all.
+def _keep(valid: Bool[Tensor, "batch rows"], suppresses: Bool[Tensor, "batch rows pool"]) -> Bool[Tensor, "batch rows"]:
+    """Returns which candidates greedy suppression keeps: the fixed point of `multibox.boxes.nms`, for a batch.
 
-    What is kept depends on higher scores only: where the best reach the maximum, nobody asks for the others.
+    Args:
+        valid: Which rows are candidates.
+        suppresses: Whom each candidate would be suppressed by: boxes that are kept already, then the candidates.
     """
-    flat = scores.flatten()
-    above = flat > settings.score_threshold
-    if above.sum() > _PREFIX:
-        least = flat.topk(_PREFIX, sorted=False).values.min()
-        yield _sorted(flat, flat >= least)
-        # the last that goes on of each class, or one equal to it
-        last = scores.topk(min(settings.max_candidates_per_class, len(scores)), dim=0).values[-1]
-        above &= (scores >= last).flatten()
-    yield _sorted(flat, above)
-
-
-def _sorted(scores: Float[Tensor, " places"], chosen: Bool[Tensor, " places"]) -> Int[Tensor, " candidates"]:
-    places = chosen.nonzero()[:, 0]
-    return places[scores[places].sort(descending=True, stable=True).indices]
-
-
-def _rank(classes: Int[Tensor, " candidates"]) -> Int[Tensor, " candidates"]:
-    """How many of the same class come before each."""
-    ordered, order = classes.sort(stable=True)
-    first = torch.searchsorted(ordered, ordered)
-    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device) - first)
-
-
-def _suppress(
-    boxes: Float[Tensor, "boxes 4"], classes: Int[Tensor, " boxes"], iou_threshold: float, *, max_detections: int
-) -> Int[Tensor, " kept"]:
-    """Returns the first `max_detections` boxes that greedy suppression keeps, the earlier box always winning."""
-    kept = classes.new_empty(0)
-    for chunk in torch.arange(len(boxes), device=boxes.device).split(_CHUNK):
-        pool = torch.cat([kept, chunk])
-        kept = pool[_greedy(boxes[pool], classes[pool], iou_threshold, settled=len(kept))][:max_detections]
-        if len(kept) == max_detections:
-            break
-    return kept
-
-
-def _greedy(
-    boxes: Float[Tensor, "boxes 4"], classes: Int[Tensor, " boxes"], iou_threshold: float, *, settled: int
-) -> Bool[Tensor, " boxes"]:
-    """Which boxes greedy suppression keeps, where it has kept the first `settled` already.
-
-    Asks again who overlaps a kept box of its class until the answer stays the same. By induction down the order there
-    is just one such answer: the first box is kept, and each answer settles at least one box more.
-    """
-    pairs = (classes[settled:, None] == classes).tril_(settled - 1).nonzero()
-    pairs[:, 0] += settled
-    later, earlier = pairs[box_iou(*boxes[pairs].unbind(1)) > iou_threshold].unbind(1)
-    keep = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
+    already_kept = suppresses.shape[2] - suppresses.shape[1]
+    possible = valid & ~suppresses[..., :already_kept].any(dim=2)
+    keep = possible
     while True:
-        answer = torch.ones_like(keep)
-        answer[later[keep[earlier]]] = False
+        answer = possible & ~(suppresses[..., already_kept:] & keep[:, None, :]).any(dim=2)
         if torch.equal(answer, keep):
             return keep
         keep = answer
+
+
+def _merge(
+    scores: Float[Tensor, "batch default_boxes classes"], merged_labels: Int[Tensor, " classes"]
+) -> Float[Tensor, "batch default_boxes merged_classes"]:
+    """Returns the best score of the classes that have the same new label, one column for each new label."""
+    merged = scores.new_zeros(*scores.shape[:2], int(merged_labels.max()) + 1)
+    return merged.scatter_reduce_(2, merged_labels.expand_as(scores), scores, "amax")
+
+
+def _to_host(
+    keys: Int[Tensor, "batch rows"],
+    boxes: Float[Tensor, "batch rows 4"],
+    places: Int[Tensor, "batch rows"],
+    num_classes: int,
+) -> list[NormalizedDetections]:
+    """Returns the columns of each image as arrays, without the rows that hold no detection."""
+    scores = (keys >> 32).int().view(torch.float32)
+    counts, *columns = (
+        values.cpu().numpy()
+        for values in ((keys > 0).sum(dim=1), boxes, scores, places % num_classes, places // num_classes)
+    )
+    return [
+        NormalizedDetections(*(column[image, :count] for column in columns))
+        for image, count in enumerate(counts.tolist())
+    ]

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from multibox.data.sample import Dataset, Sample
 from multibox.detections import Detections
 from multibox.drawing import contact_sheet, draw_boxes
-from multibox.evaluation.hits import FALSE, PrecisionRecall, image_quality, judge, missed_objects
+from multibox.evaluation.precision_recall import FP, PrecisionRecall, image_quality, match_detections, missed_objects
 
 Row = Mapping[str, float | None]
 """Of `metrics.csv`."""
@@ -86,7 +86,7 @@ def draw_images(dataset: Dataset, found: Sequence[Detections], *, score_threshol
     """A sheet of up to 16 images by the quality of what was found: the best four, four from the middle, the worst.
 
     Objects are dashed, and detections drawn, in the color of their class; written beside them is what is wrong, and
-    where they are few also what is right. Quality is `hits.ImageQuality`.
+    where they are few also what is right. Quality is `precision_recall.ImageQuality`.
 
     Args:
         dataset: Its images are chosen from.
@@ -109,8 +109,8 @@ def draw_images(dataset: Dataset, found: Sequence[Detections], *, score_threshol
     chosen = [(f"{name} {place}", i) for name, each in named for place, i in enumerate(each, start=1)]
     captions = [
         f"{place}: {Path(dataset[i].name).name}\n"
-        f"quality {qualities[i].quality:.2f}: {qualities[i].hits} found, {qualities[i].missed} missed, "
-        f"{qualities[i].false} false"
+        f"quality {qualities[i].quality:.2f}: {qualities[i].true_positives} found, "
+        f"{qualities[i].false_negatives} missed, {qualities[i].false_positives} false"
         for place, i in chosen
     ]
     images = [_draw_judged(dataset[i], kept[i]) for _, i in chosen]
@@ -129,8 +129,8 @@ def _draw_judged(sample: Sample, found: Detections) -> Image.Image:
         for label, missed in zip(truth.labels, missed_objects(truth, found), strict=True)
     ]
     found_texts = [
-        f"{name} {score:.2f}" if few or verdict == FALSE else ""
-        for name, score, verdict in zip(found.names, found.scores, judge(truth, found), strict=True)
+        f"{name} {score:.2f}" if few or match == FP else ""
+        for name, score, match in zip(found.names, found.scores, match_detections(truth, found), strict=True)
     ]
     return draw_boxes(
         shown,

@@ -19,8 +19,8 @@ from multibox.data.sample import Dataset
 from multibox.detections import Detections
 from multibox.detector import Detector
 from multibox.evaluation.evaluate import score
-from multibox.evaluation.hits import PrecisionRecall, judge, precision_recall
 from multibox.evaluation.metrics import Metrics
+from multibox.evaluation.precision_recall import PrecisionRecall, match_detections, precision_recall
 from multibox.training.card import device_name, images_to_show, write_card
 from multibox.training.data import (
     VALIDATE_ON,
@@ -396,9 +396,9 @@ class _Loop:
 def _precision_recall(dataset: Dataset, found: list[Detections]) -> dict[str, PrecisionRecall]:
     """Of each class, for those who watch the run."""
     truths = [sample.truth for sample in dataset]
-    verdicts = list(map(judge, truths, found))
+    matches = list(map(match_detections, truths, found))
     return {
-        name: precision_recall(truths, found, label=label, verdicts=verdicts)
+        name: precision_recall(truths, found, label=label, matches=matches)
         for label, name in enumerate(dataset.class_names)
     }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from multibox.evaluation.hits import PrecisionRecall
+from multibox.evaluation.precision_recall import PrecisionRecall
 from multibox.training.figures import draw_pr_curves
 from multibox.training.recipes import TrainConfig
 
@@ -53,10 +53,10 @@ class TensorBoard:
         for name, curve in curves.items():
             self._writer.add_pr_curve_raw(
                 f"precision_recall/{name}",
-                true_positive_counts=curve.hits,
-                false_positive_counts=curve.false,
-                true_negative_counts=np.zeros_like(curve.hits),  # a detector has no number of them
-                false_negative_counts=curve.objects - curve.hits,
+                true_positive_counts=curve.true_positives,
+                false_positive_counts=curve.false_positives,
+                true_negative_counts=np.zeros_like(curve.true_positives),  # a detector has no number of them
+                false_negative_counts=curve.objects - curve.true_positives,
                 precision=curve.precision,
                 recall=curve.recall,
                 global_step=step,

@@ -44,7 +44,8 @@ def find(
             except (OSError, ValueError) as error:
                 unreadable = str(error)
                 break
-            found += detector.detect(images, batch_size=BATCH_SIZE)
+            threshold = detector.config.postprocess.score_threshold
+            found += detector.detect(images, score_threshold=threshold, batch_size=BATCH_SIZE)
     shares = world.gather((stopped, unreadable, found))
     for _, complaint, _ in shares:
         if complaint:

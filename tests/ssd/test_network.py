@@ -176,7 +176,7 @@ def test_network_is_torchvisions_given_the_same_weights():
     third pool alone rounds up, so that on 300 x 300 the two agree, but not on every size)."""
     from torchvision.models.detection import ssd300_vgg16
 
-    config = preset("ssd300-vgg16")
+    config = dataclasses.replace(preset("ssd300-vgg16"), height=268, width=268)
     ours = create(config, num_classes=3)
     with torch.device("meta"):
         theirs = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=4)
@@ -192,7 +192,7 @@ def test_network_is_torchvisions_given_the_same_weights():
         state |= {f"{key}.weight": layer.weight, f"{key}.bias": layer.bias}
     theirs.load_state_dict(state, assign=True)
 
-    images = random_images(config, 1)[..., :268, :268]
+    images = random_images(config, 1)
     offsets, logits = ours(images)
     features = theirs.backbone(images - torch.tensor([123.0, 117, 104]).view(3, 1, 1))
     expected = theirs.head(list(features.values()))
@@ -333,6 +333,14 @@ def test_copy_classes_where_none_is_kept_still_takes_over_the_background():
     for layer in target.logits:
         found, old = class_rows(target.logits[layer], 2)[0], class_rows(source.logits[layer], 2)[0]
         assert torch.equal(found[:, 0], old[:, 0]) and not torch.equal(found[:, 1:], old[:, 1:])
+
+
+def test_another_size_than_the_configs_is_refused(tiny):
+    """It used to give fewer or more rows than there are default boxes, or an error of a convolution."""
+    height, width = TINY.height, TINY.width
+    for shape in ((1, 3, height, width - 32), (1, 3, height + 32, width)):
+        with pytest.raises(ValueError, match=rf"takes inputs of \(batch, 3, {height}, {width}\), but these are "):
+            tiny(torch.zeros(shape, dtype=torch.uint8))
 
 
 # --- exporters ---

@@ -31,7 +31,7 @@ def written(folder, detector, train_set, val_set, **values):
     folder.mkdir(exist_ok=True)
     detector.save(folder / "best.safetensors")
     shown = val_set or images_to_show(train_set)
-    found = detector.detect([sample.open() for sample in shown])
+    found = detector.detect([sample.open() for sample in shown], score_threshold=0.01)
     truths = [sample.truth for sample in shown]
     metrics = score(truths, found, class_names=shown.class_names, rule="coco") if val_set else None
     rows = [row(4, ap=0.1), row(10, ap=0.25), row(16, ap=0.2)] if val_set else [row(4, ap=None), row(16, ap=None)]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from multibox.data.sample import GroundTruth
 from multibox.detections import Detections
-from multibox.evaluation.hits import precision_recall
+from multibox.evaluation.precision_recall import precision_recall
 from multibox.training.recipes import TrainConfig
 from multibox.training.trackers import TRACKERS, open_trackers
 

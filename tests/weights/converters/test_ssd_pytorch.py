@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from multibox.default_boxes import make_default_boxes
+from multibox.postprocess import postprocess
 from multibox.ssd.build import load_network
-from multibox.ssd.coder import BoxCoder
-from multibox.ssd.postprocess import postprocess
 from multibox.weights.converters.class_names import COCO, VOC
 from multibox.weights.converters.ssd_pytorch import convert
 from tests.weights.converters.pytorch_ports import (
@@ -158,13 +157,13 @@ def test_postprocessing_is_its_own():
     default_boxes = torch.from_numpy(make_default_boxes(weights.config))[chosen]
     offsets, logits = torch.randn(900, 4), torch.randn(900, 3) + torch.tensor([0.0, 1, 1])
     config = weights.config
-    coder = BoxCoder(config.center_variance, config.size_variance, config.max_log_size)
-    found = postprocess(offsets, logits, default_boxes, coder, settings=config.postprocess)
+    arrays_of_three = (values.numpy() for values in (offsets, logits, default_boxes))
+    found = postprocess(*arrays_of_three, config, settings=config.postprocess)
     expected = slow_detect(offsets, logits.softmax(1), default_boxes)
     pairs = list(zip(found.labels.tolist(), found.default_box_indices.tolist(), strict=True))
     assert len(expected) > 200
     assert sorted(pairs) == sorted(expected)
-    np.testing.assert_allclose(found.boxes.numpy(), [expected[pair] for pair in pairs], atol=1e-5)
+    np.testing.assert_allclose(found.boxes, [expected[pair] for pair in pairs], atol=1e-5)
     assert config.clip_boxes is False
 
 

@@ -167,7 +167,8 @@ class Comparison(Counter[str]):
 def compare(model: SSD, detector: Detector, paths: list[Path]) -> Comparison:
     """Detections from the image file on, paired by class and overlap."""
     result = Comparison()
-    for path, found in zip(paths, detector.detect(paths), strict=True):
+    low = detector.config.postprocess.score_threshold
+    for path, found in zip(paths, detector.detect(paths, score_threshold=low), strict=True):
         (theirs,) = model([read(path)])
         assert len(theirs["boxes"]) >= 50, f"{path.name}: only {len(theirs['boxes'])} detections"
         ours = {

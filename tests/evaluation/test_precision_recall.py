@@ -7,7 +7,15 @@ import pytest
 
 from multibox.data.sample import GroundTruth
 from multibox.detections import Detections
-from multibox.evaluation.hits import FALSE, HIT, NEITHER, image_quality, judge, missed_objects, precision_recall
+from multibox.evaluation.precision_recall import (
+    FP,
+    IGNORED,
+    TP,
+    image_quality,
+    match_detections,
+    missed_objects,
+    precision_recall,
+)
 from multibox.evaluation.voc import score_voc
 
 CLASS_NAMES = ("bear", "곰", "bird")
@@ -75,13 +83,13 @@ def test_counts_are_those_of_slow_loops(label):
     counts = precision_recall(truths, found, label=label, thresholds=thresholds)
     for place, threshold in enumerate(thresholds):
         slow = np.sum([count_slowly(*image, threshold, label)[:3] for image in images], axis=0)
-        assert (counts.hits[place], counts.false[place], counts.objects) == tuple(slow)
+        assert (counts.true_positives[place], counts.false_positives[place], counts.objects) == tuple(slow)
         if slow[0]:
             precision, recall = slow[0] / (slow[0] + slow[1]), slow[0] / slow[2]
             assert counts.precision[place] == pytest.approx(precision)
             assert counts.recall[place] == pytest.approx(recall)
             assert counts.f1[place] == pytest.approx(2 / (1 / precision + 1 / recall))
-    assert counts.hits[0] > 5 and counts.false[0] > 5  # or nothing was compared
+    assert counts.true_positives[0] > 5 and counts.false_positives[0] > 5  # or nothing was compared
 
 
 def test_the_quality_of_an_image_is_that_of_slow_loops():
@@ -91,8 +99,8 @@ def test_the_quality_of_an_image_is_that_of_slow_loops():
         found = found[found.scores > 0.3]
         hits, false, objects, overlaps = count_slowly(truth, found, 0, None)
         quality = image_quality(truth, found)
-        assert quality[1:] == (hits, quality.missed, false)
-        assert quality.missed == np.count_nonzero(missed_objects(truth, found)) == objects - hits
+        assert quality[1:] == (hits, quality.false_negatives, false)
+        assert quality.false_negatives == np.count_nonzero(missed_objects(truth, found)) == objects - hits
         if hits:
             f1 = 2 * hits / (2 * hits + false + objects - hits)
             assert quality.quality == pytest.approx(f1 * overlaps / hits, abs=1e-6)
@@ -121,17 +129,17 @@ def test_nothing_at_all():
     nothing = detections([], [], [])
     counts = precision_recall([], [])
     assert (counts.objects, counts.best_threshold) == (0, 0.5)
-    assert counts.hits.sum() == counts.false.sum() == counts.recall.sum() == counts.f1.sum() == 0
+    assert counts.true_positives.sum() == counts.false_positives.sum() == counts.recall.sum() == counts.f1.sum() == 0
     assert (counts.precision == 1).all()
     assert image_quality(empty, nothing) == (1.0, 0, 0, 0)
-    assert len(judge(empty, nothing)) == 0
+    assert len(match_detections(empty, nothing)) == 0
 
 
 def test_the_first_of_two_detections_of_an_object_is_the_hit():
     truth = GroundTruth([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], [0, 0, 1], difficult=[False, True, False])
     boxes = [[0, 0, 10, 9], [0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]]
     found = detections(boxes, [0.9, 0.8, 0.7, 0.6], [0, 0, 0, 0])
-    assert judge(truth, found).tolist() == [HIT, FALSE, NEITHER, FALSE]
+    assert match_detections(truth, found).tolist() == [TP, FP, IGNORED, FP]
     assert missed_objects(truth, found).tolist() == [False, False, True]
 
 

@@ -1,0 +1,163 @@
+"""Which detections are right at an overlap of 0.5, and what follows: precision and recall by score, the best threshold.
+
+Detections are matched to objects by VOC's rule (`voc.best_objects`), with continuous pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from multibox.boxes import box_iou
+from multibox.data.sample import GroundTruth
+from multibox.detections import Detections
+from multibox.evaluation.voc import MISSED, best_objects
+
+THRESHOLDS = np.linspace(0, 1, 101)
+
+
+@dataclass(frozen=True, eq=False)
+class PrecisionRecall:
+    """Counts of right and wrong detections above each of some score thresholds.
+
+    Attributes:
+        thresholds: Score thresholds in rising order.
+        true_positives: Number of objects found with a score above each threshold.
+        false_positives: Number of detections of nothing, or of an object that a better detection had found.
+        objects: Number of objects to find.
+    """
+
+    thresholds: Float[np.ndarray, " thresholds"]
+    true_positives: Int[np.ndarray, " thresholds"]
+    false_positives: Int[np.ndarray, " thresholds"]
+    objects: int
+
+    @property
+    def precision(self) -> Float[np.ndarray, " thresholds"]:
+        """Fraction of the detections that are right; 1 if there are none, so that a curve begins at the top."""
+        found = self.true_positives + self.false_positives
+        precision: Float[np.ndarray, " thresholds"] = np.where(
+            found > 0, self.true_positives / np.maximum(found, 1), 1.0
+        )
+        return precision
+
+    @property
+    def recall(self) -> Float[np.ndarray, " thresholds"]:
+        """Fraction of the objects that are found; 0 if there are none."""
+        recall: Float[np.ndarray, " thresholds"] = self.true_positives / max(self.objects, 1)
+        return recall
+
+    @property
+    def f1(self) -> Float[np.ndarray, " thresholds"]:
+        """Harmonic mean of precision and recall; 0 if there is neither object nor detection."""
+        f1: Float[np.ndarray, " thresholds"] = (
+            2 * self.true_positives / np.maximum(self.true_positives + self.false_positives + self.objects, 1)
+        )
+        return f1
+
+    @property
+    def best_threshold(self) -> float:
+        """Score threshold of the highest F1; of equally good ones, the middle one."""
+        best = np.flatnonzero(self.f1 == self.f1.max())
+        return float(self.thresholds[best[(len(best) - 1) // 2]])
+
+
+def precision_recall(
+    truths: Sequence[GroundTruth],
+    detections: Sequence[Detections],
+    *,
+    label: int | None = None,
+    matches: Sequence[Int[np.ndarray, " detections"]] | None = None,
+    thresholds: Float[np.ndarray, " thresholds"] = THRESHOLDS,
+) -> PrecisionRecall:
+    """Returns precision and recall over all images, of one class or of all classes together.
+
+    Objects that are marked difficult or as a crowd do not count, and neither do the detections that find them.
+
+    Args:
+        truths: Objects of each image.
+        detections: Detections of each image, in the same order.
+        label: Label of the class; `None` for all classes.
+        matches: Results of `match_detections` for each image, so that they are computed once for several classes.
+        thresholds: Score thresholds in rising order; a detection counts if its score is above.
+    """
+    objects = 0
+    right: list[np.ndarray] = [np.empty(0)]
+    wrong: list[np.ndarray] = [np.empty(0)]
+    if matches is None:
+        matches = list(map(match_detections, truths, detections))
+    for truth, found, matched in zip(truths, detections, matches, strict=True):
+        wanted = slice(None) if label is None else found.labels == label
+        right.append(found.scores[wanted][matched[wanted] == TP])
+        wrong.append(found.scores[wanted][matched[wanted] == FP])
+        counts = ~(truth.difficult | truth.crowd)
+        objects += int(np.count_nonzero(counts if label is None else counts & (truth.labels == label)))
+
+    def above(scores: list[np.ndarray]) -> Int[np.ndarray, " thresholds"]:
+        rising = np.sort(np.concatenate(scores))
+        return len(rising) - np.searchsorted(rising, thresholds, side="right")
+
+    return PrecisionRecall(thresholds, above(right), above(wrong), objects)
+
+
+TP, FP, IGNORED = 1, 0, -1
+
+
+def match_detections(truth: GroundTruth, found: Detections) -> Int[np.ndarray, " detections"]:
+    """Returns `TP` or `FP` for each detection of an image, or `IGNORED` if its object is difficult or a crowd.
+
+    The best detection of an object is the true positive, all later ones are false positives. So a score threshold
+    changes no match: without the detections below it, the others are matched the same.
+    """
+    return _match(truth, best_objects(truth, found, "continuous"))
+
+
+def _match(truth: GroundTruth, objects: Int[np.ndarray, " detections"]) -> Int[np.ndarray, " detections"]:
+    matches = np.full(len(objects), FP)
+    matched = np.flatnonzero(objects != MISSED)
+    matches[matched[np.unique(objects[matched], return_index=True)[1]]] = TP
+    matches[matched[(truth.difficult | truth.crowd)[objects[matched]]]] = IGNORED
+    return matches
+
+
+class ImageQuality(NamedTuple):
+    """How well the objects of one image were found.
+
+    Attributes:
+        quality: Sum of the overlaps of the true positives, divided by TP + (FP + FN) / 2; from 0 to 1. It is F1 times
+            the mean overlap of the true positives, which Kirillov et al. (Panoptic Segmentation, CVPR 2019) call
+            panoptic quality. 1 if there was nothing to find and nothing was found.
+        true_positives: Number of objects found.
+        false_negatives: Number of objects not found.
+        false_positives: Number of detections of nothing, or of an object that a better detection had found.
+    """
+
+    quality: float
+    true_positives: int
+    false_negatives: int
+    false_positives: int
+
+
+def missed_objects(truth: GroundTruth, found: Detections) -> Bool[np.ndarray, " objects"]:
+    """Returns which objects of an image no detection finds; objects that do not count are never among them."""
+    return _missed(truth, best_objects(truth, found, "continuous"))
+
+
+def _missed(truth: GroundTruth, objects: Int[np.ndarray, " detections"]) -> Bool[np.ndarray, " objects"]:
+    missed: Bool[np.ndarray, " objects"] = ~(truth.difficult | truth.crowd)
+    missed[objects[objects != MISSED]] = False
+    return missed
+
+
+def image_quality(truth: GroundTruth, found: Detections) -> ImageQuality:
+    """Returns how well the objects of an image were found by all these detections, whatever their scores."""
+    objects = best_objects(truth, found, "continuous")
+    matches = _match(truth, objects)
+    right = np.flatnonzero(matches == TP)
+    overlaps = box_iou(found.boxes[right], truth.boxes[objects[right]]).diagonal()
+    missed = int(np.count_nonzero(_missed(truth, objects)))
+    wrong = int(np.count_nonzero(matches == FP))
+    total = len(right) + (missed + wrong) / 2
+    return ImageQuality(float(overlaps.sum() / total) if total else 1.0, len(right), missed, wrong)

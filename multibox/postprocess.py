@@ -1,0 +1,165 @@
+"""From a network's raw outputs to detections: threshold, suppression, limits (the Caffe code's DetectionOutput).
+
+This is the one definition for CPUs. It is exact, and fast because it looks at few boxes.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import inf, log
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from multibox.boxes import decode, nms
+from multibox.config import DetectorConfig, Postprocess, Scoring
+
+_PREFIX = 1024
+"""Of more candidates than this, only the best so many are sorted at first: they mostly fill all detections."""
+
+
+@dataclass(frozen=True, eq=False)
+class NormalizedDetections:
+    """The detections of one image, the highest score first: columns of `Detections` in fractions of the image.
+
+    Attributes:
+        boxes: Boxes in corner form; 0 to 1 is the image, and they are not clipped to it.
+        scores: Scores from 0 to 1.
+        labels: Indices into the class names.
+        default_box_indices: The index of the default box that found each; -1 if the runtime does not tell.
+    """
+
+    boxes: Float[np.ndarray, "detections 4"]
+    scores: Float[np.ndarray, " detections"]
+    labels: Int[np.ndarray, " detections"]
+    default_box_indices: Int[np.ndarray, " detections"]
+
+
+def postprocess(
+    offsets: Float[np.ndarray, "default_boxes 4"],
+    logits: Float[np.ndarray, "default_boxes classes_and_background"],
+    default_boxes_center: Float[np.ndarray, "default_boxes 4"],
+    config: DetectorConfig,
+    *,
+    settings: Postprocess,
+    labels: Sequence[int] | None = None,
+    merged_labels: Int[np.ndarray, " classes"] | None = None,
+) -> NormalizedDetections:
+    """Returns the detections of one image.
+
+    A class score above the threshold makes a candidate. The best `max_candidates_per_class` candidates of each class
+    enter suppression. In the order of their scores, each is kept unless it overlaps a kept one (of its class, or of any
+    class) by more than the IoU threshold. The best `max_detections` are returned. Of equal scores, the default box that
+    comes first wins, then the class that comes first.
+
+    Args:
+        offsets: The network's offsets of each default box.
+        logits: The network's logits of each default box; column 0 is the background.
+        default_boxes_center: The default boxes in center form, as fractions of the image.
+        config: Says how offsets become boxes and logits become scores.
+        settings: Thresholds and limits.
+        labels: The classes that are wanted; all classes if `None`.
+        merged_labels: The new label of each class, where several classes are to be one. The score of such a class is
+            the best of their scores; thresholds, limits, suppression and `labels` see the new classes only.
+
+    Raises:
+        ValueError: The outputs hold NaN or infinity.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        # sums of squares are fast; they also overflow if finite values are huge, so then every value is looked at
+        finite = np.isfinite(np.vdot(offsets, offsets) + np.vdot(logits, logits))
+    if not (finite or (np.isfinite(offsets).all() and np.isfinite(logits).all())):
+        raise not_finite()
+    scores, rows = _scores(logits, settings.score_threshold, config.scoring)
+    if merged_labels is not None:
+        scores = _merge(scores, merged_labels)
+    if labels is not None:
+        scores[:, np.setdiff1d(np.arange(scores.shape[1]), np.array(labels, dtype=np.int64))] = 0
+    columns = scores.shape[1]
+    for places in _prefixes(scores, settings):
+        if len(places) > settings.max_candidates_per_class:
+            places = places[_rank(places % columns) < settings.max_candidates_per_class]
+        indices, classes = rows[places // columns], places % columns
+        with np.errstate(over="ignore", invalid="ignore"):  # a box may be too large for a number
+            boxes = decode(
+                offsets[indices],
+                default_boxes_center[indices],
+                center_variance=config.center_variance,
+                size_variance=config.size_variance,
+                max_log_size=config.max_log_size,
+            )
+            if config.clip_boxes:
+                boxes = boxes.clip(0, 1)
+            rivals = np.zeros_like(classes) if settings.class_agnostic else classes
+            kept = nms(boxes, rivals, settings.iou_threshold, max_detections=settings.max_detections)
+        if len(kept) == settings.max_detections:
+            break
+    return NormalizedDetections(boxes[kept], scores.ravel()[places[kept]], classes[kept], indices[kept])
+
+
+def not_finite() -> ValueError:
+    """Returns the error for raw outputs with NaN or infinity, in which nothing would be found."""
+    return ValueError(
+        "the network's outputs hold NaN or infinity, so that nothing can be detected: its weights are damaged or "
+        "diverged in training, or its precision is too low (try precision='fp32')"
+    )
+
+
+def _scores(
+    logits: Float[np.ndarray, "default_boxes classes_and_background"], threshold: float, scoring: Scoring
+) -> tuple[Float[np.ndarray, "rows classes"], Int[np.ndarray, " rows"]]:
+    """Returns the class scores of the default boxes that may pass the threshold, and the indices of these boxes."""
+    # A softmax score is at most exp(logit - background logit), a sigmoid at most exp(logit). So most boxes are dropped
+    # before any exponential is computed. The margins allow for rounding.
+    least = log(threshold) - 1e-4 if threshold > 0 else -inf
+    background = logits[:, :1] if scoring == "softmax" else np.float32(0)
+    may_pass = logits > background + (least - 1e-6 * np.abs(background))
+    may_pass[:, 0] = False
+    rows = np.flatnonzero(may_pass) // logits.shape[1]
+    rows = rows[np.diff(rows, prepend=-1) > 0]
+    chosen = logits[rows]
+    if scoring == "softmax":
+        powers = np.exp(chosen - chosen.max(axis=1, keepdims=True))
+        return powers[:, 1:] / powers.sum(axis=1, keepdims=True), rows
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-chosen[:, 1:])), rows
+
+
+def _merge(
+    scores: Float[np.ndarray, "rows classes"], merged_labels: Int[np.ndarray, " classes"]
+) -> Float[np.ndarray, "rows merged_classes"]:
+    """Returns the best score of the classes that have the same new label, one column for each new label."""
+    order = np.argsort(merged_labels, kind="stable")
+    starts = np.searchsorted(merged_labels[order], np.arange(merged_labels.max() + 1))
+    merged: Float[np.ndarray, "rows merged_classes"] = np.maximum.reduceat(scores[:, order], starts, axis=1)
+    return merged
+
+
+def _prefixes(
+    scores: Float[np.ndarray, "rows classes"], settings: Postprocess
+) -> Iterator[Int[np.ndarray, " candidates"]]:
+    """Yields the places (row x columns + column) of scores above the threshold, the highest first: the best, then all.
+
+    A detection depends on higher scores only. If the best candidates fill all detections, the others are never sorted.
+    """
+    flat = scores.ravel()
+
+    def by_score(chosen: Bool[np.ndarray, " places"]) -> Int[np.ndarray, " candidates"]:
+        places = np.flatnonzero(chosen)
+        return places[np.argsort(-flat[places], kind="stable")]
+
+    above = flat > settings.score_threshold
+    if np.count_nonzero(above) > _PREFIX:
+        yield by_score(flat >= np.partition(flat, -_PREFIX)[-_PREFIX])
+        # the lowest score that can be among the best of its class
+        last = min(settings.max_candidates_per_class, len(scores))
+        above &= (scores >= np.partition(scores, -last, axis=0)[-last]).ravel()
+    yield by_score(above)
+
+
+def _rank(classes: Int[np.ndarray, " candidates"]) -> Int[np.ndarray, " candidates"]:
+    """Returns how many candidates of the same class come before each."""
+    order = np.argsort(classes, kind="stable")
+    ordered = classes[order]
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    return rank
