@@ -110,15 +110,15 @@ def test_all_bad_records_of_a_training_set_are_listed_together(multibox: Multibo
         said.append(spoil(data, "one"))
     (data / "ImageSets" / "Main" / "one.txt").unlink()
     out = tmp_path / "run"
-    command = ["train", data, "--model", "ssd256-tiny", "--out", out, "--val-split", "none", "--workers", 0]
-    status, _, err = multibox(*command, "--steps", 1, "--batch-size", 2)
+    command = ["train", data, "--model", "ssd256-tiny", "--val-split", "none", "--workers", 0]
+    status, _, err = multibox(*command, "--steps", 1, "--batch-size", 2, "--out", out)
     assert status == 0
     assert err[0] == f"{data}, train: 3 problems"
     for text in said:
         assert sum(text in line for line in err) == 1
     assert err[4].startswith("2 images to learn from")
     assert (out / "best.safetensors").is_file()
-    status, _, err = multibox(*command, "--on-problem", "error")
+    status, _, err = multibox(*command, "--on-problem", "error", "--out", tmp_path / "other")
     assert status == 1
     assert err[0].startswith("multibox: ") and "3 problems" in err[0]
     assert len(err) == 4
@@ -168,8 +168,9 @@ def test_images_that_cannot_be_read_are_listed_at_the_end(
     status, out, err = multibox("detect", text, tmp_path / "none.jpg", cut, fine, "--model", weights)
     assert status == 1
     assert [line.partition(":")[0] for line in out] == [str(fine)]
-    assert err[0] == "multibox: 3 of 4 could not be read:"
-    assert len(err) == 4
+    assert err[0].startswith("1 image in ")
+    assert err[1] == "multibox: 3 of 4 could not be read:"
+    assert len(err) == 5
     for path, why in ((text, "not an image"), (tmp_path / "none.jpg", "there is no such"), (cut, "truncated")):
         assert sum(line.startswith(f"  {path}: ") and why in line for line in err) == 1
 
@@ -253,4 +254,4 @@ def test_an_output_that_cannot_be_written(multibox: Multibox, data: Path, weight
 def test_a_folder_is_no_file_for_json(multibox: Multibox, data: Path, weights: Path, tmp_path: Path):
     status, out, err = multibox("detect", data, "--model", weights, "--json", tmp_path)
     assert (status, out) == (2, [])
-    assert err == [f"multibox: --json takes the name of a file, and {tmp_path} is a folder"]
+    assert err == [f"multibox: {tmp_path} is a folder; give the name of a file"]
