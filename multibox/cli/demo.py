@@ -99,6 +99,7 @@ def _make_folder(out: Path, *, overwrite: bool) -> None:
 
 
 def _page(metrics: Metrics, minutes: float, seconds: float) -> str:
+    """Returns the HTML of `summary.html`."""
     sizes = {
         "all sizes": metrics.ap,
         "small (up to 32 x 32 pixels)": metrics.ap_small,
@@ -126,22 +127,22 @@ def _page(metrics: Metrics, minutes: float, seconds: float) -> str:
 </style>
 <h1>multibox demo</h1>
 <p class="headline">AP50 {_percent(metrics.ap50)}, AP {_percent(metrics.ap)}</p>
-<p>An <code>ssd256-tiny</code> with random weights was trained for {minutes:g} minutes on {TRAIN_SCENES} synthetic
-scenes (seed {TRAIN_SEED}), and scored on {metrics.images} others (seed {TEST_SEED}) with {metrics.objects} objects
-by COCO's rule. All of it took {seconds:.0f} seconds. The recipe is the demo's own, <code>drawn</code>:
-horizontal flips and light changes of color, no crops, because a few minutes are
-too short to learn through the paper's full augmentation.</p>
+<p>The demo trained the preset <code>ssd256-tiny</code> from random weights for {minutes:g} min on {TRAIN_SCENES}
+synthetic scenes (seed {TRAIN_SEED}). It then scored the detector by COCO's rule on {metrics.images} other scenes
+(seed {TEST_SEED}) with {metrics.objects} objects. All of it took {seconds:.0f} s. The training images were flipped
+and slightly changed in color, but not cropped: a few minutes are too short to learn from crops as well.</p>
 <div class="tables">
 <table><tr><th>objects<th>AP{by_size}</table>
 <table><tr><th>class<th>AP<th>AP50<th>objects{by_class}</table>
 </div>
-<h2>Scenes that it was not trained on</h2>
-<p>Found boxes with a score above 0.5; the true ones are dashed.</p>
-<img src="found.png" alt="Twelve synthetic scenes with the boxes that were found">
-<h2>The run</h2>
-<img src="run/curves.png" alt="Losses over the epochs">
-<p>Everything it left is in <code>run/</code>: weights, metrics, log. The metrics are in <code>metrics.json</code>, as
-<code>multibox evaluate --json</code> gives them.</p>
+<h2>Detections in scenes of the test set</h2>
+<p>Solid boxes are detections with a score above 0.5. Dashed boxes are the true objects.</p>
+<a href="found.png"><img src="found.png" alt="Twelve synthetic scenes with the boxes that the detector found"></a>
+<h2>The training run</h2>
+<a href="run/curves.png"><img src="run/curves.png" alt="Losses over the epochs"></a>
+<p>The folder <a href="run/"><code>run/</code></a> holds the weights, the metrics, the log and the card of the run,
+<a href="scenes/"><code>scenes/</code></a> the scenes above one by one, and
+<a href="metrics.json"><code>metrics.json</code></a> all numbers of the evaluation.</p>
 </html>
 """
 

@@ -115,11 +115,17 @@ def test_wrong_usage_is_said_in_a_line_with_the_nearest(multibox, arguments: lis
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are those of POSIX")
 def test_an_interrupt_is_status_130(multibox, monkeypatch: pytest.MonkeyPatch):
+    # a job in the background ignores the signal unless somebody asks for it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def interrupt():
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr("multibox.cli.models.models", interrupt)
-    assert multibox("models") == (130, [], ["multibox: interrupted"])
+    try:
+        assert multibox("models") == (130, [], ["multibox: interrupted"])
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_debug_shows_the_traceback_and_keeps_the_status(capsys: pytest.CaptureFixture[str], tmp_path: Path):

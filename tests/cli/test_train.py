@@ -24,6 +24,14 @@ from multibox.training.trainer import Run
 from tests.cli.conftest import Multibox, scenes
 
 SHORT = ("--steps", 2, "--batch-size", 2, "--workers", 0, "--device", "cpu")
+HEAR_INTERRUPTS = """
+import signal, sys
+from multibox.cli import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background would ignore it
+if __name__ == "__main__":
+    sys.exit(main())
+"""
 FILES = [".lock", "best.safetensors", "card.json", "card.md", "config.yaml", "curves.png", "last.pt"]
 FILES += ["last.safetensors", "log.txt", "metrics.csv", "validation.jpg"]
 
@@ -515,7 +523,7 @@ def test_an_interrupted_run_goes_on(multibox: Multibox, data: Path, tmp_path: Pa
     command = ["train", str(data), "--model", "ssd256-tiny", "--out", str(out), "--batch-size", "2", "--device", "cpu"]
     length = ["--steps", "100000", "--validate-every", "1", "--workers", "1"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "multibox", *command, *length],
+        [sys.executable, "-c", HEAR_INTERRUPTS, *command, *length],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
