@@ -1,5 +1,6 @@
 """The command line itself: help, names that are nearly right, exit statuses, and what only a terminal is shown."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,8 +12,11 @@ import pytest
 
 import multibox as package
 from multibox import cli
-from multibox.cli import main
+from multibox.cli import hints, main
+from multibox.cli.arguments import choose_device
+from multibox.cli.train import GROUPS
 from multibox.presets import PRESETS
+from multibox.training.recipes import TrainConfig
 from multibox.weights.published import PUBLISHED
 
 COMMANDS = ("convert", "demo", "detect", "evaluate", "models", "train")
@@ -47,6 +51,78 @@ def test_each_command_has_help(multibox, command: str):
     page = " ".join(" ".join(out).split())
     assert "TODO" not in page and "None" not in page
     assert cli.COMMANDS[command].summary in page
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_in_groups_without_noise_and_ends_with_an_example(multibox, command: str):
+    page = multibox(command, "--help").out
+    titles = [line.split()[1] for line in page if line.startswith("╭")]
+    order = ["Arguments", "Data", "Model", "Length", "Optimization", "Output", "Machine"]
+    assert titles == [title for title in order if title in titles]
+    if command == "train":
+        assert titles == order[1:]
+    text = " ".join(" ".join(page).split())
+    assert "--empty-" not in text and "[default: ()]" not in text and "[default: False]" not in text
+    assert not {" --data ", " --sources ", " --source "} & {f" {word} " for word in text.split()}
+    assert [line for line in page if line.strip()][-1].strip() == cli.COMMANDS[command].example
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_example_of_a_command_has_its_flags(multibox, command: str):
+    program, name, *words = cli.COMMANDS[command].example.split()
+    assert (program, name) == ("multibox", command)
+    page = " ".join(multibox(command, "--help").out)
+    assert all(word in page for word in words if word.startswith("--"))
+
+
+def test_every_value_of_a_run_has_a_place_in_the_help(multibox):
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert {name for names in GROUPS.values() for name in names} <= fields
+    page = " ".join(multibox("train", "--help").out)
+    assert all(f"--{name.replace('_', '-')}" in page for name in fields)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["predict", "a.jpg"], "there is no command 'predict'; it is called detect here, such as multibox detect "),
+        (["val"], "there is no command 'val'; it is called evaluate here"),
+        (["list"], "it is called models here"),
+        (["detect", "a.jpg", "--conf", "0.5", "--model", "m"], "there is no option --conf; it is called --score here"),
+        (["detect", "a.jpg", "--conf=0.5", "--model", "m"], "there is no option --conf; it is called --score here"),
+        (["detect", "a.jpg", "--model", "m", "--save"], "there is no option --save; it is called --out here"),
+        (
+            ["detect", "--source", "a.jpg", "--model", "m"],
+            "--source; the path stands without one, such as multibox detect",
+        ),
+        (["detect", "a.jpg", "--weights", "m"], "there is no option --weights; it is called --model here"),
+        (["train", "data", "--lr", "0.1"], "there is no option --lr; it is called --learning-rate here"),
+        (["train", "--data", "data"], "there is no option --data; the path stands without one, such as multibox train"),
+        (["train", "data", "--imgsz", "320"], "there is no option --imgsz; it is called --size here"),
+        (["train", "data", "--amp"], "there is no option --amp; it is called --precision bf16 here"),
+        (["detect", "a.jpg", "--model", "m", "--lr", "1"], "Unknown option: --lr."),
+        (["evaluate", "data", "--model", "m", "--json"], "--json requires an argument"),
+    ],
+)
+def test_words_of_other_tools_are_understood(multibox, arguments: list[str], hint: str):
+    status, out, err = multibox(*arguments)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert hint in err[0]
+
+
+def test_a_hint_names_what_is_there(multibox):
+    pages = {command: " ".join(multibox(command, "--help").out) for command in COMMANDS}
+    assert hints.COMMAND_WORDS.keys() <= set(COMMANDS)
+    assert all(any(ours.split()[0] in page for page in pages.values()) for ours in hints.FLAG_WORDS)
+    theirs = [word for words in hints.FLAG_WORDS.values() for word in words]
+    assert len(theirs) == len(set(theirs))
+
+
+@pytest.mark.parametrize(("has_cuda", "device"), [(True, "cuda"), (False, "cpu")])
+def test_the_device_is_the_best_one_unless_it_is_named(monkeypatch: pytest.MonkeyPatch, has_cuda: bool, device: str):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: has_cuda)
+    assert choose_device(None) == device
+    assert choose_device("cpu") == "cpu"
 
 
 @pytest.mark.parametrize("command", ["convert", "train", "evaluate", "detect"])
