@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+import multibox
 from multibox import cli
 from multibox.data.synthetic import synthetic_scenes
 from multibox.data.write import write_yolo
+from tools.oldest import oldest
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
@@ -93,6 +95,18 @@ def test_every_flag_of_a_command_is_one(document: str, capsys: pytest.CaptureFix
 )
 def test_the_repository_s_yaml_is_read(path: str) -> None:
     assert isinstance(yaml.safe_load((ROOT / path).read_text(encoding="utf-8")), dict)
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    version = re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert version is not None
+    assert version[1] == citation["version"] == multibox.__version__
+
+
+def test_the_oldest_versions_are_the_lower_bounds() -> None:
+    requirements = ["numpy>=2.0", "pandas-stubs", "huggingface-hub>=1.0", "numpy>=2.0"]
+    assert oldest(requirements) == ["huggingface-hub==1.0.*", "numpy==2.0.*"]
 
 
 def test_every_file_that_the_documents_link_to_is_there() -> None:
