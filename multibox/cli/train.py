@@ -166,7 +166,7 @@ def _make_plan(
         raise UsageError("which data set? for example: multibox train raccoons/ --model ssd256-tiny --minutes 10")
     model = notes.get("model")
     if model is None:
-        raise UsageError("which detector is to learn? give --model, or a --config that names one")
+        raise UsageError("which model? give a preset or weights with --model, or a --config that names one")
     network, left_out = _network_of(model, notes, given)
     if left_out:
         info(f"not taken from {config}, because {model} has its own: {', '.join(left_out)}")
@@ -314,7 +314,7 @@ def _read_data(plan: Plan, on_problem: OnProblem) -> tuple["Dataset", "Dataset |
     images = {sample.image for sample in train_set}
     shared = sum(sample.image in images for sample in val_set)
     if shared:
-        info(f"{shared} of those to validate on are learned from as well: their scores will be too good")
+        info(f"{count(shared, 'validation image')} also in the training set: the scores will be too good")
     return train_set, val_set
 
 
@@ -332,8 +332,8 @@ def _make_detector(plan: Plan, class_names: tuple[str, ...]) -> "Detector":
     detector = Detector.load(plan.model)
     kept = [name for name in class_names if name in detector.class_names]
     new = [name for name in class_names if name not in detector.class_names]
-    anew = f"; new: {', '.join(new)}" if new else ""
-    info(f"{plan.model}: {len(kept)} of {len(class_names)} classes are kept: {', '.join(kept) or 'none'}{anew}")
+    others = f"; new: {', '.join(new)}" if new else ""
+    info(f"{plan.model}: {len(kept)} of {len(class_names)} classes are kept: {', '.join(kept) or 'none'}{others}")
     return detector.with_classes(class_names, seed=seed)
 
 

@@ -1,4 +1,4 @@
-"""multibox convert: what it prints, and that it spoils nothing."""
+"""Tests `multibox convert`: the lines that it prints, and the files that it refuses to replace."""
 
 from pathlib import Path
 

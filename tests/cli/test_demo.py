@@ -1,4 +1,4 @@
-"""The demo, with few scenes and no time to learn: what it leaves, and that it can be run again."""
+"""Tests `multibox demo` with few scenes and hardly a step: the files that it writes, and running it again."""
 
 import json
 

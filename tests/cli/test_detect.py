@@ -1,4 +1,4 @@
-"""`multibox detect`: which images are meant, what is printed and written, and that nothing of the user's is lost."""
+"""Tests `multibox detect`: the images that it finds, the lines that it prints, and the files that it writes."""
 
 import json
 import os
@@ -20,7 +20,7 @@ FINDS = ("--score", 0.15, "--max-detections", 3)  # random weights score just ab
 
 @pytest.fixture
 def street(tmp_path: Path, written_scenes: Path) -> Path:
-    """Images in a folder, and one in a folder below it; names with spaces and in Korean."""
+    """A folder with images and a folder below it, with spaces and Korean letters in the names."""
     scenes = sorted((written_scenes / "JPEGImages").iterdir())
     street = tmp_path / "a street"
     for scene, name in zip(scenes, ("one.png", "두 번째.PNG", "night/three.png"), strict=False):
@@ -77,7 +77,7 @@ def test_a_name_that_looks_like_a_pattern_is_a_name(multibox: Multibox, street: 
 
 
 def test_names_are_printed_as_they_are(multibox: Multibox, street: Path, weights: Path):
-    """The library that prints would take these for markup and an emoji."""
+    """The printing library, rich, would take these names for markup and an emoji."""
     for name in ("[red]x[/red].png", "a:cat:b.png", "x" * 150 + ".png"):
         shutil.copyfile(street / "one.png", path := street / name.replace("/", "_"))
         assert found_in(multibox("detect", path, "--model", weights).out) == [str(path)]

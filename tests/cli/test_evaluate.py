@@ -1,4 +1,4 @@
-"""`multibox evaluate`: one JSON object or tables, the split, the rule, and classes of other names."""
+"""Tests `multibox evaluate`: JSON and tables, the split, the rule, and classes of other names."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ KEYS = {"rule", "pixels", "postprocess", "images", "objects", "ap", "ap50", "ap7
 
 
 def metrics_of(out: list[str]) -> dict:
-    """The one JSON object that the whole of the output is."""
+    """Returns the JSON object that is the whole output."""
     return json.loads("\n".join(out))
 
 

@@ -1,4 +1,4 @@
-"""`multibox train`: what a run leaves, where its values come from, going on, and fine-tuning. Two steps are a run."""
+"""Tests `multibox train`: the files of a run, the sources of its values, resuming, and fine-tuning, in two steps each."""
 
 import csv
 import os
@@ -82,7 +82,7 @@ def test_resume_begins_where_nothing_is_saved_yet(multibox: Multibox, data: Path
 def test_the_folder_of_a_run_is_enough_to_go_on(
     multibox: Multibox, data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """It knows the data, the model and the values, and may be named from any other folder."""
+    """The folder knows the data, the model and the values, and can be named from any other folder."""
     monkeypatch.chdir(tmp_path)
     weights = Path(shutil.copyfile(weights, "mine.safetensors"))
     command = ["train", data.name, "--model", weights, "--train-split", "val", "--val-split", "test", *SHORT[2:]]
@@ -237,7 +237,7 @@ def test_model_scales_and_splits_from_a_file(multibox: Multibox, data: Path, tmp
 def test_a_run_needs_a_model(multibox: Multibox, data: Path, tmp_path: Path):
     status, lines, err = multibox("train", data, "--out", tmp_path / "run")
     assert (status, lines) == (2, [])
-    assert err == ["multibox: which detector is to learn? give --model, or a --config that names one"]
+    assert err == ["multibox: which model? give a preset or weights with --model, or a --config that names one"]
     assert not (tmp_path / "run").exists()
 
 
@@ -358,7 +358,7 @@ def test_weights_have_a_size_of_their_own(multibox: Multibox, data: Path, weight
 def test_weights_take_nothing_of_presets_from_a_file(
     multibox: Multibox, data: Path, weights: Path, tmp_path: Path, named: str
 ):
-    """As where weights are trained on by a published recipe; what a flag says of presets is still refused."""
+    """A recipe file may name values of presets although the model is weights. A flag for presets is still refused."""
     file = tmp_path / "recipe.yaml"
     text = "scales: voc\nstart_from: imagenet\nsize: 300\nsteps: 1\nbatch_size: 2\nworkers: 0\ndevice: cpu\n"
     file.write_text(f"model: {'ssd300-vgg16' if named == 'by the flag' else weights}\n{text}")
@@ -408,7 +408,7 @@ def test_splits(multibox: Multibox, data: Path, tmp_path: Path):
     status, _, err = multibox(*command, "--train-split", "trainval", "--out", tmp_path / "run")
     assert status == 0
     assert err[0] == "7 images to learn from (trainval), 3 to validate on (val)"
-    assert err[1] == "3 of those to validate on are learned from as well: their scores will be too good"
+    assert err[1] == "3 validation images also in the training set: the scores will be too good"
     (lists / "train.txt").unlink()
     (lists / "trainval.txt").unlink()
     status, _, err = multibox(*command)
@@ -489,7 +489,7 @@ def test_the_bar_shows_the_run_s_own_time_left():
 
 
 def test_several_sets_are_learned_from_as_one(multibox: Multibox, data: Path, tmp_path: Path):
-    """VOC 07+12 are two folders."""
+    """VOC 07+12, for example, is two folders."""
     other = Path(shutil.copytree(data, tmp_path / "other"))
     command = ["train", data, other, "--model", "ssd256-tiny", *SHORT]
     status, _, err = multibox(*command, "--out", tmp_path / "run")
