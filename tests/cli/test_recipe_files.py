@@ -22,11 +22,11 @@ class Published(NamedTuple):
 
     Attributes:
         preset: The network.
-        scales: Of its default boxes.
-        folders: Of the data.
+        scales: The name of its default boxes' scales.
+        folders: The folders of the data set.
         falls: The steps at which the rate of 1e-3 falls to a tenth; the last is the end.
-        expand: How many of the images are expanded.
-        expected: The paper's figure, as the file's head has it.
+        expand: The fraction of the images that are expanded.
+        expected: The paper's figure, as it stands at the top of the file.
     """
 
     preset: str

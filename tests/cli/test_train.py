@@ -1,4 +1,4 @@
-"""Tests `multibox train`: the files of a run, the sources of its values, resuming, and fine-tuning, in two steps each."""
+"""Tests `multibox train`: the files of a run, where its values come from, resuming, and fine-tuning."""
 
 import csv
 import os
