@@ -1,18 +1,18 @@
-# `make help` lists what can be done. All of it happens in .venv, which the first target that needs it makes.
+# `make help` lists the targets. They work in .venv, which the first target that needs it makes.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow lint bench
+.PHONY: help setup demo test test-slow test-oldest lint bench
 
-# What a call may change: make demo OUT=elsewhere, make test ARGS="-k boxes", make setup PYTHON=python3.13
+# Variables that a call may set: make demo OUT=elsewhere, make test ARGS="-k boxes", make setup PYTHON=python3.13
 PYTHON ?=
 OUT ?= demo-output
 ARGS ?=
 PART ?=
 INSTALLER ?= $(if $(shell command -v uv 2>/dev/null),uv,pip)
 
-# The stamp says that set-up was finished, for which Python and in which folder: one that was moved, or whose Python is
-# gone, is made again.
+# The stamp is written when set-up is finished, and holds the version of Python and the folder. A .venv that was moved, or
+# whose Python is gone, is made again.
 STAMP := .venv/.set-up
 MADE_FOR := .venv/bin/python -c 'import os, sys; print(*sys.version_info[:2], os.getcwd())'
 ifneq ($(shell $(MADE_FOR) 2>/dev/null),$(shell cat $(STAMP) 2>/dev/null))
@@ -21,18 +21,21 @@ endif
 
 help:  ## this list
 	@echo "make TARGET, where TARGET is one of"
-	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "  %-11s %s\n", $$1, $$2 }' Makefile
 
-setup: $(STAMP)  ## make .venv with everything in it (the others do it by themselves; nothing where nothing changed)
+setup: $(STAMP)  ## make .venv with everything in it; the other targets do so themselves
 
 demo: $(STAMP)  ## train, evaluate and detect on synthetic scenes; OUT=demo-output
-	.venv/bin/multibox demo --out "$(OUT)" $(ARGS)
+	.venv/bin/multibox demo --out "$(OUT)" --overwrite $(ARGS)
 
 test: $(STAMP)  ## all quick tests that need neither a GPU nor the network; ARGS="..." goes to pytest
 	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 test-slow: $(STAMP)  ## the slow ones: whole trainings
 	.venv/bin/python -m pytest -m slow $(ARGS)
+
+test-oldest: .venv-oldest/.set-up  ## the quick tests on the oldest versions that pyproject.toml allows, in .venv-oldest
+	.venv-oldest/bin/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 lint: $(STAMP)  ## format, rules and types
 	.venv/bin/python -m ruff format --check .
@@ -45,7 +48,7 @@ bench: $(STAMP)  ## speed beside other libraries, some ten minutes, numbers in b
 RIGHT_PYTHON := import sys; sys.exit(sys.version_info < (3, 11))
 NAME_ANOTHER := name another: make setup PYTHON=python3.13
 
-# uv finds a Python that pyproject.toml allows, or fetches one; without it there must be one.
+# uv finds a Python that pyproject.toml allows, or downloads one. pip needs one that is there.
 define make_with_uv
 rm -rf .venv && uv venv $(if $(PYTHON),--python "$(PYTHON)") .venv
 endef
@@ -58,7 +61,7 @@ command -v "$$python" >/dev/null || { \
 rm -rf .venv && "$$python" -m venv .venv
 endef
 
-# pip's bar is for people at a terminal; a log gets one line a file, with its size
+# People at a terminal see pip's progress bar. A log gets one line a file, with its size.
 BAR := $$(test -t 1 || echo --progress-bar off)
 define fill_with_uv
 uv pip install --python .venv/bin/python --compile-bytecode \
@@ -84,3 +87,10 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	@.venv/bin/python -m compileall -q multibox
 	@$(MADE_FOR) > $(STAMP)
 	@echo "Set-up is done."
+
+.venv-oldest/.set-up: pyproject.toml tools/oldest.py
+	rm -rf .venv-oldest && "$(or $(PYTHON),python3)" -m venv .venv-oldest
+	.venv-oldest/bin/python tools/oldest.py > .venv-oldest/constraints.txt
+	.venv-oldest/bin/python -m pip --disable-pip-version-check install $(BAR) \
+	  --constraint .venv-oldest/constraints.txt --editable ".[train,dev]"
+	touch $@

@@ -10,7 +10,6 @@ multibox=$(dirname "${BASH_SOURCE[0]}")/../.venv/bin/multibox
 for seed in $seeds; do
     "$multibox" train "$data" --model ssd256-tiny --recipe modern --train-split trainval --val-split test \
         --validate-every 8 --minutes "$minutes" --seed "$seed" --out "$out/seed-$seed"
-    "$multibox" evaluate "$data" --split test --model "$out/seed-$seed/last.safetensors" --json \
-        > "$out/seed-$seed/test.json"
-    "$multibox" evaluate "$data" --split test --model "$out/seed-$seed/last.safetensors"
+    "$multibox" evaluate "$data" --split test --model "$out/seed-$seed/last.safetensors" \
+        --json "$out/seed-$seed/test.json"
 done

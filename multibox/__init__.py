@@ -1,6 +1,6 @@
 """SSD (Single Shot MultiBox Detector): train, evaluate and run it on images of your own.
 
-The names are loaded when they are first used, so that importing the package costs next to nothing.
+Each public name is loaded when it is first used, so that importing the package takes next to no time.
 """
 
 import importlib
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "EXAMPLE_IMAGE": "multibox.weights.published",
     "Dataset": "multibox.data",
     "DatasetError": "multibox.data",
@@ -33,13 +33,14 @@ _HOMES = {
     "Sample": "multibox.data",
     "TrainConfig": "multibox.training",
     "convert": "multibox.detector",
-    "synthetic_scenes": "multibox.data.synthetic",
     "evaluate": "multibox.evaluation.evaluate",
     "load": "multibox.detector",
     "preset": "multibox.presets",
     "read_dataset": "multibox.data",
+    "synthetic_scenes": "multibox.data.synthetic",
     "train": "multibox.training",
 }
+"""The module that each public name is loaded from."""
 
 __all__ = [
     "EXAMPLE_IMAGE",
@@ -64,10 +65,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'multibox' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOMES]
+    return sorted({*globals(), *_MODULES})

@@ -1,4 +1,4 @@
-"""`python -m multibox`"""
+"""Runs the command line by `python -m multibox`."""
 
 import sys
 

@@ -1,57 +1,81 @@
-"""The command line: one file a command. The only place that prints."""
+"""The command line: one file a command. No other part of the package prints."""
 
 import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from cyclopts import App, CycloptsError
 
-from multibox.cli.terminal import UsageError, complain, say_warnings, speaks
+from multibox.cli.arguments import UsageError
+from multibox.cli.hints import explain
+from multibox.cli.terminal import error, is_main, plain_warnings
 
-_COMMANDS = {
-    "demo": "The whole path on synthetic scenes: train, evaluate, detect. No download.",
-    "train": "Train a detector on a data set of your own.",
-    "evaluate": "Score a detector on a data set.",
-    "detect": "Find objects in images.",
-    "convert": "Make a weights file of another project one of multibox's.",
-    "models": "List the detectors that can be created or loaded.",
+
+class Command(NamedTuple):
+    """A command: its summary in the help, and an example of its use."""
+
+    summary: str
+    example: str
+
+
+COMMANDS = {
+    "demo": Command("Train, evaluate and detect on synthetic scenes, without a download.", "multibox demo --minutes 1"),
+    "train": Command(
+        "Train a detector on a data set of your own.",
+        "multibox train raccoons/ --model ssd256-tiny --minutes 10 --out runs/raccoons",
+    ),
+    "evaluate": Command(
+        "Score a detector on a data set.", "multibox evaluate raccoons/ --model runs/raccoons/best.safetensors"
+    ),
+    "detect": Command(
+        "Find objects in images.",
+        "multibox detect street/ --model runs/raccoons/best.safetensors --out found/",
+    ),
+    "convert": Command(
+        "Convert a weights file of another project to multibox's format.",
+        "multibox convert VGG_VOC0712_SSD_300x300.caffemodel ssd300.safetensors",
+    ),
+    "models": Command("List the detectors that can be created or loaded.", "multibox models"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; the exit status.
+    """Runs a command and returns its exit status.
 
-    0: done. 1: something in the user's files failed. 2: wrong usage. 130: interrupted.
+    The status is 0 when all is done, 1 when something in the user's files failed, 2 for wrong usage, and 130 when the
+    user interrupted the command.
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is no reason to stop
+        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal cannot show must not end the command
             stream.reconfigure(errors="backslashreplace")
-    # torch's threads then soon sleep while they wait for each other: where something else runs on the machine, those
-    # that go on spinning bring training down to a tenth of its speed
+    # PyTorch's threads spin while they wait for each other. If something else runs on the machine, that slows training
+    # to a tenth of its speed. With this setting the threads soon go to sleep instead.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
-        with say_warnings():
+        with plain_warnings():
             return _app()(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0
-    except CycloptsError as error:
-        complain(str(error))
+    except CycloptsError as mistake:
+        examples = {name: command.example for name, command in COMMANDS.items()}
+        error(explain(mistake, examples))
         return 2
-    except KeyboardInterrupt as error:
-        if speaks():  # all processes stop together
-            complain(f"interrupted; {error}" if str(error) else "interrupted")
+    except KeyboardInterrupt as interrupt:
+        if is_main():  # under torchrun all processes stop together
+            error(f"interrupted; {interrupt}" if str(interrupt) else "interrupted")
         return 130
-    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+    except BrokenPipeError:  # the program that reads our output, such as `head`, has seen enough
         sys.stderr.close()
         return 1
-    except (UsageError, ValueError, OSError, ImportError) as error:
+    except (UsageError, ValueError, OSError, ImportError) as failure:
         if debug:
             traceback.print_exc()
-        complain(_text(error))
-        return 2 if isinstance(error, UsageError) else 1
+        error(_text(failure))
+        return 2 if isinstance(failure, UsageError) else 1
 
 
 def _app() -> App:
@@ -59,21 +83,22 @@ def _app() -> App:
 
     app = App(
         name="multibox",
-        help="SSD: the Single Shot MultiBox Detector. Train, evaluate and run it on images of your own.",
-        help_epilogue="multibox COMMAND --help tells more. --debug shows the traceback of an error.",
+        help="SSD, the Single Shot MultiBox Detector. Train, evaluate and run it on images of your own.",
+        help_epilogue="'multibox COMMAND --help' tells more. --debug shows the traceback of an error.",
         version=f"multibox {__version__}",
-        help_format="plaintext",
+        help_format="markdown",
         suppress_keyboard_interrupt=False,
     )
-    for name, summary in _COMMANDS.items():
-        app.command(f"multibox.cli.{name}:{name}", name=name, help=summary)
+    for place, (name, (summary, example)) in enumerate(COMMANDS.items()):
+        epilogue = f"Example:\n\n{example}"
+        app.command(f"multibox.cli.{name}:{name}", name=name, help=summary, help_epilogue=epilogue, sort_key=place)
     return app
 
 
-def _text(error: Exception) -> str:
-    """The error in words; of the system's own errors without their number."""
-    if isinstance(error, ModuleNotFoundError):
-        return f"the package {error.name} is not installed: pip install 'multibox[train]'"
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error) or type(error).__name__
+def _text(failure: Exception) -> str:
+    """Returns the error in words, and leaves out the number of an error of the operating system."""
+    if isinstance(failure, ModuleNotFoundError):
+        return f"the package {failure.name} is not installed: pip install 'multibox[train]'"
+    if isinstance(failure, OSError) and failure.strerror:
+        return f"{failure.filename}: {failure.strerror}" if failure.filename else failure.strerror
+    return str(failure) or type(failure).__name__

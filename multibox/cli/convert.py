@@ -1,21 +1,33 @@
-"""multibox convert"""
+"""The command `multibox convert`."""
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from multibox.cli.terminal import UsageError, check_output, stdout
+from cyclopts import Parameter
+
+from multibox.cli.arguments import OUTPUT, Overwrite, UsageError
+from multibox.cli.output import check_new
+from multibox.cli.terminal import stdout
 
 if TYPE_CHECKING:
     import multibox.config
 
+_RESIZE = {
+    "bilinear": "bilinear",
+    "antialias": "bilinear with antialiasing",
+    "float": "bilinear, not rounded to whole numbers",
+}
+_CLIPPED = {"none": "not clipped", "size": "width and height clipped", "all": "all four numbers clipped"}
 
-def convert(source: Path, out: Path, /) -> int:
-    """Make a weights file of another project one of multibox's.
+
+def convert(source: Path, out: Annotated[Path, Parameter(group=OUTPUT)], /, *, overwrite: Overwrite = False) -> int:
+    """Convert a weights file of another project to multibox's format.
 
     Args:
-        source: The file; which project it is of shows in it. No code in it is run.
-        out: The .safetensors file to write; one of that name is replaced.
+        source: The file to convert. Its contents tell which project it is from. No code in the file is run.
+        out: The .safetensors file to write.
+        overwrite: Replace the file if it is there already.
     """
     if out.suffix != ".safetensors":
         raise UsageError(f"a weights file of multibox is called .safetensors, unlike {out}")
@@ -23,11 +35,12 @@ def convert(source: Path, out: Path, /) -> int:
         raise UsageError(f"{out} is a folder; the second argument is the file to write")
     if out.exists() and source.exists() and os.path.samefile(source, out):
         raise UsageError(f"{out} is the file that is read; choose another name for what is written")
+    check_new([out], overwrite=overwrite)
 
     from multibox.detector import Detector
 
     detector = Detector.convert(source)
-    check_output(out.parent)
+    out.parent.mkdir(parents=True, exist_ok=True)
     detector.save(out)
     stdout().print(f"{source}: {detector.provenance.get('converted from', 'converted')}")
     stdout().print("\n".join(_rules(detector.config)))
@@ -38,21 +51,15 @@ def convert(source: Path, out: Path, /) -> int:
 
 
 def _rules(config: "multibox.config.DetectorConfig") -> list[str]:
-    """The rules that come with the weights, in words."""
-    resize = {
-        "bilinear": "bilinear",
-        "antialias": "bilinear with antialiasing",
-        "float": "bilinear, not rounded to whole numbers",
-    }
-    clipped = {"none": "not clipped", "size": "width and height clipped", "all": "all four numbers clipped"}
+    """Returns the rules that come with the weights, in words, one a line."""
     chosen = config.postprocess
     largest = "" if config.max_log_size is None else f", sizes up to exp({config.max_log_size:.3f}) times"
-    rules = [
+    stored = ", stored in the file" if config.stored_default_boxes else ""
+    return [
         f"network: {config.name}, backbone {config.backbone}",
-        f"input: {config.height} x {config.width}, {resize[config.resize]}; "
+        f"input: {config.height} x {config.width}, {_RESIZE[config.resize]}; "
         f"less {_numbers(config.mean)}, divided by {_numbers(config.scale)}",
-        f"default boxes: {config.num_default_boxes:,}, {clipped[config.clip_default_boxes]}"
-        + (", stored in the file" if config.stored_default_boxes else ""),
+        f"default boxes: {config.num_default_boxes:,}, {_CLIPPED[config.clip_default_boxes]}{stored}",
         f"offsets: variances {config.center_variance:g} and {config.size_variance:g}{largest}; boxes are clipped to "
         f"the image {'before' if config.clip_boxes else 'after'} suppression",
         f"scores: {config.scoring}",
@@ -61,7 +68,6 @@ def _rules(config: "multibox.config.DetectorConfig") -> list[str]:
         f"{chosen.iou_threshold:g}, {chosen.max_candidates_per_class} of a class go in, "
         f"{chosen.max_detections} are kept",
     ]
-    return rules
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -1,4 +1,4 @@
-"""multibox demo"""
+"""The command `multibox demo`."""
 
 import shutil
 import time
@@ -9,23 +9,34 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from multibox.cli.terminal import UsageError, check_output, say, stdout, training_bar
+from multibox.cli.arguments import LENGTH, MACHINE, OUTPUT, Overwrite, UsageError
+from multibox.cli.output import check_empty, check_folder
+from multibox.cli.terminal import info, stdout, training_bar
 from multibox.evaluation.metrics import Metrics
 
 TRAIN_SCENES, TEST_SCENES = 1000, 150
 TRAIN_SEED, TEST_SEED = 1, 2
+SHOWN_SCENES = 12
+
+MARK = ".multibox-demo"
+"""An empty file that marks a folder as one that a demo made."""
 
 
-Minutes = Annotated[float, Parameter(validator=Number(gt=0))]
-
-
-def demo(*, out: Path = Path("demo-output"), minutes: Minutes = 3.3, seed: int = 0) -> int:
-    """The whole path on synthetic scenes: train, evaluate, detect. No download.
+def demo(
+    *,
+    out: Annotated[Path, Parameter(group=OUTPUT)] = Path("demo-output"),
+    overwrite: Overwrite = False,
+    minutes: Annotated[float, Parameter(group=LENGTH, validator=Number(gt=0))] = 3.3,
+    seed: Annotated[int, Parameter(group=MACHINE)] = 0,
+) -> int:
+    """Train, evaluate and detect on synthetic scenes, without a download.
 
     Args:
-        out: The folder for everything it makes; summary.html shows it.
-        minutes: How long it trains.
-        seed: Of the random weights and changes; the scenes are always the same.
+        out: Write everything to this new folder. Look at its summary.html.
+        overwrite: Replace what an earlier demo wrote to the folder.
+        minutes: Train for this many minutes.
+        seed: Start the random weights and the random changes of the images from this number. The scenes are always the
+            same.
     """
     from multibox.data.synthetic import CLASS_NAMES, synthetic_scenes
     from multibox.detector import Detector
@@ -37,45 +48,58 @@ def demo(*, out: Path = Path("demo-output"), minutes: Minutes = 3.3, seed: int =
         config = TrainConfig(recipe="drawn", minutes=minutes, validate_every=1000, seed=seed)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    check_output(out)
-    run = out / "run"
-    if _is_a_demos(run / "config.yaml"):
-        shutil.rmtree(run)
+    _make_folder(out, overwrite=overwrite)
 
     began = time.monotonic()
-    say(f"drawing {TRAIN_SCENES} scenes to learn from and {TEST_SCENES} others to be tested on")
+    info(f"drawing {TRAIN_SCENES} scenes to learn from and {TEST_SCENES} others to be tested on")
     train_set = synthetic_scenes(TRAIN_SCENES, seed=TRAIN_SEED)
     test_set = synthetic_scenes(TEST_SCENES, seed=TEST_SEED)
 
-    say(f"training ssd256-tiny from scratch for {minutes:g} minutes")
+    info(f"training ssd256-tiny from scratch for {minutes:g} min")
     detector = Detector.create("ssd256-tiny", CLASS_NAMES, seed=seed)
     with training_bar() as show:
-        detector = train(detector, train_set, None, config, out=run, on_progress=show)
+        detector = train(detector, train_set, None, config, out=out / "run", on_progress=show)
 
-    say(f"scoring it on the {TEST_SCENES} scenes that it was not trained on")
+    info(f"scoring it on the {TEST_SCENES} scenes that it was not trained on")
     metrics = evaluate(detector, test_set)
     (out / "metrics.json").write_text(metrics.to_json() + "\n", encoding="utf-8")
     drawn = []
-    for sample in test_set.samples[:12]:
+    (out / "scenes").mkdir()
+    for sample in test_set.samples[:SHOWN_SCENES]:
         image = draw_boxes(sample.open(), sample.truth.boxes, labels=sample.truth.labels, dashed=True)
         drawn.append(detector.detect(sample.image, score_threshold=0.5).draw(image))
-        drawn[-1].save(out / f"{sample.name}.png")
+        drawn[-1].save(out / "scenes" / f"{sample.name}.png")
     contact_sheet(drawn, columns=4, cell_height=256, cell_width=256).save(out / "found.png")
     seconds = time.monotonic() - began
     (out / "summary.html").write_text(_page(metrics, minutes, seconds), encoding="utf-8")
     stdout().print(
-        f"AP50 {metrics.ap50 or 0:.3f}, AP {metrics.ap or 0:.3f} on {metrics.images} scenes with {metrics.objects} "
+        f"AP50 {_percent(metrics.ap50)}, AP {_percent(metrics.ap)} on {metrics.images} scenes with {metrics.objects} "
         f"objects, in {seconds:.0f} s\nsee {out / 'summary.html'}"
     )
     return 0
 
 
-def _is_a_demos(config: Path) -> bool:
-    """Whether it is of an earlier demo's run, of which nothing is lost; other runs have other recipes."""
-    return config.is_file() and "recipe: drawn" in config.read_text(encoding="utf-8").splitlines()
+def _make_folder(out: Path, *, overwrite: bool) -> None:
+    """Makes the folder, or empties it of what an earlier demo wrote.
+
+    Raises:
+        FileExistsError: Something is in the folder that no demo wrote; or a demo did, and `overwrite` is not set.
+        OSError: The folder cannot be made or written to.
+    """
+    if not (out / MARK).is_file():
+        check_empty(out)
+    elif not overwrite:
+        raise FileExistsError(f"{out} holds an earlier demo; choose another folder with --out, or --overwrite it")
+    check_folder(out)
+    for folder in ("run", "scenes"):
+        if (out / folder).is_dir():
+            shutil.rmtree(out / folder)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARK).touch()
 
 
 def _page(metrics: Metrics, minutes: float, seconds: float) -> str:
+    """Returns the HTML of `summary.html`."""
     sizes = {
         "all sizes": metrics.ap,
         "small (up to 32 x 32 pixels)": metrics.ap_small,
@@ -103,22 +127,22 @@ def _page(metrics: Metrics, minutes: float, seconds: float) -> str:
 </style>
 <h1>multibox demo</h1>
 <p class="headline">AP50 {_percent(metrics.ap50)}, AP {_percent(metrics.ap)}</p>
-<p>An <code>ssd256-tiny</code> with random weights was trained for {minutes:g} minutes on {TRAIN_SCENES} synthetic
-scenes (seed {TRAIN_SEED}), and scored on {metrics.images} others (seed {TEST_SEED}) with {metrics.objects} objects
-by COCO's rule. All of it took {seconds:.0f} seconds. The recipe is the demo's own, <code>drawn</code>:
-horizontal flips and light changes of color, no crops, because a few minutes are
-too short to learn through the paper's full augmentation.</p>
+<p>The demo trained the preset <code>ssd256-tiny</code> from random weights for {minutes:g} min on {TRAIN_SCENES}
+synthetic scenes (seed {TRAIN_SEED}). It then scored the detector by COCO's rule on {metrics.images} other scenes
+(seed {TEST_SEED}) with {metrics.objects} objects. All of it took {seconds:.0f} s. The training images were flipped
+and slightly changed in color, but not cropped: a few minutes are too short to learn from crops as well.</p>
 <div class="tables">
 <table><tr><th>objects<th>AP{by_size}</table>
 <table><tr><th>class<th>AP<th>AP50<th>objects{by_class}</table>
 </div>
-<h2>Scenes that it was not trained on</h2>
-<p>Found boxes with a score above 0.5; the true ones are dashed.</p>
-<img src="found.png" alt="Twelve synthetic scenes with the boxes that were found">
-<h2>The run</h2>
-<img src="run/curves.png" alt="Losses over the epochs">
-<p>Everything it left is in <code>run/</code>: weights, metrics, log. The metrics are in <code>metrics.json</code>, as
-<code>multibox evaluate --json</code> gives them.</p>
+<h2>Detections in scenes of the test set</h2>
+<p>Solid boxes are detections with a score above 0.5. Dashed boxes are the true objects.</p>
+<a href="found.png"><img src="found.png" alt="Twelve synthetic scenes with the boxes that the detector found"></a>
+<h2>The training run</h2>
+<a href="run/curves.png"><img src="run/curves.png" alt="Losses over the epochs"></a>
+<p>The folder <a href="run/"><code>run/</code></a> holds the weights, the metrics, the log and the card of the run,
+<a href="scenes/"><code>scenes/</code></a> the scenes above one by one, and
+<a href="metrics.json"><code>metrics.json</code></a> all numbers of the evaluation.</p>
 </html>
 """
 

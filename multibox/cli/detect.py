@@ -1,174 +1,287 @@
-"""multibox detect"""
+"""The command `multibox detect`."""
 
 import glob
 import json as json_text
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
-from multibox.cli.terminal import (
+from multibox.cli.arguments import (
+    DATA,
+    MODEL,
+    OUTPUT,
     Count,
+    Device,
     Fraction,
+    Overwrite,
     UsageError,
-    check_device,
-    check_output,
-    complain,
+    choose_device,
     fetch_weights,
-    progress_bar,
-    stdout,
 )
+from multibox.cli.output import STANDARD_OUTPUT, check_new
+from multibox.cli.terminal import count, error, info, progress_bar, stdout
+
+if TYPE_CHECKING:
+    from multibox.detector import Detector
+
+DRAWN_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+"""The formats that an image with its boxes drawn is saved in; images of other formats become PNG files."""
+
+
+class Source(NamedTuple):
+    """An image to look at.
+
+    Attributes:
+        path: The image, as it is printed.
+        drawn: The path of the drawn image, relative to the `--out` folder.
+    """
+
+    path: str
+    drawn: Path
+
+
+class Failure(NamedTuple):
+    """An image or a source that could not be used, and why."""
+
+    path: str
+    why: str
 
 
 def detect(
-    sources: Annotated[list[str], Parameter(negative="")],
+    sources: Annotated[list[str], Parameter(negative="", group=DATA)],
     /,
     *,
-    model: str,
-    score: Fraction = 0.5,
-    iou: Fraction | None = None,
-    max_detections: Count | None = None,
-    classes: str | None = None,
-    out: Path | None = None,
-    json: Path | None = None,
-    device: str = "cpu",
+    model: Annotated[str, Parameter(group=MODEL)],
+    score: Annotated[Fraction, Parameter(group=MODEL)] = 0.5,
+    iou: Annotated[Fraction | None, Parameter(group=MODEL, show_default="the detector's own")] = None,
+    max_detections: Annotated[Count | None, Parameter(group=MODEL, show_default="the detector's own")] = None,
+    classes: Annotated[str | None, Parameter(group=MODEL, show_default="all")] = None,
+    out: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
+    json: Annotated[Path | None, Parameter(group=OUTPUT, allow_leading_hyphen=True)] = None,
+    overwrite: Overwrite = False,
+    device: Device = None,
 ) -> int:
     """Find objects in images.
 
     Args:
         sources: Images, folders of images, and patterns such as 'street/*.jpg'.
-        model: A weights file, or the name of published weights (multibox models lists them).
-        score: Detections must score above this.
-        iou: A box that overlaps a better one by more than this is suppressed; by default the detector's own.
-        max_detections: How many detections of an image are kept; by default the detector's own.
-        classes: Names of the classes that are wanted, with commas between them.
-        out: A folder for the images with their boxes drawn.
-        json: A file for all that was found.
-        device: cpu, cuda, mps.
+        model: A weights file, or the name of published weights ('multibox models' lists them).
+        score: Print and draw detections with a score above this.
+        iou: Suppress a box that overlaps a better one by more than this.
+        max_detections: Keep at most this many detections of an image.
+        classes: Find only these classes. Put commas between the names.
+        out: Save the images with their boxes drawn to this folder, which mirrors the folders of the images. With a
+            single image it may also be the name of a file.
+        json: Write all detections to this file; '-' prints them instead of the lines.
+        overwrite: Replace drawn images and the JSON file if they are there already.
+        device: Compute on cpu, cuda or mps.
     """
     wanted = None if classes is None else [name for part in classes.split(",") if (name := part.strip())]
     if wanted == []:
         raise UsageError("--classes takes names with commas between them, such as 'cat,dog'")
-    check_device(device)
-    fetch_weights(model)  # says that there is no such file before anything is made
-    paths, failed = _find_images(sources, out=out)
-    total = len(paths) + len(failed)
-    targets = {} if out is None else _targets(out, paths)
-    if out is not None:
-        check_output(out)
-    if json is not None:
-        if json.is_dir():
-            raise UsageError(f"--json takes the name of a file, and {json} is a folder")
-        check_output(json.parent)
-    if not paths:
-        _complain_of(failed, total)
+    if device is not None:
+        choose_device(device)
+    fetch_weights(model)  # a wrong name is reported before anything else happens
+    images, failed = find_images(sources, out=out)
+    total = len(images) + len(failed)
+    targets = {} if out is None else _targets(images, out)
+    files = [*targets.values(), *([json] if json not in (None, STANDARD_OUTPUT) else [])]
+    check_new(files, overwrite=overwrite)
+    if not images:
+        _report(failed, total)
         return 1
 
     from multibox.detector import Detector
-    from multibox.images import open_image
 
-    detector = Detector.load(model, device=device)
+    detector = Detector.load(model, device=choose_device(device))
     try:
         detector.detect([], class_names=wanted)
-    except ValueError as error:  # there is no such class
-        raise UsageError(f"--classes: {error}") from error
+    except ValueError as failure:  # there is no such class
+        raise UsageError(f"--classes: {failure}") from failure
+    settings = {"score_threshold": score, "iou_threshold": iou, "max_detections": max_detections, "class_names": wanted}
     records: list[dict[str, Any]] = []
     began = time.monotonic()
-    # where the results are seen they are progress enough
-    with progress_bar("detecting", len(paths), show=not stdout().is_terminal) as bar:
+    try:
+        _detect_all(
+            detector,
+            [image.path for image in images],
+            settings,
+            targets,
+            records,
+            failed,
+            print_lines=json != STANDARD_OUTPUT,
+        )
+    except KeyboardInterrupt as interrupt:
+        done = {record["file"] for record in records} | {failure.path for failure in failed}
+        skipped = [Failure(image.path, "interrupted before it was read") for image in images if image.path not in done]
+        _write_json(json, model, detector.class_names, records, [*failed, *skipped])
+        kept = f"; {json} has their detections" if json else ""
+        raise KeyboardInterrupt(f"{len(records)} of {count(total, 'image')} are done{kept}") from interrupt
+    _write_json(json, model, detector.class_names, records, failed)
+    info(_summary(records, time.monotonic() - began, [place for place in (out, json) if place]))
+    if failed:
+        _report(failed, total)
+    return 1 if failed else 0
+
+
+def _detect_all(
+    detector: "Detector",
+    paths: list[str],
+    settings: dict[str, Any],
+    targets: dict[str, Path],
+    records: list[dict[str, Any]],
+    failed: list[Failure],
+    *,
+    print_lines: bool,
+) -> None:
+    """Looks at each image, prints what is found, and saves the drawn image. Appends to `records` and `failed`."""
+    from multibox.images import open_image
+
+    began = time.monotonic()
+    # The lines are progress enough where they can be seen.
+    with progress_bar("detecting", len(paths), show=not (print_lines and stdout().is_terminal)) as bar:
         for done, path in enumerate(paths, start=1):
             bar(done, f"{done} of {len(paths)}  {done / (time.monotonic() - began):.0f} images/s")
             try:
                 image = open_image(path)
-            except (ValueError, OSError) as error:
-                failed.append((path, str(error)))
+            except (ValueError, OSError) as failure:
+                failed.append(Failure(path, str(failure)))
                 continue
-            found = detector.detect(
-                image, score_threshold=score, iou_threshold=iou, max_detections=max_detections, class_names=wanted
-            )
-            summary = ", ".join(f"{one.name} {one.score:.2f}" for one in found) or "nothing found"
-            stdout().print(f"{path}: {summary}")
+            found = detector.detect(image, **settings)
+            if print_lines:
+                stdout().print(f"{path}: {_counts(found.names)}")
+            record: dict[str, Any] = {"file": path, "height": image.height, "width": image.width}
             if path in targets:
+                targets[path].parent.mkdir(parents=True, exist_ok=True)
                 found.draw(image).save(targets[path])
-            records.append({"file": path, "height": image.height, "width": image.width, "detections": found.records()})
-    if json is not None:
-        result = {
-            "model": model,
-            "class_names": detector.class_names,
-            "images": records,
-            "failed": [{"file": path, "error": error} for path, error in failed],
-        }
-        # a name that is no UTF-8 is read back as it was
-        text = json_text.dumps(result, ensure_ascii=False, indent=2) + "\n"
-        json.write_text(text, encoding="utf-8", errors="backslashreplace")
-    if failed:
-        _complain_of(failed, total)
-    return 1 if failed else 0
+                record["drawn"] = str(targets[path])
+            records.append(record | {"detections": found.records()})
 
 
-def _find_images(sources: list[str], *, out: Path | None = None) -> tuple[list[str], list[tuple[str, str]]]:
-    """The files that the sources mean, each once, in order; and the sources that mean none, with why.
+def _counts(names: list[str]) -> str:
+    """Returns how many objects of each class there are: `12 RBC, 1 WBC`."""
+    return ", ".join(f"{number} {name}" for name, number in Counter(names).most_common()) or "nothing found"
 
-    What lies in `out` is left out where a folder is searched: it was drawn by an earlier run.
+
+def _summary(records: list[dict[str, Any]], seconds: float, places: list[Path]) -> str:
+    names = [found["name"] for record in records for found in record["detections"]]
+    written = [str(place) for place in places if place != STANDARD_OUTPUT]
+    where = f"; written to {' and '.join(written)}" if written else ""
+    return f"{count(len(records), 'image')} in {seconds:.1f} s: {_counts(names)}{where}"
+
+
+def _write_json(
+    file: Path | None, model: str, class_names: tuple[str, ...], records: list[dict[str, Any]], failed: list[Failure]
+) -> None:
+    if file is None:
+        return
+    result = {
+        "model": model,
+        "class_names": class_names,
+        "images": records,
+        "failed": [{"file": path, "error": why} for path, why in failed],
+    }
+    text = json_text.dumps(result, ensure_ascii=False, indent=2)
+    if file == STANDARD_OUTPUT:
+        stdout().print(text)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # A file name that is not UTF-8 is escaped, so that a program that reads the JSON gets it back as it was.
+    file.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def find_images(sources: list[str], *, out: Path | None = None) -> tuple[list[Source], list[Failure]]:
+    """Returns the images that the sources name, each once and in order, and the sources that name none.
+
+    Args:
+        sources: Images, folders and patterns.
+        out: The folder for drawn images. It is left out where a folder that contains it is searched, because an earlier
+            run drew what is in it.
     """
-    paths: dict[str, str] = {}
+    images: dict[str, Source] = {}
     failed = []
+    skipped = 0
     for source in sources:
-        found = list(_images_of(source, out))
-        if not found:
-            what = "a folder without images" if os.path.isdir(source) else "there is no such image or folder"
-            failed.append((source, f"{source or repr(source)}: {what}"))
-        for path in found:
-            paths.setdefault(os.path.abspath(path), path)
-    return list(paths.values()), failed
+        found = list(_images_of(source, alone=len(sources) == 1))
+        kept = [image for image in found if not _is_output(image.path, source, out)]
+        skipped += len(found) - len(kept)
+        if not kept:
+            what = "there is no such image or folder"
+            if os.path.isdir(source):
+                what = "a folder without images" + (f" outside of the --out folder {out}" if found else "")
+            failed.append(Failure(source, f"{source or repr(source)}: {what}"))
+        for image in kept:
+            images.setdefault(os.path.abspath(image.path), image)
+    if skipped and images:
+        info(f"{count(skipped, 'image')} in {out}, the --out folder, left out")
+    return list(images.values()), failed
 
 
-def _images_of(source: str, out: Path | None) -> Iterator[str]:
+def _is_output(path: str, source: str, out: Path | None) -> bool:
+    """Whether the path was found in the output folder only because a folder above it was searched."""
+    if out is None or not os.path.isdir(source):
+        return False
+    folder, drawn = Path(source).resolve(), out.resolve()
+    if folder not in drawn.parents:
+        return False
+    return Path(path).is_relative_to(Path(source) / drawn.relative_to(folder))
+
+
+def _images_of(source: str, *, alone: bool) -> Iterator[Source]:
+    """Yields the images of a source. Of several folders, each has a folder of its own below `--out`."""
     from multibox.data.files import list_files
     from multibox.images import IMAGE_SUFFIXES
 
-    folder = Path(source)
-    if not source:  # of a variable of the shell that is not set; to Path it is the folder that we are in
+    if not source:  # an unset variable of the shell; `Path` would take it for the current folder
         return
+    folder = Path(source)
     if folder.is_dir():
-        drawn = None
-        if out is not None and folder.resolve() in out.resolve().parents:
-            drawn = folder / out.resolve().relative_to(folder.resolve())
+        above = Path() if alone else Path(folder.resolve().name)
         for path in list_files(folder, IMAGE_SUFFIXES):
-            if drawn is None or not path.is_relative_to(drawn):
-                yield str(path)
+            yield Source(str(path), above / path.relative_to(folder))
     elif os.path.exists(source):
-        yield source
+        yield Source(source, Path(folder.name))
     else:
-        yield from sorted(item for item in glob.glob(source, recursive=True) if os.path.isfile(item))
+        parts = folder.parts
+        fixed = Path(*parts[: next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))])
+        for item in sorted(glob.glob(source, recursive=True)):
+            if os.path.isfile(item):
+                yield Source(item, Path(item).relative_to(fixed))
 
 
-def _targets(out: Path, paths: list[str]) -> dict[str, Path]:
-    """Where each drawn image goes: under its own name, with a number where two images share it.
+def _targets(images: list[Source], out: Path) -> dict[str, Path]:
+    """Returns where each drawn image goes. Names that differ only in the suffix or in upper case get a number.
 
     Raises:
-        UsageError: One would overwrite an image that is read.
+        UsageError: A drawn image would replace an image that is read; or `out` names a file, but there are more images.
     """
-    targets: dict[str, Path] = {}
-    taken: set[str] = set()
-    originals = {os.path.realpath(path) for path in paths}
-    for path in paths:
-        stem, suffix = Path(path).stem, Path(path).suffix
-        suffix = suffix if suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"} else ".png"
-        name, number = f"{stem}{suffix}", 1
-        while name.casefold() in taken:
-            number += 1
-            name = f"{stem}-{number}{suffix}"
-        taken.add(name.casefold())
-        targets[path] = out / name
-        if os.path.realpath(out / name) in originals:
-            raise UsageError(f"--out {out}: the drawn image would overwrite {out / name}; choose another folder")
+    if out.suffix.lower() in DRAWN_SUFFIXES and not out.is_dir():
+        if len(images) > 1:
+            raise UsageError(f"--out {out} is the name of one image, but there are {len(images)} images; give a folder")
+        targets = {image.path: out for image in images}
+    else:
+        targets = {}
+        taken: set[str] = set()
+        for image in images:
+            suffix = image.drawn.suffix if image.drawn.suffix.lower() in DRAWN_SUFFIXES else ".png"
+            drawn, number = image.drawn.with_suffix(suffix), 1
+            while str(drawn).casefold() in taken:
+                number += 1
+                drawn = image.drawn.with_name(f"{image.drawn.stem}-{number}{suffix}")
+            taken.add(str(drawn).casefold())
+            targets[image.path] = out / drawn
+    originals = {os.path.realpath(image.path) for image in images}
+    for target in targets.values():
+        if os.path.realpath(target) in originals:
+            raise UsageError(f"--out {out}: the drawn image would replace {target}; choose another folder")
     return targets
 
 
-def _complain_of(failed: list[tuple[str, str]], total: int) -> None:
+def _report(failed: list[Failure], total: int) -> None:
     lines = [why for _, why in failed]
-    complain(lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} of {total} could not be read:", *lines]))
+    error(lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} of {total} could not be read:", *lines]))

@@ -1,4 +1,4 @@
-"""multibox evaluate"""
+"""The command `multibox evaluate`."""
 
 import time
 from collections.abc import Sequence
@@ -7,65 +7,80 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from multibox.cli.terminal import (
+from multibox.cli.arguments import (
+    DATA,
+    MACHINE,
+    MODEL,
+    OUTPUT,
     Count,
+    Device,
     Fraction,
     OnProblem,
+    Overwrite,
     UsageError,
-    check_device,
-    choose_split,
-    count,
+    choose_device,
     fetch_weights,
-    progress_bar,
-    read_splits,
-    say,
-    stdout,
 )
+from multibox.cli.data import choose_split, read_splits
+from multibox.cli.output import STANDARD_OUTPUT, check_new
+from multibox.cli.terminal import count, info, progress_bar, stdout
 from multibox.evaluation.metrics import Metrics, Pixels, Rule
 from multibox.evaluation.rename import RENAMES, read_renames
 
+_THRESHOLD = Parameter(group=MODEL, show_default="the detector's own")
+
 
 def evaluate(
-    data: Path,
+    data: Annotated[Path, Parameter(group=DATA)],
+    /,
     *,
-    model: str,
-    split: str | None = None,
-    rule: Rule = "coco",
-    pixels: Pixels | None = None,
-    score: Fraction | None = None,
-    iou: Fraction | None = None,
-    max_detections: Count | None = None,
-    class_agnostic: Annotated[bool | None, Parameter(negative="--per-class")] = None,
-    rename: Annotated[Sequence[str], Parameter(negative="")] = (),
-    batch_size: Count = 8,
-    device: str = "cpu",
-    json: Annotated[bool, Parameter(negative="")] = False,
-    on_problem: OnProblem = "skip",
+    model: Annotated[str, Parameter(group=MODEL)],
+    split: Annotated[str | None, Parameter(group=DATA, show_default="val, or test, or the only one")] = None,
+    rule: Annotated[Rule, Parameter(group=DATA)] = "coco",
+    pixels: Annotated[Pixels | None, Parameter(group=DATA, show_default="as the rule has it")] = None,
+    score: Annotated[Fraction | None, _THRESHOLD] = None,
+    iou: Annotated[Fraction | None, _THRESHOLD] = None,
+    max_detections: Annotated[Count | None, _THRESHOLD] = None,
+    class_agnostic: Annotated[
+        bool | None, Parameter(group=MODEL, negative="--per-class", show_default="the detector's own")
+    ] = None,
+    rename: Annotated[Sequence[str], Parameter(group=MODEL, negative="", show_default=False)] = (),
+    batch_size: Annotated[Count, Parameter(group=MACHINE)] = 8,
+    device: Device = None,
+    json: Annotated[Path | None, Parameter(group=OUTPUT, allow_leading_hyphen=True)] = None,
+    overwrite: Overwrite = False,
+    on_problem: Annotated[OnProblem, Parameter(group=DATA)] = "skip",
 ) -> int:
     """Score a detector on a data set.
 
     Args:
         data: The folder of the data set, in the layout of VOC, COCO or YOLO.
-        model: A weights file, or the name of published weights (multibox models lists them).
-        split: By default val, or test where there is no val, or the only one.
-        rule: COCO's AP over overlaps from 0.50 to 0.95, VOC 2007's mean over 11 points of recall, or VOC 2010's area.
-        pixels: How overlap is measured: inclusive counts the last pixel, as the VOC rules do by default.
-        score: Detections must score above this; by default the detector's own, as for the next three.
-        iou: A box that overlaps a better one by more than this is suppressed.
-        max_detections: How many detections of an image are kept.
-        class_agnostic: Whether better boxes of any class suppress, or only those of the same class.
-        rename: OLD=NEW, the detector's class OLD is the data's class NEW; or a file of such lines; or coco-to-voc,
-            where a detector of COCO's classes meets data with VOC's. May be given more than once.
-        batch_size: Images that go through the network at once.
-        device: cpu, cuda, mps.
-        json: Print one JSON object, not tables.
-        on_problem: What to do about bad records: skip lists them and goes on, error stops.
+        model: A weights file, or the name of published weights ('multibox models' lists them).
+        split: The split of the data set to score on.
+        rule: Whose definition of AP to use: COCO's mean over overlaps from 0.50 to 0.95, VOC 2007's mean over 11
+            points of recall, or VOC 2010's area under the curve.
+        pixels: How to measure overlap: 'inclusive' counts the last pixel of a box, as the VOC rules do by default.
+        score: Count detections with a score above this.
+        iou: Suppress a box that overlaps a better one by more than this.
+        max_detections: Keep at most this many detections of an image.
+        class_agnostic: Let a better box of any class suppress, or only one of the same class.
+        rename: Match classes of different names. OLD=NEW says that the detector's class OLD is the data's class NEW.
+            Also takes a file of such lines, or 'coco-to-voc' for a detector of COCO's classes on data with VOC's. May
+            be given more than once.
+        batch_size: Put this many images through the network at once.
+        device: Compute on cpu, cuda or mps.
+        json: Write all numbers to this file; '-' prints them instead of the tables.
+        overwrite: Replace the JSON file if it is there already.
+        on_problem: What to do about a bad record: 'skip' lists it and leaves it out, 'error' stops.
     """
     if rule == "coco" and pixels == "inclusive":
         raise UsageError("COCO's rule has no last pixel to include: leave out --pixels inclusive, or take a VOC rule")
     new_names = _renames(rename)
-    check_device(device)
-    fetch_weights(model)  # says that there is no such file before the data is read
+    if device is not None:
+        choose_device(device)
+    if json not in (None, STANDARD_OUTPUT):
+        check_new([json], overwrite=overwrite)
+    fetch_weights(model)  # a wrong name is reported before the data are read
 
     from multibox.data import DatasetReader
 
@@ -76,7 +91,7 @@ def evaluate(
     from multibox.evaluation.evaluate import check_rename
     from multibox.evaluation.evaluate import evaluate as run
 
-    detector = Detector.load(model, device=device)
+    detector = Detector.load(model, device=choose_device(device))
     try:
         check_rename(new_names, detector.class_names, dataset)
     except ValueError as error:
@@ -101,16 +116,20 @@ def evaluate(
             on_progress=show,
         )
     if metrics.ignored_classes:
-        say(f"left out, because {dataset.name} does not name them: {', '.join(metrics.ignored_classes)}")
-    if json:
+        info(f"left out, because {dataset.name} does not name them: {', '.join(metrics.ignored_classes)}")
+    if json == STANDARD_OUTPUT:
         stdout().print(metrics.to_json())
-    else:
-        _print_metrics(metrics, dataset.name)
+        return 0
+    _print_metrics(metrics, dataset.name)
+    if json is not None:
+        json.parent.mkdir(parents=True, exist_ok=True)
+        json.write_text(metrics.to_json() + "\n", encoding="utf-8")
+        info(f"written to {json}")
     return 0
 
 
 def _print_metrics(metrics: Metrics, name: str) -> None:
-    """The numbers as tables."""
+    """Prints the numbers as tables."""
     from rich.table import Table
 
     stdout().print(
@@ -142,7 +161,7 @@ def _percent(value: float | None) -> str:
 
 
 def _renames(texts: Sequence[str]) -> dict[str, str]:
-    """All that is renamed; what comes last counts."""
+    """Returns the new name of each renamed class. Of several new names for a class the last one counts."""
     table: dict[str, str] = {}
     for text in texts:
         old, _, new = text.partition("=")

@@ -1,4 +1,4 @@
-"""multibox models"""
+"""The command `multibox models`."""
 
 from itertools import groupby
 
@@ -28,12 +28,12 @@ def models() -> int:
                 known.published,
             )
     created.add_row("on a model of timm")
-    created.add_row("  timm/NAME", "", "", "", "NAME: of timm.list_models()")
+    created.add_row("  timm/NAME", "", "", "", "timm.list_models() has the names")
     stdout().print(created)
     stdout().print(
-        f"The number in a name is the side of the input: train --size takes others, 512 or 240x320 (height x width).\n"
+        "The number in a name is the side of the input in pixels; 'multibox train --size 240x320' takes another one.\n"
         f"Parameters and GMAC (billion multiply-adds an image) are those with {FIGURE_CLASSES} classes.\n"
-        "VOC is mAP on VOC 2007 test, trained on 07+12; COCO is AP. docs/models.md has sources and speed.\n"
+        "VOC is the mAP on VOC 2007 test after training on 07+12; COCO is AP. docs/models.md has sources and speed.\n"
     )
     loaded = Table("to load", "size", "license", "published accuracy", "what it is", box=None, padding=(0, 2, 0, 0))
     for name, published in PUBLISHED.items():
@@ -42,7 +42,7 @@ def models() -> int:
     loaded.columns[0].min_width = max(map(len, PUBLISHED))
     stdout().print(loaded)
     stdout().print(
-        "And hf://owner/name, a repository of the Hugging Face Hub. What does not come with the package is fetched "
-        "when it is first used, into MULTIBOX_CACHE, by default ~/.cache/multibox."
+        "hf://owner/name loads from a repository of the Hugging Face Hub. Weights that do not come with the package "
+        "are downloaded when they are first used, to MULTIBOX_CACHE, by default ~/.cache/multibox."
     )
     return 0

@@ -1,82 +1,69 @@
-"""What the commands share: where they print and show progress, how they read splits, what they check beforehand.
+"""Talks to the terminal: results, remarks, errors, progress bars, and the library's warnings and log.
 
-Here and in the commands, what is slow to import is imported where it is used, so that `--help` answers at once.
+`rich` takes a while to import, so the functions import it when they first print.
 """
 
 import logging
 import os
-import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TextIO
-
-from cyclopts import Parameter
-from cyclopts.validators import Number
-
-from multibox.weights.published import find_weights
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    import multibox.data
     import multibox.training
-
-OnProblem = Literal["error", "skip"]
-Fraction = Annotated[float, Parameter(validator=Number(gte=0, lte=1))]
-Count = Annotated[int, Parameter(validator=Number(gte=1))]
-
-DIGITS = "0123456789"
-
-
-class UsageError(Exception):
-    """The command line itself is wrong: exit status 2."""
 
 
 @cache
 def stdout() -> "Console":
-    """Where results are printed. Off a terminal, tables are as wide as they need to be."""
+    """Returns the console for results. Away from a terminal, tables are as wide as they need to be."""
     return _console(width=None if sys.stdout.isatty() else 1000)
 
 
 @cache
 def stderr() -> "Console":
-    """Where all is said that is not the result."""
+    """Returns the console for everything that is not the command's result."""
     return _console(stderr=True)
 
 
 def _console(*, width: int | None = None, stderr: bool = False) -> "Console":
     from rich.console import Console
 
-    # names of files and classes are shown as they are: nothing in them is markup, or short for an emoji
+    # File names and class names are printed as they are: rich must not take parts of them for markup or emoji.
     return Console(highlight=False, soft_wrap=True, markup=False, emoji=False, stderr=stderr, width=width)
 
 
-def complain(message: str) -> None:
-    """An error, on the error stream."""
-    stderr().print(f"multibox: {message}", style="red" if stderr().is_terminal else None)
-
-
-def speaks() -> bool:
-    """Whether this process speaks for all: of those that torchrun started, the first."""
+def is_main() -> bool:
+    """Whether this process prints for all: without torchrun always, under torchrun only the process of rank 0."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def say(message: str) -> None:
-    """A remark that is not the command's result, on the error stream."""
-    if speaks():
+def info(message: str) -> None:
+    """Prints a remark on the error stream. Under torchrun only the main process prints it."""
+    if is_main():
         stderr().print(message)
 
 
+def error(message: str) -> None:
+    """Prints an error on the error stream, in red on a terminal."""
+    stderr().print(f"multibox: {message}", style="red" if stderr().is_terminal else None)
+
+
+def count(number: int, thing: str) -> str:
+    """Returns a number with its noun: `1 image`, `2 images`."""
+    return f"{number} {thing}{'s'[: number != 1]}"
+
+
 @contextmanager
-def say_warnings() -> Iterator[None]:
-    """Warnings that are meant for users, in their words alone: no file and line of code before them."""
+def plain_warnings() -> Iterator[None]:
+    """Prints warnings that are meant for users without the file and the line of code that raised them."""
     show = warnings.showwarning
 
-    def say_it(
+    def show_plainly(
         message: Warning | str,
         category: type[Warning],
         filename: str,
@@ -85,146 +72,36 @@ def say_warnings() -> Iterator[None]:
         line: str | None = None,
     ) -> None:
         if category is UserWarning:
-            say(str(message))
+            info(str(message))
         else:
             show(message, category, filename, lineno, file, line)
 
     with warnings.catch_warnings():
-        warnings.showwarning = say_it
+        warnings.showwarning = show_plainly
         yield
-
-
-def read_splits(
-    reader: "multibox.data.DatasetReader", splits: Sequence[str], on_problem: OnProblem
-) -> list["multibox.data.Dataset"]:
-    """Reads splits of a data set without the images that cannot be decoded, and lists once what is wrong with any.
-
-    Raises:
-        DatasetError: A split cannot be read; or, with `error`, anything is wrong.
-    """
-    from multibox.data import DatasetError
-    from multibox.data.check import leave_out
-    from multibox.data.sample import list_problems
-
-    datasets = [reader.read(split) for split in splits]
-    faults = _in_one_process(lambda: [_find_undecodable(dataset) for dataset in datasets])
-    datasets = [leave_out(*each) for each in zip(datasets, faults, strict=True)]
-    # what is wrong with the whole set is found in each of its splits
-    problems = list(dict.fromkeys(problem for dataset in datasets for problem in dataset.problems))
-    if problems:
-        found = f"{' and '.join([datasets[0].name, *splits[1:]])}: {count(len(problems), 'problem')}"
-        if on_problem == "error":
-            raise DatasetError(f"{found}; mend the files, or --on-problem skip them", problems)
-        say(list_problems(found, problems))
-    return datasets
-
-
-def _find_undecodable(dataset: "multibox.data.Dataset") -> dict[str, str]:
-    """Decodes every image behind a progress bar; returns what is wrong with those that cannot be decoded."""
-    from multibox.data.check import find_undecodable
-
-    with progress_bar("checking", len(dataset)) as bar:
-        return find_undecodable(
-            dataset, on_progress=lambda done, total: bar(done, f"{done} of {count(total, 'image')}")
-        )
-
-
-def _in_one_process(work: Callable[[], list[dict[str, str]]]) -> list[dict[str, str]]:
-    """Returns what the main process of those that torchrun started makes; a single process makes it itself."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return work()
-    from multibox.training.distributed import join_world
-
-    with join_world("cpu") as world:
-        return world.from_first(work)
-
-
-def choose_split(
-    reader: "multibox.data.DatasetReader", wanted: str | None, candidates: Sequence[str], flag: str
-) -> str:
-    """Returns the split that the flag asks for, or the first of the candidates that there is, or the only one.
-
-    Raises:
-        FileNotFoundError: The path of the data set does not exist.
-        DatasetError: The path holds no data set, or more than one, or one without splits.
-        UsageError: There is no such split; or the flag asks for none, and there are several others.
-    """
-    from multibox.data import DatasetError
-
-    splits = reader.splits
-    try:
-        return reader.choose(wanted or usual_split(splits, candidates))
-    except DatasetError as error:
-        if not splits:
-            raise
-        raise UsageError(f"{flag}: {error}") from error
-
-
-def usual_split(splits: Sequence[str], candidates: Sequence[str]) -> str | None:
-    """The first of the candidates that there is; `train2017` is taken for `train` where there is no `train` itself."""
-    for candidate in candidates:
-        named = [name for name in splits if name.rstrip(DIGITS) == candidate]
-        if named:
-            return candidate if candidate in named else named[0]
-    return None
-
-
-def count(number: int, thing: str) -> str:
-    """`1 image`, `2 images`."""
-    return f"{number} {thing}{'s'[: number != 1]}"
-
-
-def check_output(folder: Path) -> None:
-    """Makes the folder, so that a long run does not find out at its end that it cannot write.
-
-    Raises:
-        OSError: It cannot be made or written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
-    except OSError as error:
-        raise OSError(f"{folder}: there can be no such folder ({error.strerror}); choose another") from error
-    if not writable:
-        raise PermissionError(f"{folder}: cannot be written to; choose another folder")
-
-
-def check_device(device: str | None) -> None:
-    """That the name is one of torch's, and the device is there.
-
-    Raises:
-        UsageError: It is not.
-    """
-    if device in (None, "cpu"):
-        return
-    if not re.fullmatch(r"(cpu|cuda|mps|xpu)(:\d+)?", device):
-        raise UsageError(f"no device is called '{device}'; there are cpu, cuda (or cuda:1, ...), mps and xpu")
-    import torch
-
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"the device '{device}' cannot be used here ({str(error).splitlines()[0]})") from error
 
 
 @contextmanager
 def progress_bar(
     text: str, total: float, *, show: bool = True, time_left: bool = True
 ) -> Iterator[Callable[[float, str], None]]:
-    """A bar with the time left, on a terminal only: call it with what is done and a few words.
+    """Shows a progress bar while the context is open, on a terminal only.
+
+    The context gives a function to call with the amount of work done so far and a few words to show beside the bar.
 
     Args:
-        text: What is being done.
-        total: What is done at the end.
-        show: False for none at all.
-        time_left: Estimate it, where the words do not say it.
+        text: What is being done, shown before the bar.
+        total: The amount of work at the end.
+        show: Whether to show a bar at all.
+        time_left: Whether to estimate and show the remaining time. Leave it out when the words already say it.
     """
-    if not (show and stderr().is_terminal and speaks()):
+    if not (show and stderr().is_terminal and is_main()):
         yield lambda done, words: None
         return
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (
+        SpinnerColumn(),  # turns while the work is silent, as during a validation
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
@@ -238,14 +115,14 @@ def progress_bar(
 
 @contextmanager
 def training_bar() -> Iterator[Callable[["multibox.training.Progress"], None]]:
-    """The bar of a training run, with the run's own estimate of the time that is left, for its `on_progress`."""
+    """Shows the bar of a training run. The context gives the function for the run's `on_progress`."""
     with progress_bar("training", 1.0, time_left=False) as bar:
         yield lambda progress: bar(progress.part, str(progress))
 
 
 @contextmanager
-def fetch_bar() -> Iterator[Callable[[int, int | None, float], None]]:
-    """A bar for files that may have to be fetched: it takes the bytes done, of how many, bytes a second."""
+def download_bar() -> Iterator[Callable[[int, int | None, float], None]]:
+    """Shows the bar of a download. The context gives a function of bytes done, bytes in all, and bytes a second."""
     with progress_bar("fetching", 1.0) as bar:
 
         def show(done: int, total: int | None, rate: float) -> None:
@@ -255,20 +132,9 @@ def fetch_bar() -> Iterator[Callable[[int, int | None, float], None]]:
         yield show
 
 
-def fetch_weights(model: str) -> Path:
-    """The file of a model by path or name, fetched if need be, before the work begins that needs it.
-
-    Raises:
-        FileNotFoundError: There is none.
-        OSError: It cannot be fetched.
-    """
-    with fetch_bar() as show:
-        return find_weights(model, on_progress=show)
-
-
 @contextmanager
-def log_lines() -> Iterator[None]:
-    """The library's log, on the error stream."""
+def show_log() -> Iterator[None]:
+    """Prints the library's log on the error stream while the context is open."""
     log = logging.getLogger("multibox")
     handler = _ConsoleHandler()
     before = log.level
@@ -283,4 +149,4 @@ def log_lines() -> Iterator[None]:
 
 class _ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage())
+        info(record.getMessage())

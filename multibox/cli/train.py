@@ -1,90 +1,130 @@
-"""multibox train"""
+"""The command `multibox train`."""
 
 import dataclasses
+import itertools
+import json
 import os
 import re
 import shlex
-import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 from cyclopts import Parameter
 
-from multibox.checks import checked_values
-from multibox.cli.terminal import (
+from multibox.cli.arguments import (
+    DATA,
+    LENGTH,
+    MACHINE,
+    MODEL,
+    OPTIMIZATION,
+    OUTPUT,
     OnProblem,
     UsageError,
-    check_device,
-    check_output,
-    choose_split,
-    count,
-    fetch_bar,
+    check_not_a_state,
+    choose_device,
     fetch_weights,
-    log_lines,
-    read_splits,
-    say,
-    training_bar,
-    usual_split,
 )
+from multibox.cli.data import choose_split, choose_val_split, read_splits
+from multibox.cli.output import check_empty, check_folder
+from multibox.cli.run_config import NOTES, ScalesName, StartFrom, is_run, read_config, read_resumed
+from multibox.cli.terminal import count, download_bar, info, is_main, show_log, training_bar
 from multibox.training.recipes import TrainConfig
 from multibox.weights.published import find_weights, is_weights
 
 if TYPE_CHECKING:
     from multibox.config import DetectorConfig, Scales
-    from multibox.data import DatasetReader
+    from multibox.data import Dataset, DatasetReader
+    from multibox.detector import Detector
 
-ScalesName = Literal["voc", "coco"]
-StartFrom = Literal["imagenet"]
-
-NOTES: dict[str, Any] = {
-    "model": str,
-    "size": str,
-    "scales": ScalesName | None,
-    "start_from": StartFrom | None,
-    "train_split": str,
-    "val_split": str,
+GROUPS = {
+    LENGTH: ("epochs", "steps", "minutes", "patience", "validate_every"),
+    MODEL: ("freeze", "backbone_lr_factor"),
+    DATA: ("expand_probability", "balance_classes", "max_unreadable"),
+    OUTPUT: ("checkpoint_minutes", "trackers"),
+    MACHINE: ("precision", "compile", "sync_batch_norm", "workers", "device", "seed"),
 }
-"""What a `config.yaml` holds beside the values of `TrainConfig`."""
+"""The values of `TrainConfig` by their place in the help. All others stand under Optimization."""
 
-# a flag for each value of TrainConfig; without a value of its own it is not given, and --config may have it
+_GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
+
+
+def _flag(field: dataclasses.Field[Any], hint: Any) -> tuple[str, Any, None]:
+    """Returns a field for the flag of one value of a run. It is None unless the flag is given."""
+    is_list = any(get_origin(kind) is Sequence for kind in (hint, *get_args(hint)))
+    shown = f"{field.default:g}" if type(field.default) in (int, float) else None
+    parameter = Parameter(
+        group=_GROUP_OF.get(field.name, OPTIMIZATION), negative="" if is_list else None, show_default=shown
+    )
+    return field.name, Annotated[hint | None, parameter], None
+
+
+_HINTS = get_type_hints(TrainConfig)
 _Flags = dataclasses.make_dataclass(
-    "_Flags", [(name, kind | None, None) for name, kind in get_type_hints(TrainConfig).items()], kw_only=True
+    "_Flags", [_flag(field, _HINTS[field.name]) for field in dataclasses.fields(TrainConfig)], kw_only=True
 )
 _Flags.__doc__, _Flags.__module__ = TrainConfig.__doc__, __name__
 
 
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a command line asks for, with the values of `--config` or of the run that is resumed.
+
+    Attributes:
+        data: The folders of the data set.
+        model: A preset, a backbone of timm, or weights.
+        network: The network of a preset or of a backbone of timm; None for weights, which have their own.
+        notes: The values of `run_config.NOTES` that are set.
+        config: All other values of the run.
+        out: The folder of the run.
+        resume: Whether to go on with the run in the folder.
+    """
+
+    data: list[Path]
+    model: str
+    network: "DetectorConfig | None"
+    notes: dict[str, Any]
+    config: TrainConfig
+    out: Path
+    resume: bool
+
+
 def train(
-    data: list[Path],
+    data: Annotated[list[Path] | None, Parameter(group=DATA, negative="")] = None,
+    /,
     *,
-    model: str | None = None,
-    out: Path,
-    train_split: str | None = None,
-    val_split: str | None = None,
-    size: str | None = None,
-    scales: ScalesName | None = None,
-    start_from: StartFrom | None = None,
+    model: Annotated[str | None, Parameter(group=MODEL)] = None,
+    out: Annotated[Path | None, Parameter(group=OUTPUT, show_default="runs/DATA-1, runs/DATA-2, ...")] = None,
+    train_split: Annotated[
+        str | None, Parameter(group=DATA, show_default="train, or trainval, or the only one")
+    ] = None,
+    val_split: Annotated[str | None, Parameter(group=DATA, show_default="val if there is one")] = None,
+    size: Annotated[str | None, Parameter(group=MODEL, show_default="the preset's own")] = None,
+    scales: Annotated[ScalesName | None, Parameter(group=MODEL)] = None,
+    start_from: Annotated[StartFrom | None, Parameter(group=MODEL, show_default="random weights")] = None,
     flags: Annotated[_Flags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
-    config: Path | None = None,
-    resume: bool = False,
-    on_problem: OnProblem = "skip",
+    config: Annotated[Path | None, Parameter(group=DATA)] = None,
+    resume: Annotated[list[Path] | None, Parameter(group=OUTPUT, negative="", consume_multiple=(0, 1))] = None,
+    on_problem: Annotated[OnProblem, Parameter(group=DATA)] = "skip",
 ) -> int:
     """Train a detector on a data set of your own.
 
     Args:
-        data: The folder of the data set, in the layout of VOC, COCO or YOLO; several of the same classes are joined.
-        model: A preset or timm/NAME to start anew (multibox models lists them), or weights to go on from; may stand in
-            --config.
-        out: The folder of the run: weights, metrics, curves, images.
-        train_split: To learn from; by default train, or trainval, or the only one.
-        val_split: To validate on; by default val, where there is one; 'none' for no validation.
-        size: Of a preset's input in pixels, HEIGHTxWIDTH (240x320), or one number for both; by default its own.
-        scales: Sizes of a preset's default boxes, as for VOC, or for COCO's smaller objects.
-        start_from: Weights for a preset's backbone, fetched if need be; by default they are random.
-        flags: Values of the run.
-        config: A YAML file with these values under the same names, as config.yaml of another run; flags win over it,
-            and of its size, scales and start_from none is taken where the model is weights.
-        resume: Go on with the run in --out; begin where it saved nothing yet.
-        on_problem: What to do about bad records: skip lists them and goes on, error stops.
+        data: The folder of the data set, in the layout of VOC, COCO or YOLO. Several folders of the same classes are
+            joined.
+        model: A preset or timm/NAME to train a new detector ('multibox models' lists them), or weights to train on.
+        out: Write the weights, metrics, curves and images of the run to this new folder.
+        train_split: The split to learn from.
+        val_split: The split to validate on; 'none' for no validation.
+        size: The input size of a preset in pixels, HEIGHTxWIDTH (240x320) or one number for both.
+        scales: The sizes of a preset's default boxes: for VOC, or for COCO's smaller objects.
+        start_from: The weights that a preset's backbone starts from. They are downloaded if need be.
+        flags: The values of the run.
+        config: Take values that no flag gives from this YAML file, such as the config.yaml of another run. If the model
+            is weights, the file's size, scales and start_from are not used.
+        resume: Go on with the run in this folder, or in --out. The folder knows the data, the model and all values;
+            flags change them.
+        on_problem: What to do about a bad record: 'skip' lists it and leaves it out, 'error' stops.
     """
     given: dict[str, Any] = {
         "model": model,
@@ -95,165 +135,109 @@ def train(
         "val_split": val_split,
         **(vars(flags) if flags else {}),
     }
-    values = {name: value for name, value in given.items() if value is not None}
-    values = (_read_config(config) if config else {}) | values
-    model, size, scales, start_from, train_split, val_split = (values.pop(name, None) for name in NOTES)
-    if model is None:
-        raise UsageError("which detector is to learn? give --model, or a --config that names one")
-    if is_weights(model):
-        of_presets = {"size": "an input size", "scales": "default boxes", "start_from": "weights"}
-        for name, what in of_presets.items():
-            if given[name] is not None:
-                raise UsageError(f"--{name.replace('_', '-')} is for presets; {model} has {what} of its own")
-        left_out = [name for name, value in zip(of_presets, (size, scales, start_from), strict=True) if value]
-        if left_out:
-            say(f"not taken from {config}, as {model} has its own: {', '.join(left_out)}")
-        size = scales = start_from = new = None
-    else:
-        new = _new_config(model, size, scales)
-    source = None if new is None or start_from is None else _start_source(new.backbone)
-
+    import multibox.training.fit  # noqa: F401 - a missing package is reported before the data are read
     from multibox.data import DatasetReader
-    from multibox.data.check import find_shared_images
 
-    reader = DatasetReader(data)
-    learn_name = choose_split(reader, train_split, ["train", "trainval"], "--train-split")
-    check_name = None if val_split == "none" else _val_split(reader, val_split)
+    plan = _make_plan(data or [], given, config, out, resume)
+    _check_run_folder(plan)
+    reader = DatasetReader(plan.data)
+    plan = _choose_splits(plan, reader)
+    train_set, val_set = _read_data(plan, reader, on_problem)
+    detector = _make_detector(plan, train_set.class_names)
+    _run(plan, detector, train_set, val_set)
+    _show_result(plan.out)
+    return 0
 
-    from multibox.data.sample import compare_classes
-    from multibox.detector import Detector
-    from multibox.training import train as run
 
+def _make_plan(
+    data: list[Path], given: dict[str, Any], config: Path | None, out: Path | None, resume: list[Path] | None
+) -> Plan:
+    """Puts the values of the flags, of `--config` and of a resumed run together, and checks all that needs no data.
+
+    Raises:
+        UsageError: Something is missing, contradicts something else, or is out of its range.
+        FileNotFoundError: The model looks like a file, and there is none.
+    """
+    folder = _resumed_folder(out, resume)
+    values = read_resumed(folder, given) if folder and not data and config is None else {}
+    values |= read_config(config) if config else {}
+    values |= {name: value for name, value in given.items() if value is not None}
+    notes = {name: values.pop(name) for name in NOTES if name in values}
+    data = data or [Path(each) for each in notes.get("data", ())]
+    if not data:
+        raise UsageError("which data set? for example: multibox train raccoons/ --model ssd256-tiny --minutes 10")
+    model = notes.get("model")
+    if model is None:
+        raise UsageError("which model? give a preset or weights with --model, or a --config that names one")
+    network, left_out = _network_of(model, notes, given)
+    if left_out:
+        info(f"not taken from {config}, because {model} has its own: {', '.join(left_out)}")
+        notes = {name: value for name, value in notes.items() if name not in left_out}
     try:
         train_config = TrainConfig(**values)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    check_device(train_config.device)
-    check_output(out)
-    train_set, *others = read_splits(reader, [learn_name, *([check_name] if check_name else [])], on_problem)
-    val_set = others[0] if others else None
-    say(
-        f"{count(len(train_set), 'image')} to learn from ({learn_name}), "
-        + (
-            f"{len(val_set)} to validate on ({check_name})"
-            if val_set
-            else "none to validate on: the last weights are kept"
+    if train_config.device is not None:
+        choose_device(train_config.device)
+    # absolute, so that the run can be resumed from another folder
+    notes |= {"data": [os.path.abspath(each) for each in data]}
+    if Path(model).is_file():
+        notes |= {"model": os.path.abspath(model)}
+    return Plan(data, model, network, notes, train_config, folder or out or _new_run_folder(data), folder is not None)
+
+
+def _resumed_folder(out: Path | None, resume: list[Path] | None) -> Path | None:
+    """Returns the folder of the run to go on with; None for a new run."""
+    if resume is None:
+        return None
+    named = resume[0] if resume else None
+    if named and out and named.resolve() != out.resolve():
+        raise UsageError(
+            f"--resume {named} and --out {out} are two folders, and --resume takes that of the run to go on with; "
+            "the data set stands before the flags"
         )
-    )
-    if not train_set.class_names:
-        raise ValueError(f"no image of {train_set.name} has an object: there is nothing to learn")
-    if val_set is not None:
-        difference = compare_classes(learn_name, train_set.class_names, str(check_name), val_set.class_names)
-        if difference:
-            raise ValueError(
-                f"the splits to learn from and to validate on do not have the same classes: {difference}; give both "
-                "the same list of classes, in the same order, or --val-split none"
-            )
-        shared = len(find_shared_images(train_set, val_set))
-        if shared:
-            say(f"{shared} of those to validate on are learned from as well: their scores will be too good")
-    if new is None:
-        fetch_weights(model)
-        before = Detector.load(model)
-        kept = [name for name in train_set.class_names if name in before.class_names]
-        say(f"{model}: {len(kept)} of {len(train_set.class_names)} classes are kept: {', '.join(kept) or 'none'}")
-        detector = before.with_classes(train_set.class_names, seed=train_config.seed)
-    else:
-        if source:
-            say(f"the backbone starts from {source}")
-        with fetch_bar() as show_fetched:
-            detector = Detector.create(
-                new, train_set.class_names, start_from=start_from, seed=train_config.seed, on_progress=show_fetched
-            )
-    notes: dict[str, Any] = {
-        "model": model,
-        "size": size,
-        "scales": scales,
-        "start_from": start_from,
-        "train_split": learn_name,
-        "val_split": check_name or "none",
-    }
-    notes = {name: value for name, value in notes.items() if value is not None}
-    with log_lines(), training_bar() as show:
-        try:
-            run(
-                detector,
-                train_set,
-                val_set,
-                train_config,
-                out=out,
-                resume=resume,
-                on_progress=show,
-                notes=notes,
-                data=[str(each) for each in data],
-            )
-        except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(f"{error}; to go on:\n{_resume_command()}" if str(error) else "") from error
-        except RuntimeError as error:
-            raise OSError(_too_little_memory(error)) from error
-    say(f"written to {out}: best.safetensors, last.safetensors, metrics.csv, card.md, curves.png, validation.jpg")
-    return 0
+    folder = named or out
+    if folder is None:
+        raise UsageError("--resume takes the folder of a run; for example: multibox train --resume runs/raccoons")
+    return folder
 
 
-def _val_split(reader: "DatasetReader", wanted: str | None) -> str | None:
-    """The split that is wanted, or the usual one where it is there."""
-    if wanted is not None:
-        return choose_split(reader, wanted, [], "--val-split")
-    return usual_split(reader.splits, ["val", "valid"])
+def _new_run_folder(data: list[Path]) -> Path:
+    """Returns the first of `runs/DATA-1`, `runs/DATA-2`, ... that does not exist yet."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("--out is missing: the processes that torchrun starts need one folder for all of them")
+    place = data[0].resolve()
+    name = (place.parent if place.is_file() else place).name or "run"
+    return next(folder for n in itertools.count(1) if not os.path.lexists(folder := Path("runs") / f"{name}-{n}"))
 
 
-def _start_source(backbone: str) -> str:
-    """Which weights this backbone would start from, and their license.
+def _network_of(model: str, notes: dict[str, Any], given: dict[str, Any]) -> tuple["DetectorConfig | None", list[str]]:
+    """Returns the config of a preset or of a backbone of timm; for weights None, and the notes that do not apply.
 
     Raises:
-        UsageError: There are none for it.
-    """
-    from multibox.weights.imagenet import describe_weights
-
-    try:
-        return describe_weights(backbone)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    """The values of a `config.yaml`.
-
-    Raises:
-        UsageError: It is no YAML mapping, or has names or kinds of values that no run has.
-    """
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not YAML ({error})") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{path}: must hold lines of 'name: value'")
-    try:
-        return checked_values(values, get_type_hints(TrainConfig) | NOTES, owner="a run")
-    except ValueError as error:
-        raise UsageError(f"{path}: {error}") from error
-
-
-def _resume_command() -> str:
-    """This very command, to go on where it stopped."""
-    environment, arguments = os.environ, sys.argv[1:]
-    command = ["multibox"]
-    if "TORCHELASTIC_RUN_ID" in environment:
-        size, local = (int(environment[name]) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-        nodes = ["--nnodes", str(size // local), "..."] if size > local else []
-        command = ["torchrun", *nodes, "--nproc-per-node", str(local), "-m", "multibox"]
-    return shlex.join([*command, *arguments, *(["--resume"] if "--resume" not in arguments else [])])
-
-
-def _new_config(model: str, size: str | None, scales: "Scales | None") -> "DetectorConfig":
-    """The config of a preset, or of a backbone of timm, for an input of that size.
-
-    Raises:
+        UsageError: There is no such preset or backbone, or a flag does not fit the model.
         FileNotFoundError: The model looks like a file, and there is none.
-        UsageError: There is no such preset or backbone, or it takes no such input.
     """
+    if is_weights(model):
+        check_not_a_state(model)
+        of_presets = {"size": "an input size", "scales": "default boxes", "start_from": "weights"}
+        for name, what in of_presets.items():
+            if given[name] is not None:
+                raise UsageError(f"--{name.replace('_', '-')} is for presets; {model} has {what} of its own")
+        return None, [name for name in of_presets if name in notes]
+    network = _new_network(model, notes.get("size"), notes.get("scales"))
+    if "start_from" in notes:
+        from multibox.weights.imagenet import describe_weights
+
+        try:
+            info(f"the backbone starts from {describe_weights(network.backbone)}")
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+    return network, []
+
+
+def _new_network(model: str, size: str | None, scales: "Scales | None") -> "DetectorConfig":
+    """Returns the config of a preset, or of a backbone of timm, for an input of that size."""
     from multibox.presets import preset
 
     height, width = _height_and_width(size)
@@ -269,11 +253,136 @@ def _new_config(model: str, size: str | None, scales: "Scales | None") -> "Detec
         raise UsageError(str(error)) from error
 
 
-def _too_little_memory(error: RuntimeError) -> str:
-    """What to do where torch has not got the memory, which it says by errors of no kind of their own.
+def _height_and_width(size: str | None) -> tuple[int | None, int | None]:
+    if size is None:
+        return None, None
+    parts = re.fullmatch(r"(\d{1,9})(?:[xX\u00d7](\d{1,9}))?", size.strip(), re.ASCII)
+    if parts is None:
+        raise UsageError(f"--size takes HEIGHTxWIDTH in pixels, such as 240x320, or one number for both, not '{size}'")
+    return int(parts[1]), int(parts[2] or parts[1])
+
+
+def _check_run_folder(plan: Plan) -> None:
+    """Checks that the run can write to its folder without replacing anything but its own files.
 
     Raises:
-        RuntimeError: That is not what the error is about.
+        FileExistsError: The folder is not empty; or, to resume, it holds something else than a run.
+        OSError: The folder cannot be made or written to.
+    """
+    goes_on = f"go on with its run: multibox train --resume {shlex.quote(str(plan.out))}"
+    if not is_run(plan.out):
+        check_empty(plan.out)
+    elif not plan.resume:
+        raise FileExistsError(f"{plan.out} holds a run already; choose another folder, or {goes_on}")
+    check_folder(plan.out)
+
+
+def _choose_splits(plan: Plan, reader: "DatasetReader") -> Plan:
+    """Returns the plan with the names of the splits to learn from and to validate on."""
+    train_split = choose_split(reader, plan.notes.get("train_split"), ["train", "trainval"], "--train-split")
+    val_split = choose_val_split(reader, plan.notes.get("val_split")) or "none"
+    return dataclasses.replace(plan, notes=plan.notes | {"train_split": train_split, "val_split": val_split})
+
+
+def _read_data(plan: Plan, reader: "DatasetReader", on_problem: OnProblem) -> tuple["Dataset", "Dataset | None"]:
+    """Returns the sets to learn from and to validate on.
+
+    Raises:
+        ValueError: A set cannot be read, nothing has an object, or the two sets have other classes.
+    """
+    from multibox.data.check import find_shared_images
+    from multibox.data.sample import compare_classes
+
+    learned, validated = plan.notes["train_split"], plan.notes["val_split"]
+    train_set, *others = read_splits(reader, [learned, *([] if validated == "none" else [validated])], on_problem)
+    val_set = others[0] if others else None
+    info(
+        f"{count(len(train_set), 'image')} to learn from ({learned}), "
+        + (
+            f"{len(val_set)} to validate on ({validated})"
+            if val_set
+            else "none to validate on: the last weights are kept"
+        )
+    )
+    if not train_set.class_names:
+        raise ValueError(f"no image of {train_set.name} has an object: there is nothing to learn")
+    if val_set is None:
+        return train_set, None
+    difference = compare_classes(learned, train_set.class_names, validated, val_set.class_names)
+    if difference:
+        raise ValueError(
+            f"the splits to learn from and to validate on do not have the same classes: {difference}; give both "
+            "the same list of classes, in the same order, or --val-split none"
+        )
+    shared = len(find_shared_images(train_set, val_set))
+    if shared:
+        info(f"{count(shared, 'validation image')} also in the training set: the scores will be too good")
+    return train_set, val_set
+
+
+def _make_detector(plan: Plan, class_names: tuple[str, ...]) -> "Detector":
+    """Returns a new detector of a preset, or that of the weights with the classes of the data."""
+    from multibox.detector import Detector
+
+    seed = plan.config.seed
+    if plan.network is not None:
+        with download_bar() as show:
+            return Detector.create(
+                plan.network, class_names, start_from=plan.notes.get("start_from"), seed=seed, on_progress=show
+            )
+    fetch_weights(plan.model)
+    detector = Detector.load(plan.model)
+    kept = [name for name in class_names if name in detector.class_names]
+    new = [name for name in class_names if name not in detector.class_names]
+    others = f"; new: {', '.join(new)}" if new else ""
+    info(f"{plan.model}: {len(kept)} of {len(class_names)} classes are kept: {', '.join(kept) or 'none'}{others}")
+    return detector.with_classes(class_names, seed=seed)
+
+
+def _run(plan: Plan, detector: "Detector", train_set: "Dataset", val_set: "Dataset | None") -> None:
+    """Trains the detector, with the log and a progress bar on the terminal.
+
+    Raises:
+        KeyboardInterrupt: The user interrupted the run. The message has the command that goes on.
+        OSError: The memory is too small.
+    """
+    from multibox.training import train as run
+
+    with show_log(), training_bar() as show:
+        try:
+            run(
+                detector,
+                train_set,
+                val_set,
+                plan.config,
+                out=plan.out,
+                resume=plan.resume,
+                on_progress=show,
+                notes=plan.notes,
+                data=[str(each) for each in plan.data],
+            )
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(f"{error}; to go on:\n{_resume_command(plan)}" if str(error) else "") from error
+        except RuntimeError as error:
+            raise OSError(_too_little_memory(error)) from error
+
+
+def _resume_command(plan: Plan) -> str:
+    """Returns the command that goes on with the run."""
+    environment = os.environ
+    command = ["multibox"]
+    if "TORCHELASTIC_RUN_ID" in environment:
+        size, local = (int(environment[name]) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+        nodes = ["--nnodes", str(size // local), "..."] if size > local else []
+        command = ["torchrun", *nodes, "--nproc-per-node", str(local), "-m", "multibox"]
+    return shlex.join([*command, "train", "--resume", str(plan.out)])
+
+
+def _too_little_memory(error: RuntimeError) -> str:
+    """Returns what to do when PyTorch runs out of memory, which it reports by a plain `RuntimeError`.
+
+    Raises:
+        RuntimeError: The error is about something else.
     """
     first = str(error).strip().partition("\n")[0]
     if "out of memory" in first or "can't allocate memory" in first:
@@ -286,10 +395,12 @@ def _too_little_memory(error: RuntimeError) -> str:
     raise error
 
 
-def _height_and_width(size: str | None) -> tuple[int | None, int | None]:
-    if size is None:
-        return None, None
-    parts = re.fullmatch(r"(\d{1,9})(?:[xX\u00d7](\d{1,9}))?", size.strip(), re.ASCII)
-    if parts is None:
-        raise UsageError(f"--size takes HEIGHTxWIDTH in pixels, such as 240x320, or one number for both, not '{size}'")
-    return int(parts[1]), int(parts[2] or parts[1])
+def _show_result(out: Path) -> None:
+    """Prints the accuracy of the best weights, how to use them, and what the run has left."""
+    if is_main() and (out / "card.json").is_file():
+        card = json.loads((out / "card.json").read_text(encoding="utf-8"))
+        metrics, best = card.get("metrics"), card.get("best")
+        if metrics and best and metrics["ap"] is not None:
+            info(f"best at epoch {best['epoch']:.4g}: AP {100 * metrics['ap']:.1f}, AP50 {100 * metrics['ap50']:.1f}")
+        info("\n".join(["to use it:", *card.get("commands", {}).values()]))
+    info(f"written to {out}: best.safetensors, last.safetensors, metrics.csv, card.md, curves.png, validation.jpg")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from math import isclose, nan
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from PIL import Image
@@ -58,7 +58,7 @@ def train(
     out: str | os.PathLike[str],
     resume: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
-    notes: Mapping[str, str] | None = None,
+    notes: Mapping[str, Any] | None = None,
     data: Sequence[str] = (),
 ) -> Detector:
     """Trains the detector in place, and returns the best of the run: by AP on `val_set`, the last where there is none.

@@ -8,7 +8,7 @@ from functools import partial
 from math import isnan
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
 import yaml
@@ -127,7 +127,7 @@ class Record:
         if self._held:
             self._held.close()
 
-    def begin(self, config: TrainConfig, notes: Mapping[str, str], *, step: int) -> None:
+    def begin(self, config: TrainConfig, notes: Mapping[str, Any], *, step: int) -> None:
         """Writes `config.yaml`, and takes back the rows of steps that were lost when a run was interrupted.
 
         Args:

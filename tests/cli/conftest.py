@@ -13,7 +13,7 @@ from multibox.detector import Detector
 
 
 class Result(NamedTuple):
-    """What a command leaves: its exit status, and the lines on the two streams."""
+    """The exit status of a command, and the lines that it printed on each stream."""
 
     status: int
     out: list[str]
@@ -51,13 +51,13 @@ def written_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data(written_scenes: Path, tmp_path: Path) -> Path:
-    """Synthetic scenes in VOC's layout, to be spoiled as a test likes."""
+    """A copy of synthetic scenes in VOC's layout, which a test may damage."""
     return Path(shutil.copytree(written_scenes, tmp_path / "my scenes"))
 
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A detector for the scenes with random weights: all its scores are between 0.1 and 0.2."""
+    """The weights file of a detector with random weights, whose scores are all between 0.1 and 0.2."""
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
     Detector.create("ssd256-tiny", CLASS_NAMES, seed=0).save(path)
     return path

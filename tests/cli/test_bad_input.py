@@ -1,4 +1,4 @@
-"""Ten kinds of bad input: each gives one clear message, the right exit status, and the rest of the work is done.
+"""Bad input gives one clear message and the right exit status, and the rest of the work is done.
 
 Status 1 where something in the files failed, 2 where the command itself was wrong. What is wrong with a data set is
 listed once and left out, unless `--on-problem error` says otherwise.
@@ -21,7 +21,7 @@ BOMB = """<?xml version="1.0"?>
 
 
 def first_of(data: Path, folder: str, split: str = "val") -> Path:
-    """The file of the first image of a split, in this folder of VOC's layout."""
+    """Returns the file of a split's first image in a folder of VOC's layout."""
     name = (data / "ImageSets" / "Main" / f"{split}.txt").read_text().split()[0]
     return next((data / folder).glob(f"{name}.*"))
 
@@ -71,13 +71,13 @@ def class_out_of_range(data: Path, split: str) -> str:
 
 @pytest.fixture(params=[*VOC_SPOILS, class_out_of_range], ids=lambda spoil: spoil.__name__)
 def spoil(request: pytest.FixtureRequest) -> Callable[[Path, str], str]:
-    """Spoils one record of a split; what is said of it."""
+    """Damages one record of a split, and returns the message that reports it."""
     return request.param
 
 
 @pytest.fixture
 def spoiled(spoil, data: Path, tmp_path: Path) -> tuple[Path, str]:
-    """A data set with one bad record in `val`, and what is said of it."""
+    """A data set with one bad record in `val`, and the message that reports it."""
     if spoil is class_out_of_range:
         data = tmp_path / "yolo"
         write_yolo({"train": scenes(4, seed=1), "val": scenes(3, seed=2)}, data)
@@ -110,22 +110,22 @@ def test_all_bad_records_of_a_training_set_are_listed_together(multibox: Multibo
         said.append(spoil(data, "one"))
     (data / "ImageSets" / "Main" / "one.txt").unlink()
     out = tmp_path / "run"
-    command = ["train", data, "--model", "ssd256-tiny", "--out", out, "--val-split", "none", "--workers", 0]
-    status, _, err = multibox(*command, "--steps", 1, "--batch-size", 2)
+    command = ["train", data, "--model", "ssd256-tiny", "--val-split", "none", "--workers", 0]
+    status, _, err = multibox(*command, "--steps", 1, "--batch-size", 2, "--out", out)
     assert status == 0
     assert err[0] == f"{data}, train: 3 problems"
     for text in said:
         assert sum(text in line for line in err) == 1
     assert err[4].startswith("2 images to learn from")
     assert (out / "best.safetensors").is_file()
-    status, _, err = multibox(*command, "--on-problem", "error")
+    status, _, err = multibox(*command, "--on-problem", "error", "--out", tmp_path / "other")
     assert status == 1
     assert err[0].startswith("multibox: ") and "3 problems" in err[0]
     assert len(err) == 4
 
 
 def test_what_is_wrong_in_both_splits_is_listed_once(multibox: Multibox, data: Path, tmp_path: Path):
-    """In `train`, in `val`, and in the whole set."""
+    """Problems are in `train`, in `val`, and in the whole data set."""
     said = [missing_image(data, "train"), box_without_size(data, "val"), "class 'ring' is named twice"]
     write_text(data / "classes.txt", "\n".join([*CLASS_NAMES, "ring"]))
     command = ["train", data, "--model", "ssd256-tiny", "--out", tmp_path / "run", "--steps", 1, "--batch-size", 2]
@@ -168,8 +168,9 @@ def test_images_that_cannot_be_read_are_listed_at_the_end(
     status, out, err = multibox("detect", text, tmp_path / "none.jpg", cut, fine, "--model", weights)
     assert status == 1
     assert [line.partition(":")[0] for line in out] == [str(fine)]
-    assert err[0] == "multibox: 3 of 4 could not be read:"
-    assert len(err) == 4
+    assert err[0].startswith("1 image in ")
+    assert err[1] == "multibox: 3 of 4 could not be read:"
+    assert len(err) == 5
     for path, why in ((text, "not an image"), (tmp_path / "none.jpg", "there is no such"), (cut, "truncated")):
         assert sum(line.startswith(f"  {path}: ") and why in line for line in err) == 1
 
@@ -234,7 +235,7 @@ def test_a_weights_file_that_is_none(multibox: Multibox, data: Path, tmp_path: P
 
 
 def test_an_output_that_cannot_be_written(multibox: Multibox, data: Path, weights: Path, tmp_path: Path):
-    """A folder below a file, since no folder is read-only to root; said before the work begins."""
+    """The output would be a folder below a file, because every folder can be written to by root."""
     file = tmp_path / "file.txt"
     file.write_text("a file")
     for command in (
@@ -253,4 +254,4 @@ def test_an_output_that_cannot_be_written(multibox: Multibox, data: Path, weight
 def test_a_folder_is_no_file_for_json(multibox: Multibox, data: Path, weights: Path, tmp_path: Path):
     status, out, err = multibox("detect", data, "--model", weights, "--json", tmp_path)
     assert (status, out) == (2, [])
-    assert err == [f"multibox: --json takes the name of a file, and {tmp_path} is a folder"]
+    assert err == [f"multibox: {tmp_path} is a folder; give the name of a file"]

@@ -1,4 +1,4 @@
-"""multibox convert: what it prints, and that it spoils nothing."""
+"""Tests `multibox convert`: the lines that it prints, and the files that it refuses to replace."""
 
 from pathlib import Path
 
@@ -35,7 +35,10 @@ def test_it_says_what_it_is_and_what_its_rules_are(multibox: Multibox, foreign: 
     ):
         assert words in page
     assert Detector.load(out_path).class_names == ("class 1", "class 2")
-    assert multibox("convert", foreign, out_path).status == 0  # a file that was written is replaced
+    status, out, err = multibox("convert", foreign, out_path)
+    assert (status, out) == (1, [])
+    assert err == [f"multibox: {out_path} is there already; choose another name, or --overwrite"]
+    assert multibox("convert", foreign, out_path, "--overwrite").status == 0
 
 
 def test_it_never_overwrites_what_it_reads(multibox: Multibox, tmp_path: Path):

@@ -1,4 +1,4 @@
-"""The demo, with few scenes and no time to learn: what it leaves, and that it can be run again."""
+"""Tests `multibox demo` with few scenes and hardly a step: the files that it writes, and running it again."""
 
 import json
 
@@ -11,10 +11,18 @@ from multibox.cli import main
 def test_it_leaves_its_page_and_can_be_run_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "TRAIN_SCENES", 8)
     monkeypatch.setattr(module, "TEST_SCENES", 3)
-    for _ in range(2):
-        assert main(["demo", "--out", str(tmp_path), "--minutes", "0.001"]) == 0
+    command = ["demo", "--out", str(tmp_path), "--minutes", "0.001"]
+    assert main(command) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert main(command) == 1
+    assert f"{tmp_path} holds an earlier demo; choose another folder with --out, or --overwrite it" in (
+        capsys.readouterr().err
+    )
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     (tmp_path / "summary.html").unlink()  # as when it was interrupted
-    assert main(["demo", "--out", str(tmp_path), "--minutes", "0.001"]) == 0
+    (tmp_path / "mine.txt").write_text("notes")
+    assert main([*command, "--overwrite"]) == 0
+    assert (tmp_path / "mine.txt").read_text() == "notes"
     metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["rule"] == "coco"
     assert metrics["images"] == 3
@@ -34,7 +42,7 @@ def test_a_run_that_is_no_demo_s_is_kept(tmp_path, monkeypatch, capsys):
     for name in ("metrics.csv", "best.safetensors", "log.txt"):
         (tmp_path / "run" / name).write_text("weeks of work")
     assert main(["demo", "--out", str(tmp_path), "--minutes", "0.001"]) == 1
-    assert f"{tmp_path / 'run'} holds a run already; choose another folder" in capsys.readouterr().err
+    assert f"{tmp_path} is not empty; choose another folder" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert {path.read_text() for path in (tmp_path / "run").iterdir()} == {"weeks of work"}
 

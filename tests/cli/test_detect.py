@@ -1,7 +1,8 @@
-"""`multibox detect`: which images are meant, what is printed and written, and that nothing of the user's is lost."""
+"""Tests `multibox detect`: the images that it finds, the lines that it prints, and the files that it writes."""
 
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ FINDS = ("--score", 0.15, "--max-detections", 3)  # random weights score just ab
 
 @pytest.fixture
 def street(tmp_path: Path, written_scenes: Path) -> Path:
-    """Images in a folder, and one in a folder below it; names with spaces and in Korean."""
+    """A folder with images and a folder below it, with spaces and Korean letters in the names."""
     scenes = sorted((written_scenes / "JPEGImages").iterdir())
     street = tmp_path / "a street"
     for scene, name in zip(scenes, ("one.png", "두 번째.PNG", "night/three.png"), strict=False):
@@ -36,10 +37,13 @@ def found_in(lines: list[str]) -> list[str]:
 
 def test_a_line_for_each_image(multibox: Multibox, street: Path, weights: Path):
     status, out, err = multibox("detect", street / "one.png", "--model", weights, *FINDS)
-    assert (status, err) == (0, [])
-    expected = Detector.load(weights).detect(street / "one.png", score_threshold=0.15, max_detections=3)
-    said = ", ".join(f"{one.name} {one.score:.2f}" for one in expected)
-    assert out == [f"{street / 'one.png'}: {said}"]
+    assert status == 0
+    names = Detector.load(weights).detect(street / "one.png", score_threshold=0.15, max_detections=3).names
+    path, said = out[0].rsplit(": ", 1)
+    assert (path, len(out)) == (str(street / "one.png"), 1)
+    counts = {name: int(number) for number, name in (each.split() for each in said.split(", "))}
+    assert counts == {name: names.count(name) for name in names}
+    assert re.fullmatch(rf"1 image in \d+\.\d s: {said}", err[0])
     assert multibox("detect", street / "one.png", "--model", weights).out == [f"{street / 'one.png'}: nothing found"]
 
 
@@ -58,7 +62,7 @@ def test_folders_patterns_and_images_each_once(
         (["a street/one.png", "a street"], [everything[1], everything[0], everything[2]]),
     ):
         status, out, err = multibox("detect", *sources, "--model", weights)
-        assert (status, err) == (0, [])
+        assert (status, len(err)) == (0, 1)
         assert found_in(out) == expected
 
 
@@ -73,7 +77,7 @@ def test_a_name_that_looks_like_a_pattern_is_a_name(multibox: Multibox, street: 
 
 
 def test_names_are_printed_as_they_are(multibox: Multibox, street: Path, weights: Path):
-    """The library that prints would take these for markup and an emoji."""
+    """The printing library, rich, would take these names for markup and an emoji."""
     for name in ("[red]x[/red].png", "a:cat:b.png", "x" * 150 + ".png"):
         shutil.copyfile(street / "one.png", path := street / name.replace("/", "_"))
         assert found_in(multibox("detect", path, "--model", weights).out) == [str(path)]
@@ -82,7 +86,8 @@ def test_names_are_printed_as_they_are(multibox: Multibox, street: Path, weights
 def test_drawn_images(multibox: Multibox, street: Path, weights: Path, tmp_path: Path):
     out = tmp_path / "new" / "found"
     assert multibox("detect", street, "--model", weights, *FINDS, "--out", out).status == 0
-    assert sorted(path.name for path in out.iterdir()) == ["one.png", "three.png", "두 번째.PNG"]
+    drawn_files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    assert drawn_files == [str(Path("night", "three.png")), "one.png", "두 번째.PNG"]
     drawn, original = Image.open(out / "one.png"), Image.open(street / "one.png")
     assert drawn.size == original.size
     assert not np.array_equal(drawn, original)
@@ -97,27 +102,40 @@ def test_drawn_images_of_one_name_are_all_kept(multibox: Multibox, street: Path,
     Image.open(street / "one.png").save(street / "one.bmp")
     out = tmp_path / "found"
     assert multibox("detect", street, "--model", weights, "--out", out).status == 0
-    names = [path.name.casefold() for path in out.iterdir() if path.stem.casefold().startswith("one")]
-    assert sorted(names) == ["one-2.png", "one-3.png", "one-4.png", "one.png"]
+    names = [
+        str(path.relative_to(out)).casefold() for path in out.rglob("*") if path.stem.casefold() in ("one", "one-2")
+    ]
+    night = Path("night")
+    assert sorted(names) == [str(night / "one-2.png"), str(night / "one.png"), "one-2.png", "one.png"]
 
 
 def test_what_was_drawn_before_is_not_searched(multibox: Multibox, street: Path, weights: Path):
     command = ["detect", street, "--model", weights, "--out", street / "found"]
-    first, second = multibox(*command), multibox(*command)
+    first, second = multibox(*command), multibox(*command, "--overwrite")
     assert len(first.out) == 3
-    assert first == second
+    assert first.out == second.out
+    assert second.err[0] == f"3 images in {street / 'found'}, the --out folder, left out"
     # but a user may ask for just that
     assert len(multibox("detect", street / "found", "--model", weights).out) == 3
+    (street / "empty").mkdir()
+    shutil.move(street / "found", street / "empty" / "found")
+    status, _, err = multibox("detect", street / "empty", "--model", weights, "--out", street / "empty" / "found")
+    found = street / "empty" / "found"
+    assert (status, err) == (
+        1,
+        [f"multibox: {street / 'empty'}: a folder without images outside of the --out folder {found}"],
+    )
 
 
 def test_no_image_is_overwritten(multibox: Multibox, street: Path, weights: Path, monkeypatch: pytest.MonkeyPatch):
     before = {path: path.read_bytes() for path in street.rglob("*.png")}
     monkeypatch.chdir(street)
     for sources, out in ((["."], "."), ([street], street), (["one.png"], street), (["night/three.png"], "night")):
-        status, lines, err = multibox("detect", *sources, "--model", weights, "--out", out)
-        assert (status, lines, len(err)) == (2, [], 1)
-        assert "would overwrite" in err[0]
-        assert "choose another folder" in err[0]
+        for overwrite in ([], ["--overwrite"]):
+            status, lines, err = multibox("detect", *sources, "--model", weights, "--out", out, *overwrite)
+            assert (status, lines, len(err)) == (2, [], 1)
+            assert "would replace" in err[0]
+            assert "choose another folder" in err[0]
     assert {path: path.read_bytes() for path in street.rglob("*.png")} == before
 
 
@@ -125,7 +143,8 @@ def test_json_holds_all_that_was_found(multibox: Multibox, street: Path, weights
     file = tmp_path / "new" / "found.json"
     broken = tmp_path / "none.jpg"
     status, _, err = multibox("detect", street, broken, "--model", weights, *FINDS, "--json", file)
-    assert (status, len(err)) == (1, 1)
+    assert (status, len(err)) == (1, 2)
+    assert err[0].endswith(f"; written to {file}")
     written = json.loads(file.read_text(encoding="utf-8"))
     assert sorted(written) == ["class_names", "failed", "images", "model"]
     assert written["model"] == str(weights)
@@ -138,11 +157,63 @@ def test_json_holds_all_that_was_found(multibox: Multibox, street: Path, weights
     assert written["class_names"] == list(expected.class_names)
 
 
+def test_the_json_names_the_drawn_image(multibox: Multibox, street: Path, weights: Path, tmp_path: Path):
+    shutil.copytree(street / "night", tmp_path / "day")
+    out, file = tmp_path / "found", tmp_path / "found.json"
+    sources = [street / "night", tmp_path / "day", street / "one.png"]
+    assert multibox("detect", *sources, "--model", weights, "--out", out, "--json", file).status == 0
+    drawn = {entry["file"]: entry["drawn"] for entry in json.loads(file.read_text(encoding="utf-8"))["images"]}
+    assert drawn == {
+        str(street / "night" / "three.png"): str(out / "night" / "three.png"),
+        str(tmp_path / "day" / "three.png"): str(out / "day" / "three.png"),
+        str(street / "one.png"): str(out / "one.png"),
+    }
+    assert all(Path(path).is_file() for path in drawn.values())
+
+
+def test_json_on_standard_output(multibox: Multibox, street: Path, weights: Path):
+    status, out, err = multibox("detect", street, "--model", weights, *FINDS, "--json", "-")
+    assert (status, len(err)) == (0, 1)
+    assert len(json.loads("\n".join(out))["images"]) == 3
+
+
+def test_a_file_name_for_the_drawing_of_one_image(multibox: Multibox, street: Path, weights: Path, tmp_path: Path):
+    out = tmp_path / "new" / "it.jpg"
+    assert multibox("detect", street / "one.png", "--model", weights, "--out", out).status == 0
+    with Image.open(out) as drawn:
+        assert drawn.format == "JPEG"
+    status, lines, err = multibox("detect", street, "--model", weights, "--out", tmp_path / "them.jpg")
+    assert (status, lines) == (2, [])
+    said = f"--out {tmp_path / 'them.jpg'} is the name of one image, but there are 3 images; give a folder"
+    assert err == [f"multibox: {said}"]
+
+
+def test_an_interrupt_keeps_the_json_of_what_is_done(
+    multibox: Multibox, street: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    detect, calls = Detector.detect, []
+
+    def interrupted(self, images, **settings):
+        calls.append(images)
+        if len(calls) == 4:  # the first call checks the names of the classes
+            raise KeyboardInterrupt
+        return detect(self, images, **settings)
+
+    monkeypatch.setattr(Detector, "detect", interrupted)
+    file = tmp_path / "found.json"
+    status, out, err = multibox("detect", street, "--model", weights, "--json", file)
+    assert (status, len(out)) == (130, 2)
+    assert err == [f"multibox: interrupted; 2 of 3 images are done; {file} has their detections"]
+    written = json.loads(file.read_text(encoding="utf-8"))
+    assert [Path(entry["file"]).name for entry in written["images"]] == ["three.png", "one.png"]
+    assert written["failed"] == [{"file": str(street / "두 번째.PNG"), "error": "interrupted before it was read"}]
+
+
 def test_only_the_wanted_classes(multibox: Multibox, street: Path, weights: Path):
     command = ["detect", street / "one.png", "--model", weights, "--score", 0, "--max-detections", 5, "--classes"]
     status, out, _ = multibox(*command, "star, ring")
     assert status == 0
-    names = {entry.split()[0] for entry in out[0].rpartition(": ")[2].split(", ")}
+    names = {entry.split()[1] for entry in out[0].rpartition(": ")[2].split(", ")}
     assert names and names <= {"star", "ring"}
     assert multibox(*command, " ,star,").status == 0
     status, out, err = multibox(*command, ",")
@@ -174,5 +245,5 @@ def test_that_no_font_fits_is_said_in_one_line(
     status, _, err = multibox("detect", street, "--model", model, "--score", 0.1, "--out", tmp_path / "found")
     for each in cached:
         each.cache_clear()
-    assert (status, len(err)) == (0, 1)
+    assert (status, len(err)) == (0, 2)
     assert err[0].startswith("no font on this machine has all characters of the names")

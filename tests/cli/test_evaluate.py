@@ -1,4 +1,4 @@
-"""`multibox evaluate`: one JSON object or tables, the split, the rule, and classes of other names."""
+"""Tests `multibox evaluate`: JSON and tables, the split, the rule, and classes of other names."""
 
 import dataclasses
 import json
@@ -16,12 +16,12 @@ KEYS = {"rule", "pixels", "postprocess", "images", "objects", "ap", "ap50", "ap7
 
 
 def metrics_of(out: list[str]) -> dict:
-    """The one JSON object that the whole of the output is."""
+    """Returns the JSON object that is the whole output."""
     return json.loads("\n".join(out))
 
 
 def test_json_is_one_object_of_fractions(multibox: Multibox, data: Path, weights: Path):
-    status, out, err = multibox("evaluate", data, "--model", weights, "--json")
+    status, out, err = multibox("evaluate", data, "--model", weights, "--json", "-")
     assert (status, err) == (0, [])
     metrics = metrics_of(out)
     assert set(metrics) >= KEYS
@@ -43,7 +43,7 @@ def test_json_is_one_object_of_fractions(multibox: Multibox, data: Path, weights
 def test_problems_stay_out_of_the_json(multibox: Multibox, data: Path, weights: Path):
     for path in sorted((data / "Annotations").glob("scene_2_*"))[:1]:
         path.write_text("<annotation>")
-    status, out, err = multibox("evaluate", data, "--model", weights, "--json")
+    status, out, err = multibox("evaluate", data, "--model", weights, "--json", "-")
     assert status == 0
     assert metrics_of(out)["images"] == 2
     assert len(err) == 2
@@ -65,6 +65,7 @@ def test_rules_and_pixels(multibox: Multibox, data: Path, weights: Path, rule: s
         "--model",
         weights,
         "--json",
+        "-",
         "--rule",
         rule,
         *(["--pixels", pixels] if pixels else []),
@@ -84,7 +85,7 @@ def test_coco_has_no_last_pixel(multibox: Multibox, data: Path, weights: Path):
 
 def test_the_selection_is_what_is_asked_for(multibox: Multibox, data: Path, weights: Path):
     asked = ["--score", 0.05, "--iou", 0.6, "--max-detections", 7, "--class-agnostic", "--batch-size", 2]
-    metrics = metrics_of(multibox("evaluate", data, "--model", weights, "--json", *asked).out)
+    metrics = metrics_of(multibox("evaluate", data, "--model", weights, "--json", "-", *asked).out)
     assert metrics["postprocess"] == {
         "score_threshold": 0.05,
         "iou_threshold": 0.6,
@@ -99,7 +100,7 @@ def test_the_split_is_val_or_else_test_or_what_is_asked_for(
     multibox: Multibox, data: Path, weights: Path, tmp_path: Path
 ):
     def images(folder: Path, *split: str) -> int:
-        return metrics_of(multibox("evaluate", folder, "--model", weights, "--json", *split).out)["images"]
+        return metrics_of(multibox("evaluate", folder, "--model", weights, "--json", "-", *split).out)["images"]
 
     assert [images(data), images(data, "--split", "train"), images(data, "--split", "test")] == [3, 4, 2]
     (data / "ImageSets" / "Main" / "val.txt").unlink()
@@ -149,7 +150,7 @@ def test_renamed_classes(multibox: Multibox, data: Path, tmp_path: Path):
     assert "the detector has no class 'circle', 'rectangle', 'cross'" in err[0]
     assert "--rename" in err[0]
     renamed = ["--rename", "disc=circle", "--rename", "box=rectangle", "--rename", "dog=cross"]
-    assert metrics_of(multibox("evaluate", data, "--model", model, "--json", *renamed).out)["images"] == 3
+    assert metrics_of(multibox("evaluate", data, "--model", model, "--json", "-", *renamed).out)["images"] == 3
     for wrong, status, said in (
         ("disc", 2, "takes OLD=NEW, a file of such lines, or coco-to-voc; 'disc' is none of them"),
         ("=circle", 2, "takes OLD=NEW"),
@@ -167,10 +168,10 @@ def test_classes_renamed_by_a_file(multibox: Multibox, data: Path, tmp_path: Pat
     names = tmp_path / "names.txt"
     names.write_text("\ufeff# ours=theirs\n\ndisc=circle\n  box = rectangle\r\ndog=triangle\n", encoding="utf-8")
     rest = ["--rename", "dog=cross"]  # what comes last counts
-    by_file = multibox("evaluate", data, "--model", model, "--json", "--rename", names, *rest)
+    by_file = multibox("evaluate", data, "--model", model, "--json", "-", "--rename", names, *rest)
     pairs = ["--rename", "disc=circle", "--rename", "box=rectangle"]
     assert by_file.status == 0
-    assert by_file.out == multibox("evaluate", data, "--model", model, "--json", *pairs, *rest).out
+    assert by_file.out == multibox("evaluate", data, "--model", model, "--json", "-", *pairs, *rest).out
     for text, said in (
         (b"disc=circle\nbox\n", "names.txt, line 2: 'box' is not of the form OLD=NEW"),
         (b"disc=circle\n=circle\n", "names.txt, line 2: '=circle' is not"),
@@ -188,7 +189,7 @@ def test_coco_classes_meet_voc(multibox: Multibox, tmp_path: Path):
     names = ("aeroplane", "tvmonitor", "diningtable", "motorbike", "sofa", "pottedplant")
     write_voc({"val": dataclasses.replace(drawn, class_names=names)}, tmp_path / "voc")
     Detector.create("ssd256-tiny", COCO, seed=0).save(model := tmp_path / "coco.safetensors")
-    command = ["evaluate", tmp_path / "voc", "--model", model, "--json"]
+    command = ["evaluate", tmp_path / "voc", "--model", model, "--json", "-"]
     assert multibox(*command).status == 1
     metrics = metrics_of(multibox(*command, "--rename", "coco-to-voc").out)
     assert sorted(metrics["per_class"]) == sorted(names)
@@ -197,7 +198,7 @@ def test_coco_classes_meet_voc(multibox: Multibox, tmp_path: Path):
 
 def test_classes_that_the_data_does_not_name_are_said(multibox: Multibox, data: Path, tmp_path: Path):
     Detector.create("ssd256-tiny", [*CLASS_NAMES, "dog"], seed=0).save(model := tmp_path / "more.safetensors")
-    status, out, err = multibox("evaluate", data, "--model", model, "--json")
+    status, out, err = multibox("evaluate", data, "--model", model, "--json", "-")
     assert status == 0
     assert metrics_of(out)["ignored_classes"] == ["dog"]
     assert err == [f"left out, because {data}, val does not name them: dog"]
@@ -207,7 +208,7 @@ def test_layouts_give_the_same_numbers(multibox: Multibox, data: Path, weights: 
     write_coco({"val": scenes(3, seed=2)}, tmp_path / "coco")
     write_voc({"val": scenes(3, seed=2)}, tmp_path / "voc")
     first, second = (
-        metrics_of(multibox("evaluate", tmp_path / layout, "--model", weights, "--json").out)
+        metrics_of(multibox("evaluate", tmp_path / layout, "--model", weights, "--json", "-").out)
         for layout in ("coco", "voc")
     )
     assert first == second

@@ -1,5 +1,6 @@
-"""The command line itself: help, names that are nearly right, exit statuses, and what only a terminal is shown."""
+"""Tests the command line as a whole: help, hints for wrong words, and exit statuses."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,8 +12,11 @@ import pytest
 
 import multibox as package
 from multibox import cli
-from multibox.cli import main
+from multibox.cli import hints, main
+from multibox.cli.arguments import choose_device
+from multibox.cli.train import GROUPS
 from multibox.presets import PRESETS
+from multibox.training.recipes import TrainConfig
 from multibox.weights.published import PUBLISHED
 
 COMMANDS = ("convert", "demo", "detect", "evaluate", "models", "train")
@@ -46,12 +50,84 @@ def test_each_command_has_help(multibox, command: str):
     assert out[0].startswith(f"Usage: multibox {command}")
     page = " ".join(" ".join(out).split())
     assert "TODO" not in page and "None" not in page
-    assert cli._COMMANDS[command] in page
+    assert cli.COMMANDS[command].summary in page
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_in_groups_without_noise_and_ends_with_an_example(multibox, command: str):
+    page = multibox(command, "--help").out
+    titles = [line.split()[1] for line in page if line.startswith("╭")]
+    order = ["Arguments", "Data", "Model", "Length", "Optimization", "Output", "Machine"]
+    assert titles == [title for title in order if title in titles]
+    if command == "train":
+        assert titles == order[1:]
+    text = " ".join(" ".join(page).split())
+    assert "--empty-" not in text and "[default: ()]" not in text and "[default: False]" not in text
+    assert not {" --data ", " --sources ", " --source "} & {f" {word} " for word in text.split()}
+    assert [line for line in page if line.strip()][-1].strip() == cli.COMMANDS[command].example
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_example_of_a_command_has_its_flags(multibox, command: str):
+    program, name, *words = cli.COMMANDS[command].example.split()
+    assert (program, name) == ("multibox", command)
+    page = " ".join(multibox(command, "--help").out)
+    assert all(word in page for word in words if word.startswith("--"))
+
+
+def test_every_value_of_a_run_has_a_place_in_the_help(multibox):
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert {name for names in GROUPS.values() for name in names} <= fields
+    page = " ".join(multibox("train", "--help").out)
+    assert all(f"--{name.replace('_', '-')}" in page for name in fields)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["predict", "a.jpg"], "there is no command 'predict'; it is called detect here, such as multibox detect "),
+        (["val"], "there is no command 'val'; it is called evaluate here"),
+        (["list"], "it is called models here"),
+        (["detect", "a.jpg", "--conf", "0.5", "--model", "m"], "there is no option --conf; it is called --score here"),
+        (["detect", "a.jpg", "--conf=0.5", "--model", "m"], "there is no option --conf; it is called --score here"),
+        (["detect", "a.jpg", "--model", "m", "--save"], "there is no option --save; it is called --out here"),
+        (
+            ["detect", "--source", "a.jpg", "--model", "m"],
+            "--source; the path stands without one, such as multibox detect",
+        ),
+        (["detect", "a.jpg", "--weights", "m"], "there is no option --weights; it is called --model here"),
+        (["train", "data", "--lr", "0.1"], "there is no option --lr; it is called --learning-rate here"),
+        (["train", "--data", "data"], "there is no option --data; the path stands without one, such as multibox train"),
+        (["train", "data", "--imgsz", "320"], "there is no option --imgsz; it is called --size here"),
+        (["train", "data", "--amp"], "there is no option --amp; it is called --precision bf16 here"),
+        (["detect", "a.jpg", "--model", "m", "--lr", "1"], "Unknown option: --lr."),
+        (["evaluate", "data", "--model", "m", "--json"], "--json requires an argument"),
+    ],
+)
+def test_words_of_other_tools_are_understood(multibox, arguments: list[str], hint: str):
+    status, out, err = multibox(*arguments)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert hint in err[0]
+
+
+def test_a_hint_names_what_is_there(multibox):
+    pages = {command: " ".join(multibox(command, "--help").out) for command in COMMANDS}
+    assert hints.COMMAND_WORDS.keys() <= set(COMMANDS)
+    assert all(any(ours.split()[0] in page for page in pages.values()) for ours in hints.FLAG_WORDS)
+    theirs = [word for words in hints.FLAG_WORDS.values() for word in words]
+    assert len(theirs) == len(set(theirs))
+
+
+@pytest.mark.parametrize(("has_cuda", "device"), [(True, "cuda"), (False, "cpu")])
+def test_the_device_is_the_best_one_unless_it_is_named(monkeypatch: pytest.MonkeyPatch, has_cuda: bool, device: str):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: has_cuda)
+    assert choose_device(None) == device
+    assert choose_device("cpu") == "cpu"
 
 
 @pytest.mark.parametrize("command", ["convert", "train", "evaluate", "detect"])
 def test_every_option_is_explained(command: str):
-    """A parameter without a line in the docstring would have an empty one in the help."""
+    """A parameter that the docstring leaves out would have no text in the help."""
     import importlib
     import inspect
 
@@ -62,7 +138,7 @@ def test_every_option_is_explained(command: str):
 
 
 def test_help_of_commands_does_not_load_torch():
-    """That of train reads the recipes, which have to do with images."""
+    """The help of `train` imports the recipes, which import NumPy and Pillow."""
     code = (
         "import sys, json\n"
         "from multibox.cli import main\n"
@@ -93,7 +169,9 @@ def test_version(multibox):
     [
         (["trian"], 'Unknown command "trian". Did you mean "train"?'),
         (["detect", "--scroe", "0.5", "a.jpg", "--model", "m"], "Unknown option: --scroe. Did you mean --score?"),
-        (["detect", "a.jpg"], "--model requires an argument"),
+        (["detect", "a.jpg"], "--model is missing; for example: multibox detect street/ --model "),
+        (["detect"], "SOURCES is missing; for example: multibox detect street/ "),
+        (["detect", "a.jpg", "--model"], "--model requires an argument"),
         (["evaluate", "data", "--model", "m", "--rule", "voc207"], 'Did you mean "voc2007"?'),
         (["detect", "a.jpg", "--model", "m", "--score", "50"], 'Invalid value "50.0" for --score. Must be <= 1'),
         (
@@ -113,11 +191,17 @@ def test_wrong_usage_is_said_in_a_line_with_the_nearest(multibox, arguments: lis
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are those of POSIX")
 def test_an_interrupt_is_status_130(multibox, monkeypatch: pytest.MonkeyPatch):
+    # a job in the background ignores the signal unless somebody asks for it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def interrupt():
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr("multibox.cli.models.models", interrupt)
-    assert multibox("models") == (130, [], ["multibox: interrupted"])
+    try:
+        assert multibox("models") == (130, [], ["multibox: interrupted"])
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_debug_shows_the_traceback_and_keeps_the_status(capsys: pytest.CaptureFixture[str], tmp_path: Path):
@@ -166,6 +250,7 @@ def test_models_lists_what_can_be_created_and_loaded(multibox):
     assert "…" not in page  # 80 columns are enough
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
 def test_a_closed_pipe_is_no_error_message():
     command = f"{sys.executable} -m multibox models | true"
     done = subprocess.run(["sh", "-c", command], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=120)

@@ -1,4 +1,4 @@
-"""The files in `recipes/`: the command in each one's head runs, and trains as published."""
+"""Tests that the command at the top of each file in `recipes/` runs, and trains as published."""
 
 import re
 import shlex
@@ -18,15 +18,15 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 class Published(NamedTuple):
-    """What paper and released scripts say of one training.
+    """The values of one training in the paper and the released scripts.
 
     Attributes:
         preset: The network.
-        scales: Of its default boxes.
-        folders: Of the data.
+        scales: The name of its default boxes' scales.
+        folders: The folders of the data set.
         falls: The steps at which the rate of 1e-3 falls to a tenth; the last is the end.
-        expand: How many of the images are expanded.
-        expected: The paper's figure, as the file's head has it.
+        expand: The fraction of the images that are expanded.
+        expected: The paper's figure, as it stands at the top of the file.
     """
 
     preset: str
@@ -57,13 +57,13 @@ def test_there_is_a_file_for_each():
 
 
 def command_of(text: str) -> list[str]:
-    """The arguments of the one `multibox train` in a file's head."""
+    """Returns the arguments of the `multibox train` command at the top of a file."""
     (command,) = re.findall(r"^#     multibox (train (?:.*\\\n)*.*)$", text, re.MULTILINE)
     return shlex.split(command.replace("\\\n#", ""))
 
 
 def write_data(folder: Path) -> None:
-    """One image in the place of each split of the published sets."""
+    """Writes one image in the place of each split of the published data sets."""
     cat = voc_xml(voc_object("cat", (10, 8, 30, 40)))
     write_voc_set(folder / SEVEN, {"000005": cat}, split="trainval")
     write_voc_set(folder / TWELVE, {"2008_000002": cat}, split="trainval")

@@ -1,4 +1,4 @@
-"""multibox train --start-from imagenet: whose weights, under which license, and for whom there are none."""
+"""Tests `multibox train --start-from imagenet`: the source and license of the weights, and backbones without any."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tests.cli.conftest import Multibox
 
 @pytest.fixture
 def tiny_start(monkeypatch: pytest.MonkeyPatch) -> PretrainedBackbone:
-    """As if there were weights for the small backbone."""
+    """Pretends that there are ImageNet weights for the small backbone."""
     network = Detector.create("ssd256-tiny", ["cat"], seed=3).network
     tensors = network_tensors(network)
     backbone = {key.removeprefix("backbone."): tensors[key] for key in tensors if key.startswith("backbone.")}

@@ -1,4 +1,4 @@
-"""`multibox train`: what a run leaves, where its values come from, going on, and fine-tuning. Two steps are a run."""
+"""Tests `multibox train`: the files of a run, where its values come from, resuming, and fine-tuning."""
 
 import csv
 import os
@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from multibox.cli.terminal import usual_split
+from multibox.cli.data import usual_split
 from multibox.data.synthetic import CLASS_NAMES
 from multibox.data.write import write_coco, write_yolo
 from multibox.detector import Detector
@@ -24,6 +24,14 @@ from multibox.training.trainer import Run
 from tests.cli.conftest import Multibox, scenes
 
 SHORT = ("--steps", 2, "--batch-size", 2, "--workers", 0, "--device", "cpu")
+HEAR_INTERRUPTS = """
+import signal, sys
+from multibox.cli import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background would ignore it
+if __name__ == "__main__":
+    sys.exit(main())
+"""
 FILES = [".lock", "best.safetensors", "card.json", "card.md", "config.yaml", "curves.png", "last.pt"]
 FILES += ["last.safetensors", "log.txt", "metrics.csv", "validation.jpg"]
 
@@ -71,6 +79,121 @@ def test_resume_begins_where_nothing_is_saved_yet(multibox: Multibox, data: Path
     assert rows(tmp_path / "run")[-1]["step"] == "2"
 
 
+def test_the_folder_of_a_run_is_enough_to_go_on(
+    multibox: Multibox, data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The folder knows the data, the model and the values, and can be named from any other folder."""
+    monkeypatch.chdir(tmp_path)
+    weights = Path(shutil.copyfile(weights, "mine.safetensors"))
+    command = ["train", data.name, "--model", weights, "--train-split", "val", "--val-split", "test", *SHORT[2:]]
+    assert multibox(*command, "--steps", 4, "--out", "whole").status == 0
+    for number, resume in enumerate((["--resume", "run-0"], ["--resume", "--out", "run-1"], ["--resume", "../run-2"])):
+        out = tmp_path / f"run-{number}"
+        monkeypatch.chdir(tmp_path)
+        assert multibox(*command, "--steps", 2, "--out", out).status == 0
+        if number == 2:
+            monkeypatch.chdir(data)
+        status, _, err = multibox("train", *resume, "--steps", 4)
+        assert status == 0
+        assert err[0] == "3 images to learn from (val), 2 to validate on (test)"
+        assert any("from step 2" in line for line in err)
+        assert [row["step"] for row in rows(out)] == ["2", "4"]
+        assert config_of(out) == config_of(tmp_path / "whole")
+
+
+def test_a_length_takes_the_place_of_the_resumed_run_s(multibox: Multibox, data: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    assert multibox("train", data, "--model", "ssd256-tiny", "--out", out, *SHORT).status == 0
+    assert multibox("train", "--resume", out, "--epochs", 1.5).status == 0
+    assert config_of(out)["epochs"] == 1.5
+    assert "steps" not in config_of(out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--resume"], "--resume takes the folder of a run; for example: multibox train --resume runs/raccoons"),
+        (["--resume", "none"], "none holds no run that could go on: there is no config.yaml of a run in it"),
+        (["--resume", "theirs"], "theirs holds no run that could go on"),
+        (["--resume", "theirs", "--out", "run"], "--resume theirs and --out run are two folders"),
+        (
+            ["--resume", "python"],
+            "say which data and model the run has; give them as well: multibox train DATA --model",
+        ),
+    ],
+)
+def test_what_cannot_go_on(
+    multibox: Multibox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+):
+    monkeypatch.chdir(tmp_path)
+    for folder in (Path("theirs"), Path("python")):
+        folder.mkdir()
+        (folder / "config.yaml").write_text("steps: 3\n")
+    (tmp_path / "python" / "last.pt").touch()
+    status, lines, err = multibox("train", *arguments)
+    assert (status, lines, len(err)) == (2, [], 1)
+    assert said in err[0]
+
+
+def test_without_out_the_run_gets_a_folder_of_the_data_s_name(
+    multibox: Multibox, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2):
+        status, _, err = multibox("train", data, "--model", "ssd256-tiny", "--val-split", "none", *SHORT)
+        assert status == 0
+        assert err[-1].startswith(f"written to {Path('runs') / f'{data.name}-{number}'}: best.safetensors")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    status, _, err = multibox("train", data, "--model", "ssd256-tiny", *SHORT)
+    assert (status, len(err)) == (2, 1)
+    assert "--out is missing: the processes that torchrun starts" in err[0]
+
+
+@pytest.mark.parametrize(
+    "flags", [["--batch-size", 0], ["--epochs", 0], ["--out", "full"], ["--out", "file"], ["--resume", "--out", "full"]]
+)
+def test_what_needs_no_data_is_checked_before_they_are_read(
+    multibox: Multibox, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list
+):
+    def read(*args, **kwargs):
+        raise AssertionError("the data are read")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("multibox.data.read_dataset", read)
+    monkeypatch.setattr("multibox.data.list_splits", read)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").touch()
+    (tmp_path / "file").touch()
+    status, lines, err = multibox("train", data, "--model", "ssd256-tiny", *flags)
+    assert (status, lines, len(err)) == (2 if flags[-1] == 0 else 1, [], 1)
+
+
+def test_what_came_out_is_said_at_the_end(multibox: Multibox, data: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    status, _, err = multibox("train", data, "--model", "ssd256-tiny", "--out", out, *SHORT)
+    assert status == 0
+    assert (
+        sum(re.fullmatch(r"best at epoch \d+(\.\d+)?: AP \d+\.\d, AP50 \d+\.\d", line) is not None for line in err) == 1
+    )
+    (typed,) = (line for line in err if line.startswith("multibox detect "))
+    assert multibox(*shlex.split(typed)[1:]).status == 0
+
+
+def test_a_state_or_a_preset_is_no_weights_file(multibox: Multibox, data: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("last.pt", "last.safetensors"):
+        (run / name).touch()
+    said = f"multibox: {run / 'last.pt'} is the state of a training run, for --resume; its weights are in "
+    for command in (["train", data, "--out", tmp_path / "new"], ["evaluate", data], ["detect", data]):
+        status, lines, err = multibox(*command, "--model", run / "last.pt")
+        assert (status, lines, err) == (2, [], [said + str(run / "last.safetensors")])
+    for command in (["evaluate", data], ["detect", data]):
+        status, lines, err = multibox(*command, "--model", "ssd256-tiny")
+        assert (status, lines, len(err)) == (2, [], 1)
+        assert "'ssd256-tiny' is a preset, a network that is not trained yet; train it first: multibox train" in err[0]
+
+
 def test_values_come_from_a_file_and_flags_win(multibox: Multibox, data: Path, tmp_path: Path):
     # 1e-3 is a text to YAML 1.1, but not to a person
     text = "recipe: paper\nsteps: 1\nbatch_size: 4\nlearning_rate: 1e-3\nworkers: 0\ndevice: cpu\nepochs:\n"
@@ -114,7 +237,7 @@ def test_model_scales_and_splits_from_a_file(multibox: Multibox, data: Path, tmp
 def test_a_run_needs_a_model(multibox: Multibox, data: Path, tmp_path: Path):
     status, lines, err = multibox("train", data, "--out", tmp_path / "run")
     assert (status, lines) == (2, [])
-    assert err == ["multibox: which detector is to learn? give --model, or a --config that names one"]
+    assert err == ["multibox: which model? give a preset or weights with --model, or a --config that names one"]
     assert not (tmp_path / "run").exists()
 
 
@@ -183,10 +306,10 @@ def test_flags_that_cannot_be(multibox: Multibox, data: Path, tmp_path: Path, fl
 def test_fine_tuning_says_which_classes_are_kept(multibox: Multibox, data: Path, tmp_path: Path):
     Detector.create("ssd256-tiny", ["ring", "dog", "circle"], seed=0).save(model := tmp_path / "it.safetensors")
     out = tmp_path / "run"
-    command = ["train", data, "--model", model, "--out", out, *SHORT, "--val-split", "none"]
-    status, _, err = multibox(*command)
+    command = ["train", data, "--model", model, *SHORT, "--val-split", "none"]
+    status, _, err = multibox(*command, "--out", out)
     assert status == 0
-    assert err[1] == f"{model}: 2 of 6 classes are kept: circle, ring"
+    assert err[1] == f"{model}: 2 of 6 classes are kept: circle, ring; new: rectangle, triangle, star, cross"
     assert Detector.load(out / "best.safetensors").class_names == CLASS_NAMES
     status, _, err = multibox(*command, "--scales", "voc")
     assert (status, len(err)) == (2, 1)
@@ -235,7 +358,7 @@ def test_weights_have_a_size_of_their_own(multibox: Multibox, data: Path, weight
 def test_weights_take_nothing_of_presets_from_a_file(
     multibox: Multibox, data: Path, weights: Path, tmp_path: Path, named: str
 ):
-    """As where weights are trained on by a published recipe; what a flag says of presets is still refused."""
+    """A recipe file may name values of presets although the model is weights. A flag for presets is still refused."""
     file = tmp_path / "recipe.yaml"
     text = "scales: voc\nstart_from: imagenet\nsize: 300\nsteps: 1\nbatch_size: 2\nworkers: 0\ndevice: cpu\n"
     file.write_text(f"model: {'ssd300-vgg16' if named == 'by the flag' else weights}\n{text}")
@@ -246,7 +369,7 @@ def test_weights_take_nothing_of_presets_from_a_file(
     assert err == [f"multibox: --scales is for presets; {weights} has default boxes of its own"]
     status, _, err = multibox(*command)
     assert status == 0
-    assert err[0] == f"not taken from {file}, as {weights} has its own: size, scales, start_from"
+    assert err[0] == f"not taken from {file}, because {weights} has its own: size, scales, start_from"
     assert Detector.load(tmp_path / "run" / "last.safetensors").config == Detector.load(weights).config
     assert config_of(tmp_path / "run").keys().isdisjoint({"size", "scales", "start_from"})
 
@@ -273,7 +396,7 @@ def test_a_backbone_of_timm_without_timm(
 
 
 def test_splits(multibox: Multibox, data: Path, tmp_path: Path):
-    command = ["train", data, "--model", "ssd256-tiny", "--out", tmp_path / "run", *SHORT]
+    command = ["train", data, "--model", "ssd256-tiny", *SHORT]
     for flag, wrong in (("--train-split", "trian"), ("--val-split", "vla")):
         status, _, err = multibox(*command, flag, wrong)
         assert (status, len(err)) == (2, 1)
@@ -282,10 +405,10 @@ def test_splits(multibox: Multibox, data: Path, tmp_path: Path):
         assert err == [f"multibox: {said}"]
     lists = data / "ImageSets" / "Main"
     (lists / "trainval.txt").write_text((lists / "train.txt").read_text() + (lists / "val.txt").read_text())
-    status, _, err = multibox(*command, "--train-split", "trainval")
+    status, _, err = multibox(*command, "--train-split", "trainval", "--out", tmp_path / "run")
     assert status == 0
     assert err[0] == "7 images to learn from (trainval), 3 to validate on (val)"
-    assert err[1] == "3 of those to validate on are learned from as well: their scores will be too good"
+    assert err[1] == "3 validation images also in the training set: the scores will be too good"
     (lists / "train.txt").unlink()
     (lists / "trainval.txt").unlink()
     status, _, err = multibox(*command)
@@ -366,10 +489,10 @@ def test_the_bar_shows_the_run_s_own_time_left():
 
 
 def test_several_sets_are_learned_from_as_one(multibox: Multibox, data: Path, tmp_path: Path):
-    """VOC 07+12 are two folders."""
+    """VOC 07+12, for example, is two folders."""
     other = Path(shutil.copytree(data, tmp_path / "other"))
-    command = ["train", data, other, "--model", "ssd256-tiny", "--out", tmp_path / "run", *SHORT]
-    status, _, err = multibox(*command)
+    command = ["train", data, other, "--model", "ssd256-tiny", *SHORT]
+    status, _, err = multibox(*command, "--out", tmp_path / "run")
     assert status == 0
     assert err[0] == "8 images to learn from (train), 6 to validate on (val)"
     trained_on = Detector.load(tmp_path / "run" / "best.safetensors").provenance["trained on"]
@@ -400,7 +523,7 @@ def test_an_interrupted_run_goes_on(multibox: Multibox, data: Path, tmp_path: Pa
     command = ["train", str(data), "--model", "ssd256-tiny", "--out", str(out), "--batch-size", "2", "--device", "cpu"]
     length = ["--steps", "100000", "--validate-every", "1", "--workers", "1"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "multibox", *command, *length],
+        [sys.executable, "-c", HEAR_INTERRUPTS, *command, *length],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -419,8 +542,8 @@ def test_an_interrupted_run_goes_on(multibox: Multibox, data: Path, tmp_path: Pa
     assert "Traceback" not in err
     said, printed = err.splitlines()[-2:]
     assert re.fullmatch(r"multibox: interrupted; SIGINT at step \d+; all is saved; to go on:", said)
-    assert shlex.split(printed) == ["multibox", *command, *length, "--resume"]
+    assert shlex.split(printed) == ["multibox", "train", "--resume", str(out)]
     before = int(rows(out)[-1]["step"])
-    status, _, lines = multibox(*command, "--steps", before + 1, "--workers", 0, "--resume")
+    status, _, lines = multibox(*shlex.split(printed)[1:], "--steps", before + 1, "--workers", 0)
     assert status == 0
     assert any("from step" in line for line in lines)

@@ -1,0 +1,63 @@
+"""Where commands write. A command never removes or replaces a file that it did not make itself in this run.
+
+Each check raises before any real work begins, and makes nothing.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from multibox.cli.arguments import UsageError
+
+STANDARD_OUTPUT = Path("-")
+"""What `--json` takes to print the JSON instead of writing a file."""
+
+
+def check_folder(folder: Path) -> None:
+    """Checks that the folder is there and can be written to, or that it can be made.
+
+    Raises:
+        OSError: It cannot.
+    """
+    place = folder
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise NotADirectoryError(f"{folder}: there can be no such folder, because {place} is a file; choose another")
+    if not os.access(place, os.W_OK):
+        raise PermissionError(f"{folder}: {place} cannot be written to; choose another folder")
+
+
+def check_empty(folder: Path, advice: str = "") -> None:
+    """Checks that the folder is empty, or can be made.
+
+    Args:
+        folder: The folder that the command will write to.
+        advice: What else the user may do than choose another folder.
+
+    Raises:
+        FileExistsError: Something is in the folder.
+        OSError: The folder cannot be made or written to.
+    """
+    check_folder(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty; choose another folder" + (f", or {advice}" if advice else ""))
+
+
+def check_new(files: Sequence[Path], *, overwrite: bool) -> None:
+    """Checks that the files can be written, and that none of them is there already unless the user said `--overwrite`.
+
+    Raises:
+        FileExistsError: A file is there already.
+        UsageError: A folder has the name of the file.
+        OSError: The folder of a file cannot be made or written to.
+    """
+    for folder in dict.fromkeys(file.parent for file in files):
+        check_folder(folder)
+    for file in files:
+        if file.is_dir():
+            raise UsageError(f"{file} is a folder; give the name of a file")
+    there = [] if overwrite else [file for file in files if os.path.lexists(file)]
+    if there:
+        others = f", and {len(there) - 1} more of the files to write" if len(there) > 1 else ""
+        raise FileExistsError(f"{there[0]} is there already{others}; choose another name, or --overwrite")

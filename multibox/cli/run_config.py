@@ -1,0 +1,74 @@
+"""The values of a run that the command line does not give: from `--config`, or from the folder of the run to resume."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from multibox.checks import checked_values
+from multibox.cli.arguments import UsageError
+from multibox.training.recipes import TrainConfig
+
+ScalesName = Literal["voc", "coco"]
+StartFrom = Literal["imagenet"]
+
+NOTES: dict[str, Any] = {
+    "data": Sequence[str] | None,
+    "model": str,
+    "size": str,
+    "scales": ScalesName | None,
+    "start_from": StartFrom | None,
+    "train_split": str,
+    "val_split": str,
+}
+"""What a `config.yaml` holds beside the values of `TrainConfig`."""
+
+LENGTHS = ("epochs", "steps", "minutes")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a training run has written to the folder."""
+    return any((folder / name).exists() for name in (".lock", "last.pt", "previous.pt"))
+
+
+def read_resumed(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values of a run that is to go on, from its `config.yaml`.
+
+    Args:
+        folder: The folder of the run.
+        given: The values of the command line, which win. A length among them replaces all lengths of the file.
+
+    Raises:
+        UsageError: There is no run in the folder, or it was started from Python, so that its data are not known.
+    """
+    file = folder / "config.yaml"
+    if not (is_run(folder) and file.is_file()):
+        raise UsageError(f"{folder} holds no run that could go on: there is no config.yaml of a run in it")
+    values = read_config(file)
+    if "data" not in values or "model" not in values:
+        raise UsageError(
+            f"{file} does not say which data and model the run has; give them as well: "
+            f"multibox train DATA --model MODEL --resume {folder}"
+        )
+    if any(given.get(name) is not None for name in LENGTHS):
+        values = {name: value for name, value in values.items() if name not in LENGTHS}
+    return values
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Returns the values of a `config.yaml` by name.
+
+    Raises:
+        UsageError: The file is not a YAML mapping, or has a name or a kind of value that no run has.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not YAML ({error})") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: must hold lines of 'name: value'")
+    try:
+        return checked_values(values, get_type_hints(TrainConfig) | NOTES, owner="a run")
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
