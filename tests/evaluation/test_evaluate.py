@@ -149,6 +149,12 @@ def test_unknown_classes_are_all_named_with_the_nearest() -> None:
     )
 
 
+def test_a_class_that_is_known_already_is_no_suggestion() -> None:
+    dataset = dataset_of(["cat", "cats"], [(0, LEFT), (1, RIGHT)])
+    with pytest.raises(ValueError, match=r"has no class 'cats', which"):
+        evaluate(detector_of(["cat", "dog"], Finds([])), dataset)
+
+
 def test_class_that_no_object_has_need_not_be_known() -> None:
     metrics = evaluate(detector_of(["cat"], Finds([(0, 0.9, LEFT)])), dataset_of(["dog", "cat"], [(1, LEFT)]))
     assert metrics.per_class["dog"]["ap"] is None
