@@ -91,7 +91,8 @@ def trained(detector: Detector) -> Detector:
 
     All the rest is shared with our own training, so that the two differ in their weights alone.
     """
-    return Detector.of_network(replace(detector.config, resize="float"), detector.class_names, detector.network)
+    config = replace(detector.config, resize="float", draft_decoding=False)
+    return Detector.of_network(config, detector.class_names, detector.network)
 
 
 def make_model(detector: Detector) -> SSD:

@@ -7,9 +7,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from multibox.checks import cut
-from multibox.presets import PRESETS
-
 if TYPE_CHECKING:
     from multibox.weights.download import OnProgress
 
@@ -108,6 +105,9 @@ def find_weights(name: str | os.PathLike[str], *, on_progress: "OnProgress | Non
         inside = sorted(path.glob("*.safetensors"))
         hint = f"; did you mean '{inside[0]}'?" if inside else ""
         raise FileNotFoundError(f"'{text}' is a folder, not a weights file{hint}")
+    from multibox.checks import cut
+    from multibox.presets import PRESETS  # not needed by the command line's help, which must come at once
+
     if text in PRESETS or text.startswith("timm/"):
         raise FileNotFoundError(
             f"'{text}' is a preset, untrained; train it first (multibox train DATA --model {text}), then give the "
@@ -178,5 +178,5 @@ def _hash_in(url: str) -> str:
     """Returns the first digits of the SHA-256 with which a name such as `.../vgg16-397923af.pth` ends."""
     found = re.search(r"-([0-9a-f]{8,64})\.\w+$", url)
     if found is None:
-        raise ValueError(f"{url}: the name of this file has no hash by which it could be checked")
+        raise ValueError(f"{url}: there is no hash in the name of this file, by which it could be checked")
     return found[1]

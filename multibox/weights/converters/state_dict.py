@@ -161,7 +161,7 @@ def _arrays(path: Path, found: object) -> dict[str, np.ndarray]:
             raise ValueError(f"{path}: '{cut(key, 80)}' is no plain tensor")
     size, total = path.stat().st_size, sum(tensor.nbytes for tensor in found.values())
     if total > _SHARED * size:  # repeated numbers: a stride of 0, or many keys for one tensor
-        raise ValueError(f"{path}: damaged: its tensors would take {total:,} bytes, and the file has {size:,}")
+        raise ValueError(f"{path}: damaged: its tensors would take {total:,} bytes, but the file has {size:,}")
     return {str(key).removeprefix("module."): _array(path, key, tensor) for key, tensor in found.items()}
 
 

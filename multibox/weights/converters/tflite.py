@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from multibox.checks import cut, shown
+from multibox.checks import cut
 from multibox.config import DetectorConfig, Postprocess
 from multibox.presets import preset
 from multibox.weights.converters.class_names import COCO, COCO_BY_ID
@@ -66,9 +66,9 @@ def _read(data: bytes) -> Weights:
     last = graph.operator("TFLite_Detection_PostProcess")
     options = {"use_regular_nms": 0.0} | flex_numbers(last.table.numbers(5, "u1").tobytes())
     if not _OPTIONS.items() <= options.items():
-        raise ValueError(f"another model: its last operator has the options {shown(options)}, expected {_OPTIONS}")
+        raise ValueError(f"another model: its last operator has the options {cut(options)}, expected {_OPTIONS}")
     if options["y_scale"] != options["x_scale"] or options["h_scale"] != options["w_scale"]:
-        raise ValueError(f"another model: in the options {shown(options)} x and y differ, or width and height")
+        raise ValueError(f"another model: in the options {cut(options)} x and y differ, or width and height")
     channels = len(graph.layer(_feature_layer("MobilenetV1/Conv2d_0")).bias)
     if channels not in _WIDTHS:
         raise ValueError(f"another model: its first layer has {channels} channels, expected one of {list(_WIDTHS)}")

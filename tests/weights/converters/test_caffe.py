@@ -344,7 +344,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path):
         (decimal(1, 30) + decimal(2, float("inf")), "have sizes"),
         (decimal(1, 30) + decimal(3, 0), "aspect ratios"),
         (b"", "have sizes"),
-        (decimal(1, 30) + decimal(2, 60) * 2, "not as many max_size as min_size"),
+        (decimal(1, 30) + decimal(2, 60) * 2, "do not have as many max_size as min_size"),
         (decimal(1, 30) + b"\x28\x01", "clips the corners"),
         (decimal(1, 30) + decimal(6, 0.1) * 3, "3 variances, expected 1 or 4"),
         (nested(1, b"abc"), "3 bytes cannot be 32-bit numbers"),

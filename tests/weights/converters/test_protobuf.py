@@ -41,8 +41,8 @@ def test_packed_numbers():
         (b"\x12\x08testing", "field 2 has 8 bytes, but 7 are left"),
         (b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "field 2 has 9223372036854775807 bytes, but 0 are left"),
         (b"\x0d\0\0\0", "field 1 has 4 bytes, but 3 are left"),
-        (b"\x0b", "field 1 of kind 3"),
-        (b"\x00\x00", "field 0 of kind 0"),
+        (b"\x0b", "field 1 has the type 3"),
+        (b"\x00\x00", "field 0 has the type 0"),
         (b"\x08" + b"\xff" * 10 + b"\x01", "more than ten bytes"),
     ],
 )
