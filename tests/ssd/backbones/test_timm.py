@@ -81,7 +81,9 @@ def test_images_may_have_other_channels():
 
 @pytest.mark.parametrize("name", MODELS[:4])
 def test_saved_and_loaded(name, tmp_path):
-    detector = Detector.create(f"timm/{name}", ["a", "b"], height=64, width=96, seed=1)
+    detector = Detector.create(f"timm/{name}", ["a", "b"], height=64, width=96, seed=1).to(
+        "cpu"
+    )  # ordered in memory as a loaded one
     detector.save(tmp_path / "it.safetensors")
     loaded = Detector.load(tmp_path / "it.safetensors")
     assert loaded.config == detector.config
