@@ -44,8 +44,8 @@ from multibox.data.sample import Dataset
 from multibox.detector import Detector
 from multibox.evaluation.evaluate import evaluate
 from multibox.presets import preset
+from multibox.report.environment import commit, device_name
 from multibox.training import RECIPES, Progress, TrainConfig
-from multibox.training.card import commit, device_name
 
 MODEL = "ssd256-tiny"
 RECIPE: Final = "modern"

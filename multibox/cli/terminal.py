@@ -243,7 +243,7 @@ def progress_bar(
 def training_bar() -> Iterator[Callable[["multibox.training.Progress"], None]]:
     """The bar of a training run, with the run's own estimate of the time that is left, for its `on_progress`."""
     with progress_bar("training", 1.0, time_left=False) as bar:
-        yield lambda progress: bar(progress.part, str(progress))
+        yield lambda progress: bar(progress.fraction_done, str(progress))
 
 
 @contextmanager

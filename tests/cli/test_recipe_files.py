@@ -109,7 +109,7 @@ def test_the_command_in_its_head_trains_as_published(
     first, second, end = published.falls
     assert (config.steps, config.epochs, config.minutes) == (end, None, None)
     rates = {0: 1e-3, first - 1: 1e-3, first: 1e-4, second - 1: 1e-4, second: 1e-5, end - 1: 1e-5}
-    assert {step: recipe.rate(step / end) for step in rates} == pytest.approx(rates)
+    assert {step: recipe.learning_rate_at(step / end) for step in rates} == pytest.approx(rates)
     assert (recipe.optimizer, recipe.batch_size, recipe.weight_decay, recipe.bias_lr_factor) == ("sgd", 32, 5e-4, 2.0)
     assert recipe.augmentation == Augmentation(expand_probability=published.expand)
     assert config.precision == "fp32"

@@ -20,7 +20,7 @@ from multibox.data.synthetic import CLASS_NAMES
 from multibox.data.write import write_coco, write_yolo
 from multibox.detector import Detector
 from multibox.training import Progress
-from multibox.training.trainer import Run
+from multibox.training.trainer import Trainer
 from tests.cli.conftest import Multibox, scenes
 
 SHORT = ("--steps", 2, "--batch-size", 2, "--workers", 0, "--device", "cpu")
@@ -328,10 +328,10 @@ def test_splits_of_coco_s_year(multibox: Multibox, tmp_path: Path):
 def test_too_little_memory(
     multibox: Multibox, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ):
-    def learn(*args, **kwargs):
+    def step(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(Run, "learn", learn)
+    monkeypatch.setattr(Trainer, "step", step)
     status, _, err = multibox("train", data, "--model", "ssd256-tiny", "--out", tmp_path / "run", *SHORT)
     assert status == 1
     assert err[-1].startswith("multibox: ")
@@ -341,10 +341,10 @@ def test_too_little_memory(
 def test_an_error_of_our_own_is_not_taken_for_memory(
     multibox: Multibox, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def learn(*args, **kwargs):
+    def step(*args, **kwargs):
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(Run, "learn", learn)
+    monkeypatch.setattr(Trainer, "step", step)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         multibox("train", data, "--model", "ssd256-tiny", "--out", tmp_path / "run", *SHORT)
 

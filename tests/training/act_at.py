@@ -19,9 +19,9 @@ import torch
 
 from multibox.detector import Detector
 from multibox.training import fit, trainer
-from multibox.training.checkpoint import Checkpoints
 from multibox.training.loading import _AugmentedImages
-from multibox.training.run_directory import Record
+from multibox.training.run_directory import RunDirectory
+from multibox.training.state import Checkpoints
 
 saved = multiprocessing.Value("i", 0)
 """States this run has saved; the processes that read images see it too."""
@@ -145,15 +145,15 @@ def before_replacing(name):
 MOMENTS = {
     "data are loaded": before(_AugmentedImages, "__getitem__"),  # in a process that reads images
     "within a step": before(trainer, "multibox_loss"),  # statistics are new, weights are old
-    "between weights and average": before(trainer.Run, "_follow"),
+    "between weights and average": before(trainer.Trainer, "_update_ema"),
     "in a validation": before(Detector, "detect"),
-    "after a validation's row": after(Record, "write_row"),
+    "after a validation's row": after(RunDirectory, "write_row"),
     "half of the weights written": half_a_weights_file,
     "half of a state written": half_a_state,
     "before the state takes its place": before_replacing("previous.pt"),
     "between the two renames": before_replacing("last.pt"),
     "metrics written": before_replacing("metrics.csv"),
-    "at the end": before(fit._Loop, "finish"),
+    "at the end": before(fit, "finalize"),
 }
 
 if __name__ == "__main__":

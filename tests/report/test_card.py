@@ -14,10 +14,12 @@ from multibox.data.read import read_dataset
 from multibox.data.synthetic import CLASS_NAMES, synthetic_scenes
 from multibox.data.write import write_voc
 from multibox.evaluation.evaluate import score
-from multibox.training import card as card_module
-from multibox.training.card import images_to_show, versions, write_card
+from multibox.report import card as card_module
+from multibox.report import environment
+from multibox.report.card import images_to_show, write_card
+from multibox.report.environment import versions
+from multibox.training.progress import COLUMNS
 from multibox.training.recipes import TrainConfig
-from multibox.training.run_directory import COLUMNS
 
 FACTS = {"device": "Abacus | 3 beads", "processes": 2, "training, minutes": 12.5, "waits for input, %": None}
 
@@ -116,7 +118,7 @@ def test_the_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
     package = tmp_path / "multibox"
     package.mkdir()
     (package / "__init__.py").write_text("", encoding="utf-8")
-    monkeypatch.setattr(card_module, "_PACKAGE", package)
+    monkeypatch.setattr(environment, "_PACKAGE", package)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert versions()["commit"] is None  # no checkout
     git("init", "-q")
