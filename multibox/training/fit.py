@@ -494,7 +494,7 @@ def _first_lines(
         length: Length of the run.
     """
     yield f"{len(train_set)} images, {'from the start' if state.step == 0 else f'from step {state.step}'}"
-    yield f"the run ends after {length}"
+    yield f"the run takes {length}"
     usual = named.for_batch_size(recipe.batch_size).learning_rate
     says = f"the recipe's {named.learning_rate:g} for batches of {named.batch_size}"
     if not isclose(recipe.learning_rate, usual):

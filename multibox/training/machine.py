@@ -66,7 +66,10 @@ def choose_precision(network: SSD, *, height: int, width: int, device: str, batc
     precisions: tuple[Precision, Precision] = ("fp32", "bf16")
     seconds = time_side_by_side({each: _trial_step(network, inputs, precision=each) for each in precisions})
     speedup = seconds["fp32"] / seconds["bf16"]
-    reason = f"in bf16 forward and backward are {speedup:.2f} times as fast as in fp32 on this processor"
+    reason = (
+        f"on this processor a batch forward and backward takes {seconds['fp32']:.2g} s in fp32 and "
+        f"{seconds['bf16']:.2g} s in bf16, a ratio of {speedup:.2f}"
+    )
     return ("bf16" if speedup >= MIN_SPEEDUP else "fp32"), reason
 
 

@@ -136,10 +136,10 @@ class RunLength:
         return int(now * ROWS) > int(before * ROWS)
 
     def __str__(self) -> str:
-        parts = [] if self.epochs is None else [f"{self.epochs:g} epochs"]
-        parts += [] if self.steps is None else [f"{self.steps} steps"]
-        parts += [] if self.seconds is None else [f"{self.seconds / 60:g} minutes"]
-        return f"{' or '.join(parts)}, {self.epoch_steps:.4g} steps an epoch"
+        parts = [] if self.steps is None else [f"{self.steps} steps"]
+        parts += [] if self.seconds is None else [f"{self.seconds / 60:g} min"]
+        epochs = "" if self.epochs is None else f"{self.epochs:g} epochs, "
+        return f"{epochs}{' or '.join(parts)}, at {self.epoch_steps:.4g} steps an epoch"
 
 
 @dataclass

@@ -169,7 +169,7 @@ def test_a_file_of_values_that_cannot_be(multibox: Multibox, data: Path, tmp_pat
         (["--learning-rate", -1], "learning_rate must be above 0"),
         (["--workers", -1], "workers must be 0 or more"),
         (["--recipe", "papre"], 'Did you mean "paper"?'),
-        (["--precision", "fp16"], 'Choose from: "fp32", "bf16"'),
+        (["--precision", "fp16"], 'Choose from: "auto", "fp32", "bf16"'),
         (["--device", "cuda:x"], "no device is called 'cuda:x'"),
     ],
 )
@@ -352,7 +352,7 @@ def test_an_error_of_our_own_is_not_taken_for_memory(
 def test_the_bar_shows_the_run_s_own_time_left():
     progress = Progress(
         step=3,
-        part=0.5,
+        fraction_done=0.5,
         epoch=1.26,
         localization=1.5,
         confidence=2.25,
@@ -361,7 +361,7 @@ def test_the_bar_shows_the_run_s_own_time_left():
         images_per_second=33.3,
         seconds_left=3725.4,
     )
-    said = "epoch 1.3  localization 1.500  confidence 2.250  33 images/s  1:02:06 left"
+    said = "epoch 1.3, loss 3.75 (1.50 localization + 2.25 confidence), 33 images/s, 1:02:06 left"
     assert str(progress) == said
 
 

@@ -38,7 +38,7 @@ def written(folder, detector, train_set, val_set, **values):
     metrics = score(truths, found, class_names=shown.class_names, rule="coco") if val_set else None
     rows = [row(4, ap=0.1), row(10, ap=0.25), row(16, ap=0.2)] if val_set else [row(4, ap=None), row(16, ap=None)]
     defaults = {"rows": rows, "best_step": 10 if val_set else 16, "facts": FACTS}
-    defaults["config"] = TrainConfig(recipe="modern", epochs=3.0, seed=7)
+    defaults["config"] = TrainConfig(recipe="modern", epochs=3.0, seed=7).values()
     sets = {"train_set": train_set, "val_set": val_set, "shown": shown, "found": found, "metrics": metrics}
     write_card(folder, detector, **sets, **defaults | values)
     return json.loads((folder / "card.json").read_text(encoding="utf-8")), (folder / "card.md").read_text("utf-8")
@@ -55,7 +55,7 @@ def test_the_card_has_what_it_was_given(tmp_path, new_detector):
     card, text = written(tmp_path / "bears", new_detector(), train_set, val_set)
     assert card["run"] == "bears" and text.startswith("# bears\n")
     assert (card["best"]["step"], card["best"]["epoch"]) == (10, 2.5)
-    assert "are of epoch 2.5 (step 10), the best of all validations" in text
+    assert "are of epoch 2.5 (step 10): the best of all validations" in text
     assert TrainConfig(**card["config"]) == TrainConfig(recipe="modern", epochs=3.0, seed=7)
     assert card["facts"] == FACTS and "| device | Abacus \\| 3 beads |" in text and "| waits for input, % | - |" in text
     assert "| training, minutes | 12.5 |" in text and "| seed | 7 |" in text

@@ -20,7 +20,7 @@ import torch
 from multibox.detector import Detector
 from multibox.training import fit, trainer
 from multibox.training.loading import _AugmentedImages
-from multibox.training.run_directory import RunDirectory
+from multibox.training.reporter import Reporter
 from multibox.training.state import Checkpoints
 
 saved = multiprocessing.Value("i", 0)
@@ -94,6 +94,18 @@ def after(owner, name):
     return patch
 
 
+def after_a_validations_row(act):
+    """Acts when the row of a validation is written, and no checkpoint yet."""
+    row = Reporter.row
+
+    def acting(*args, **kwargs):
+        row(*args, **kwargs)
+        if kwargs.get("validation"):
+            act()
+
+    Reporter.row = acting
+
+
 def half_a_state(act):
     """Acts when half of a state's bytes are in the file."""
     save = torch.save
@@ -147,7 +159,7 @@ MOMENTS = {
     "within a step": before(trainer, "multibox_loss"),  # statistics are new, weights are old
     "between weights and average": before(trainer.Trainer, "_update_ema"),
     "in a validation": before(Detector, "detect"),
-    "after a validation's row": after(RunDirectory, "write_row"),
+    "after a validation's row": after_a_validations_row,
     "half of the weights written": half_a_weights_file,
     "half of a state written": half_a_state,
     "before the state takes its place": before_replacing("previous.pt"),

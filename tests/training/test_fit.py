@@ -22,8 +22,9 @@ from multibox.data.write import write_voc
 from multibox.detector import Detector
 from multibox.ssd.loss import make_targets, multibox_loss
 from multibox.training import RECIPES, TrainConfig, fit, machine, reporter, train, validation
+from multibox.training import progress as progress_module
 from multibox.training.loading import make_loader
-from multibox.training.progress import COLUMNS
+from multibox.training.progress import COLUMNS, RunLength
 from multibox.training.state import Checkpoints
 from multibox.weights.file import load_weights
 
@@ -654,6 +655,59 @@ def test_a_batch_that_is_larger_than_the_set(tmp_path, new_detector, train_set):
     train(new_detector(), few, None, TrainConfig(epochs=6, batch_size=8), out=tmp_path)
     assert steps_of(tmp_path) == [1, 2, 3]
     assert float(read_rows(tmp_path)[-1]["epoch"]) == 6  # as asked for, though the last batch reaches further
+
+
+def test_the_rows_between_validations(tmp_path, new_detector, train_set, val_set, monkeypatch):
+    """Many rows in a short run, AP in those of validations only; the losses are those of each step."""
+    monkeypatch.setattr(progress_module, "ROWS", 50)
+    rows, told = [], []
+    config = replace(SHORT, steps=40, validate_every=5)
+    train(new_detector(), train_set, val_set, config, out=tmp_path, on_row=rows.append, on_progress=told.append)
+    assert [row["step"] for row in rows] == list(range(1, 41)) == steps_of(tmp_path)
+    assert [row["step"] for row in rows if row["ap"] is not None] == [15, 30, 40]
+    assert [row["localization"] for row in rows] == [at.localization for at in told]
+    written = read_rows(tmp_path)
+    assert [row["ap"] != "" for row in written] == [row["ap"] is not None for row in rows]
+
+
+def test_the_rows_of_a_longer_run_are_fifty_and_those_of_validations():
+    length = RunLength(steps=1000, seconds=None, epochs=None, epoch_steps=100.0, validation_steps=30)
+    rows, last = [], 0
+    for step in range(1, 1001):
+        if length.row_due(last, 0.0, step, 0.0):
+            rows.append(last := step)
+    assert rows == list(range(20, 1001, 20))
+    by_time = replace(length, steps=None, seconds=100.0)
+    assert by_time.row_due(0, 0.0, 7, 2.0) and not by_time.row_due(7, 2.1, 9, 3.9)
+
+
+@pytest.mark.parametrize("step", [2, 3, 4, 5])
+def test_the_rows_of_an_interrupted_run_are_those_of_an_undisturbed_one(
+    tmp_path, new_detector, train_set, val_set, monkeypatch, step
+):
+    """Where a row is over three steps, at 2, 4 (and a half), 6, ..., and a validation lies between."""
+    monkeypatch.setattr(progress_module, "ROWS", 4)
+    config = replace(SHORT, steps=9)
+    train(new_detector(), train_set, val_set, config, out=tmp_path / "one")
+    with pytest.raises(KeyboardInterrupt):
+        train(new_detector(), train_set, val_set, config, out=tmp_path / "other", on_progress=interrupt_at(step))
+    train(new_detector(seed=9), train_set, val_set, config, out=tmp_path / "other", resume=True)
+    columns = ("step", "epoch", "learning_rate", "localization", "confidence", "gradient_norm", "ap")
+    one, other = ([[row[name] for name in columns] for row in read_rows(tmp_path / name)] for name in ("one", "other"))
+    assert one == other
+    assert [row[0] for row in one] == ["3", "5", "6", "7", "9"]
+
+
+def test_a_run_ends_at_the_epoch_that_was_asked_for(tmp_path, new_detector, train_set):
+    """Two epochs of seven images in fours are 3.5 steps: the last one looks at an image of the third epoch."""
+    seven = Dataset("seven", train_set.class_names, train_set.samples[:7])
+    train(new_detector(), seven, None, TrainConfig(epochs=2, batch_size=4, validate_every=99), out=tmp_path)
+    assert [(row["step"], row["epoch"]) for row in read_rows(tmp_path)] == [("4", "2")]
+    log = (tmp_path / "log.txt").read_text(encoding="utf-8")
+    assert "the run takes 2 epochs, 4 steps, at 1.75 steps an epoch" in log
+    assert re.search(
+        r" epoch 2, step 4, loss \d+\.\d\d \(\d+\.\d\d localization \+ \d+\.\d\d confidence\), [\d.]+ images/s", log
+    )
 
 
 # What is refused
