@@ -5,14 +5,16 @@ import time
 from dataclasses import replace
 from html import escape
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from multibox.cli.terminal import UsageError, check_output, say, stdout, training_bar
 from multibox.evaluation.metrics import Metrics
-from multibox.training.recipes import RECIPES, Recipe
+
+if TYPE_CHECKING:
+    from multibox.training.recipes import Recipe
 
 TRAIN_SCENES, TEST_SCENES = 1000, 150
 TRAIN_SEED, TEST_SEED = 1, 2
@@ -21,8 +23,10 @@ MADE_BY = {"made_by": "multibox demo"}
 """What `config.yaml` says of the demo's run."""
 
 
-def demo_recipe() -> Recipe:
+def demo_recipe() -> "Recipe":
     """Returns the demo's recipe: a few minutes are too short to learn synthetic scenes through crops as well."""
+    from multibox.training.recipes import RECIPES
+
     modern = RECIPES["modern"]
     gentle = replace(modern.augmentation, brightness=16.0, contrast=0.1, saturation=0.2, crop_probability=0.0)
     return replace(modern, learning_rate=3e-3, epochs=12, augmentation=gentle)

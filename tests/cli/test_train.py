@@ -46,7 +46,7 @@ def test_a_run_from_scratch_and_on(multibox: Multibox, data: Path, tmp_path: Pat
     assert err[-1].startswith(f"written to {out}: best.safetensors, ")
     assert sorted(path.name for path in out.iterdir()) == FILES
     assert Detector.load(out / "best.safetensors").class_names == CLASS_NAMES
-    (row,) = rows(out)
+    _, row = rows(out)
     assert row["step"] == "2"
     assert 0 <= float(row["ap"]) <= float(row["ap50"]) <= 1
     config = config_of(out)
@@ -56,12 +56,12 @@ def test_a_run_from_scratch_and_on(multibox: Multibox, data: Path, tmp_path: Pat
     assert status == 1
     assert "holds a run already" in err[-1]
     assert "--resume" in err[-1]
-    assert len(rows(out)) == 1
+    assert len(rows(out)) == 2
 
     status, _, err = multibox(*command, "--steps", 3, "--resume")
     assert status == 0
     assert any("from step 2" in line for line in err)
-    assert [row["step"] for row in rows(out)] == ["2", "3"]
+    assert [row["step"] for row in rows(out)] == ["1", "2", "3"]
 
 
 def test_resume_begins_where_nothing_is_saved_yet(multibox: Multibox, data: Path, tmp_path: Path):
