@@ -113,4 +113,6 @@ def test_the_sheet_is_drawn():
     )
     colors = {tuple(color) for color in np.asarray(sheet).reshape(-1, 3)[::7]}
     assert sheet.width == 4 * (426 + 12) + 12
+    legend = np.asarray(sheet)[:110]  # text in dark gray, and a box in the color of the class
+    assert (legend.min(axis=2) < 60).any() and (legend == (235, 64, 70)).all(axis=2).any()
     assert (235, 64, 70) in colors  # that of the first class
