@@ -21,7 +21,7 @@ log = logging.getLogger("multibox")
 MIN_SPEEDUP = 1.1
 """On a CPU, bf16 must be at least this many times as fast as fp32 to be chosen: it rounds to 8 bits."""
 
-TRIAL_IMAGES, TRIAL_ROUNDS, TRIAL_SECONDS = 4, 5, 6.0
+TRIAL_IMAGES, TRIAL_ROUNDS, TRIAL_SECONDS = 2, 5, 6.0
 """A trial of both precisions takes batches of at most so many images, so many rounds, and about so many seconds."""
 
 
@@ -74,19 +74,20 @@ def choose_precision(network: SSD, *, height: int, width: int, device: str, batc
 
 
 def time_side_by_side(variants: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """Returns the median seconds of each function. They take turns, so that other work on the machine slows all."""
+    """Returns the median seconds of each function. They take turns, so that other work on the machine slows all.
+
+    The first round, which prepares the kernels, counts only if it takes so long that there is no other.
+    """
     began = time.monotonic()
-    for run in variants.values():  # the first call prepares the kernels
-        run()
     laps: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(TRIAL_ROUNDS):
+    for _ in range(1 + TRIAL_ROUNDS):
         for name, run in variants.items():
             start = time.perf_counter()
             run()
             laps[name].append(time.perf_counter() - start)
         if time.monotonic() - began > TRIAL_SECONDS:
             break
-    return {name: median(each) for name, each in laps.items()}
+    return {name: median(each[1:] or each) for name, each in laps.items()}
 
 
 def _trial_step(
