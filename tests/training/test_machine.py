@@ -83,3 +83,10 @@ def test_a_resumed_run_keeps_its_precision(tmp_path, new_detector, monkeypatch):
     asked = TrainConfig(**vars(config) | {"steps": 4, "precision": "fp32"})
     train(new_detector(), train_set, None, asked, out=tmp_path, resume=True)
     assert "precision is fp32 from here on, and was bf16" in (tmp_path / "log.txt").read_text(encoding="utf-8")
+
+
+def test_a_trial_on_a_slow_machine_takes_one_round(monkeypatch):
+    monkeypatch.setattr(machine, "TRIAL_SECONDS", -1.0)
+    calls = []
+    seconds = time_side_by_side({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")})
+    assert calls == ["a", "b"] and seconds.keys() == {"a", "b"}
