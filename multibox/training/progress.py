@@ -133,7 +133,7 @@ class RunLength:
     def row_due(self, row_step: int, row_seconds: float, step: int, seconds: float) -> bool:
         """Returns whether a row of the metrics is due after this step, if the last one was at `row_step`."""
         before, now = self.fraction_done(row_step, row_seconds), self.fraction_done(step, seconds)
-        return int(now * ROWS) > int(before * ROWS)
+        return int(now * ROWS + 1e-9) > int(before * ROWS + 1e-9)  # 0.58 * 50 is a little less than 29
 
     def __str__(self) -> str:
         parts = [] if self.steps is None else [f"{self.steps} steps"]
