@@ -6,7 +6,7 @@
 #   benchmarks/gpu.sh ranks DATA                          two processes that share one device
 #   benchmarks/gpu.sh voc DATA [MINUTES]                  ssd300-vgg16 from scratch by `modern`; call it again to go on
 #   benchmarks/gpu.sh voc-score DATA                      its average precision on the test split
-# (VGG-16 has no BatchNorm: these two trainings have a lower rate than the 0.008 that is in proportion to their batches.)
+# (VGG-16 has no BatchNorm: these two trainings have a lower rate than the 0.004 of the recipe for their batches.)
 # DATA holds VOC 2007 (VOCdevkit/VOC2007, trainval and test: docs/data.md). Numbers are left in OUT, by default runs/gpu.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

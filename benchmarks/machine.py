@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from benchmarks.timing import Settings
-from multibox.training.card import commit, device_name
+from multibox.report.environment import commit, device_name
 
 PACKAGES = ("torch", "torchvision", "pillow", "numpy", "hotcoco", "pycocotools", "albumentations")
 

@@ -16,10 +16,10 @@ from benchmarks.networks import as_theirs, batch_of, class_names, theirs
 from benchmarks.photographs import CLASS_NAMES, write_photographs
 from benchmarks.timing import Comparison, Settings, compare
 from multibox.detector import Detector
-from multibox.training.distributed import World
+from multibox.training.distributed import ProcessGroup
 from multibox.training.loading import Batch
 from multibox.training.recipes import RECIPES, TrainConfig
-from multibox.training.trainer import Run
+from multibox.training.trainer import Trainer
 
 LEARNING_RATE = 1e-4
 """Low, because the weights are random and the loss must stay finite."""
@@ -72,11 +72,11 @@ def make_batch(count: int, height: int, width: int) -> Batch:
 
 def our_step(detector: Detector, batch: Batch, device: str, precision: str, *, compiled: bool = False) -> Step:
     """Returns a step of the package, with the recipe that has the same optimizer as torchvision's."""
-    world = World(rank=0, size=1, device=device)
-    run = Run(detector, RECIPES["paper"], TrainConfig(compile=compiled), precision=precision, world=world)
+    group = ProcessGroup(rank=0, size=1, device=device)
+    trainer = Trainer(detector, RECIPES["paper"], TrainConfig(compile=compiled), precision=precision, group=group)
     if device != "cpu":  # as the loader does
         batch = Batch(*(values.pin_memory() for values in batch[:3]), batch.names)
-    return lambda: run.learn(batch, learning_rate=LEARNING_RATE)
+    return lambda: trainer.step(batch, learning_rate=LEARNING_RATE)
 
 
 def their_step(

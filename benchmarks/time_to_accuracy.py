@@ -44,8 +44,8 @@ from multibox.data.sample import Dataset
 from multibox.detector import Detector
 from multibox.evaluation.evaluate import evaluate
 from multibox.presets import preset
+from multibox.report.environment import commit, device_name
 from multibox.training import RECIPES, Progress, TrainConfig
-from multibox.training.card import commit, device_name
 
 MODEL = "ssd256-tiny"
 RECIPE: Final = "modern"
@@ -132,7 +132,7 @@ class Curve:
 
 
 def run_ours(curve: Curve, train_set: Dataset, test_set: Dataset, task: Task, seed: int) -> dict[str, Any]:
-    config = TrainConfig(recipe=RECIPE, epochs=task.epochs, workers=0, device="cpu", seed=seed)
+    config = TrainConfig(recipe=RECIPE, epochs=task.epochs, precision="fp32", workers=0, device="cpu", seed=seed)
     epoch_steps = len(train_set) / RECIPES[RECIPE].batch_size
     if task.epochs is None:
         seconds = statistics.median(lap[0] for lap in our_laps(train_set, replace(config, steps=101)))
@@ -175,7 +175,7 @@ def run_ours(curve: Curve, train_set: Dataset, test_set: Dataset, task: Task, se
 
 
 class Rows:
-    """The rows of a `metrics.csv`, each once, as the run writes them."""
+    """The rows of the validations in a `metrics.csv`, each once, as the run writes them."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -187,7 +187,7 @@ class Rows:
         if size == self._size:
             return []
         with self._file.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))[self._taken :]
+            rows = [row for row in csv.DictReader(file) if row["ap50"]][self._taken :]
         self._size, self._taken = size, self._taken + len(rows)
         return rows
 

@@ -7,7 +7,7 @@ import torch
 
 import multibox
 from multibox.ssd.coder import BoxCoder
-from multibox.ssd.loss import make_targets, multibox_loss
+from multibox.ssd.matching import make_targets, multibox_loss
 
 
 def main() -> None:

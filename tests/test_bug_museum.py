@@ -42,11 +42,11 @@ from multibox.ssd.boxes import corner_to_center
 from multibox.ssd.loss import multibox_loss
 from multibox.ssd.matching import UNMATCHED, Targets, match
 from multibox.ssd.network import SSD, L2Norm, Predictions
-from multibox.training.distributed import World
+from multibox.training.distributed import ProcessGroup
 from multibox.training.loading import Batch, make_loader
 from multibox.training.optimizer import make_optimizer
 from multibox.training.recipes import RECIPES, TrainConfig
-from multibox.training.trainer import Run
+from multibox.training.trainer import Trainer
 from multibox.weights.imagenet import decimated_vgg16
 from tests.data.folders import voc_object, voc_xml, write_voc_set
 
@@ -616,9 +616,9 @@ def test_negatives_are_ranked_with_each_boxs_own_largest_logit():
 # The run
 
 
-def new_run() -> Run:
+def new_run() -> Trainer:
     detector = Detector.create(SMALL, ("cat", "dog"), seed=0)
-    return Run(detector, PAPER, TrainConfig(), precision="fp32", world=World(rank=0, size=1, device="cpu"))
+    return Trainer(detector, PAPER, TrainConfig(), precision="fp32", group=ProcessGroup(rank=0, size=1, device="cpu"))
 
 
 def random_batch(seed: int) -> Batch:
@@ -632,15 +632,19 @@ def test_biases_learn_twice_as_fast_and_without_decay():
     """ssd.pytorch `train.py` and lufficc/SSD `ssd/solver/build.py` treat all parameters alike."""
     port = new_run()
     port._optimizer = torch.optim.SGD(
-        [{"params": list(port.network.parameters()), "rate": 1.0}], lr=1e-3, momentum=0.9, weight_decay=5e-4, fused=True
+        [{"params": list(port.network.parameters()), "lr_factor": 1.0}],
+        lr=1e-3,
+        momentum=0.9,
+        weight_decay=5e-4,
+        fused=True,
     )
 
-    def check(run: Run) -> None:
+    def check(run: Trainer) -> None:
         with torch.no_grad():
             for parameter in run.network.parameters():
                 parameter.add_(0.01)  # biases start at zero, where nothing decays
         before = {name: value.detach().clone() for name, value in run.network.named_parameters()}
-        run.learn(random_batch(1), learning_rate=1e-3)
+        run.step(random_batch(1), learning_rate=1e-3)
         for name, value in run.network.named_parameters():
             step = 2 * value.grad if name.endswith(".bias") else value.grad + 5e-4 * before[name]
             torch.testing.assert_close(value.detach(), before[name] - 1e-3 * step, rtol=0, atol=1e-6)
@@ -653,23 +657,23 @@ def test_a_resumed_run_goes_on_where_it_was(tmp_path: Path):
     straight = new_run()
     for seed in range(3):
         if seed == 2:
-            torch.save(straight.state(), tmp_path / "last.pt")
+            torch.save(straight.state_dict(), tmp_path / "last.pt")
             weights = {name: value.clone() for name, value in straight.network.state_dict().items()}
-        straight.learn(random_batch(seed), learning_rate=1e-3)
+        straight.step(random_batch(seed), learning_rate=1e-3)
 
-    def ours() -> Run:
+    def ours() -> Trainer:
         run = new_run()
-        run.restore(torch.load(tmp_path / "last.pt", weights_only=True), tmp_path / "last.pt")
+        run.load_state_dict(torch.load(tmp_path / "last.pt", weights_only=True), step=2)
         return run
 
-    def weights_alone() -> Run:
+    def weights_alone() -> Trainer:
         run = new_run()
         run.network.load_state_dict(weights)
         return run
 
-    def check(resumed: Callable[[], Run]) -> None:
+    def check(resumed: Callable[[], Trainer]) -> None:
         run = resumed()
-        run.learn(random_batch(2), learning_rate=1e-3)
+        run.step(random_batch(2), learning_rate=1e-3)
         for resumed_value, value in zip(run.network.parameters(), straight.network.parameters(), strict=True):
             assert torch.allclose(resumed_value, value, rtol=0, atol=1e-6)
 

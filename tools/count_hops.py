@@ -67,7 +67,7 @@ def detect(model: str = "ssd300-vgg16") -> list[tuple[str, str]]:
 def train(model: str = "ssd300-vgg16") -> list[tuple[str, str]]:
     """Returns the hops of an image of a data set to its loss: augmentation, batch, network, targets, loss."""
     from multibox.ssd.coder import BoxCoder
-    from multibox.ssd.loss import make_targets, multibox_loss
+    from multibox.ssd.matching import make_targets, multibox_loss
     from multibox.training.loading import make_loader
     from multibox.training.recipes import RECIPES
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from multibox.cli.demo import demo_recipe
 from multibox.data.synthetic import CLASS_NAMES, drawn_scene, synthetic_scenes
 from multibox.detector import Detector
 from multibox.evaluation.evaluate import evaluate
@@ -32,10 +33,10 @@ def main() -> None:
             print(f"epoch {progress.epoch:.1f}, {progress.seconds_left:.0f} s left", flush=True)
 
     detector = Detector.create("ssd256-tiny", CLASS_NAMES, seed=0)
-    config = TrainConfig(recipe="drawn", minutes=arguments.minutes, validate_every=1000)
+    config = TrainConfig(minutes=arguments.minutes, validate_every=1000)
     with tempfile.TemporaryDirectory() as folder:
         scenes = synthetic_scenes(arguments.scenes, seed=TRAIN_SEED)
-        detector = train(detector, scenes, None, config, out=folder, on_progress=show)
+        detector = train(detector, scenes, None, config, out=folder, recipe=demo_recipe(), on_progress=show)
     detector.save(PUBLISHED["multibox/shapes"].path, half=True)
 
     detector = Detector.load("multibox/shapes")

@@ -50,10 +50,10 @@ def _in_main_process(work: Callable[[], list[dict[str, str]]]) -> list[dict[str,
     """Returns the result of the main process to all processes that torchrun started; a single process does the work."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return work()
-    from multibox.training.distributed import join_world
+    from multibox.training.distributed import join_processes
 
-    with join_world("cpu") as world:
-        return world.from_first(work)
+    with join_processes("cpu") as group:
+        return group.broadcast_from_main(work)
 
 
 def choose_split(reader: "DatasetReader", wanted: str | None, candidates: Sequence[str], flag: str) -> str:

@@ -117,7 +117,7 @@ def progress_bar(
 def training_bar() -> Iterator[Callable[["multibox.training.Progress"], None]]:
     """Shows the bar of a training run. The context gives the function for the run's `on_progress`."""
     with progress_bar("training", 1.0, time_left=False) as bar:
-        yield lambda progress: bar(progress.part, str(progress))
+        yield lambda progress: bar(progress.fraction_done, str(progress))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The sets to learn from and to validate on: what they must be, and what is said of them."""
+"""Checks of the training and the validation set, and their fingerprints."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -9,22 +9,24 @@ from jaxtyping import Int
 from multibox.data.fingerprint import fingerprint
 from multibox.data.sample import Dataset, compare_classes
 from multibox.detector import Detector
-from multibox.training.distributed import World
+from multibox.training.distributed import ProcessGroup
 from multibox.training.recipes import TrainConfig
 
 log = logging.getLogger("multibox")
 
-LEARN_FROM, VALIDATE_ON = "learn from", "validate on"
+DatasetFingerprints = Mapping[str, Mapping[str, int | str]]
+"""Size and fingerprint of each data set (`"train"`, `"val"`), stored in the checkpoint to detect changed data."""
 
-Names = Mapping[str, Mapping[str, int | str]]
-"""Of the sets, how many images they have, and their fingerprints."""
+_NAMES = {"train": "training set", "val": "validation set"}
 
 
 def check_data(detector: Detector, datasets: Sequence[Dataset]) -> None:
-    """That the detector can learn from the first of the sets, and be validated on the second.
+    """Checks that the detector can be trained on the first data set and validated on the second.
 
     Raises:
-        ValueError: The detector scores by sigmoids, or a set has no images, or other classes than the detector.
+        TypeError: A data set is something else, such as the path of one.
+        ValueError: The detector scores by sigmoids, or a data set has no images, or its classes differ from the
+            detector's.
     """
     if detector.config.scoring != "softmax":
         raise ValueError(
@@ -32,6 +34,11 @@ def check_data(detector: Detector, datasets: Sequence[Dataset]) -> None:
             "train with detector.with_classes(dataset.class_names)"
         )
     for dataset in datasets:
+        if not isinstance(dataset, Dataset):
+            raise TypeError(
+                f"train takes data sets, not {dataset!r}; read it first: multibox.read_dataset({str(dataset)!r}, "
+                "split='train')"
+            )
         if len(dataset) == 0:
             raise ValueError(f"{dataset.name} has no images")
         difference = compare_classes(dataset.name, dataset.class_names, "the detector", detector.class_names)
@@ -39,68 +46,70 @@ def check_data(detector: Detector, datasets: Sequence[Dataset]) -> None:
             raise ValueError(f"{difference}; make one for the data with detector.with_classes(dataset.class_names)")
 
 
-def check_same(world: World, datasets: Sequence[Dataset], names: Names) -> None:
-    """That all processes have the same data: where a file could be read by some only, their steps would differ.
+def check_same(group: ProcessGroup, datasets: Sequence[Dataset], fingerprints: DatasetFingerprints) -> None:
+    """Checks that all processes have read the same data. Otherwise their steps would differ.
 
     Args:
-        world: The processes.
-        datasets: Those of this one.
-        names: `names_of` them.
+        group: The processes of the run.
+        datasets: The data sets that this process has read.
+        fingerprints: The fingerprints of these data sets.
 
     Raises:
-        ValueError: They have not.
+        ValueError: Another process has other images or other boxes, for example because it cannot read a file.
     """
-    shares = world.gather(names)
-    for dataset, what in zip(datasets, names, strict=True):
-        if any(share[what] != names[what] for share in shares):
-            counts = ", ".join(str(share[what]["images"]) for share in shares)
+    of_all = group.all_gather(fingerprints)
+    for dataset, name in zip(datasets, fingerprints, strict=True):
+        if any(each[name] != fingerprints[name] for each in of_all):
+            counts = ", ".join(str(each[name]["images"]) for each in of_all)
             raise ValueError(
                 f"the processes do not have the same data: {counts} images of {dataset.name}, or other boxes; see "
                 "that all of them can read all files"
             )
 
 
-def say_doubts(datasets: Sequence[Dataset], config: TrainConfig) -> None:
-    """What cannot be learned from these sets, or measured on them."""
+def warn_about_data(datasets: Sequence[Dataset], config: TrainConfig) -> None:
+    """Warns about classes that cannot be learned, and about a validation set that cannot measure anything."""
     names, seen = datasets[0].class_names, set(_labels(datasets[0]).tolist())
     unseen = [name for label, name in enumerate(names) if label not in seen]
     if unseen:
-        log.warning(f"no image to learn from has {', '.join(unseen)}: that cannot be learned")
+        log.warning(f"no training image has an object of {', '.join(unseen)}, so the detector cannot learn it")
     for dataset in datasets[1:]:
         if not len(_labels(dataset)):
-            log.warning(f"no image of {dataset.name} has an object: no average precision can be measured")
+            log.warning(f"no image of {dataset.name} has an object, so no average precision can be measured")
     if len(datasets) == 1 and config.patience is not None:
-        log.warning("patience counts validations, and there is no set to validate on: the run goes to its end")
+        log.warning("patience has no effect without a validation set: the run goes to its end")
 
 
-def names_of(datasets: Sequence[Dataset]) -> Names:
-    """What a state says of the sets, to know them again."""
+def fingerprints_of(datasets: Sequence[Dataset]) -> DatasetFingerprints:
+    """Returns the size and the fingerprint of the training set and, if there is one, of the validation set."""
     return {
-        what: {"images": len(dataset), "fingerprint": fingerprint(dataset)}
-        for what, dataset in zip((LEARN_FROM, VALIDATE_ON), datasets, strict=False)
+        name: {"images": len(dataset), "fingerprint": fingerprint(dataset)}
+        for name, dataset in zip(_NAMES, datasets, strict=False)
     }
 
 
-def say_other_data(before: Names, now: Names) -> list[str]:
-    """Says where a run goes on with other images, or other boxes, than before; which sets those are."""
+def warn_if_data_changed(before: DatasetFingerprints, now: DatasetFingerprints) -> list[str]:
+    """Warns if a run is resumed with other images or boxes. Returns which sets changed: `"train"`, `"val"`."""
     consequences = {
-        LEARN_FROM: "the steps from here on are not those of a run that was never stopped",
-        VALIDATE_ON: (
-            "the best weights so far are measured on these" if VALIDATE_ON in now else "the last weights are kept"
+        "train": "the steps from here on are not those of a run that was never stopped",
+        "val": (
+            "the best weights so far are evaluated again on the new set"
+            if "val" in now
+            else "there is no validation set any more, so the last weights are kept"
         ),
     }
-    others = [what for what in consequences if before.get(what) != now.get(what)]
-    for what in others:
-        then, here = (names.get(what, {}).get("images", "none") for names in (before, now))
+    changed = [name for name in _NAMES if before.get(name) != now.get(name)]
+    for name in changed:
+        then, here = (fingerprints.get(name, {}).get("images", "none") for fingerprints in (before, now))
         log.warning(
-            f"the images to {what}, or their boxes, are others than before ({then} then, {here} now): "
-            f"{consequences[what]}"
+            f"the {_NAMES[name]} has changed since the run was stopped ({then} images then, {here} now, or other "
+            f"boxes): {consequences[name]}"
         )
-    return others
+    return changed
 
 
 def _labels(dataset: Dataset) -> Int[np.ndarray, " objects"]:
-    """Of all objects but crowds, which are neither learned nor looked for."""
+    """Returns the labels of all objects except crowds, which are neither learned nor evaluated."""
     none = np.empty(0, np.int64)
     labels: Int[np.ndarray, " objects"] = np.concatenate(
         [none, *(sample.truth.labels[~sample.truth.crowd] for sample in dataset)]

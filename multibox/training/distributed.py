@@ -1,6 +1,7 @@
-"""The processes that train together: one, or those that torchrun started."""
+"""The processes that train together: a single one, or those that torchrun started."""
 
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,13 +15,13 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class World:
-    """All processes of a run, seen from one of them. With a single one nothing is sent and all is its own.
+class ProcessGroup:
+    """All processes of a run, seen from one of them. A single process communicates with nobody.
 
     Attributes:
-        rank: Of this process; the first, 0, writes the files and speaks.
-        size: How many there are.
-        device: On which this one computes.
+        rank: Number of this process. The main process has rank 0; it alone writes files and log lines.
+        size: Number of processes.
+        device: Device on which this process computes.
     """
 
     rank: int
@@ -28,81 +29,94 @@ class World:
     device: str
 
     @property
-    def is_first(self) -> bool:
+    def is_main(self) -> bool:
+        """Whether this process writes the files of the run."""
         return self.rank == 0
 
     def sum_(self, values: Tensor) -> Tensor:
-        """The sum over all processes, which takes the place of `values`."""
+        """Replaces `values` by their sum over all processes, in place, and returns them."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
-    def gather(self, value: Value) -> list[Value]:
-        """What each process gives, in the order of their ranks."""
+    def all_gather(self, value: Value) -> list[Value]:
+        """Returns the values of all processes, in the order of their ranks."""
         values: list[Any] = [None] * self.size
         if self.size == 1:
             return [value]
         dist.all_gather_object(values, value)
         return values
 
-    def from_first(self, make: Callable[[], Value]) -> Value:
-        """What the first process makes, for all of them; what it raises, all raise."""
+    def broadcast_from_main(self, make: Callable[[], Value]) -> Value:
+        """Calls `make` in the main process and returns its result in all processes. Its exception is raised in all."""
         if self.size == 1:
             return make()
         made: list[Any] = [None, None]
-        if self.is_first:
+        if self.is_main:
             try:
                 made[0] = make()
-            except (OSError, ValueError) as error:
-                made[1] = error
+            except Exception as error:
+                made[1] = sendable(error)
         dist.broadcast_object_list(made, src=0)
         if made[1] is not None:
             raise made[1]
         value: Value = made[0]
         return value
 
-    def agree(self, seconds: float, *flags: bool) -> tuple[float, tuple[bool, ...]]:
-        """The first one's time, and of each flag whether it is up in any process: what follows is the same for all."""
+    def sync(self, seconds: float, *flags: bool) -> tuple[float, tuple[bool, ...]]:
+        """Returns the main process's clock, and for each flag whether any process has set it.
+
+        What the processes decide by these values they decide alike.
+        """
         if self.size == 1:
             return seconds, flags
-        values = torch.tensor([seconds if self.is_first else 0.0, *flags], dtype=torch.float64)
+        values = torch.tensor([seconds if self.is_main else 0.0, *flags], dtype=torch.float64)
         dist.all_reduce(values)
         return float(values[0]), tuple(map(bool, values[1:].tolist()))
 
-    def share(self, network: nn.Module) -> None:
-        """Gives all processes the first one's weights and statistics of a network."""
+    def broadcast_module(self, network: nn.Module) -> None:
+        """Copies the main process's weights and statistics of a network to all processes."""
         if self.size > 1:
             for values in network.state_dict().values():
                 dist.broadcast(values, src=0)
 
 
-@contextmanager
-def join_world(device: str | None) -> Iterator[World]:
-    """This process and those that torchrun started with it (`torchrun --nproc-per-node N -m multibox train ...`).
+def sendable(error: Exception) -> Exception:
+    """Returns the exception, or its text as a `RuntimeError` if other processes could not unpickle it."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
-    On GPUs each process has its own, and they speak NCCL; where there are fewer GPUs than processes they share them,
-    and speak gloo, as on a CPU.
+
+@contextmanager
+def join_processes(device: str | None) -> Iterator[ProcessGroup]:
+    """Joins the processes that torchrun started (`torchrun --nproc-per-node N -m multibox train ...`).
+
+    Each process takes a GPU of its own, and the processes communicate by NCCL. Where there are fewer GPUs than
+    processes, the processes share them and communicate by gloo, as on a CPU.
 
     Args:
-        device: `cpu`, `cuda`, `mps`; a GPU where there is one.
+        device: `cpu`, `cuda` or `mps`. By default a GPU if there is one, otherwise the CPU.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)
     if not dist.is_torchelastic_launched() and not dist.is_initialized():
-        yield World(rank=0, size=1, device=device)
+        yield ProcessGroup(rank=0, size=1, device=device)
         return
-    gpus = torch.cuda.device_count() if device == "cuda" else 0  # cuda:1 is that one for all of them
+    gpus = torch.cuda.device_count() if device == "cuda" else 0  # all processes share a device such as cuda:1
     local_rank, local_size = (int(os.environ.get(name, 0)) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
     if gpus:
         device = f"cuda:{local_rank % gpus}"
         torch.cuda.set_device(device)
     ours = not dist.is_initialized()
     if ours:
-        # small messages between the hosts go by gloo in any case, so that no GPU waits for them
+        # small messages between the hosts always use gloo, so that no GPU waits for them
         dist.init_process_group("cpu:gloo,cuda:nccl" if 0 < local_size <= gpus else "gloo")
     try:
-        yield World(rank=dist.get_rank(), size=dist.get_world_size(), device=device)
+        yield ProcessGroup(rank=dist.get_rank(), size=dist.get_world_size(), device=device)
     finally:
         if ours:
             dist.destroy_process_group()

@@ -1,52 +1,47 @@
-"""The training loop: steps, validations, states saved, and when they are due."""
+"""Training a detector: `train` sets a run up and finishes it, `fit` is the loop."""
 
+import dataclasses
+import importlib
 import logging
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, nullcontext
 from importlib.metadata import version
-from math import isclose, nan
+from math import isclose
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-from PIL import Image
 
 from multibox.data.sample import Dataset
-from multibox.detections import Detections
 from multibox.detector import Detector
-from multibox.evaluation.evaluate import score
-from multibox.evaluation.metrics import Metrics
-from multibox.evaluation.precision_recall import PrecisionRecall, match_detections, precision_recall
-from multibox.training.card import device_name, images_to_show, write_card
+from multibox.report.card import images_to_show, summary, write_card
+from multibox.report.environment import device_name
 from multibox.training.data import (
-    VALIDATE_ON,
-    Names,
+    DatasetFingerprints,
     check_data,
     check_same,
-    names_of,
-    say_doubts,
-    say_other_data,
+    fingerprints_of,
+    warn_about_data,
+    warn_if_data_changed,
 )
-from multibox.training.distributed import World, join_world
-from multibox.training.interrupts import Interrupts
+from multibox.training.distributed import ProcessGroup, join_processes
+from multibox.training.interrupts import Interrupts, Stopped
 from multibox.training.loading import Batch, make_loader
-from multibox.training.machine import borrow, has_bf16
-from multibox.training.monitor import Watch
-from multibox.training.progress import Length, Progress, Stretch
+from multibox.training.machine import choose_precision, torch_threads
+from multibox.training.monitor import StepMonitor
+from multibox.training.progress import Progress, RunLength
 from multibox.training.recipes import RECIPES, Recipe, TrainConfig
-from multibox.training.run_directory import Record, row_of, step_of
-from multibox.training.trackers import Tracker, open_trackers
-from multibox.training.trainer import Run
-from multibox.training.validation import find
+from multibox.training.reporter import Reporter
+from multibox.training.run_directory import RunDirectory, step_of
+from multibox.training.saver import Saver
+from multibox.training.state import Checkpoint, TrainState, restore
+from multibox.training.trainer import Trainer
+from multibox.training.validation import Evaluation, Validator, evaluate, predict
 
 log = logging.getLogger("multibox")
-
-LOG_SECONDS = 60.0
-"""Between two lines of the log that say how far a run is."""
 
 
 def train(
@@ -56,381 +51,469 @@ def train(
     config: TrainConfig | None = None,
     *,
     out: str | os.PathLike[str],
+    recipe: Recipe | None = None,
     resume: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
+    on_row: Callable[[Mapping[str, float | None]], None] | None = None,
     notes: Mapping[str, Any] | None = None,
     data: Sequence[str] = (),
 ) -> Detector:
-    """Trains the detector in place, and returns the best of the run: by AP on `val_set`, the last where there is none.
+    """Trains a detector, and returns the best detector of the run.
+
+    The detector that you pass is trained in place: afterwards its network holds the weights of the last step, in
+    evaluation mode. The detector that is returned is another one, read from `best.safetensors`: the one with the
+    highest AP on `val_set`, or the last one if there is no validation set.
 
     The folder `out` then holds `best.safetensors`, `last.safetensors` and, for `resume`, `last.pt` and `previous.pt`;
-    `metrics.csv`, `config.yaml`, `log.txt`; and at its end `card.md`, `card.json`, `curves.png` and `validation.jpg`.
+    `metrics.csv`, `config.yaml` and `log.txt`; and at the end `card.md`, `card.json`, `curves.png` and
+    `validation.jpg` (`training.jpg` if there is no validation set).
 
-    A run that was killed and is resumed ends with the weights of one that was not: to the bit, on a CPU with as many
-    threads, where its length is in steps or epochs. Started by torchrun, its processes share each step's images, and
-    the first of them writes the files.
+    A run that was killed and is resumed ends with the weights of an undisturbed run: to the bit, on a CPU with the same
+    number of threads, if its length is in steps or epochs. If torchrun started several processes, they share the
+    images of each step, and the main process writes the files. Whatever ends a run, it saves its state first if it can.
 
     Args:
-        detector: Its classes must be those of the data, in their order: see `Detector.with_classes`.
-        train_set: To learn from.
-        val_set: To validate on.
-        config: Values of the run; what they leave open is the recipe's that suits the detector.
-        out: Made where it is not there.
-        resume: Go on from what was saved last in `out`; begin where nothing was saved yet.
-        on_progress: Called after each step.
-        notes: What else `config.yaml` is to hold, as the command line's model and splits.
-        data: The folders of the data set, for the commands on the card.
+        detector: The detector to train. Its classes must be those of the data, in the same order: see
+            `Detector.with_classes`.
+        train_set: The images to learn from.
+        val_set: The images to validate on.
+        config: Values of the run. What they leave open is taken from the recipe.
+        out: Folder of the run. It is created if need be.
+        recipe: A recipe of your own, instead of one that the config names.
+        resume: Go on from the last checkpoint in `out`. If there is none, the run begins.
+        on_progress: Called after each step, in the main process.
+        on_row: Called with each row of `metrics.csv`, in the main process: a number or `None` for each column.
+        notes: Further values for `config.yaml`, such as the command line's model and splits.
+        data: Folders of the data set, for the commands on the card.
+
+    Returns:
+        The best detector, on the CPU.
 
     Raises:
-        ValueError: The classes differ, a set is empty, a loss is not finite, too many images cannot be read, what is
-            saved in `out` is of another detector or other batches, or processes do not have the same data.
-        FileExistsError: `out` holds a run, and `resume` was not asked for; or another process is at work in it.
-        KeyboardInterrupt: Ctrl-C or SIGTERM came; all that was done is saved.
+        TypeError: A data set is something else, such as a path.
+        ValueError: The classes differ, a set is empty, a loss is not finite, too many images cannot be read, the
+            checkpoint in `out` is of another detector or other batches, or the processes do not have the same data.
+        ImportError: A package that the run needs is not installed.
+        FileExistsError: `out` holds a run and `resume` is false, or another process is writing to it.
+        KeyboardInterrupt: Ctrl-C or SIGTERM came. Everything is saved.
     """
     datasets = [train_set] if val_set is None else [train_set, val_set]
     check_data(detector, datasets)
-    config, recipe = (config or TrainConfig()).resolve(backbone=detector.config.backbone)
-    with (
-        join_world(config.device) as world,
-        Record(Path(out), resume=resume, world=world) as record,
-        borrow(config, world) as workers,
-        Interrupts() as interrupts,
-    ):
-        names = names_of(datasets)
-        check_same(world, datasets, names)
-        precision = config.precision or ("bf16" if has_bf16(world.device) else "fp32")
-        run = Run(detector, recipe, config, precision=precision, world=world)
-        saved = world.from_first(record.checkpoints.read) if resume else None
-        if saved is not None:
-            run.restore(saved.state, saved.path)
-        record.begin(config, notes or {}, step=run.validated)
-        for line in _first_lines(run, train_set, recipe, config, world, workers):
+    own_recipe = recipe
+    config, recipe = (config or TrainConfig()).resolve(backbone=detector.config.backbone, recipe=recipe)
+    import_packages(config, validates=val_set is not None)
+    with ExitStack() as stack:
+        group = stack.enter_context(join_processes(config.device))
+        directory = stack.enter_context(RunDirectory(Path(out), resume=resume, group=group))
+        workers = stack.enter_context(torch_threads(config, group))
+        interrupts = stack.enter_context(Interrupts())
+        stack.callback(detector.network.eval)
+        fingerprints = fingerprints_of(datasets)
+        check_same(group, datasets, fingerprints)
+        checkpoint = group.broadcast_from_main(directory.checkpoints.read) if resume else None
+        config, why = resolve_precision(config, checkpoint, detector, group)
+        trainer = Trainer(detector, recipe, config, precision=config.precision, group=group)
+        state = TrainState(data=fingerprints)
+        if checkpoint is not None:
+            restore(checkpoint, trainer, state, detector, config)
+        directory.begin(config, notes or {}, step=state.row_step)
+        length = RunLength.of(config, epoch_steps=len(train_set) / recipe.batch_size)
+        named = own_recipe or RECIPES[config.recipe or "modern"]
+        for line in (
+            *_first_lines(state, train_set, named, recipe, length),
+            *_machine_lines(trainer, config, recipe, group, workers),
+            f"precision {config.precision}: {why}",
+        ):
             log.info(line)
-        say_doubts(datasets, config)
-        length = Length.of(config, epoch_steps=len(train_set) / recipe.batch_size)
+        warn_about_data(datasets, config)
+        monitor = StepMonitor(state, config, length, directory, group)
+        saver = Saver(trainer, state, monitor, directory.checkpoints, detector=detector, config=config, group=group)
+        reporter = stack.enter_context(
+            Reporter(directory, length, is_main=group.is_main, on_progress=on_progress, on_row=on_row)
+        )
+        validator = Validator(
+            trainer,
+            state,
+            val_set,
+            config=config,
+            provenance=_provenance(config, train_set),
+            directory=directory,
+            reporter=reporter,
+            saver=saver,
+            group=group,
+            interrupts=interrupts,
+        )
         batches = make_loader(
             train_set,
             detector.config,
             recipe.augmentation,
             batch_size=recipe.batch_size,
-            first_step=run.step,
+            first_step=state.step,
             steps=length.steps,
             seed=config.seed,
             workers=workers,
-            pin_memory=world.device.startswith("cuda"),
-            rank=world.rank,
-            world_size=world.size,
+            pin_memory=group.device.startswith("cuda"),
+            rank=group.rank,
+            world_size=group.size,
             balance_classes=config.balance_classes,
         )
-        told = config.trackers if world.is_first else ()
-        with closing(batches), open_trackers(told, record.folder, config, step=run.step) as trackers:
-            loop = _Loop(
-                detector,
+        stack.enter_context(closing(batches))
+        try:
+            reporter.open_trackers(config, step=state.step)
+            if checkpoint is not None:
+                resume_from(checkpoint, state, fingerprints, directory, validator, group)
+            fit(
+                trainer,
+                state,
+                batches,
+                recipe=recipe,
+                length=length,
+                images=len(train_set),
+                monitor=monitor,
+                validator=validator,
+                saver=saver,
+                reporter=reporter,
+                group=group,
+                interrupts=interrupts,
+            )
+        except Stopped:
+            saver.stop(interrupts)
+        except BaseException as error:
+            saver.save_after(error)
+            raise
+        best = group.broadcast_from_main(lambda: Detector.load(directory.best))
+        facts = {
+            "device": f"{group.device}, {device_name(group.device)}",
+            "processes": group.size,
+            "torch threads": torch.get_num_threads(),
+            "reader processes": workers,
+            "images/s of training": _speed(state, recipe),
+        }
+        try:
+            finalize(
+                best,
+                state,
                 train_set,
                 val_set,
-                names,
-                config,
-                recipe,
-                length,
-                run,
-                batches,
-                world,
-                interrupts,
-                record,
-                trackers,
-            )
-            if saved is not None:
-                loop.take_up(saved.state["data"])
-            loop.go(on_progress or (lambda progress: None))
-            return loop.finish(
-                workers=workers, data=data, val_split=(notes or {}).get("val_split") if val_set else None
-            )
-
-
-@dataclass
-class _Loop:
-    """All that a run goes through between its first step and its last."""
-
-    detector: Detector
-    train_set: Dataset
-    val_set: Dataset | None
-    names: Names
-    config: TrainConfig
-    recipe: Recipe
-    length: Length
-    run: Run
-    batches: Iterator[Batch]
-    world: World
-    interrupts: Interrupts
-    record: Record
-    trackers: list[Tracker]
-
-    best: tuple[Metrics, list[Detections]] | None = None
-
-    def __post_init__(self) -> None:
-        now = time.monotonic()
-        self.watch = Watch(self.run, self.config, self.length, self.record, self.world)
-        self.began = now - self.run.seconds
-        self.marked = self.logged = now
-        self.saved = self.run.seconds
-
-    def take_up(self, data: Names) -> None:
-        """Does what a run that was killed left undone, and measures its best anew where it cannot be compared.
-
-        Args:
-            data: What it learned from, and was validated on.
-        """
-        run, record, now = self.run, self.record, self.names
-        if run.step == run.validated and self.world.is_first:
-            for path, due in ((record.last, True), (record.best, run.best_step == run.step)):
-                if due and step_of(path) != run.step:
-                    self._trained().save(path)
-        others = say_other_data(data, now)
-        best_step = self.world.from_first(lambda: step_of(record.best))
-        if VALIDATE_ON in others or (best_step or 0) != run.best_step:
-            self.names = data  # where it is told to stop meanwhile
-            run.best, run.best_step, run.since_best = -1.0, best_step or 0, 0
-            if best_step and self.val_set is not None:
-                best = self.world.from_first(lambda: Detector.load(record.best))
-                ap = self._score(best.to(self.world.device), self.val_set)[0].ap
-                run.best = -1.0 if ap is None else ap
-                log.info(f"the best weights, of step {best_step}, have an AP of {run.best:.4g} on the images of now")
-            self.names = now
-
-    def go(self, on_progress: Callable[[Progress], None]) -> None:
-        """To the end of the run, or until it is told to stop."""
-        run, length, config = self.run, self.length, self.config
-        while True:
-            # before the step, because an interrupted run may have missed the validation of its last one
-            if run.step > run.validated and (self._is_over() or length.validation_due(run.step)):
-                self._validate()
-            if self._is_over():
-                return
-            batch = self._learn()
-            now = time.monotonic()
-            run.seconds = now - self.began
-            if self.world.is_first:
-                try:
-                    on_progress(self._progress())
-                except KeyboardInterrupt:
-                    self.interrupts.heard = self.interrupts.heard or signal.SIGINT
-            complaints = self.watch.new_complaints(batch)
-            # what follows is the same in all processes: they go by the first one's clock
-            run.seconds, (stop, unreadable) = self.world.agree(
-                time.monotonic() - self.began, self.interrupts.heard is not None, bool(complaints)
-            )
-            if unreadable:
-                try:
-                    self.watch.add_unreadable(complaints, len(self.train_set))
-                except ValueError:
-                    self._save()
-                    raise
-            if now - self.logged >= LOG_SECONDS and not (self._is_over() or length.validation_due(run.step)):
-                self.logged = now
-                log.info(f"step {run.step}, {self._progress()}")
-                for tracker in self.trackers:
-                    tracker.scalars(run.step, row_of(self._progress(), run.stretch, run.seconds, None))
-            if stop:
-                self._stop()
-            if run.seconds - self.saved >= config.checkpoint_minutes * 60:
-                self._save()
-
-    def finish(self, *, workers: int, data: Sequence[str], val_split: str | None) -> Detector:
-        """Writes the card of the run; the best detector."""
-        best = self.world.from_first(lambda: Detector.load(self.record.best))
-        shown = self.val_set
-        if shown is None:
-            shown = self.world.from_first(lambda: images_to_show(self.train_set))
-        metrics, found = self.best or self._score(best.to(self.world.device), shown)
-        best, run = best.to("cpu"), self.run
-        training = run.seconds - run.validation_seconds
-        if self.world.is_first:
-            rows = self.record.rows()
-            write_card(
-                self.record.folder,
-                best,
-                train_set=self.train_set,
-                val_set=self.val_set,
-                shown=shown,
-                found=found,
-                metrics=metrics if self.val_set else None,
-                rows=rows,
-                best_step=run.best_step,
-                config=self.config,
-                facts={
-                    "on": f"{self.world.device}, {device_name(self.world.device)}",
-                    "precision": run.precision,
-                    "processes": self.world.size,
-                    "threads of torch": torch.get_num_threads(),
-                    "processes that read images": workers,
-                    "minutes in all": run.seconds / 60,
-                    "minutes of validation": run.validation_seconds / 60,
-                    "images/s of training": round(run.step * self.recipe.batch_size / max(training, 1e-9), 1),
-                    "unreadable images, replaced by others": len(run.unreadable),
-                    "steps that were not finite, left out": round(sum(row["bad_steps"] or 0 for row in rows)),
-                },
+                evaluation=validator.best,
+                config=config,
+                facts=facts,
                 data=data,
-                val_split=val_split,
+                val_split=(notes or {}).get("val_split") if val_set else None,
+                directory=directory,
+                reporter=reporter,
+                group=group,
+                interrupts=interrupts,
             )
-        for tracker in self.trackers:
-            with Image.open(self.record.folder / "validation.jpg") as sheet:
-                tracker.images(run.step, "validation", sheet.copy())
-        return best
+        except Stopped:
+            saver.stop(interrupts)
+        except Exception as error:
+            log.warning(
+                f"the card of the run could not be written ({type(error).__name__}: {error}); the weights are in "
+                f"{directory.best}"
+            )
+        return best.to("cpu")
 
-    def _is_over(self) -> bool:
-        out_of_patience = self.config.patience is not None and self.run.since_best >= self.config.patience
-        return out_of_patience or self.length.part(self.run.step, self.run.seconds) >= 1
 
-    def _learn(self) -> Batch:
-        """A step, its waits measured; what was learned from."""
-        run, stretch, device = self.run, self.run.stretch, self.world.device
-        with stretch.waiting("input"):
-            batch = next(self.batches)
-        rate = self.recipe.learning_rate_at(self.length.part(run.step, run.seconds))
-        with stretch.waiting("device") if device == "cpu" else nullcontext():
-            step = run.learn(batch, learning_rate=rate)
-        self.watch.add(step, batch)
-        now = time.monotonic()
-        stretch.images += self.recipe.batch_size
-        stretch.seconds += now - self.marked
-        self.marked = now
-        return batch
+def fit(
+    trainer: Trainer,
+    state: TrainState,
+    batches: Iterator[Batch],
+    *,
+    recipe: Recipe,
+    length: RunLength,
+    images: int,
+    monitor: StepMonitor,
+    validator: Validator,
+    saver: Saver,
+    reporter: Reporter,
+    group: ProcessGroup,
+    interrupts: Interrupts,
+) -> None:
+    """Trains to the end of the run: steps, and when they are due validations, rows of the metrics and checkpoints.
 
-    def _validate(self) -> None:
-        """Scores the averaged weights, and writes down the state, then them."""
-        began = time.monotonic()
-        self.watch.read()
-        run, record = self.run, self.record
-        self.world.share(run.average)
+    Args:
+        trainer: The network, its optimizer and the average of its weights.
+        state: Numbers of the run, which go on from where they are.
+        batches: The batches from the next step on.
+        recipe: The learning rate over the run.
+        length: The length of the run.
+        images: Number of images in the training set.
+        monitor: Reads the numbers of the steps.
+        validator: Validates the averaged weights and saves them.
+        saver: Writes the checkpoints.
+        reporter: Tells how the run goes.
+        group: The processes of the run.
+        interrupts: Whether this process was asked to stop.
+
+    Raises:
+        Stopped: A process was asked to stop.
+        ValueError: A step was not finite, or too many images cannot be read.
+    """
+    clock = Clock(state.seconds)
+    while True:
+        over = length.fraction_done(state.step, state.seconds) >= 1 or validator.out_of_patience()
+        validation_due = over or length.validation_due(state.step)
+        # checked before the step: a resumed run may have been stopped between its last step and the validation
+        if state.step > state.validated and validation_due:
+            monitor.flush()
+            validator.validate()
+            clock.lap()
+            continue
+        if over:
+            return
+        if state.step > state.row_step and length.row_due(state.row_step, state.row_seconds, state.step, state.seconds):
+            monitor.flush()
+            reporter.row(state)
+
+        batch = train_step(trainer, state, batches, monitor, recipe=recipe, length=length)
+        state.interval.images += recipe.batch_size
+        state.interval.seconds += clock.lap()
+        state.seconds = clock.seconds()
         try:
-            scored = None if self.val_set is None else self._score(self._trained(), self.val_set)
-        except ValueError:  # an image of the validation set cannot be read any more
-            self._save()
-            raise
-        ap = scored[0].ap if scored else None
-        is_best = ap is None or ap > run.best
-        run.seconds = self.world.agree(time.monotonic() - self.began)[0]
-        row = row_of(self._progress(), run.stretch, run.seconds, scored[0] if scored else None)
-        log.info(", ".join(f"{name} {value:.4g}" for name, value in row.items() if value is not None))
-        if self.world.is_first:
-            record.write_row(row)
-        if is_best:
-            self.best = scored
-            run.best, run.best_step = run.best if ap is None else ap, run.step
-        run.since_best = 0 if is_best else run.since_best + 1
-        if self.config.patience is not None and run.since_best >= self.config.patience:
-            log.info(f"no higher AP in {run.since_best} validations, since step {run.best_step}: the run ends here")
-        run.validated = run.step
-        run.stretch = Stretch()
-        run.validation_seconds += time.monotonic() - began
-        self._save()
-        if self.world.is_first:
-            trained = self._trained()
-            trained.save(record.last)
-            if is_best:
-                trained.save(record.best)
-        curves = _precision_recall(self.val_set, scored[1]) if self.trackers and self.val_set and scored else {}
-        for tracker in self.trackers:
-            tracker.scalars(run.step, row)
-            if curves:
-                tracker.pr_curves(run.step, curves)
-        self.marked = self.logged = time.monotonic()
+            reporter.step(state)
+        except KeyboardInterrupt:
+            interrupts.heard = interrupts.heard or signal.SIGINT
 
-    def _trained(self) -> Detector:
-        """That of the averaged weights."""
-        return Detector.of_network(
-            self.detector.config,
-            self.detector.class_names,
-            self.run.average,
-            provenance=self.detector.provenance | _provenance(self.config, self.train_set, self.run.step),
+        # what follows is decided by values that are the same in all processes
+        read_errors = monitor.new_read_errors(batch)
+        state.seconds, (stop, unreadable) = group.sync(clock.seconds(), interrupts.heard is not None, bool(read_errors))
+        if unreadable:
+            monitor.add_unreadable(read_errors, images)
+        if stop:
+            raise Stopped
+        saver.save_if_due()
+
+
+def train_step(
+    trainer: Trainer,
+    state: TrainState,
+    batches: Iterator[Batch],
+    monitor: StepMonitor,
+    *,
+    recipe: Recipe,
+    length: RunLength,
+) -> Batch:
+    """Makes one training step on the next batch, counts it, and measures its waits. Returns the batch."""
+    with state.interval.waiting("input"):
+        batch = next(batches)
+    learning_rate = recipe.learning_rate_at(length.fraction_done(state.step, state.seconds))
+    # a CPU works while the step is made; what a GPU takes is measured when its numbers are read
+    with state.interval.waiting("device") if trainer.on_cpu else nullcontext():
+        result = trainer.step(batch, learning_rate=learning_rate)
+    state.step, state.learning_rate = trainer.step_count, learning_rate
+    monitor.add(result, batch)
+    return batch
+
+
+class Clock:
+    """Measures the seconds of a run, and of the laps between two calls."""
+
+    def __init__(self, seconds: float) -> None:
+        """Starts the clock of a run that has taken this many seconds already."""
+        self._lap = time.monotonic()
+        self._began = self._lap - seconds
+
+    def seconds(self) -> float:
+        """Returns the seconds since the run began."""
+        return time.monotonic() - self._began
+
+    def lap(self) -> float:
+        """Returns the seconds since the last call."""
+        before, self._lap = self._lap, time.monotonic()
+        return self._lap - before
+
+
+def import_packages(config: TrainConfig, *, validates: bool) -> None:
+    """Imports the optional packages that the run will need later, before its first step.
+
+    Raises:
+        ImportError: One of them is not installed.
+    """
+    needed = [("matplotlib.figure", "matplotlib", "the curves of a run need", "train")]
+    if validates:
+        needed.append(("hotcoco", "hotcoco", "validation needs", "train"))
+    if "tensorboard" in config.trackers:
+        needed.append(("torch.utils.tensorboard", "tensorboard", "the tracker tensorboard needs", "tensorboard"))
+    for module, package, why, extra in needed:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ImportError(f"{why} the package {package}: pip install 'multibox[{extra}]' ({error})") from error
+
+
+def resolve_precision(
+    config: TrainConfig, checkpoint: Checkpoint | None, detector: Detector, group: ProcessGroup
+) -> tuple[TrainConfig, str]:
+    """Returns the config with `fp32` or `bf16` in place of `auto`, and why. A resumed run keeps its precision."""
+    if config.precision != "auto":
+        return config, "as the run asks for"
+    if checkpoint is not None and "precision" in checkpoint.values:
+        return dataclasses.replace(config, precision=checkpoint.values["precision"]), "as before the run was stopped"
+    images = (config.batch_size or 1) // (group.size * config.accumulate)
+    precision, why = group.broadcast_from_main(
+        lambda: choose_precision(
+            detector.network,
+            height=detector.config.height,
+            width=detector.config.width,
+            device=group.device,
+            batch_size=max(1, images),
         )
-
-    def _score(self, detector: Detector, dataset: Dataset) -> tuple[Metrics, list[Detections]]:
-        """The detector's metrics on a set, and what it finds there.
-
-        Raises:
-            KeyboardInterrupt: It was told to stop meanwhile.
-            ValueError: An image cannot be read.
-        """
-        found = find(detector, dataset, self.world, stop=lambda: self.interrupts.heard is not None)
-        if found is None:
-            self._stop()
-        truths = [sample.truth for sample in dataset]
-        metrics = self.world.from_first(lambda: score(truths, found, class_names=dataset.class_names, rule="coco"))
-        return metrics, found
-
-    def _save(self) -> None:
-        """Writes the state; in all processes at the same step, since its numbers are read."""
-        self.watch.read()
-        if self.world.is_first:
-            self.record.checkpoints.write({**self.run.state(), "data": self.names})
-        self.saved = self.run.seconds
-
-    def _stop(self) -> NoReturn:
-        """Saves, and leaves when all processes have come here: torchrun ends the others when the first one leaves.
-
-        Raises:
-            KeyboardInterrupt: Always.
-        """
-        self._save()
-        self.world.agree(self.run.seconds)  # comes back when all are here
-        heard = self.interrupts.heard.name if self.interrupts.heard else "another process stopped"
-        raise KeyboardInterrupt(f"{heard} at step {self.run.step}; all is saved")
-
-    def _progress(self) -> Progress:
-        run, stretch = self.run, self.run.stretch
-        part = min(self.length.part(run.step, run.seconds), 1.0)
-        return Progress(
-            step=run.step,
-            part=part,
-            epoch=run.step / self.length.epoch_steps,
-            localization=stretch.mean("localization"),
-            confidence=stretch.mean("confidence"),
-            gradient_norm=stretch.mean("gradient_norm"),
-            learning_rate=run.learning_rate,
-            images_per_second=stretch.images / max(stretch.seconds, 1e-9),
-            seconds_left=run.seconds * (1 - part) / part if part else nan,
-        )
+    )
+    return dataclasses.replace(config, precision=precision), why
 
 
-def _precision_recall(dataset: Dataset, found: list[Detections]) -> dict[str, PrecisionRecall]:
-    """Of each class, for those who watch the run."""
-    truths = [sample.truth for sample in dataset]
-    matches = list(map(match_detections, truths, found))
-    return {
-        name: precision_recall(truths, found, label=label, matches=matches)
-        for label, name in enumerate(dataset.class_names)
-    }
+def resume_from(
+    checkpoint: Checkpoint,
+    state: TrainState,
+    fingerprints: DatasetFingerprints,
+    directory: RunDirectory,
+    validator: Validator,
+    group: ProcessGroup,
+) -> None:
+    """Writes weights files that a killed run had not written yet, and evaluates its best weights again if need be.
+
+    They are evaluated again if the validation set has changed, so that later APs are comparable, or if
+    `best.safetensors` is of steps that were lost.
+
+    Args:
+        checkpoint: The checkpoint that the run goes on from.
+        state: Numbers of the run.
+        fingerprints: Those of the data sets of now.
+        directory: Folder of the run.
+        validator: Evaluates the best weights.
+        group: The processes of the run.
+    """
+    before: DatasetFingerprints = checkpoint.values["data"]
+    validator.save_weights()
+    changed = warn_if_data_changed(before, fingerprints)
+    best_step = group.broadcast_from_main(lambda: step_of(directory.best))
+    if "val" in changed or (best_step or 0) != state.best_step:
+        state.data = before  # if the run is stopped meanwhile, the next one comes here again
+        state.best_ap, state.best_step, state.validations_since_best = -1.0, best_step or 0, 0
+        if best_step:
+            best = group.broadcast_from_main(lambda: Detector.load(directory.best))
+            validator.evaluate_best_again(best.to(group.device))
+        state.data = fingerprints
 
 
-def _provenance(config: TrainConfig, train_set: Dataset, step: int) -> dict[str, str]:
+def finalize(
+    best: Detector,
+    state: TrainState,
+    train_set: Dataset,
+    val_set: Dataset | None,
+    *,
+    evaluation: Evaluation | None,
+    config: TrainConfig,
+    facts: Mapping[str, object],
+    data: Sequence[str],
+    val_split: str | None,
+    directory: RunDirectory,
+    reporter: Reporter,
+    group: ProcessGroup,
+    interrupts: Interrupts,
+) -> None:
+    """Writes the card of the run with its figures, and logs the summary.
+
+    Args:
+        best: The best detector.
+        state: Numbers of the run.
+        train_set: The training set.
+        val_set: The validation set.
+        evaluation: Evaluation of the best detector on the validation set, if it is known already.
+        config: Values of the run.
+        facts: What else to say of the run, by name.
+        data: Folders of the data set, for the commands on the card.
+        val_split: Name of the validation split, for these commands.
+        directory: Folder of the run.
+        reporter: Shows the sheet of images to TensorBoard.
+        group: The processes of the run.
+        interrupts: Whether this process was asked to stop.
+    """
+    shown = val_set if val_set is not None else group.broadcast_from_main(lambda: images_to_show(train_set))
+    on_device = best.to(group.device)
+    if val_set is not None and evaluation is None:
+        evaluation = evaluate(on_device, val_set, group, interrupts)
+    found = evaluation.found if evaluation else predict(on_device, shown, group, interrupts)
+    if not group.is_main:
+        return
+    rows = directory.rows()
+    card, sheet = write_card(
+        directory.folder,
+        best,
+        train_set=train_set,
+        val_set=val_set,
+        shown=shown,
+        found=found,
+        metrics=evaluation.metrics if evaluation else None,
+        rows=rows,
+        best_step=state.best_step,
+        config=config.values(),
+        facts={
+            **facts,
+            "time": f"{state.seconds / 60:.1f} min, of which validation {state.validation_seconds / 60:.1f} min",
+            "unreadable images, replaced by others": len(state.unreadable),
+            "steps that were not finite, left out": round(sum(row["nonfinite_steps"] or 0 for row in rows)),
+        },
+        data=data,
+        val_split=val_split,
+    )
+    for line in summary(card).splitlines():
+        log.info(line)
+    reporter.image(state.step, "validation" if val_set else "training", sheet)
+
+
+def _provenance(config: TrainConfig, train_set: Dataset) -> dict[str, str]:
+    """Returns what the weights files say of their training, except for the step."""
     return {
         "trained with": f"multibox {version('multibox')}",
         "trained on": train_set.name,
-        "recipe": str(config.recipe),
+        "recipe": config.recipe or "custom",
         "seed": str(config.seed),
-        "step": str(step),
     }
 
 
+def _speed(state: TrainState, recipe: Recipe) -> float:
+    """Returns the images per second of the whole run, validations left out."""
+    return round(state.step * recipe.batch_size / max(state.seconds - state.validation_seconds, 1e-9), 1)
+
+
 def _first_lines(
-    run: Run, train_set: Dataset, recipe: Recipe, config: TrainConfig, world: World, workers: int
+    state: TrainState,
+    train_set: Dataset,
+    named: Recipe,
+    recipe: Recipe,
+    length: RunLength,
 ) -> Iterator[str]:
-    """What the log says of a run before its first step."""
-    yield f"{len(train_set)} images, {'from the start' if run.step == 0 else f'from step {run.step}'}"
-    own = RECIPES[config.recipe or "modern"]
-    in_proportion = own.learning_rate * recipe.batch_size / own.batch_size
-    says = f"the recipe's {own.learning_rate:g} for batches of {own.batch_size}"
-    if not isclose(recipe.learning_rate, in_proportion):
-        says = f"as given; in proportion to {says} it would be {in_proportion:g}"
+    """Yields what the log says of a run before its first step.
+
+    Args:
+        state: Numbers of the run.
+        train_set: The training set.
+        named: The recipe as it is named.
+        recipe: The recipe with the values of the run.
+        length: Length of the run.
+    """
+    yield f"{len(train_set)} images, {'from the start' if state.step == 0 else f'from step {state.step}'}"
+    yield f"the run takes {length}"
+    usual = named.for_batch_size(recipe.batch_size).learning_rate
+    says = f"the recipe's {named.learning_rate:g} for batches of {named.batch_size}"
+    if not isclose(recipe.learning_rate, usual):
+        says = f"as given; the recipe's would be {usual:.2g}"
     rises = f"; it rises over the first {100 * recipe.warmup:g} % of the run" if recipe.warmup else ""
-    yield f"{recipe.batch_size} images a step at a learning rate of up to {recipe.learning_rate:g}, {says}{rises}"
-    if world.size > 1:
-        shares = sorted({len(range(recipe.batch_size)[rank :: world.size]) for rank in range(world.size)}, reverse=True)
-        yield f"{world.size} processes, {' or '.join(map(str, shares))} images of a step in each"
-        if run.has_batch_norm and not config.sync_batch_norm:
+    yield f"{recipe.batch_size} images a step at a learning rate of up to {recipe.learning_rate:.3g}, {says}{rises}"
+
+
+def _machine_lines(
+    trainer: Trainer, config: TrainConfig, recipe: Recipe, group: ProcessGroup, workers: int
+) -> Iterator[str]:
+    """Yields what the log says of processes, device and threads before the first step."""
+    if group.size > 1:
+        shares = sorted({len(range(recipe.batch_size)[rank :: group.size]) for rank in range(group.size)}, reverse=True)
+        yield f"{group.size} processes, {' or '.join(map(str, shares))} images of a step in each"
+        if trainer.has_batch_norm and not config.sync_batch_norm:
             yield (
-                "BatchNorm takes each process's images by themselves: not quite what one process would learn; on "
-                "GPUs sync_batch_norm (--sync-batch-norm) takes them together"
+                "BatchNorm uses each process's images by themselves, so the result is not quite that of one process; "
+                "on GPUs sync_batch_norm (--sync-batch-norm) uses them together"
             )
-    yield f"on {world.device}, {torch.get_num_threads()} threads, {workers} workers that read images"
+    yield f"device {group.device}, {torch.get_num_threads()} torch threads, {workers} reader processes"

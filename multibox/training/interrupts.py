@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, heard between two steps."""
+"""Ctrl-C and SIGTERM are remembered and handled between two steps."""
 
 import signal
 import threading
@@ -7,13 +7,14 @@ from typing import Any
 
 
 class Interrupts:
-    """While it is entered, a signal to stop is remembered instead of ending the program in the midst of something.
+    """A context in which Ctrl-C and SIGTERM are remembered instead of ending the program at once.
 
-    A second Ctrl-C ends it at once; not a second SIGTERM, which managers of jobs send to a process and once more to its
-    group. Signals that were ignored before stay ignored, and threads other than the main one hear of none.
+    A second Ctrl-C ends the program at once. A second SIGTERM does not, because job managers send it to a process and
+    again to its process group. Signals that were ignored before stay ignored. Python delivers signals to the main
+    thread only; in other threads this context does nothing.
 
     Attributes:
-        heard: The signal that asked to stop, if one did.
+        heard: The signal that asked to stop, or `None`.
     """
 
     def __init__(self) -> None:
@@ -45,6 +46,10 @@ class Interrupts:
 
 
 def ignore_interrupts(worker: int) -> None:
-    """In a process that reads images: a signal to the whole group must not end it before the run has saved."""
+    """Makes a reader process ignore both signals: a signal to the whole group must not end it before the run saves."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+class Stopped(KeyboardInterrupt):
+    """Raised in all processes of a run, after the same step, when one of them was asked to stop."""

@@ -1,4 +1,4 @@
-"""From a data set to batches: which images are in a step is a function of the seed and the step, nothing else."""
+"""Reads a data set in batches. Which images a step gets depends only on the seed and the number of the step."""
 
 import multiprocessing
 from collections.abc import Generator, Iterator
@@ -18,21 +18,21 @@ from multibox.data.sample import Dataset
 from multibox.training.interrupts import ignore_interrupts
 
 PADDING = 8
-"""Objects of a batch's images are padded to a multiple of this."""
+"""The number of objects of a batch's images is padded to a multiple of this."""
 
 REPLACEMENTS = 10
-"""How many other images are tried in the place of one that cannot be read."""
+"""Number of other images that are tried in place of one that cannot be read."""
 
 
 class Batch(NamedTuple):
-    """What a process learns from in a step.
+    """The images and objects of one process in one step.
 
     Attributes:
-        inputs: Augmented, not yet normalized.
-        boxes: Corner form, as fractions of the image; padded where an image has fewer objects than another.
-        labels: Indices into the class names; -1 in rows that are padding.
-        names: Of the images.
-        unreadable: What was wrong with images whose places others took.
+        inputs: Augmented images of the network's size, not yet normalized.
+        boxes: Boxes in corner form, as fractions of the input. Images with fewer objects than others are padded.
+        labels: Indices into the class names; -1 in padded rows.
+        names: Names of the images.
+        unreadable: Errors of images that could not be read and were replaced by others.
     """
 
     inputs: UInt8[Tensor, "batch 3 height width"]
@@ -57,18 +57,29 @@ def make_loader(
     world_size: int = 1,
     balance_classes: bool = False,
 ) -> Generator[Batch, None, None]:
-    """The batches of a run from `first_step` on; of several processes, this one's share of each.
+    """Yields the batches of a run from `first_step` on: this process's share of each.
 
-    All images come once in a new order, then again in another: position p of that stream is always the same image
-    with the same random changes, whatever the number of workers and processes and wherever a run was taken up again. In
-    the place of an image that cannot be read comes another one.
+    All images come once in random order, then again in another order. Position p of that stream is always the same
+    image with the same random changes, whatever the number of readers and processes and wherever a run was resumed. An
+    image that cannot be read is replaced by another.
 
-    `batch_size` is that of all processes together. With `balance_classes` an epoch has images with rare classes
-    several times: see `image_weights`.
+    Args:
+        dataset: The training set.
+        config: The detector's config, for the size and the mean of the input.
+        augmentation: Ranges of the random changes.
+        batch_size: Number of images in a step, those of all processes together.
+        first_step: Number of the first step.
+        steps: Number of the step before which the batches end, or `None` for no end.
+        seed: Seed of the order and of the random changes.
+        workers: Number of processes that read and augment images.
+        pin_memory: Whether to put the batches into pinned memory, for a GPU.
+        rank: Number of this process.
+        world_size: Number of processes.
+        balance_classes: Show images with rare classes several times in an epoch: see `image_weights`.
 
     Raises:
-        FileNotFoundError: Neither the image nor any of those tried in its place is there.
-        ValueError: Neither can be read.
+        FileNotFoundError: Neither the image nor any of those tried in its place exists.
+        ValueError: None of them can be read.
     """
     weights = image_weights(dataset) if balance_classes else np.ones(len(dataset))
     loader: DataLoader[_Item] = DataLoader(
@@ -89,19 +100,19 @@ def make_loader(
                 raise batch
             yield batch
     finally:
-        del batches  # asks the readers to end, and waits a while; not where an interrupt came in its midst
-        for reader in readers:  # they do not hear SIGTERM, by which Python would wait for them for ever
-            with suppress(RuntimeError):  # by which torch tells of the end of one that it still waits for
+        del batches  # asks the readers to end and waits a while, unless an interrupt came in the middle of this
+        for reader in readers:  # they ignore SIGTERM, so Python would wait for them forever
+            with suppress(RuntimeError):  # torch reports the end of a reader that it still waits for
                 reader.kill()
                 reader.join()
 
 
 def image_weights(dataset: Dataset) -> Float[np.ndarray, " images"]:
-    """How often each image is shown where classes are balanced, in proportion.
+    """Returns the relative frequency with which each image is shown when classes are balanced.
 
-    LVIS's repeat factors (Gupta et al. 2019, section 5): 1 / sqrt(the part of the images that has the class), of an
-    image's rarest class. Their threshold, above which a class is not rare, is 1 here. Images without objects count
-    as if of a class that all images have.
+    These are LVIS's repeat factors (Gupta et al. 2019, section 5) of each image's rarest class: 1 / sqrt(fraction of
+    the images that have the class). LVIS's threshold, above which a class is not rare, is 1 here. An image without
+    objects counts as if it had a class that all images have.
     """
     classes = [np.unique(sample.truth.labels[~sample.truth.crowd]) for sample in dataset]
     images = np.bincount(np.concatenate(classes), minlength=len(dataset.class_names)) if classes else np.zeros(0)
@@ -110,9 +121,13 @@ def image_weights(dataset: Dataset) -> Float[np.ndarray, " images"]:
 
 
 def collate(images: list[tuple[str, Augmented]], unreadable: tuple[str, ...] = ()) -> Batch:
-    """One batch of augmented images, their objects padded to the same number.
+    """Returns a batch of augmented images, with their objects padded to the same number.
 
-    That is a multiple of `PADDING`, so that a GPU sees few shapes.
+    The number is a multiple of `PADDING`, so that a GPU sees few different shapes.
+
+    Args:
+        images: Names and augmented images.
+        unreadable: Errors of images that could not be read.
     """
     most = max(1, *(len(augmented.labels) for _, augmented in images))
     most += -most % PADDING
@@ -132,7 +147,7 @@ class _Read(NamedTuple):
 
 
 _Item = _Read | Exception
-"""An error travels as a value: a worker that raises it would put its traceback into the message."""
+"""A reader returns its error as a value: if it raised the error, torch would add the traceback to the message."""
 
 
 def _collate_or_error(items: list[_Item]) -> Batch | Exception:
@@ -141,12 +156,12 @@ def _collate_or_error(items: list[_Item]) -> Batch | Exception:
         if isinstance(item, Exception):
             return item
         read.append(item)
-    unreadable = tuple(complaint for item in read for complaint in item.unreadable)
+    unreadable = tuple(error for item in read for error in item.unreadable)
     return collate([(item.name, item.image) for item in read], unreadable)
 
 
 class _AugmentedImages(TorchDataset[_Item]):
-    """Item (position, index): that image, with the random changes of that position of the stream."""
+    """Item `(position, index)` is the image `index` with the random changes of that position of the stream."""
 
     def __init__(self, dataset: Dataset, config: DetectorConfig, augmentation: Augmentation, seed: int) -> None:
         self.dataset = dataset
@@ -176,7 +191,7 @@ class _AugmentedImages(TorchDataset[_Item]):
 
 
 class _Stream:
-    """The (position, index) pairs of this process in each step."""
+    """Yields the `(position, index)` pairs of this process for each step."""
 
     def __init__(
         self,
@@ -211,12 +226,12 @@ class _Stream:
             step += 1
 
     def _order(self, epoch: int) -> Int[np.ndarray, " images"]:
-        """The images of an epoch: each as often as its weight says, to the next whole number."""
+        """Returns the images of an epoch in random order, each as often as its weight says, rounded up or down."""
         rng = np.random.default_rng((self.seed, epoch, 1))
         order = rng.permutation(len(self.weights))
         if (self.weights == self.weights[0]).all():
             return order
-        # systematic sampling: equal steps along the weights laid end to end
+        # systematic sampling: equally spaced points along the cumulative weights
         ends = self.weights[order].cumsum()
         at = (np.arange(len(order)) + rng.random()) * ends[-1] / len(order)
         return rng.permutation(order[np.searchsorted(ends, at, side="right").clip(max=len(order) - 1)])

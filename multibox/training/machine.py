@@ -1,43 +1,118 @@
-"""What a run takes of the machine (cores, torch's random state), and what suits its device."""
+"""What a run uses of the machine: threads, torch's random state, the memory format, and the faster precision."""
 
+import copy
+import logging
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from statistics import median
 
 import torch
-from torch import nn
+from jaxtyping import UInt8
+from torch import Tensor, nn
 
-from multibox.training.distributed import World
+from multibox.ssd.network import SSD
+from multibox.training.distributed import ProcessGroup
 from multibox.training.recipes import Precision, TrainConfig
+
+log = logging.getLogger("multibox")
+
+MIN_SPEEDUP = 1.1
+"""On a CPU, bf16 must be at least this many times as fast as fp32 to be chosen: it rounds to 8 bits."""
+
+TRIAL_IMAGES, TRIAL_ROUNDS, TRIAL_SECONDS = 2, 5, 6.0
+"""A trial of both precisions takes batches of at most so many images, so many rounds, and about so many seconds."""
 
 
 @contextmanager
-def borrow(config: TrainConfig, world: World) -> Iterator[int]:
-    """Torch's threads and random state as a run has them, for a while; the number of processes that read images.
+def torch_threads(config: TrainConfig, group: ProcessGroup) -> Iterator[int]:
+    """A context with as many torch threads as the reader processes leave cores. Yields the number of these processes.
 
-    On a small machine torch's threads and those processes fight for the cores: each gets its own.
+    On a small machine both would otherwise fight for the cores. Torch's random state is restored at the end as well.
     """
-    on_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", world.size)) if world.size > 1 else 1
+    on_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", group.size)) if group.size > 1 else 1
     cores = max(1, _cores() // on_this_machine)
-    workers = _default_workers(world.device, cores) if config.workers is None else config.workers
+    workers = _default_workers(group.device, cores) if config.workers is None else config.workers
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, cores - workers))
     try:
-        with torch.random.fork_rng(devices=[world.device] if world.device.startswith("cuda") else []):
+        with torch.random.fork_rng(devices=[group.device] if group.device.startswith("cuda") else []):
             yield workers
     finally:
         torch.set_num_threads(before)
 
 
-def has_bf16(device: str) -> bool:
-    """Whether the device computes in bf16 by itself: CUDA also has it where it is slower, in software."""
-    return device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+def choose_precision(network: SSD, *, height: int, width: int, device: str, batch_size: int) -> tuple[Precision, str]:
+    """Returns the precision in which the network trains faster on this device, and the reason.
+
+    The network, and torch's random state, stay as they are: the trial on a CPU takes copies.
+
+    Args:
+        network: The network to be trained.
+        height: Height of its input in pixels.
+        width: Width of its input in pixels.
+        device: Device of the run.
+        batch_size: Number of images that go through the network at once.
+    """
+    if device.startswith("cuda"):
+        # without emulation: CUDA also has bf16 on older GPUs, where it is slower
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ("bf16", "the GPU computes in it") if native else ("fp32", "the GPU does not compute in bf16")
+    if device != "cpu" or not _cpu_has_bf16():
+        return "fp32", "the processor does not compute in bf16" if device == "cpu" else f"the device is {device}"
+    inputs = torch.zeros(min(batch_size, TRIAL_IMAGES), 3, height, width, dtype=torch.uint8)
+    inputs.random_(generator=torch.Generator().manual_seed(0))
+    precisions: tuple[Precision, Precision] = ("fp32", "bf16")
+    seconds = time_side_by_side({each: _trial_step(network, inputs, precision=each) for each in precisions})
+    speedup = seconds["fp32"] / seconds["bf16"]
+    reason = (
+        f"on this processor a batch forward and backward takes {seconds['fp32']:.2g} s in fp32 and "
+        f"{seconds['bf16']:.2g} s in bf16, a ratio of {speedup:.2f}"
+    )
+    return ("bf16" if speedup >= MIN_SPEEDUP else "fp32"), reason
+
+
+def time_side_by_side(variants: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """Returns the median seconds of each function. They take turns, so that other work on the machine slows all.
+
+    The first round, which prepares the kernels, counts only if it takes so long that there is no other.
+    """
+    began = time.monotonic()
+    laps: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(1 + TRIAL_ROUNDS):
+        for name, run in variants.items():
+            start = time.perf_counter()
+            run()
+            laps[name].append(time.perf_counter() - start)
+        if time.monotonic() - began > TRIAL_SECONDS:
+            break
+    return {name: median(each[1:] or each) for name, each in laps.items()}
+
+
+def _trial_step(
+    network: SSD, inputs: UInt8[Tensor, "batch 3 height width"], *, precision: Precision
+) -> Callable[[], None]:
+    """Returns a function that takes the inputs forward and backward through a copy of the network."""
+    layout = memory_format(network, device="cpu", precision=precision)
+    trial = copy.deepcopy(network).to("cpu").to(memory_format=layout).train()
+    batch = inputs.contiguous(memory_format=layout)
+
+    def step() -> None:
+        with torch.random.fork_rng(devices=[]):
+            trial.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                offsets, logits = trial(batch)
+            (offsets.float().square().mean() + logits.float().square().mean()).backward()
+
+    return step
 
 
 def memory_format(network: nn.Module, *, device: str, precision: Precision) -> torch.memory_format:
-    """The order of the tensors in memory that is quicker to train in: channels last nearly everywhere.
+    """Returns the memory format in which the network trains faster: channels last nearly everywhere.
 
-    But wide 3x3 convolutions in 32 bits take twice as long backwards so on a CPU: docs/benchmarks.md.
+    The exception is a CPU in fp32: there the backward pass of wide 3x3 convolutions takes twice as long in channels
+    last (docs/benchmarks.md).
     """
     wide = any(
         isinstance(layer, nn.Conv2d)
@@ -49,8 +124,16 @@ def memory_format(network: nn.Module, *, device: str, precision: Precision) -> t
     return torch.contiguous_format if device == "cpu" and precision == "fp32" and wide else torch.channels_last
 
 
+def _cpu_has_bf16() -> bool:
+    """Returns whether the processor has instructions for bf16, so that a trial is worth its seconds."""
+    if not hasattr(torch.cpu, "get_capabilities"):  # torch 2.11
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    has = torch.cpu.get_capabilities()
+    return any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+
+
 def _default_workers(device: str, cores: int) -> int:
-    """On a CPU one core reads what three can learn from; a GPU takes all that can be had."""
+    """Returns the default number of reader processes: on a CPU, one core reads what three others can learn from."""
     return max(1, cores - 1) if device.startswith("cuda") else cores // 4
 
 

@@ -1,4 +1,4 @@
-"""What is looked at while a run goes on: the numbers of each step, steps that are not finite, unreadable images."""
+"""Watches the steps of a run: their numbers, steps that are not finite, and unreadable images."""
 
 import logging
 from collections import deque
@@ -8,20 +8,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from multibox.training.distributed import World
+from multibox.training.distributed import ProcessGroup
 from multibox.training.loading import Batch
-from multibox.training.progress import Length
+from multibox.training.progress import RunLength
 from multibox.training.recipes import TrainConfig
-from multibox.training.run_directory import Record
-from multibox.training.trainer import Run, Step
+from multibox.training.run_directory import RunDirectory
+from multibox.training.state import TrainState
+from multibox.training.trainer import StepResult
 
 log = logging.getLogger("multibox")
 
-BAD_STEPS_IN_A_ROW = 20
-"""So many end a run that goes on without bad steps: its weights can give nothing else any more."""
+MAX_CONSECUTIVE_NONFINITE = 20
+"""With `skip_bad_steps`, abort after this many consecutive non-finite steps: the weights have diverged."""
 
 
-class _Sent(NamedTuple):
+class _Pending(NamedTuple):
     """A step whose numbers may still be on their way from the device."""
 
     step: int
@@ -30,98 +31,103 @@ class _Sent(NamedTuple):
     arrived: torch.cuda.Event | None
 
 
-class Watch:
-    """Adds the numbers of the steps to the run's stretch, and says what is wrong with any of them."""
+class StepMonitor:
+    """Adds the numbers of the steps to the state's interval, and reports steps and images that are wrong."""
 
-    def __init__(self, run: Run, config: TrainConfig, length: Length, record: Record, world: World) -> None:
-        self._run = run
+    def __init__(
+        self, state: TrainState, config: TrainConfig, length: RunLength, directory: RunDirectory, group: ProcessGroup
+    ) -> None:
+        self._state = state
         self._config = config
         self._length = length
-        self._record = record
-        self._world = world
-        self._sent: deque[_Sent] = deque()
-        self._unreadable: set[str] = set()  # since the process began: mended files are not held against a run
+        self._directory = directory
+        self._group = group
+        self._pending: deque[_Pending] = deque()
+        self._unreadable: set[str] = set()  # in this process: images that were repaired since do not count
 
-    def add(self, step: Step, batch: Batch) -> None:
-        """The step that was just made. A GPU's numbers are read two steps later, so that it always has work to do.
+    def add(self, result: StepResult, batch: Batch) -> None:
+        """Takes the result of the step just made. A GPU's numbers are read two steps later, so that it never idles.
 
         Raises:
-            ValueError: A step was not finite: see `read`.
+            ValueError: A step was not finite: see `flush`.
         """
-        numbers, arrived = torch.stack([*step[:3], step.bad.float()]), None
+        numbers, arrived = torch.stack([*result[:3], result.nonfinite.float()]), None
         if numbers.is_cuda:
             numbers, arrived = numbers.to("cpu", non_blocking=True), torch.cuda.Event()
             arrived.record()
-        self._sent.append(_Sent(self._run.step, batch, numbers, arrived))
-        self.read(but=2 if arrived else 0)
+        self._pending.append(_Pending(self._state.step, batch, numbers, arrived))
+        self.flush(pending=2 if arrived else 0)
 
-    def read(self, *, but: int = 0) -> None:
-        """Waits for the numbers of all steps, but the last few.
+    def flush(self, *, pending: int = 0) -> None:
+        """Reads the numbers of all steps except the last `pending` ones, waiting for them if need be.
 
         Raises:
-            ValueError: A step was not finite, and the run is not to go on without it, or had too many in a row.
+            ValueError: A step was not finite and the run does not skip such steps, or there were too many in a row.
         """
-        stretch = self._run.stretch
-        while len(self._sent) > but:
-            sent = self._sent.popleft()
-            with stretch.waiting("device"):
-                if sent.arrived:
-                    sent.arrived.synchronize()
-                localization, confidence, norm, bad = sent.numbers.tolist()
-            if bad:
-                stretch.bad_steps += 1
-                self._run.bad_in_a_row += 1
-                self._look_at_bad_step(sent, localization, confidence, norm)
-            else:
-                self._run.bad_in_a_row = 0
-                stretch.steps += 1
-                stretch.localization += localization
-                stretch.confidence += confidence
-                stretch.gradient_norm += norm
+        while len(self._pending) > pending:
+            self._read(self._pending.popleft())
 
-    def _look_at_bad_step(self, sent: _Sent, localization: float, confidence: float, norm: float) -> None:
-        """Names what was learned from, and keeps it in a file."""
-        file = self._record.save_batch(sent.step, self._world.rank, sent.batch)
-        shares = self._world.gather((file, _images_and_boxes(sent.batch)))
+    def _read(self, step: _Pending) -> None:
+        interval = self._state.interval
+        with interval.waiting("device"):
+            if step.arrived:
+                step.arrived.synchronize()
+            localization, confidence, norm, nonfinite = step.numbers.tolist()
+        if nonfinite:
+            interval.nonfinite += 1
+            self._state.consecutive_nonfinite += 1
+            self._report_nonfinite(step, localization, confidence, norm)
+        else:
+            self._state.consecutive_nonfinite = 0
+            interval.steps += 1
+            interval.localization += localization
+            interval.confidence += confidence
+            interval.gradient_norm += norm
+
+    def _report_nonfinite(self, step: _Pending, localization: float, confidence: float, norm: float) -> None:
+        """Names the images and boxes of a step that was not finite, and saves its batch."""
+        file = self._directory.save_batch(step.step, self._group.rank, step.batch)
+        shares = self._group.all_gather((file, _images_and_boxes(step.batch)))
         files = ", ".join(str(file) for file, _ in shares if file)
-        kept = f"What it saw is in {files}" if files else "Ten batches of such steps are kept already"
+        saved = f"The batch is saved in {files}" if files else "Ten such batches are saved already"
         images = [line for _, lines in shares for line in lines]
-        what = (
-            f"epoch {sent.step / self._length.epoch_steps:.2f}, step {sent.step}: the localization loss is "
+        message = (
+            f"epoch {self._length.epoch(step.step):.2f}, step {step.step}: the localization loss is "
             f"{localization:.3g}, the confidence loss {confidence:.3g}, the norm of the gradient {norm:.3g}; the step "
-            f"was not taken. {kept}; the images, and their boxes in percent: {'; '.join(images)}"
+            f"was not taken. {saved}; the images, and their boxes in percent: {'; '.join(images)}"
         )
         if not self._config.skip_bad_steps:
             raise ValueError(
-                f"{what}. Look at the boxes; try a lower learning rate (learning_rate, --learning-rate) or "
+                f"{message}. Look at the boxes; try a lower learning rate (learning_rate, --learning-rate) or "
                 "clip_norm=10 (--clip-norm); or go on without such steps: --resume --skip-bad-steps"
             )
-        if self._run.bad_in_a_row >= BAD_STEPS_IN_A_ROW:
+        if self._state.consecutive_nonfinite >= MAX_CONSECUTIVE_NONFINITE:
             raise ValueError(
-                f"{what}. So were the {BAD_STEPS_IN_A_ROW - 1} before it: start anew at a lower learning rate"
+                f"{message}. So were the {MAX_CONSECUTIVE_NONFINITE - 1} steps before it: start again at a lower "
+                "learning rate"
             )
-        log.warning(what)
+        log.warning(message)
 
-    def new_complaints(self, batch: Batch) -> list[str]:
-        """What was wrong with images of this process's part of a step, where it is not known yet."""
+    def new_read_errors(self, batch: Batch) -> list[str]:
+        """Returns the errors of this process's images in a batch that were not reported yet."""
         return sorted(set(batch.unreadable) - self._unreadable)
 
-    def add_unreadable(self, complaints: Sequence[str], images: int) -> None:
-        """Lists what was wrong with images; called in all processes where it is news to any.
+    def add_unreadable(self, errors: Sequence[str], images: int) -> None:
+        """Logs images that cannot be read. All processes call it when any of them has new errors.
 
         Args:
-            complaints: Of this process.
-            images: How many there are in all.
+            errors: The new errors of this process.
+            images: Number of images in the training set.
 
         Raises:
-            ValueError: Too many of them cannot be read.
+            ValueError: Too many images cannot be read.
         """
         known = self._unreadable
-        for complaint in sorted({each for share in self._world.gather(complaints) for each in share}):
-            known.add(complaint)
-            if complaint not in self._run.unreadable:
-                self._run.unreadable.append(complaint)
-            log.warning(f"{complaint}; another image took its place ({len(known)} of {images} so far)")
+        for error in sorted({each for share in self._group.all_gather(errors) for each in share}):
+            known.add(error)
+            if error not in self._state.unreadable:
+                self._state.unreadable.append(error)
+            log.warning(f"{error}; another image took its place ({len(known)} of {images} so far)")
         if len(known) > self._config.max_unreadable * images:
             raise ValueError(
                 f"{len(known)} of {images} images cannot be read, more than max_unreadable="
@@ -130,7 +136,7 @@ class Watch:
 
 
 def _images_and_boxes(batch: Batch) -> list[str]:
-    """Each image with its boxes, in percent of the image that was learned from."""
+    """Returns a line for each image with its boxes, in percent of the augmented image."""
     lines = []
     for name, boxes, labels in zip(batch.names, batch.boxes, batch.labels, strict=True):
         percent = [[round(100 * value, 1) for value in box] for box in boxes[labels >= 0].tolist()]

@@ -10,12 +10,16 @@ from multibox.training.recipes import Recipe, TrainConfig
 
 
 def freeze(network: nn.Module, names: Sequence[str]) -> None:
-    """Sets the network to learn, but for the layers whose names begin so; their BatchNorm keeps its statistics.
+    """Puts the network into training mode, except for frozen layers, whose BatchNorm also keeps its statistics.
+
+    Args:
+        network: The network to be trained.
+        names: Beginnings of the names of the layers to freeze.
 
     Raises:
         ValueError: No layer's name begins so.
     """
-    network.train().requires_grad_(True)  # an earlier run may have frozen others
+    network.train().requires_grad_(True)  # an earlier run may have frozen other layers
     layers = dict(network.named_modules())
     for start in names:
         frozen = [layer for name, layer in layers.items() if name.startswith(start) and name]
@@ -31,28 +35,30 @@ def freeze(network: nn.Module, names: Sequence[str]) -> None:
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe, config: TrainConfig) -> torch.optim.Optimizer:
-    """The recipe's optimizer, with rates and decays of their own for biases, normalization and the backbone.
+    """Returns the recipe's optimizer, with groups for biases, normalization layers and the backbone.
 
-    The Caffe code trains biases at twice the rate and without decay, and decays the scale of L2 normalization.
+    The Caffe code trains biases at twice the rate and without decay, and decays the scale of L2 normalization. In each
+    group, `lr_factor` is the factor on the run's learning rate.
     """
     groups: dict[tuple[bool, bool], list[tuple[str, Tensor]]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            plain = name.endswith(".bias") if recipe.optimizer == "sgd" else parameter.ndim == 1
-            groups.setdefault((plain, name.startswith("backbone.")), []).append((name, parameter))
+            no_decay = name.endswith(".bias") if recipe.optimizer == "sgd" else parameter.ndim == 1
+            groups.setdefault((no_decay, name.startswith("backbone.")), []).append((name, parameter))
     fused = next(network.parameters()).device.type in ("cpu", "cuda")  # others do not know `found_inf`
     rows = [
         {
             "params": named,
-            "rate": (recipe.bias_lr_factor if plain else 1.0) * (config.backbone_lr_factor if in_backbone else 1.0),
-            "weight_decay": 0.0 if plain else recipe.weight_decay,
+            "lr_factor": (recipe.bias_lr_factor if no_decay else 1.0)
+            * (config.backbone_lr_factor if in_backbone else 1.0),
+            "weight_decay": 0.0 if no_decay else recipe.weight_decay,
         }
-        for (plain, in_backbone), named in groups.items()
+        for (no_decay, in_backbone), named in groups.items()
     ]
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(rows, lr=recipe.learning_rate, fused=fused)
     optimizer = torch.optim.SGD(rows, lr=recipe.learning_rate, momentum=0.9, fused=fused)
     for group in optimizer.param_groups:
-        for parameter in group["params"]:  # else a first step that is bad would leave them unset
+        for parameter in group["params"]:  # otherwise a first step that is not finite would leave them unset
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer

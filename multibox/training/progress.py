@@ -1,32 +1,57 @@
-"""How far a run is, how it does, and who waits for whom."""
+"""How far a run is, how long it is, and the averages since the last row of its metrics."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import ceil, isfinite, nan
+from math import ceil, inf, isfinite, isnan, nan
 
+from multibox.evaluation.metrics import Metrics
 from multibox.training.recipes import TrainConfig
+
+ROWS = 50
+"""Number of rows that a run adds to `metrics.csv`, evenly spaced, besides those of its validations."""
+
+Row = dict[str, float | None]
+"""A row of `metrics.csv`: a number or `None` for each of `COLUMNS`."""
+
+COLUMNS = (
+    "step",
+    "epoch",
+    "minutes",
+    "learning_rate",
+    "localization",
+    "confidence",
+    "gradient_norm",
+    "nonfinite_steps",
+    "images_per_second",
+    "time_input",
+    "time_host",
+    "time_device",
+    "ap",
+    "ap50",
+    "ap75",
+)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """How far a run is, as its callbacks receive it.
 
     Attributes:
-        step: Steps done.
-        part: Of the run, from 0 to 1.
-        epoch: How often each image was seen; with balanced classes, on average.
-        localization: The localization loss, averaged since the last validation.
-        confidence: The confidence loss, averaged since the last validation.
-        gradient_norm: The norm of the gradient before clipping, averaged since the last validation.
-        learning_rate: Of the last step.
-        images_per_second: Of training since the last validation.
-        seconds_left: To the end of the run, validations included, at the rate so far.
+        step: Number of steps done.
+        fraction_done: Fraction of the run that is done, from 0 to 1.
+        epoch: How often each image was seen so far. With balanced classes, the average over the images.
+        localization: Localization loss, averaged since the last row of `metrics.csv`.
+        confidence: Confidence loss, averaged since the last row.
+        gradient_norm: Norm of the gradient before clipping, averaged since the last row.
+        learning_rate: Learning rate of the last step.
+        images_per_second: Speed of training since the last row, validations left out.
+        seconds_left: Estimated seconds to the end of the run, validations included.
     """
 
     step: int
-    part: float
+    fraction_done: float
     epoch: float
     localization: float
     confidence: float
@@ -36,67 +61,104 @@ class Progress:
     seconds_left: float
 
     def __str__(self) -> str:
+        return ", ".join([f"epoch {self.epoch:.1f}", *self.losses(), self.speed(), self.time_left()])
+
+    def losses(self) -> list[str]:
+        """Returns the losses as text."""
+        if isnan(self.localization):
+            return ["no finite loss"]
+        return [
+            f"loss {self.localization + self.confidence:.2f} "
+            f"({self.localization:.2f} localization + {self.confidence:.2f} confidence)"
+        ]
+
+    def speed(self) -> str:
+        """Returns the speed of training as text."""
+        return f"{self.images_per_second:.{0 if self.images_per_second >= 10 else 1}f} images/s"
+
+    def time_left(self) -> str:
+        """Returns the time to the end of the run as text."""
         minutes, seconds = divmod(ceil(self.seconds_left), 60) if isfinite(self.seconds_left) else (0, 0)
-        return (
-            f"epoch {self.epoch:.1f}  localization {self.localization:.3f}  confidence {self.confidence:.3f}  "
-            f"{self.images_per_second:.0f} images/s  {minutes // 60}:{minutes % 60:02d}:{seconds:02d} left"
-        )
+        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} left"
 
 
 @dataclass(frozen=True)
-class Length:
-    """How long a run is, in steps and seconds, and how far apart its validations are.
+class RunLength:
+    """The length of a run in steps and seconds, and the distance between its validations.
 
     Attributes:
-        steps: Or no limit.
-        seconds: Or no limit.
-        epoch_steps: How many steps see each image once.
-        validation_steps: Between two validations.
+        steps: Number of steps after which the run ends, or `None` for no limit.
+        seconds: Seconds after which the run ends, or `None` for no limit.
+        epochs: Number of epochs that was asked for, or `None`.
+        epoch_steps: Number of steps in which each image is seen once. It need not be a whole number.
+        validation_steps: Number of steps between two validations.
     """
 
     steps: int | None
     seconds: float | None
+    epochs: float | None
     epoch_steps: float
     validation_steps: int
 
     @classmethod
-    def of(cls, config: TrainConfig, *, epoch_steps: float) -> "Length":
+    def of(cls, config: TrainConfig, *, epoch_steps: float) -> "RunLength":
+        """Returns the length that the config asks for. Of several limits, the first to be reached ends the run."""
         limits = [] if config.steps is None else [config.steps]
         limits += [] if config.epochs is None else [ceil(config.epochs * epoch_steps)]
         return cls(
             steps=min(limits, default=None),
             seconds=None if config.minutes is None else config.minutes * 60,
+            epochs=config.epochs,
             epoch_steps=epoch_steps,
             validation_steps=max(1, round(config.validate_every * epoch_steps)),
         )
 
-    def part(self, step: int, seconds: float) -> float:
-        """How much of the run is done, from 0 to 1 (and above, where a step took it past the end)."""
+    def fraction_done(self, step: int, seconds: float) -> float:
+        """Returns the fraction of the run that is done: 0 at its start, 1 or slightly more at its end."""
         by_steps = step / self.steps if self.steps else 0.0
         by_time = seconds / self.seconds if self.seconds else 0.0
         return max(by_steps, by_time)
 
+    def epoch(self, step: int) -> float:
+        """Returns the epochs after this many steps.
+
+        The last step of a run of 2 epochs fills its batch with images of the third epoch; it still ends at 2.
+        """
+        return min(step / self.epoch_steps, self.epochs or inf)
+
     def validation_due(self, step: int) -> bool:
+        """Returns whether a validation follows this step."""
         return step % self.validation_steps == 0
+
+    def row_due(self, row_step: int, row_seconds: float, step: int, seconds: float) -> bool:
+        """Returns whether a row of the metrics is due after this step, if the last one was at `row_step`."""
+        before, now = self.fraction_done(row_step, row_seconds), self.fraction_done(step, seconds)
+        return int(now * ROWS + 1e-9) > int(before * ROWS + 1e-9)  # 0.58 * 50 is a little less than 29
+
+    def __str__(self) -> str:
+        parts = [] if self.steps is None else [f"{self.steps} steps"]
+        parts += [] if self.seconds is None else [f"{self.seconds / 60:g} min"]
+        epochs = "" if self.epochs is None else f"{self.epochs:g} epochs, "
+        return f"{epochs}{' or '.join(parts)}, at {self.epoch_steps:.4g} steps an epoch"
 
 
 @dataclass
-class Stretch:
-    """Sums over the steps since the last validation.
+class IntervalStats:
+    """Sums over the steps since the last row of `metrics.csv`.
 
     Attributes:
-        steps: Those that were good.
-        bad_steps: Those that were not, and left the weights as they were.
-        images: Of all processes.
-        localization: Sum of the losses.
-        confidence: Sum of the losses.
-        gradient_norm: Sum of the norms.
-        seconds: All of the time.
-        waits: Of that, for the input (a batch was not there yet) and for the device (its work was not done yet).
+        steps: Number of steps with a finite loss and gradient.
+        nonfinite: Number of steps without; they left the weights as they were.
+        images: Number of images of all processes.
+        localization: Sum of the localization losses of the finite steps.
+        confidence: Sum of the confidence losses of the finite steps.
+        gradient_norm: Sum of the gradient norms of the finite steps.
+        seconds: Seconds that the steps took.
+        waits: Seconds of these in which the process waited for the next batch (`input`) and for the device (`device`).
     """
 
     steps: int = 0
-    bad_steps: int = 0
+    nonfinite: int = 0
     images: int = 0
     localization: float = 0.0
     confidence: float = 0.0
@@ -105,19 +167,46 @@ class Stretch:
     waits: dict[str, float] = field(default_factory=lambda: {"input": 0.0, "device": 0.0})
 
     def mean(self, name: str) -> float:
-        """Of a good step's localization, confidence or gradient_norm; not a number where there was none."""
+        """Returns the mean of `localization`, `confidence` or `gradient_norm` over the finite steps, or NaN."""
         total: float = getattr(self, name)
         return total / self.steps if self.steps else nan
 
     @contextmanager
     def waiting(self, whom: str) -> Iterator[None]:
-        """The time in this block is spent waiting for the input, or the device."""
+        """Counts the time of this block as waiting for the `input` or the `device`."""
         began = time.monotonic()
         yield
         self.waits[whom] += time.monotonic() - began
 
-    def shares(self) -> dict[str, float]:
-        """Percent of the time in which the input, the host and the device were waited for."""
+    def shares(self) -> Mapping[str, float]:
+        """Returns the percentages of the time spent on the input, in Python (`host`) and in the network (`device`)."""
         whole = max(self.seconds, 1e-9)
         waits = {whom: 100 * seconds / whole for whom, seconds in self.waits.items()}
         return {"input": waits["input"], "host": max(0.0, 100 - sum(waits.values())), "device": waits["device"]}
+
+
+def metrics_row(progress: Progress, interval: IntervalStats, seconds: float, metrics: Metrics | None) -> Row:
+    """Returns a row of `metrics.csv`. The losses are `None` if no step of the interval was finite.
+
+    Args:
+        progress: How far the run is.
+        interval: The sums since the last row.
+        seconds: Seconds since the run began.
+        metrics: The result of the validation at this step, or `None` between validations.
+    """
+    values = {
+        "step": progress.step,
+        "epoch": progress.epoch,
+        "minutes": seconds / 60,
+        "learning_rate": progress.learning_rate,
+        "localization": progress.localization,
+        "confidence": progress.confidence,
+        "gradient_norm": progress.gradient_norm,
+        "nonfinite_steps": interval.nonfinite,
+        "images_per_second": progress.images_per_second,
+        **{f"time_{whom}": share for whom, share in interval.shares().items()},
+        "ap": metrics.ap if metrics else None,
+        "ap50": metrics.ap50 if metrics else None,
+        "ap75": metrics.ap75 if metrics else None,
+    }
+    return {name: None if value is None or isnan(value) else value for name, value in values.items()}

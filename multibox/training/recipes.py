@@ -1,9 +1,9 @@
-"""The recipes, and what a user may say about a run."""
+"""The two recipes, and the values of a training run that users can set."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from math import cos, pi
+from math import cos, pi, sqrt
 from numbers import Real
 from typing import Annotated, Any, Literal
 
@@ -12,9 +12,9 @@ from msgspec import Meta
 from multibox.checks import Fraction, NotNegative, Positive, check_fields
 from multibox.data.augment import Augmentation
 
-RecipeName = Literal["paper", "modern", "drawn"]
-Precision = Literal["fp32", "bf16"]
-Tracker = Literal["tensorboard", "wandb", "mlflow"]
+RecipeName = Literal["paper", "modern"]
+Precision = Literal["auto", "fp32", "bf16"]
+Tracker = Literal["tensorboard"]
 
 AboveZero = Annotated[int, Meta(gt=0, description="above 0")]
 Warmup = Annotated[float, Meta(ge=0, lt=1, description="from 0 to below 1, a part of the run")]
@@ -22,7 +22,7 @@ Decay = Annotated[float, Meta(ge=0, lt=1, description="from 0 to below 1")]
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1, description="from 0 to 2**63 - 1")]
 
 LARGE_BATCH_WARMUP = 0.02
-"""Part of a run in which the rate rises, where a recipe without warm-up takes larger batches than its own."""
+"""Fraction of the run in which the rate rises if larger batches raise it and the recipe has no warm-up."""
 
 
 def check_milestones(milestones: Sequence[float]) -> None:
@@ -34,25 +34,28 @@ def check_milestones(milestones: Sequence[float]) -> None:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a detector is trained, as values.
+    """The values that say how a detector is trained.
 
     Attributes:
-        optimizer: SGD with momentum 0.9, or AdamW.
-        learning_rate: Highest learning rate of the run.
-        weight_decay: Weight decay of all weights but biases, and, with AdamW, but those of normalization layers.
+        optimizer: `sgd` (with momentum 0.9) or `adamw`.
+        learning_rate: Highest learning rate of the run, for batches of `batch_size` images.
+        batch_scaling: How the learning rate follows the batch size: `linear` (twice the images, twice the rate),
+            `sqrt`, or `none`.
+        weight_decay: Weight decay of all weights except biases and, with AdamW, the weights of normalization layers.
         bias_lr_factor: Factor on the learning rate of biases.
-        milestones: Points of the run, as fractions of it, at which the learning rate falls to a tenth. Without any it
-            falls along a cosine to 0.
+        milestones: Fractions of the run at which the learning rate falls to a tenth. If empty, it falls along a cosine
+            to 0.
         warmup: Fraction of the run in which the learning rate rises from 0.
-        ema_decay: Decay of the exponential moving average of the weights, which is validated and saved. 0 validates
-            and saves the weights themselves.
-        batch_size: Number of images in a step, for which the learning rate is meant.
-        epochs: Number of times each image is seen if a run does not give its length.
-        augmentation: Extent of the random changes.
+        ema_decay: Decay of the exponential moving average of the weights, which is validated and saved. With 0 the
+            weights themselves are.
+        batch_size: Number of images in a step.
+        epochs: How often each image is seen if the run does not set its length.
+        augmentation: Ranges of the random changes of the images.
     """
 
     optimizer: Literal["sgd", "adamw"]
     learning_rate: Positive
+    batch_scaling: Literal["linear", "sqrt", "none"]
     weight_decay: NotNegative
     bias_lr_factor: NotNegative
     milestones: tuple[float, ...]
@@ -66,43 +69,35 @@ class Recipe:
         check_fields(self)
         check_milestones(self.milestones)
 
-    def learning_rate_at(self, progress: float) -> float:
+    def learning_rate_at(self, fraction_done: float) -> float:
         """Returns the learning rate at a point of the run: 0 is its start, 1 its end."""
-        if progress < self.warmup:
-            return self.learning_rate * progress / self.warmup
+        if fraction_done < self.warmup:
+            return self.learning_rate * fraction_done / self.warmup
         if self.milestones:
-            passed = sum(progress >= milestone for milestone in self.milestones)
+            passed = sum(fraction_done >= milestone for milestone in self.milestones)
             return self.learning_rate * 0.1**passed
-        return self.learning_rate * (1 + cos(pi * (progress - self.warmup) / (1 - self.warmup))) / 2
+        return self.learning_rate * (1 + cos(pi * (fraction_done - self.warmup) / (1 - self.warmup))) / 2
 
+    def for_batch_size(self, batch_size: int) -> "Recipe":
+        """Returns the recipe for another number of images in a step, with the learning rate that suits it.
 
-_MODERN = Recipe(
-    optimizer="adamw",
-    learning_rate=2e-3,
-    weight_decay=0.05,
-    bias_lr_factor=1.0,
-    milestones=(),
-    warmup=0.05,
-    ema_decay=0.998,
-    batch_size=8,
-    epochs=100,
-    augmentation=Augmentation(
-        crop_probability=0.5,
-        brightness=24.0,
-        contrast=0.2,
-        saturation=0.3,
-        hue=6.0,
-        expand_probability=0.0,
-        interpolations=("bilinear",),
-    ),
-)
+        SGD's rate is proportional to the batch size (Goyal et al. 2017); if that raises it, a recipe without warm-up
+        gets one. Adam's follows the square root (Malladi et al. 2022; Krizhevsky 2014 derives the same from the
+        variance of the gradient).
+        """
+        ratio = batch_size / self.batch_size
+        scale = {"linear": ratio, "sqrt": sqrt(ratio), "none": 1.0}[self.batch_scaling]
+        warmup = max(self.warmup, LARGE_BATCH_WARMUP) if scale > 1 else self.warmup
+        return replace(self, batch_size=batch_size, learning_rate=self.learning_rate * scale, warmup=warmup)
+
 
 RECIPES: Mapping[RecipeName, Recipe] = {
     # The Caffe code's script for VOC 07+12: 120,000 steps of 32 images are 232 epochs of 16,551; the rate falls after
-    # 80,000 and 100,000. Biases at twice the rate and without decay, as all its layers have it.
+    # 80,000 and 100,000. Biases learn at twice the rate and without decay, as in all layers of the Caffe code.
     "paper": Recipe(
         optimizer="sgd",
         learning_rate=1e-3,
+        batch_scaling="linear",
         weight_decay=5e-4,
         bias_lr_factor=2.0,
         milestones=(2 / 3, 5 / 6),
@@ -112,53 +107,69 @@ RECIPES: Mapping[RecipeName, Recipe] = {
         epochs=232,
         augmentation=Augmentation(),
     ),
-    # From scratch on a few hundred images; docs/benchmarks.md has what it reached on such a set, and in which time.
-    "modern": _MODERN,
-    # The demo's: a few minutes are too short to learn synthetic scenes through crops as well.
-    "drawn": replace(
-        _MODERN,
-        learning_rate=3e-3,
-        epochs=12,
-        augmentation=replace(_MODERN.augmentation, brightness=16.0, contrast=0.1, saturation=0.2, crop_probability=0.0),
+    # For training from scratch on a few hundred images; docs/benchmarks.md has its accuracy and time on such a set.
+    "modern": Recipe(
+        optimizer="adamw",
+        learning_rate=2e-3,
+        batch_scaling="sqrt",
+        weight_decay=0.05,
+        bias_lr_factor=1.0,
+        milestones=(),
+        warmup=0.05,
+        ema_decay=0.998,
+        batch_size=8,
+        epochs=100,
+        augmentation=Augmentation(
+            crop_probability=0.5,
+            brightness=24.0,
+            contrast=0.2,
+            saturation=0.3,
+            hue=6.0,
+            expand_probability=0.0,
+            interpolations=("bilinear",),
+        ),
     ),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One run, as values. What is `None` is the recipe's, or the machine's, own.
+    """The values of one training run. Values that are `None` are taken from the recipe or chosen for the machine.
 
     Attributes:
-        recipe: The paper's, or a modern one (or the demo's `drawn`); by default the one that suits the detector.
-        epochs: Length of the run: how often each image is seen.
+        recipe: `paper` or `modern`. By default `paper` for the backbone `vgg16` and `modern` for all others.
+        epochs: Length of the run: how often each image is seen. By default 232 for `paper` and 100 for `modern`.
         steps: Length of the run in steps.
-        minutes: Length of the run in minutes, validation included. Of several lengths the first to be reached ends it.
-        patience: End the run after so many validations without a higher AP.
-        batch_size: Images in a step, those of all processes together.
-        accumulate: Work on a step's images in so many parts, one after the other, to need less memory.
-        learning_rate: At its highest; by default the recipe's, in proportion to the batch size.
-        milestones: Where the rate falls to a tenth, as fractions of the run, rising; without any (an empty list) it
+        minutes: Length of the run in minutes, validation included. Of several lengths, the first to be reached ends it.
+        patience: End the run after this many validations without a higher AP.
+        batch_size: Number of images in a step, those of all processes together. By default 32 for `paper` and 8 for
+            `modern`.
+        accumulate: Compute each step in this many parts, one after the other, to need less memory.
+        learning_rate: Highest learning rate. By default the recipe's, adjusted to the batch size.
+        milestones: Rising fractions of the run at which the learning rate falls to a tenth. With an empty list it
             falls along a cosine to 0.
-        warmup: The part of the run, from 0 to 1, in which the rate rises from 0.
+        warmup: Fraction of the run, from 0 to 1, in which the learning rate rises from 0.
         backbone_lr_factor: Factor on the learning rate of the backbone.
         freeze: Layers that do not learn, by the beginnings of their names: `backbone`, `backbone.conv1`.
-        clip_norm: Scale the gradient down to this norm where it is larger.
-        expand_probability: Of placing an image on a larger canvas, which the paper's numbers without `*` do not have.
-        balance_classes: Show images with rare classes more often: LVIS's repeat factors, without a threshold.
-        negatives_without_matches: Of an image in which nothing matches, learn so many of its hardest negatives; the
+        clip_norm: Scale the gradient down to this norm if it is larger.
+        expand_probability: Probability of placing an image on a larger canvas. The paper's results without `*` were
+            trained without it.
+        balance_classes: Show images with rare classes more often, by LVIS's repeat factors without a threshold.
+        negatives_without_matches: Number of hardest negatives to learn from an image in which nothing matches. The
             paper's code learns none.
-        precision: Of the convolutions; by default `bf16` on a GPU of CUDA that computes in it, `fp32` elsewhere.
-        compile: Compile the network: a minute or more at the start, and faster steps.
-        sync_batch_norm: BatchNorm over the images of all processes; on GPUs only.
-        validate_every: Epochs between validations; by default 1.
-        checkpoint_minutes: Minutes between savings of the state, which is what a killed run may lose; by default 5.
-        max_unreadable: The part of the images that may be unreadable, each then replaced by another; with more the
-            run stops. By default 0.05.
-        skip_bad_steps: Go on where a loss or gradient is not finite, without that step, instead of stopping.
-        trackers: Where else to write the metrics: `tensorboard`, `wandb`, `mlflow`; each needs its package.
-        workers: Processes that read and augment images; torch has the cores that they leave; 0 for none.
-        device: `cpu`, `cuda`, `mps`; by default `cuda` where there is one.
-        seed: Of all that is random, from 0 to 2**63 - 1; by default 0.
+        precision: Precision of the convolutions: `fp32`, `bf16`, or `auto` for `bf16` where it is faster. A GPU uses
+            bf16 if it supports it; a CPU that supports it times a few batches of each.
+        compile: Compile the network: a minute or more at the start, then faster steps.
+        sync_batch_norm: Compute BatchNorm over the images of all processes. On GPUs only.
+        validate_every: Number of epochs between two validations. By default 1.
+        checkpoint_minutes: Minutes between two checkpoints: the most that a killed run can lose. By default 5.
+        max_unreadable: Fraction of the images that may be unreadable. Each is replaced by another image; if there are
+            more, the run stops. By default 0.05.
+        skip_bad_steps: If a loss or gradient is not finite, go on without that step instead of stopping.
+        trackers: Where else to write the metrics: `tensorboard`, which needs the package of that name.
+        workers: Number of processes that read and augment images; torch uses the remaining cores. 0 for none.
+        device: `cpu`, `cuda` or `mps`. By default `cuda` if there is a GPU.
+        seed: Seed of everything random, from 0 to 2**63 - 1. By default 0.
     """
 
     recipe: RecipeName | None = None
@@ -177,7 +188,7 @@ class TrainConfig:
     expand_probability: Fraction | None = None
     balance_classes: bool = False
     negatives_without_matches: Annotated[int, Meta(ge=0, description="0 or more")] = 0
-    precision: Precision | None = None
+    precision: Precision = "auto"
     compile: bool = False
     sync_batch_norm: bool = False
     validate_every: Positive = 1.0
@@ -198,31 +209,30 @@ class TrainConfig:
         check_milestones(self.milestones or ())
 
     def values(self) -> dict[str, Any]:
-        """All values but those that are left open, by name."""
+        """Returns all values that are set, by name."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
-    def resolve(self, *, backbone: str) -> tuple["TrainConfig", Recipe]:
-        """The same run with its recipe's values where it left them open, and the recipe with the run's own values.
-
-        The learning rate follows the batch size: twice the images, twice the rate (linear scaling, Goyal et al.
-        2017). Where it is raised so, and the recipe has no warm-up, the run gets one.
+    def resolve(self, *, backbone: str, recipe: Recipe | None = None) -> tuple["TrainConfig", Recipe]:
+        """Fills in the recipe's values where the run leaves them open.
 
         Args:
-            backbone: What is trained; where no recipe is named it is the one that suits it.
+            backbone: Name of the detector's backbone, which selects the recipe if none is named.
+            recipe: A recipe of your own instead of a named one.
+
+        Returns:
+            The run with its recipe's values, and the recipe with the run's own values.
         """
-        name = self.recipe or ("paper" if backbone == "vgg16" else "modern")
-        recipe = RECIPES[name]
-        scale = (self.batch_size or recipe.batch_size) / recipe.batch_size
-        raised = scale > 1 and self.learning_rate is None
-        warmup = max(recipe.warmup, LARGE_BATCH_WARMUP) if raised else recipe.warmup
-        augmentation = recipe.augmentation
+        name = None if recipe else self.recipe or ("paper" if backbone == "vgg16" else "modern")
+        own = recipe or RECIPES[name or "modern"]
+        scaled = own.for_batch_size(self.batch_size or own.batch_size)
+        warmup = own.warmup if self.learning_rate else scaled.warmup
+        augmentation = own.augmentation
         if self.expand_probability is not None:
             augmentation = replace(augmentation, expand_probability=self.expand_probability)
-        recipe = replace(
-            recipe,
-            batch_size=self.batch_size or recipe.batch_size,
-            learning_rate=self.learning_rate or recipe.learning_rate * scale,
-            milestones=recipe.milestones if self.milestones is None else tuple(self.milestones),
+        resolved = replace(
+            scaled,
+            learning_rate=self.learning_rate or scaled.learning_rate,
+            milestones=own.milestones if self.milestones is None else tuple(self.milestones),
             warmup=warmup if self.warmup is None else self.warmup,
             augmentation=augmentation,
         )
@@ -230,11 +240,11 @@ class TrainConfig:
         config = replace(
             self,
             recipe=name,
-            epochs=self.epochs if has_length else recipe.epochs,
-            batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate,
-            milestones=recipe.milestones,
-            warmup=recipe.warmup,
+            epochs=self.epochs if has_length else own.epochs,
+            batch_size=resolved.batch_size,
+            learning_rate=resolved.learning_rate,
+            milestones=resolved.milestones,
+            warmup=resolved.warmup,
             expand_probability=augmentation.expand_probability,
         )
-        return config, recipe
+        return config, resolved

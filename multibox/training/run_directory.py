@@ -1,114 +1,83 @@
-"""The folder of a run: its weights, state, metrics and log."""
+"""The folder of a run: its weights, checkpoints, metrics and log."""
 
 import csv
-import errno
 import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
-from math import isnan
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 
-from multibox.evaluation.metrics import Metrics
 from multibox.files import atomic_write
-from multibox.training.checkpoint import Checkpoints
-from multibox.training.distributed import World
+from multibox.training.distributed import ProcessGroup
 from multibox.training.loading import Batch
-from multibox.training.progress import Progress, Stretch
+from multibox.training.progress import COLUMNS, Row
 from multibox.training.recipes import TrainConfig
+from multibox.training.state import Checkpoints
 from multibox.weights.file import load_weights
 
 log = logging.getLogger("multibox")
 
-COLUMNS = (
-    "step",
-    "epoch",
-    "minutes",
-    "learning_rate",
-    "localization",
-    "confidence",
-    "gradient_norm",
-    "bad_steps",
-    "images_per_second",
-    "wait_input",
-    "wait_host",
-    "wait_device",
-    "ap",
-    "ap50",
-    "ap75",
-)
+LOCK_SECONDS = 10.0
+"""Seconds to wait for the lock. The readers of a run that was killed inherit its lock, and notice within 5 seconds."""
 
 
-def row_of(progress: Progress, stretch: Stretch, seconds: float, metrics: Metrics | None) -> dict[str, float | None]:
-    """A row of `metrics.csv`; unknown losses are those of a stretch without a good step."""
-    values = {
-        "step": progress.step,
-        "epoch": progress.epoch,
-        "minutes": seconds / 60,
-        "learning_rate": progress.learning_rate,
-        "localization": progress.localization,
-        "confidence": progress.confidence,
-        "gradient_norm": progress.gradient_norm,
-        "bad_steps": stretch.bad_steps,
-        "images_per_second": progress.images_per_second,
-        **{f"wait_{whom}": share for whom, share in stretch.shares().items()},
-        "ap": metrics.ap if metrics else None,
-        "ap50": metrics.ap50 if metrics else None,
-        "ap75": metrics.ap75 if metrics else None,
-    }
-    return {name: None if value is None or isnan(value) else value for name, value in values.items()}
-
-
-class Record:
-    """The files of one run, as a context that keeps the log open.
+class RunDirectory:
+    """The files of one run, as a context that holds the lock and keeps the log open.
 
     Attributes:
-        checkpoints: The state of the run.
+        folder: Path of the folder.
+        best: Path of the weights with the highest AP.
+        last: Path of the weights of the last validation.
+        metrics: Path of `metrics.csv`.
+        checkpoints: The checkpoints of the run.
     """
 
-    def __init__(self, folder: Path, *, resume: bool, world: World) -> None:
-        """Makes the folder.
+    def __init__(self, folder: Path, *, resume: bool, group: ProcessGroup) -> None:
+        """Creates the folder and takes its lock.
 
         Args:
-            folder: Of the run.
-            resume: Whether it may hold a run already.
-            world: Of which the first process writes the files.
+            folder: Path of the folder.
+            resume: Whether the folder may hold a run already.
+            group: The processes of the run. The main process writes the files.
 
         Raises:
-            FileExistsError: It holds a run, and `resume` was not asked for; or another process is at work in it.
+            FileExistsError: The folder holds a run and `resume` is false, or another process is writing to it.
         """
         self.folder = folder
         self.best = folder / "best.safetensors"
         self.last = folder / "last.safetensors"
         self.metrics = folder / "metrics.csv"
         self.checkpoints = Checkpoints(folder)
-        self._world = world
-        self._held: TextIO | None = None
-        world.from_first(partial(self._take, resume=resume))
+        self._group = group
+        self._lock = FileLock(folder / ".lock")
+        group.broadcast_from_main(partial(self._open, resume=resume))
         self._log: logging.Handler = (
-            logging.FileHandler(folder / "log.txt", encoding="utf-8") if world.is_first else logging.NullHandler()
+            logging.FileHandler(folder / "log.txt", encoding="utf-8") if group.is_main else logging.NullHandler()
         )
         self._log.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
 
-    def _take(self, *, resume: bool) -> None:
+    def _open(self, *, resume: bool) -> None:
         of_a_run = (self.checkpoints.last, self.checkpoints.previous, self.metrics)
         if not resume and any(path.exists() for path in of_a_run):
             raise FileExistsError(
                 f"{self.folder} holds a run already; choose another folder, or go on with it: resume=True, --resume"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._held = (self.folder / ".lock").open("w", encoding="utf-8")
-        if not _lock(self._held):
-            self._held.close()
+        try:
+            self._lock.acquire(timeout=LOCK_SECONDS)
+        except Timeout as error:
             raise FileExistsError(
-                f"another run is at work in {self.folder}; wait for its end, or choose another folder"
-            )
+                f"another run is writing to {self.folder}; wait for its end, or choose another folder"
+            ) from error
+        except NotImplementedError:
+            log.warning(f"the file system of {self.folder} has no locks: do not start a second run in it")
 
-    def __enter__(self) -> "Record":
+    def __enter__(self) -> "RunDirectory":
         self._level_before = log.level
         if not log.isEnabledFor(logging.INFO):
             log.setLevel(logging.INFO)
@@ -118,27 +87,26 @@ class Record:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None:  # for those who read the file: others hear of the error itself
+        if error is not None:  # in the file only: the caller receives the error itself
             message = f"stopped: {str(error) or type(error).__name__}"
             self._log.handle(logging.LogRecord(log.name, logging.INFO, __file__, 0, message, None, None))
         log.removeHandler(self._log)
         log.setLevel(self._level_before)
         self._log.close()
-        if self._held:
-            self._held.close()
+        self._lock.release()
 
     def begin(self, config: TrainConfig, notes: Mapping[str, Any], *, step: int) -> None:
-        """Writes `config.yaml`, and takes back the rows of steps that were lost when a run was interrupted.
+        """Writes `config.yaml`, and removes rows of steps that were lost when the run was interrupted.
 
         Args:
-            config: What `multibox train --config` reads.
-            notes: What else it reads; stands first.
-            step: The last that was not lost.
+            config: The values of the run, which `multibox train --config` reads.
+            notes: Further values that it reads. They come first in the file.
+            step: Step of the last row to keep.
 
         Raises:
             ValueError: Something else has written to `metrics.csv`.
         """
-        self._world.from_first(partial(self._begin, {**notes, **config.values()}, step))
+        self._group.broadcast_from_main(partial(self._begin, {**notes, **config.values()}, step))
 
     def _begin(self, values: Mapping[str, object], step: int) -> None:
         if self.metrics.exists():
@@ -146,15 +114,15 @@ class Record:
         with atomic_write(self.folder / "config.yaml") as part:
             part.write_text(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True), encoding="utf-8")
 
-    def write_row(self, row: dict[str, float | int | None]) -> None:
-        """One more row of `metrics.csv`."""
+    def write_row(self, row: Row) -> None:
+        """Adds a row to `metrics.csv`."""
         self._write_rows([*self.rows(), row])
 
-    def rows(self) -> list[dict[str, float | int | None]]:
-        """The rows of `metrics.csv`.
+    def rows(self) -> list[Row]:
+        """Returns the rows of `metrics.csv`.
 
         Raises:
-            ValueError: Something else has written to it.
+            ValueError: Something else has written to the file.
         """
         if not self.metrics.exists():
             return []
@@ -170,7 +138,7 @@ class Record:
                 f"{self.metrics}: not as a run writes it ({error}); move it out of the folder to go on without its rows"
             ) from error
 
-    def _write_rows(self, rows: Sequence[dict[str, float | int | None]]) -> None:
+    def _write_rows(self, rows: Sequence[Row]) -> None:
         with atomic_write(self.metrics) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
@@ -178,7 +146,7 @@ class Record:
                 writer.writerow({name: _text(name, value) for name, value in row.items() if value is not None})
 
     def save_batch(self, step: int, rank: int, batch: Batch) -> Path | None:
-        """Writes a batch that gave no finite loss, for a look at it; where it is. Those of ten steps are enough."""
+        """Saves the batch of a step that was not finite. Returns its file, or `None` after those of ten steps."""
         others = {path.stem.split("-")[2] for path in self.folder.glob("bad-step-*.pt")} - {str(step)}
         if len(others) >= 10:
             return None
@@ -188,28 +156,12 @@ class Record:
 
 
 def step_of(weights: Path) -> int | None:
-    """Of a run's file of weights; nothing where there is none, or it is damaged."""
+    """Returns the step at which a run saved a weights file, or `None` if the file is missing or damaged."""
     try:
         return int(load_weights(weights).provenance["step"])
     except (OSError, ValueError, KeyError):
         return None
 
 
-def _lock(file: TextIO) -> bool:
-    """Takes an open file for this process, until it is closed or the process ends; whether no other process has it.
-
-    Windows has no such locks.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:  # some file systems have none either
-        return error.errno not in (errno.EACCES, errno.EAGAIN)
-    return True
-
-
 def _text(name: str, value: float) -> str:
-    return f"{value:.0f}" if name in ("step", "bad_steps") else f"{value:.6g}"
+    return f"{value:.0f}" if name in ("step", "nonfinite_steps") else f"{value:.6g}"

@@ -1,61 +1,208 @@
-"""What the detector finds in the images that it does not learn from, each process looking at its share."""
+"""Evaluation on the validation set: each process runs the detector on its share of the images."""
 
-from collections.abc import Callable
+import logging
+import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from PIL import Image
 
 from multibox.data.sample import Dataset
 from multibox.detections import Detections
 from multibox.detector import Detector
-from multibox.training.distributed import World
+from multibox.evaluation.evaluate import score
+from multibox.evaluation.metrics import Metrics
+from multibox.evaluation.precision_recall import PrecisionRecall, match_detections, precision_recall
+from multibox.training.distributed import ProcessGroup, sendable
+from multibox.training.interrupts import Interrupts, Stopped
+from multibox.training.recipes import TrainConfig
+from multibox.training.reporter import Reporter
+from multibox.training.run_directory import RunDirectory, step_of
+from multibox.training.saver import Saver
+from multibox.training.state import TrainState
+from multibox.training.trainer import Trainer
+
+log = logging.getLogger("multibox")
 
 BATCH_SIZE = 8
 
 
-def find(
-    detector: Detector, dataset: Dataset, world: World, *, stop: Callable[[], bool] = lambda: False
-) -> list[Detections] | None:
-    """The detections in each image of the set, in its order, for all processes; nothing where one was told to stop.
+class Evaluation(NamedTuple):
+    """How a detector did on a data set.
 
-    An image that cannot be read stops all processes.
+    Attributes:
+        metrics: COCO's metrics.
+        found: The detections in each image.
+    """
 
-    Args:
-        detector: With the same weights in each process.
-        dataset: Process r of n looks at the images r, r + n, r + 2 n, ...
-        world: The processes.
-        stop: Asked between batches.
+    metrics: Metrics
+    found: list[Detections]
+
+
+class Validator:
+    """Validates the averaged weights of a run, and saves them.
+
+    Attributes:
+        best: Evaluation of the best weights, if this process has made it: not after a resume.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        state: TrainState,
+        val_set: Dataset | None,
+        *,
+        config: TrainConfig,
+        provenance: Mapping[str, str],
+        directory: RunDirectory,
+        reporter: Reporter,
+        saver: Saver,
+        group: ProcessGroup,
+        interrupts: Interrupts,
+    ) -> None:
+        self._trainer = trainer
+        self._state = state
+        self._val_set = val_set
+        self._config = config
+        self._provenance = provenance
+        self._directory = directory
+        self._reporter = reporter
+        self._saver = saver
+        self._group = group
+        self._interrupts = interrupts
+        self.best: Evaluation | None = None
+
+    def validate(self) -> None:
+        """Evaluates the averaged weights, writes the row and the checkpoint, and then the weights files.
+
+        Without a validation set, the weights of the last validation count as the best.
+        """
+        began, seconds = time.monotonic(), self._state.seconds
+        state, group = self._state, self._group
+        group.broadcast_module(self._trainer.ema)
+        evaluation = None
+        if self._val_set is not None:
+            evaluation = evaluate(self.averaged(), self._val_set, group, self._interrupts)
+        ap = evaluation.metrics.ap if evaluation else None
+        state.seconds, _ = group.sync(seconds + time.monotonic() - began)
+        self._reporter.row(state, evaluation.metrics if evaluation else None, validation=True)
+        state.validations_since_best += 1
+        if ap is None or ap > state.best_ap:
+            self.best = evaluation
+            state.best_ap, state.best_step = state.best_ap if ap is None else ap, state.step
+            state.validations_since_best = 0
+        if self.out_of_patience():
+            log.info(
+                f"no higher AP in {state.validations_since_best} validations, since step {state.best_step}: the run "
+                "ends here"
+            )
+        state.validated = state.step
+        state.validation_seconds += state.seconds - seconds
+        self._saver.save()
+        self.save_weights()
+        if evaluation and self._val_set:
+            val_set, found = self._val_set, evaluation.found
+            self._reporter.pr_curves(state.step, lambda: curves_by_class(val_set, found))
+
+    def averaged(self) -> Detector:
+        """Returns the detector with the averaged weights of the current step."""
+        return self._trainer.averaged({**self._provenance, "step": str(self._state.step)})
+
+    def save_weights(self) -> None:
+        """Writes the weights files that are missing or older than the last validation."""
+        if not self._group.is_main or self._state.step != self._state.validated:
+            return
+        due = {self._directory.last: True, self._directory.best: self._state.best_step == self._state.step}
+        for path, is_due in due.items():
+            if is_due and step_of(path) != self._state.step:
+                self.averaged().save(path)
+
+    def evaluate_best_again(self, detector: Detector) -> None:
+        """Evaluates the best weights so far on a validation set that has changed."""
+        if self._val_set is None:
+            return
+        ap = evaluate(detector, self._val_set, self._group, self._interrupts).metrics.ap
+        self._state.best_ap = -1.0 if ap is None else ap
+        log.info(
+            f"the best weights, of step {self._state.best_step}, have AP {100 * self._state.best_ap:.1f} on the "
+            "changed validation set"
+        )
+
+    def out_of_patience(self) -> bool:
+        """Returns whether `patience` validations have not raised the AP."""
+        return self._config.patience is not None and self._state.validations_since_best >= self._config.patience
+
+
+def evaluate(detector: Detector, dataset: Dataset, group: ProcessGroup, interrupts: Interrupts) -> Evaluation:
+    """Returns COCO's metrics of the detector on the data set, and its detections in each image.
 
     Raises:
+        Stopped: A process was asked to stop meanwhile.
         ValueError: An image cannot be read.
     """
-    mine = range(world.rank, len(dataset), world.size)
+    found = predict(detector, dataset, group, interrupts)
+    truths = [sample.truth for sample in dataset]
+    metrics = group.broadcast_from_main(lambda: score(truths, found, class_names=dataset.class_names, rule="coco"))
+    return Evaluation(metrics, found)
+
+
+def predict(detector: Detector, dataset: Dataset, group: ProcessGroup, interrupts: Interrupts) -> list[Detections]:
+    """Returns the detections in each image of the data set, in its order, in all processes.
+
+    An error in one process, such as an image that cannot be read, is raised in all.
+
+    Args:
+        detector: A detector with the same weights in each process.
+        dataset: The images. Process r of n takes the images r, r + n, r + 2 n, ...
+        group: The processes.
+        interrupts: Looked at between two batches.
+
+    Raises:
+        Stopped: A process was asked to stop meanwhile.
+        ValueError: An image cannot be read.
+    """
+    mine = range(group.rank, len(dataset), group.size)
     batches = [mine[start : start + BATCH_SIZE] for start in range(0, len(mine), BATCH_SIZE)]
     found: list[Detections] = []
     stopped = False
-    unreadable: str | None = None
-    with ThreadPoolExecutor(max_workers=1) as thread:  # the next images are decoded meanwhile
+    failed: Exception | None = None
+    threshold = detector.config.postprocess.score_threshold
+    with ThreadPoolExecutor(max_workers=1) as thread:  # decodes the next batch while the network works on this one
         ahead = thread.submit(_decode, dataset, batches[0] if batches else mine)
         for following in (*batches[1:], range(0))[: len(batches)]:
-            if stopped := stop():
+            if stopped := interrupts.heard is not None:
                 break
             try:
                 images, ahead = ahead.result(), thread.submit(_decode, dataset, following)
-            except (OSError, ValueError) as error:
-                unreadable = str(error)
+                found += detector.detect(images, score_threshold=threshold, batch_size=BATCH_SIZE)
+            except Exception as error:
+                failed = error if group.size == 1 else sendable(error)
                 break
-            threshold = detector.config.postprocess.score_threshold
-            found += detector.detect(images, score_threshold=threshold, batch_size=BATCH_SIZE)
-    shares = world.gather((stopped, unreadable, found))
-    for _, complaint, _ in shares:
-        if complaint:
-            raise ValueError(
-                f"{complaint}; it belongs to {dataset.name}, which is not learned from: mend it, and go on"
-            )
+    shares = group.all_gather((stopped, failed, found))
+    for _, failure, _ in shares:
+        if failure is not None:
+            raise failure
     if any(stopped for stopped, *_ in shares):
-        return None
-    return [shares[index % world.size][2][index // world.size] for index in range(len(dataset))]
+        raise Stopped
+    return [shares[index % group.size][2][index // group.size] for index in range(len(dataset))]
+
+
+def curves_by_class(dataset: Dataset, found: Sequence[Detections]) -> dict[str, PrecisionRecall]:
+    """Returns precision and recall by score threshold for each class."""
+    truths = [sample.truth for sample in dataset]
+    matches = list(map(match_detections, truths, found))
+    return {
+        name: precision_recall(truths, found, label=label, matches=matches)
+        for label, name in enumerate(dataset.class_names)
+    }
 
 
 def _decode(dataset: Dataset, indices: range) -> list[Image.Image]:
-    return [dataset[index].open() for index in indices]
+    try:
+        return [dataset[index].open() for index in indices]
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{error}; the image belongs to {dataset.name}, which is validated on: no other image can replace it. "
+            "Mend it, and resume the run"
+        ) from error

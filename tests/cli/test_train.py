@@ -20,7 +20,7 @@ from multibox.data.synthetic import CLASS_NAMES
 from multibox.data.write import write_coco, write_yolo
 from multibox.detector import Detector
 from multibox.training import Progress
-from multibox.training.trainer import Run
+from multibox.training.trainer import Trainer
 from tests.cli.conftest import Multibox, scenes
 
 SHORT = ("--steps", 2, "--batch-size", 2, "--workers", 0, "--device", "cpu")
@@ -54,7 +54,7 @@ def test_a_run_from_scratch_and_on(multibox: Multibox, data: Path, tmp_path: Pat
     assert err[-1].startswith(f"written to {out}: best.safetensors, ")
     assert sorted(path.name for path in out.iterdir()) == FILES
     assert Detector.load(out / "best.safetensors").class_names == CLASS_NAMES
-    (row,) = rows(out)
+    _, row = rows(out)
     assert row["step"] == "2"
     assert 0 <= float(row["ap"]) <= float(row["ap50"]) <= 1
     config = config_of(out)
@@ -64,12 +64,12 @@ def test_a_run_from_scratch_and_on(multibox: Multibox, data: Path, tmp_path: Pat
     assert status == 1
     assert "holds a run already" in err[-1]
     assert "--resume" in err[-1]
-    assert len(rows(out)) == 1
+    assert len(rows(out)) == 2
 
     status, _, err = multibox(*command, "--steps", 3, "--resume")
     assert status == 0
     assert any("from step 2" in line for line in err)
-    assert [row["step"] for row in rows(out)] == ["2", "3"]
+    assert [row["step"] for row in rows(out)] == ["1", "2", "3"]
 
 
 def test_resume_begins_where_nothing_is_saved_yet(multibox: Multibox, data: Path, tmp_path: Path):
@@ -292,7 +292,7 @@ def test_a_file_of_values_that_cannot_be(multibox: Multibox, data: Path, tmp_pat
         (["--learning-rate", -1], "learning_rate must be above 0"),
         (["--workers", -1], "workers must be 0 or more"),
         (["--recipe", "papre"], 'Did you mean "paper"?'),
-        (["--precision", "fp16"], 'Choose from: "fp32", "bf16"'),
+        (["--precision", "fp16"], 'Choose from: "auto", "fp32", "bf16"'),
         (["--device", "cuda:x"], "no device is called 'cuda:x'"),
     ],
 )
@@ -451,10 +451,10 @@ def test_splits_of_coco_s_year(multibox: Multibox, tmp_path: Path):
 def test_too_little_memory(
     multibox: Multibox, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ):
-    def learn(*args, **kwargs):
+    def step(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(Run, "learn", learn)
+    monkeypatch.setattr(Trainer, "step", step)
     status, _, err = multibox("train", data, "--model", "ssd256-tiny", "--out", tmp_path / "run", *SHORT)
     assert status == 1
     assert err[-1].startswith("multibox: ")
@@ -464,10 +464,10 @@ def test_too_little_memory(
 def test_an_error_of_our_own_is_not_taken_for_memory(
     multibox: Multibox, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def learn(*args, **kwargs):
+    def step(*args, **kwargs):
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(Run, "learn", learn)
+    monkeypatch.setattr(Trainer, "step", step)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         multibox("train", data, "--model", "ssd256-tiny", "--out", tmp_path / "run", *SHORT)
 
@@ -475,7 +475,7 @@ def test_an_error_of_our_own_is_not_taken_for_memory(
 def test_the_bar_shows_the_run_s_own_time_left():
     progress = Progress(
         step=3,
-        part=0.5,
+        fraction_done=0.5,
         epoch=1.26,
         localization=1.5,
         confidence=2.25,
@@ -484,7 +484,7 @@ def test_the_bar_shows_the_run_s_own_time_left():
         images_per_second=33.3,
         seconds_left=3725.4,
     )
-    said = "epoch 1.3  localization 1.500  confidence 2.250  33 images/s  1:02:06 left"
+    said = "epoch 1.3, loss 3.75 (1.50 localization + 2.25 confidence), 33 images/s, 1:02:06 left"
     assert str(progress) == said
 
 

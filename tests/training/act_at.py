@@ -20,9 +20,9 @@ import torch
 from multibox.detector import Detector
 from multibox.ssd import cpu
 from multibox.training import fit, trainer
-from multibox.training.checkpoint import Checkpoints
 from multibox.training.loading import _AugmentedImages
-from multibox.training.run_directory import Record
+from multibox.training.reporter import Reporter
+from multibox.training.state import Checkpoints
 
 saved = multiprocessing.Value("i", 0)
 """States this run has saved; the processes that read images see it too."""
@@ -95,6 +95,18 @@ def after(owner, name):
     return patch
 
 
+def after_a_validations_row(act):
+    """Acts when the row of a validation is written, and no checkpoint yet."""
+    row = Reporter.row
+
+    def acting(*args, **kwargs):
+        row(*args, **kwargs)
+        if kwargs.get("validation"):
+            act()
+
+    Reporter.row = acting
+
+
 def half_a_state(act):
     """Acts when half of a state's bytes are in the file."""
     save = torch.save
@@ -146,15 +158,15 @@ def before_replacing(name):
 MOMENTS = {
     "data are loaded": before(_AugmentedImages, "__getitem__"),  # in a process that reads images
     "within a step": before(cpu, "multibox_loss"),  # statistics are new, weights are old
-    "between weights and average": before(trainer.Run, "_follow"),
+    "between weights and average": before(trainer.Trainer, "_update_ema"),
     "in a validation": before(Detector, "detect"),
-    "after a validation's row": after(Record, "write_row"),
+    "after a validation's row": after_a_validations_row,
     "half of the weights written": half_a_weights_file,
     "half of a state written": half_a_state,
     "before the state takes its place": before_replacing("previous.pt"),
     "between the two renames": before_replacing("last.pt"),
     "metrics written": before_replacing("metrics.csv"),
-    "at the end": before(fit._Loop, "finish"),
+    "at the end": before(fit, "finalize"),
 }
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from multibox.config import DetectorConfig
 from multibox.data.augment import Augmentation
 from multibox.data.synthetic import CLASS_NAMES
 from multibox.detector import Detector
-from multibox.training import machine
+from multibox.training import machine, progress
 from multibox.training.recipes import RECIPES
 from tests.training import in_processes
 
@@ -33,13 +33,17 @@ def one_core():
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(machine, "_cores", lambda: 1)
+        patch.setattr(machine, "_cpu_has_bf16", lambda: False)  # no trial of precisions
         yield
     torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
 def plain_recipes():
-    """`modern` and `paper` with short lengths and cheap augmentation; `modern` averages the weights."""
+    """`modern` and `paper` with short lengths and cheap augmentation; `modern` averages the weights.
+
+    Metrics have a row for each validation, and none between.
+    """
     augmentation = Augmentation(expand_probability=0.0, crop_probability=0.0, interpolations=("bilinear",))
     fixed = {"batch_size": 4, "epochs": 3.0, "augmentation": augmentation}
     modern = replace(
@@ -53,6 +57,7 @@ def plain_recipes():
         **fixed,
     )
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "ROWS", 1)
         patch.setitem(RECIPES, "modern", modern)
         patch.setitem(RECIPES, "paper", replace(RECIPES["paper"], **fixed))
         yield

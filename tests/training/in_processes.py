@@ -19,8 +19,8 @@ from multibox.data.synthetic import CLASS_NAMES, synthetic_scenes
 from multibox.detector import Detector
 from multibox.presets import preset
 from multibox.ssd import cpu
-from multibox.training import RECIPES, TrainConfig, fit, train
-from multibox.training.trainer import Run
+from multibox.training import RECIPES, TrainConfig, fit, train, validation
+from multibox.training.trainer import Trainer
 
 FIXED = {"augmentation": Augmentation(expand_probability=0.0, crop_probability=0.0, interpolations=("bilinear",))}
 PAPER = TrainConfig(recipe="paper", batch_size=6, learning_rate=1e-3, workers=0, device="cpu", precision="fp32")
@@ -87,14 +87,14 @@ NAN_AT = 3
 def run(out, train_set, val_set, config, *, stop_at=None, resume=False, poisoned=None, scores=(), batch_norm=False):
     """One run, with an eye on its steps."""
     ran = Ran()
-    learn, find, score, loss = Run.learn, fit.find, fit.score, cpu.multibox_loss
+    step_of, predict, score, loss = Trainer.step, validation.predict, validation.score, cpu.multibox_loss
     recipes = dict(RECIPES)
     scores = list(scores)
 
-    def watched_learn(self, batch, *, learning_rate):
-        if self.step == NAN_AT and poisoned == self._world.rank:
+    def watched_step(self, batch, *, learning_rate):
+        if self.step_count == NAN_AT and poisoned == self._group.rank:
             cpu.multibox_loss = poisoned_loss
-        step = learn(self, batch, learning_rate=learning_rate)
+        step = step_of(self, batch, learning_rate=learning_rate)
         ran.losses.append(tuple(float(value) for value in step[:3]))
         return step
 
@@ -102,9 +102,9 @@ def run(out, train_set, val_set, config, *, stop_at=None, resume=False, poisoned
         losses = loss(*args, **kwargs)
         return losses._replace(localization=losses.localization * float("nan"))
 
-    def watched_find(detector, *args, **kwargs):
+    def watched_predict(detector, *args, **kwargs):
         ran.validated = {name: values.clone() for name, values in detector.network.state_dict().items()}
-        found = find(detector, *args, **kwargs)
+        found = predict(detector, *args, **kwargs)
         ran.found = [[each.boxes, each.labels, each.scores] for each in found or []]
         return found
 
@@ -116,9 +116,10 @@ def run(out, train_set, val_set, config, *, stop_at=None, resume=False, poisoned
         if progress.step == stop_at:
             raise KeyboardInterrupt
 
-    Run.learn, fit.find, fit.score = watched_learn, watched_find, scripted_score
-    # the card is of weights in a file, from which comes a network with BatchNorm
-    finish, fit._Loop.finish = fit._Loop.finish, lambda self, **facts: self.detector
+    Trainer.step, validation.predict, validation.score = watched_step, watched_predict, scripted_score
+    # without BatchNorm the network is not the one that its file describes: it cannot be loaded for the card
+    finalize, fit.finalize = fit.finalize, lambda *args, **kwargs: None
+    load, Detector.load = Detector.load, classmethod(lambda cls, path: detector)
     RECIPES["paper"] = replace(RECIPES["paper"], **FIXED)
     detector = new_detector(batch_norm=batch_norm)
     try:
@@ -126,7 +127,8 @@ def run(out, train_set, val_set, config, *, stop_at=None, resume=False, poisoned
     except (ValueError, FileExistsError, KeyboardInterrupt) as error:
         ran.error = f"{type(error).__name__}: {error}"
     finally:
-        Run.learn, fit.find, fit.score, fit._Loop.finish = learn, find, score, finish
+        Trainer.step, validation.predict, validation.score, fit.finalize = step_of, predict, score, finalize
+        Detector.load = load
         cpu.multibox_loss = loss
         RECIPES["paper"] = recipes["paper"]
     ran.weights = {name: values.clone() for name, values in detector.network.state_dict().items()}

@@ -17,7 +17,7 @@ import torch
 
 from multibox.data.synthetic import synthetic_scenes
 from multibox.data.write import write_voc
-from multibox.training.checkpoint import Checkpoints
+from multibox.training.state import Checkpoints
 from multibox.weights.file import load_weights
 
 pytestmark = [
@@ -53,7 +53,7 @@ def data(tmp_path_factory):
 
 
 def arguments(data, out, steps):
-    values = f"--model ssd256-tiny --size 64 --steps {steps} --batch-size 4 --workers 1 --device cpu"
+    values = f"--model ssd256-tiny --size 64 --steps {steps} --batch-size 4 --workers 1 --device cpu --precision fp32"
     return ["train", str(data), "--out", str(out), *values.split(), "--checkpoint-minutes", "0"]
 
 
@@ -118,10 +118,10 @@ def assert_same_end(out, expected):
         for tensor in ours.tensors:
             np.testing.assert_array_equal(ours.tensors[tensor], theirs.tensors[tensor], err_msg=f"{name}: {tensor}")
     ours, theirs = (torch.load(folder / "last.pt", weights_only=True) for folder in (out, expected))
-    for timed in ("seconds", "validation_seconds", "stretch"):
+    for timed in ("seconds", "validation_seconds", "row_seconds", "interval"):
         del ours[timed], theirs[timed]
     assert_equal(ours, theirs, "last.pt")
-    timed = {"minutes", "images_per_second", "wait_input", "wait_host", "wait_device"}
+    timed = {"minutes", "images_per_second", "time_input", "time_host", "time_device"}
     ours, theirs = (
         [{name: value for name, value in row.items() if name not in timed} for row in rows(folder)]
         for folder in (out, expected)
@@ -154,7 +154,7 @@ def rows(out):
 def progress(out):
     """Steps done, and steps done at the last validation, as a run that is resumed would find them."""
     saved = Checkpoints(out).read() if out.exists() else None
-    return (saved.state["step"], saved.state["validated"]) if saved else (0, 0)
+    return (saved.values["step"], saved.values["validated"]) if saved else (0, 0)
 
 
 def kill_at_any_moment(process, out, dice):

@@ -13,7 +13,7 @@ import torch
 
 from multibox.data.synthetic import synthetic_scenes
 from multibox.data.write import write_voc
-from multibox.training.checkpoint import Checkpoints
+from multibox.training.state import Checkpoints
 from tests.training import in_processes
 from tests.training.in_processes import NAN_AT, RUNS, TRAIN, Ran
 
@@ -65,8 +65,9 @@ def two(tmp_path_factory):
 
 
 def rows(out):
+    """The rows of the validations."""
     with (out / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        return [row for row in csv.DictReader(file) if row["ap"]]
 
 
 def assert_close_weights(one, other):
@@ -164,7 +165,7 @@ def test_what_one_process_cannot_read_stops_both(two):
     for ran in two("other data")[1]:
         assert ran.error.startswith("ValueError: the processes do not have the same data: 13, 1 images of ")
     for ran in two("unreadable")[1]:
-        assert ran.error.startswith("ValueError: gone.png: there is no such image; it belongs to ")
+        assert ran.error.startswith("ValueError: gone.png: there is no such image; the image belongs to ")
         assert len(ran.losses) == 11  # an epoch of five between validations: all was saved, and nothing begun
 
 
@@ -173,7 +174,7 @@ def test_what_one_process_cannot_read_counts_in_all(two):
     for ran in together:
         assert ran.error.startswith("ValueError: 1 of 13 images cannot be read, more than max_unreadable=0 of them")
     assert together[0].losses == together[1].losses and len(together[0].losses) < 13 / 6 + 1
-    assert Checkpoints(out).read().state["step"] == len(together[0].losses)
+    assert Checkpoints(out).read().values["step"] == len(together[0].losses)
 
 
 def test_both_validate_the_same_weights(two):
@@ -192,7 +193,7 @@ def test_another_number_of_processes_takes_a_run_up(one, two, tmp_path_factory, 
         out, begun = two("begun")
         heard = [ran.error.removeprefix("KeyboardInterrupt: ") for ran in begun]
         assert heard == [f"{why} at step 3; all is saved" for why in ("SIGINT", "another process stopped")]
-        assert Checkpoints(out).read().state["step"] == 3
+        assert Checkpoints(out).read().values["step"] == 3
         ran = in_processes.run(out, TRAIN, in_processes.VAL, in_processes.HALVES, resume=True)
     else:
         out, (ran, _) = two("taken up")
@@ -219,11 +220,12 @@ def test_all_processes_stop_at_the_same_step(tmp_path, name, whom, moment, count
     write_voc({"train": train, "val": val}, tmp_path / "voc")
     out = tmp_path / "run"
     values = "--model ssd256-tiny --size 64 --steps 6 --batch-size 4 --workers 1 --device cpu --checkpoint-minutes 0"
+    values += " --precision fp32"
     arguments = ["train", str(tmp_path / "voc"), "--out", str(out), *values.split()]
     done = torchrun(HERE / "act_at.py", moment, count, name, whom, *arguments)
     assert done.returncode != 0
     (said,) = [line for line in done.stderr.splitlines() if line.startswith("multibox: interrupted")]
-    step = Checkpoints(out).read().state["step"]
+    step = Checkpoints(out).read().values["step"]
     assert 3 <= step < 6
     why = "another process stopped" if whom == "second" else "SIG"
     assert said.startswith(f"multibox: interrupted; {why}") and f"at step {step}; all is saved; to go on:" in said

@@ -7,21 +7,23 @@ import sys
 import pytest
 import yaml
 
-from multibox.training.distributed import World
+from multibox.training import run_directory
+from multibox.training.distributed import ProcessGroup
+from multibox.training.progress import COLUMNS
 from multibox.training.recipes import TrainConfig
-from multibox.training.run_directory import COLUMNS, Record
+from multibox.training.run_directory import RunDirectory
 
-ALONE = World(rank=0, size=1, device="cpu")
+ALONE = ProcessGroup(rank=0, size=1, device="cpu")
 
 
 @pytest.fixture
 def record(tmp_path):
-    with Record(tmp_path / "run", resume=False, world=ALONE) as record:
+    with RunDirectory(tmp_path / "run", resume=False, group=ALONE) as record:
         yield record
 
 
 def row(step, **values):
-    return dict.fromkeys(COLUMNS, 0.5) | {"step": step, "epoch": step / 4, "bad_steps": 0} | values
+    return dict.fromkeys(COLUMNS, 0.5) | {"step": step, "epoch": step / 4, "nonfinite_steps": 0} | values
 
 
 def test_rows_are_read_as_they_were_written(record):
@@ -67,20 +69,25 @@ def test_a_table_that_something_else_has_written_to_is_refused(record, text):
     assert record.metrics.read_text(encoding="utf-8") == text
 
 
-def test_two_processes_do_not_write_to_one_folder(tmp_path):
+def test_two_processes_do_not_write_to_one_folder(tmp_path, monkeypatch):
     """Where a process was killed, the next one may."""
-    code = "import sys, time; from pathlib import Path; from multibox.training.run_directory import Record\n"
-    code += "from multibox.training.distributed import World; ALONE = World(rank=0, size=1, device='cpu')\n"
-    code += "with Record(Path(sys.argv[1]), resume=True, world=ALONE): print('at work', flush=True); time.sleep(60)"
+    code = "import sys, time; from pathlib import Path; from multibox.training.run_directory import RunDirectory\n"
+    code += (
+        "from multibox.training.distributed import ProcessGroup; ALONE = ProcessGroup(rank=0, size=1, device='cpu')\n"
+    )
+    code += (
+        "with RunDirectory(Path(sys.argv[1]), resume=True, group=ALONE): print('at work', flush=True); time.sleep(60)"
+    )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "at work\n"
         (tmp_path / "log.txt").read_text(encoding="utf-8")  # it may be looked at
         try:
-            with pytest.raises(FileExistsError, match="another run is at work in"):
-                Record(tmp_path, resume=True, world=ALONE)
+            monkeypatch.setattr(run_directory, "LOCK_SECONDS", 0.1)
+            with pytest.raises(FileExistsError, match="another run is writing to"):
+                RunDirectory(tmp_path, resume=True, group=ALONE)
         finally:
             other.kill()
-    with Record(tmp_path, resume=True, world=ALONE):
+    with RunDirectory(tmp_path, resume=True, group=ALONE):
         pass
 
 
@@ -93,15 +100,15 @@ def test_rows_of_nothing_cannot_be_dropped(record):
 def test_a_folder_that_holds_a_run_is_refused(tmp_path, name):
     (tmp_path / name).touch()
     with pytest.raises(FileExistsError, match="holds a run already"):
-        Record(tmp_path, resume=False, world=ALONE)
+        RunDirectory(tmp_path, resume=False, group=ALONE)
     assert not (tmp_path / "log.txt").exists()
-    with Record(tmp_path, resume=True, world=ALONE):
+    with RunDirectory(tmp_path, resume=True, group=ALONE):
         pass
 
 
 def test_a_folder_with_other_files_is_taken(tmp_path):
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-    with Record(tmp_path, resume=False, world=ALONE):
+    with RunDirectory(tmp_path, resume=False, group=ALONE):
         pass
     assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
 
@@ -127,7 +134,7 @@ def test_the_log_is_kept_whatever_the_level(tmp_path, level):
     log = logging.getLogger("multibox")
     log.setLevel(level)
     try:
-        with Record(tmp_path, resume=False, world=ALONE):
+        with RunDirectory(tmp_path, resume=False, group=ALONE):
             log.info("step 3, 곰")
         log.info("after the run")
         assert (log.level, log.handlers) == (level, [])
@@ -138,7 +145,7 @@ def test_the_log_is_kept_whatever_the_level(tmp_path, level):
 
 def test_the_log_goes_on_and_says_why_a_run_stopped(tmp_path):
     for error in (ValueError("the loss is nan"), KeyboardInterrupt()):
-        with pytest.raises(type(error)), Record(tmp_path, resume=True, world=ALONE):
+        with pytest.raises(type(error)), RunDirectory(tmp_path, resume=True, group=ALONE):
             raise error
     lines = (tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()
     assert [line[20:] for line in lines] == ["stopped: the loss is nan", "stopped: KeyboardInterrupt"]

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,11 +22,11 @@ from multibox.ssd.loss import multibox_loss
 from multibox.ssd.matching import make_targets
 from multibox.ssd.network import SSD
 from multibox.training import RECIPES, TrainConfig
-from multibox.training.distributed import World
+from multibox.training.distributed import ProcessGroup
 from multibox.training.loading import make_loader
 from multibox.training.machine import memory_format
 from multibox.training.optimizer import make_optimizer
-from multibox.training.trainer import Run
+from multibox.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("plain_recipes")
 
@@ -52,9 +51,9 @@ def paper_network(small_config):
     return Detector.create(config, ("a", "b"), seed=0)
 
 
-def new_run(detector, recipe, *, precision="fp32", **values):
-    world = World(rank=0, size=1, device="cpu")
-    return Run(detector, recipe, TrainConfig(**values), precision=precision, world=world)
+def new_trainer(detector, recipe, *, precision="fp32", **values):
+    group = ProcessGroup(rank=0, size=1, device="cpu")
+    return Trainer(detector, recipe, TrainConfig(**values), precision=precision, group=group)
 
 
 def total(step):
@@ -67,7 +66,7 @@ def groups_by_name(network, optimizer):
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             assert names[id(parameter)] not in groups
-            groups[names[id(parameter)]] = (group["rate"], group["weight_decay"])
+            groups[names[id(parameter)]] = (group["lr_factor"], group["weight_decay"])
     assert groups.keys() == set(names.values())
     return groups
 
@@ -118,14 +117,14 @@ def test_a_step_is_the_rule_of_sgd(paper_network, batches):
     """
     paper_network.network.double()  # in single precision, sums differ between processors
     config = paper_network.config
-    ours = new_run(paper_network, RECIPES["paper"])
+    ours = new_trainer(paper_network, RECIPES["paper"])
     literal = SSD(config, num_classes=2).to(memory_format=torch.channels_last)  # the same rounding
     literal.load_state_dict(ours.network.state_dict())
     literal.double()
     literal.train()
     velocity = {name: torch.zeros_like(parameter) for name, parameter in literal.named_parameters()}
     for batch, rate in zip(batches, (1e-4, 3e-4, 2e-4), strict=True):
-        losses = ours.learn(batch, learning_rate=rate)
+        losses = ours.step(batch, learning_rate=rate)
         literal.zero_grad()
         coder = BoxCoder(config.center_variance, config.size_variance)
         targets = make_targets(batch.boxes, batch.labels, literal.default_boxes, coder)
@@ -137,37 +136,37 @@ def test_a_step_is_the_rule_of_sgd(paper_network, batches):
                 velocity[name] = 0.9 * velocity[name] + parameter.grad + (0 if bias else 5e-4) * parameter
                 parameter -= rate * (2 if bias else 1) * velocity[name]
         assert total(losses) == pytest.approx(expected.total.item(), rel=1e-4)
-    assert ours.step == 3
+    assert ours.step_count == 3
     for (name, parameter), other in zip(ours.network.named_parameters(), literal.parameters(), strict=True):
         torch.testing.assert_close(parameter, other, rtol=1e-4, atol=1e-6, msg=name)
-    assert ours.average is ours.network
+    assert ours.ema is ours.network
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("recipe", ["paper", "modern"])
 def test_a_step_on_a_gpu_does_not_wait_for_it_and_is_that_of_the_cpu(plain_network, batches, recipe):
     runs = [
-        Run(
+        Trainer(
             copy.deepcopy(plain_network),
             RECIPES[recipe],
             TrainConfig(clip_norm=10.0, accumulate=2),
             precision="fp32",
-            world=World(rank=0, size=1, device=device),
+            group=ProcessGroup(rank=0, size=1, device=device),
         )
         for device in ("cpu", "cuda")
     ]
     pinned = [
-        batch._replace(**{name: getattr(batch, name).pin_memory() for name in ("images", "boxes", "labels")})
+        batch._replace(**{name: getattr(batch, name).pin_memory() for name in ("inputs", "boxes", "labels")})
         for batch in batches
     ]
-    steps = [[run.learn(batch, learning_rate=1e-4) for batch in pinned[:2]] for run in runs]  # what is set up may wait
+    steps = [[run.step(batch, learning_rate=1e-4) for batch in pinned[:2]] for run in runs]  # what is set up may wait
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        steps[1].append(runs[1].learn(pinned[2], learning_rate=1e-4))
+        steps[1].append(runs[1].step(pinned[2], learning_rate=1e-4))
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    steps[0].append(runs[0].learn(pinned[2], learning_rate=1e-4))
+    steps[0].append(runs[0].step(pinned[2], learning_rate=1e-4))
     for ours, expected in zip(*steps, strict=True):
         for value, known in zip(ours[:3], expected[:3], strict=True):
             torch.testing.assert_close(value.cpu(), known, rtol=0.02, atol=1e-3)  # its convolutions round more
@@ -175,35 +174,35 @@ def test_a_step_on_a_gpu_does_not_wait_for_it_and_is_that_of_the_cpu(plain_netwo
 
 def test_the_average_follows_the_weights(paper_network, batches):
     """The first step's weights, then (1 + n) / (10 + n) of what it was and the rest of the new, at most the decay's."""
-    run = new_run(paper_network, replace(RECIPES["modern"], ema_decay=0.25))
+    run = new_trainer(paper_network, replace(RECIPES["modern"], ema_decay=0.25))
     # a weight, and a statistic of batch normalization, which is averaged likewise
     keys = ("backbone.stage3.0.0.weight", "backbone.stage3.0.1.running_mean")
     expected = {}
     for number, batch in enumerate(batches):
-        run.learn(batch, learning_rate=1e-2)
+        run.step(batch, learning_rate=1e-2)
         state = run.network.state_dict()
         for key in keys:
             keep = 0.0 if number == 0 else min(0.25, (1 + number) / (10 + number))
             expected[key] = keep * expected.get(key, 0) + (1 - keep) * state[key]
-    average = run.average.state_dict()
+    average = run.ema.state_dict()
     for key, value in expected.items():
         torch.testing.assert_close(average[key], value, msg=key)
         assert not torch.equal(average[key], run.network.state_dict()[key])
     assert average["backbone.stage3.0.1.num_batches_tracked"] == 3
-    assert not run.average.training and run.network.training
-    assert torch.equal(run.average.default_boxes, run.network.default_boxes)
+    assert not run.ema.training and run.network.training
+    assert torch.equal(run.ema.default_boxes, run.network.default_boxes)
 
 
 def test_a_learning_rate_of_zero_changes_no_weight(paper_network, batches):
-    run = new_run(paper_network, RECIPES["modern"])
+    run = new_trainer(paper_network, RECIPES["modern"])
     before = [parameter.detach().clone() for parameter in run.network.parameters()]
-    assert math.isfinite(total(run.learn(batches[0], learning_rate=0.0)))
+    assert math.isfinite(total(run.step(batches[0], learning_rate=0.0)))
     assert all(map(torch.equal, before, run.network.parameters()))
 
 
 def test_half_precision_trains_too(paper_network, batches):
-    run = new_run(paper_network, RECIPES["modern"], precision="bf16")
-    losses = [total(run.learn(batches[0], learning_rate=1e-3)) for _ in range(4)]
+    run = new_trainer(paper_network, RECIPES["modern"], precision="bf16")
+    losses = [total(run.step(batches[0], learning_rate=1e-3)) for _ in range(4)]
     assert all(map(math.isfinite, losses)) and losses[-1] < losses[0]
     assert {parameter.dtype for parameter in run.network.parameters()} == {torch.float32}
 
@@ -233,10 +232,10 @@ def copy_of(detector):
 
 @pytest.mark.parametrize("parts", [2, 3, 4])
 def test_a_batch_in_parts_is_the_step_of_the_whole(plain_network, batches, parts):
-    whole = new_run(copy_of(plain_network), RECIPES["paper"])
-    accumulated = new_run(copy_of(plain_network), RECIPES["paper"], accumulate=parts)
+    whole = new_trainer(copy_of(plain_network), RECIPES["paper"])
+    accumulated = new_trainer(copy_of(plain_network), RECIPES["paper"], accumulate=parts)
     for batch in batches:
-        one, other = (run.learn(batch, learning_rate=1e-3) for run in (whole, accumulated))
+        one, other = (run.step(batch, learning_rate=1e-3) for run in (whole, accumulated))
         for ours, theirs in zip(one[:3], other[:3], strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
     for (name, ours), theirs in zip(whole.network.named_parameters(), accumulated.network.parameters(), strict=True):
@@ -244,9 +243,9 @@ def test_a_batch_in_parts_is_the_step_of_the_whole(plain_network, batches, parts
 
 
 def test_the_norm_of_the_gradient_and_its_clipping(plain_network, batches):
-    runs = [new_run(copy_of(plain_network), RECIPES["paper"], clip_norm=clip) for clip in (None, 1e9, 0.5)]
+    runs = [new_trainer(copy_of(plain_network), RECIPES["paper"], clip_norm=clip) for clip in (None, 1e9, 0.5)]
     before = [parameter.detach().clone() for parameter in plain_network.network.parameters()]
-    steps = [run.learn(batches[0], learning_rate=1e-2) for run in runs]
+    steps = [run.step(batches[0], learning_rate=1e-2) for run in runs]
     gradients = [parameter.grad for parameter in runs[0].network.parameters()]
     literal = math.sqrt(sum(gradient.square().sum().item() for gradient in gradients))
     assert literal > 0.5
@@ -264,10 +263,10 @@ def test_the_norm_of_the_gradient_and_its_clipping(plain_network, batches):
 
 
 def test_frozen_layers_stay_as_they_are_and_keep_their_statistics(paper_network, batches):
-    run = new_run(paper_network, RECIPES["modern"], freeze=("backbone.stem", "backbone.stage3.0"))
+    run = new_trainer(paper_network, RECIPES["modern"], freeze=("backbone.stem", "backbone.stage3.0"))
     before = {name: value.clone() for name, value in run.network.state_dict().items()}
     for batch in batches:
-        run.learn(batch, learning_rate=1e-2)
+        run.step(batch, learning_rate=1e-2)
     frozen = ("backbone.stem.", "backbone.stage3.0.")
     for name, value in run.network.state_dict().items():
         if name.startswith("backbone."):
@@ -278,8 +277,8 @@ def test_frozen_layers_stay_as_they_are_and_keep_their_statistics(paper_network,
 
 
 def test_another_run_learns_what_an_earlier_one_froze(paper_network):
-    new_run(paper_network, RECIPES["modern"], freeze=("backbone",))
-    network = new_run(paper_network, RECIPES["modern"]).network
+    new_trainer(paper_network, RECIPES["modern"], freeze=("backbone",))
+    network = new_trainer(paper_network, RECIPES["modern"]).network
     assert all(parameter.requires_grad for parameter in network.parameters())
     assert all(layer.training for layer in network.modules())
 
@@ -288,9 +287,9 @@ def test_freezing_what_there_is_not(paper_network):
     with pytest.raises(
         ValueError, match=r"no layer's name begins with 'backbone.stage1'; did you mean 'backbone.stage"
     ):
-        new_run(paper_network, RECIPES["modern"], freeze=("backbone.stage1",))
+        new_trainer(paper_network, RECIPES["modern"], freeze=("backbone.stage1",))
     with pytest.raises(ValueError, match=r"begins with 'zzz'; there are .*backbone, backbone.stage3, .*extras, "):
-        new_run(paper_network, RECIPES["modern"], freeze=("zzz",))
+        new_trainer(paper_network, RECIPES["modern"], freeze=("zzz",))
 
 
 def test_the_backbone_has_a_rate_of_its_own(paper_network):
@@ -306,39 +305,39 @@ def test_a_device_without_fused_optimizers_takes_a_state_up_and_gives_it_back(
 ):
     """As MPS does."""
     first, second = (copy.deepcopy(paper_network) for _ in range(2))
-    fused = new_run(first, RECIPES[recipe])
-    fused.learn(batches[0], learning_rate=1e-3)
-    state = copy.deepcopy(fused.state())
+    fused = new_trainer(first, RECIPES[recipe])
+    fused.step(batches[0], learning_rate=1e-3)
+    state = copy.deepcopy(fused.state_dict())
     with monkeypatch.context() as patch:
         optimizer = {"paper": torch.optim.SGD, "modern": torch.optim.AdamW}[recipe]
         patch.setattr(
             torch.optim, optimizer.__name__, lambda *args, fused, **rest: optimizer(*args, fused=False, **rest)
         )
-        plain = new_run(second, RECIPES[recipe])
-    plain.restore(state, Path("last.pt"))
+        plain = new_trainer(second, RECIPES[recipe])
+    plain.load_state_dict(state, step=1)
     for run in (fused, plain):
-        run.learn(batches[1], learning_rate=1e-3)
+        run.step(batches[1], learning_rate=1e-3)
     for name, values in fused.network.state_dict().items():
         torch.testing.assert_close(plain.network.state_dict()[name], values, rtol=1e-4, atol=1e-6)
-    state = copy.deepcopy(plain.state())
-    again = new_run(second, RECIPES[recipe])
-    again.restore(state, Path("last.pt"))
-    assert not again.learn(batches[2], learning_rate=1e-3).bad
+    state = copy.deepcopy(plain.state_dict())
+    again = new_trainer(second, RECIPES[recipe])
+    again.load_state_dict(state, step=1)
+    assert not again.step(batches[2], learning_rate=1e-3).nonfinite
 
 
 @pytest.mark.parametrize("recipe", ["paper", "modern"])
 def test_a_state_goes_on_where_axes_lie_in_another_order(plain_network, batches, monkeypatch, recipe):
     """As on another device, or in another precision: a fused optimizer goes through memory as it is."""
     first, second = (copy.deepcopy(plain_network) for _ in range(2))
-    run = new_run(first, RECIPES[recipe])
-    run.learn(batches[0], learning_rate=1e-3)
-    state = copy.deepcopy(run.state())
+    run = new_trainer(first, RECIPES[recipe])
+    run.step(batches[0], learning_rate=1e-3)
+    state = copy.deepcopy(run.state_dict())
     other = {torch.channels_last: torch.contiguous_format, torch.contiguous_format: torch.channels_last}
     monkeypatch.setattr(
         "multibox.training.trainer.memory_format", lambda *args, **rest: other[memory_format(*args, **rest)]
     )
-    again = new_run(second, RECIPES[recipe])
-    again.restore(state, Path("last.pt"))
+    again = new_trainer(second, RECIPES[recipe])
+    again.load_state_dict(state, step=1)
     pairs = zip(run.network.parameters(), again.network.parameters(), strict=True)
     assert any(one.stride() != other.stride() for one, other in pairs)
 
@@ -347,22 +346,22 @@ def test_a_state_goes_on_where_axes_lie_in_another_order(plain_network, batches,
 
     before = weights(run)
     for each in (run, again):
-        each.learn(batches[1], learning_rate=1e-3)
+        each.step(batches[1], learning_rate=1e-3)
     one, other = weights(run), weights(again)
     assert (other - one).norm() < 0.01 * (one - before).norm()
 
 
 def test_a_state_of_other_frozen_weights_is_refused(paper_network):
     """As many of them, and of the same shapes."""
-    state = new_run(copy.deepcopy(paper_network), RECIPES["paper"], freeze=("logits.stage4",)).state()
-    with pytest.raises(ValueError, match="it learns other weights, or by another optimizer: freeze or recipe differ"):
-        new_run(paper_network, RECIPES["paper"], freeze=("logits.stage5",)).restore(state, Path("last.pt"))
+    state = new_trainer(copy.deepcopy(paper_network), RECIPES["paper"], freeze=("logits.stage4",)).state_dict()
+    with pytest.raises(ValueError, match="it trains other weights, or by another optimizer: freeze or recipe differ"):
+        new_trainer(paper_network, RECIPES["paper"], freeze=("logits.stage5",)).load_state_dict(state, step=0)
 
 
 @pytest.mark.parametrize("before, after", [(1.0, 0.1), (0.1, 1.0)])
 def test_a_state_goes_on_with_another_rate_of_the_backbone(paper_network, before, after):
-    state = new_run(copy.deepcopy(paper_network), RECIPES["paper"], backbone_lr_factor=before).state()
-    new_run(paper_network, RECIPES["paper"], backbone_lr_factor=after).restore(state, Path("last.pt"))
+    state = new_trainer(copy.deepcopy(paper_network), RECIPES["paper"], backbone_lr_factor=before).state_dict()
+    new_trainer(paper_network, RECIPES["paper"], backbone_lr_factor=after).load_state_dict(state, step=0)
 
 
 # Steps that are not finite
@@ -377,20 +376,20 @@ def test_a_step_that_is_not_finite_leaves_all_as_it_was(paper_network, batches, 
         targets = make_targets(*args)
         return targets._replace(offsets=targets.offsets / (targets.labels == 0)[..., None])
 
-    disturbed, undisturbed = (new_run(copy_of(paper_network), RECIPES[recipe]) for _ in range(2))
+    disturbed, undisturbed = (new_trainer(copy_of(paper_network), RECIPES[recipe]) for _ in range(2))
     for _ in range(number):
         for run in (disturbed, undisturbed):
-            assert not run.learn(batches[1], learning_rate=1e-3).bad
+            assert not run.step(batches[1], learning_rate=1e-3).nonfinite
     before = {name: value.clone() for name, value in disturbed.network.state_dict().items()}
     with monkeypatch.context() as patch:
         patch.setattr("multibox.ssd.cpu.make_targets", poisoned)
-        step = disturbed.learn(batches[0], learning_rate=1e-3)
-    assert step.bad
+        step = disturbed.step(batches[0], learning_rate=1e-3)
+    assert step.nonfinite
     assert not math.isfinite((step.localization + step.confidence + step.gradient_norm).item())
     for name, value in disturbed.network.state_dict().items():
         assert torch.equal(value, before[name]) or name.endswith("num_batches_tracked"), name
     for run in (disturbed, undisturbed):
-        assert not run.learn(batches[2], learning_rate=1e-3).bad
+        assert not run.step(batches[2], learning_rate=1e-3).nonfinite
     for (name, ours), theirs in zip(
         disturbed.network.named_parameters(), undisturbed.network.parameters(), strict=True
     ):
@@ -404,12 +403,12 @@ def test_a_step_gives_the_same_whatever_was_drawn_before_it(paper_network, batch
     )
     steps = []
     for seed in (1, 2):
-        run = new_run(copy_of(paper_network), RECIPES["paper"])
+        run = new_trainer(copy_of(paper_network), RECIPES["paper"])
         torch.manual_seed(seed)
-        steps.append([run.learn(batch, learning_rate=1e-3).localization.item() for batch in batches])
+        steps.append([run.step(batch, learning_rate=1e-3).localization.item() for batch in batches])
     assert steps[0] == steps[1]
-    other = new_run(copy_of(paper_network), RECIPES["paper"], seed=5)
-    assert other.learn(batches[0], learning_rate=1e-3).localization.item() != steps[0][0]
+    other = new_trainer(copy_of(paper_network), RECIPES["paper"], seed=5)
+    assert other.step(batches[0], learning_rate=1e-3).localization.item() != steps[0][0]
 
 
 @pytest.mark.slow

@@ -6,9 +6,9 @@ from PIL import Image
 
 from multibox.data.sample import Dataset, GroundTruth, Sample
 from multibox.detections import Detections
-from multibox.training import figures
-from multibox.training.figures import best_row, draw_curves, draw_images, draw_pr_curves
-from multibox.training.run_directory import COLUMNS
+from multibox.report import figures
+from multibox.report.figures import best_row, draw_curves, draw_sheet
+from multibox.training.progress import COLUMNS
 
 
 def row(step, **values):
@@ -73,7 +73,7 @@ def test_the_sheet_goes_from_best_to_worst(drawn):
     found = []
     for sample, place in zip(samples, shuffled, strict=True):
         found.append(found_in(sample, 4, wrong=40 - place) if place >= 8 else found_in(sample, 0, wrong=9 - place))
-    draw_images(Dataset("set", ("cat",), samples), found, score_threshold=0.5)
+    draw_sheet(Dataset("set", ("cat",), samples), found, score_threshold=0.5)
     (captions,) = drawn
     by_place = {place: number for number, place in enumerate(shuffled)}
     assert [caption.split(":")[0] for caption in captions] == [
@@ -92,7 +92,7 @@ def test_the_sheet_goes_from_best_to_worst(drawn):
 @pytest.mark.parametrize("count", [1, 3, 5, 12, 13, 17])
 def test_no_image_is_on_the_sheet_twice(drawn, count):
     samples = [image_of(number, 2) for number in range(count)]
-    draw_images(Dataset("set", ("cat",), samples), [found_in(sample, 1) for sample in samples], score_threshold=0.5)
+    draw_sheet(Dataset("set", ("cat",), samples), [found_in(sample, 1) for sample in samples], score_threshold=0.5)
     names = [caption.split("\n")[0].split(": ")[1] for caption in drawn[0]]
     assert len(names) == len(set(names)) == min(count, 16)
 
@@ -100,21 +100,19 @@ def test_no_image_is_on_the_sheet_twice(drawn, count):
 def test_empty_images_are_shown_where_something_was_found_or_there_are_no_others(drawn):
     samples = [image_of(0, 0), image_of(1, 2), image_of(2, 0)]
     found = [found_in(samples[0], 0), found_in(samples[1], 2), found_in(samples[2], 0, wrong=1)]
-    draw_images(Dataset("set", ("cat",), samples), found, score_threshold=0.5)
+    draw_sheet(Dataset("set", ("cat",), samples), found, score_threshold=0.5)
     assert [caption.split("\n")[0] for caption in drawn[0]] == ["best 1: 1.png", "best 2: 2.png"]
-    draw_images(Dataset("set", ("cat",), samples[:1]), found[:1], score_threshold=0.5)
+    draw_sheet(Dataset("set", ("cat",), samples[:1]), found[:1], score_threshold=0.5)
     assert drawn[1] == ["best 1: 0.png\nquality 1.00: 0 found, 0 missed, 0 false"]
 
 
 def test_the_sheet_is_drawn():
     samples = [image_of(number, 4) for number in range(5)]
-    sheet = draw_images(
+    sheet = draw_sheet(
         Dataset("set", ("cat",), samples), [found_in(each, 2, 1) for each in samples], score_threshold=0.5
     )
     colors = {tuple(color) for color in np.asarray(sheet).reshape(-1, 3)[::7]}
     assert sheet.width == 4 * (426 + 12) + 12
+    legend = np.asarray(sheet)[:110]  # text in dark gray, and a box in the color of the class
+    assert (legend.min(axis=2) < 60).any() and (legend == (235, 64, 70)).all(axis=2).any()
     assert (235, 64, 70) in colors  # that of the first class
-
-
-def test_precision_by_recall_is_drawn():
-    assert draw_pr_curves({}).size == (600, 500)

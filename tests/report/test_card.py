@@ -14,10 +14,12 @@ from multibox.data.read import read_dataset
 from multibox.data.synthetic import CLASS_NAMES, synthetic_scenes
 from multibox.data.write import write_voc
 from multibox.evaluation.evaluate import score
-from multibox.training import card as card_module
-from multibox.training.card import images_to_show, versions, write_card
+from multibox.report import card as card_module
+from multibox.report import environment
+from multibox.report.card import images_to_show, read_card, summary, write_card
+from multibox.report.environment import versions
+from multibox.training.progress import COLUMNS
 from multibox.training.recipes import TrainConfig
-from multibox.training.run_directory import COLUMNS
 
 FACTS = {"device": "Abacus | 3 beads", "processes": 2, "training, minutes": 12.5, "waits for input, %": None}
 
@@ -36,7 +38,7 @@ def written(folder, detector, train_set, val_set, **values):
     metrics = score(truths, found, class_names=shown.class_names, rule="coco") if val_set else None
     rows = [row(4, ap=0.1), row(10, ap=0.25), row(16, ap=0.2)] if val_set else [row(4, ap=None), row(16, ap=None)]
     defaults = {"rows": rows, "best_step": 10 if val_set else 16, "facts": FACTS}
-    defaults["config"] = TrainConfig(recipe="modern", epochs=3.0, seed=7)
+    defaults["config"] = TrainConfig(recipe="modern", epochs=3.0, seed=7).values()
     sets = {"train_set": train_set, "val_set": val_set, "shown": shown, "found": found, "metrics": metrics}
     write_card(folder, detector, **sets, **defaults | values)
     return json.loads((folder / "card.json").read_text(encoding="utf-8")), (folder / "card.md").read_text("utf-8")
@@ -53,7 +55,7 @@ def test_the_card_has_what_it_was_given(tmp_path, new_detector):
     card, text = written(tmp_path / "bears", new_detector(), train_set, val_set)
     assert card["run"] == "bears" and text.startswith("# bears\n")
     assert (card["best"]["step"], card["best"]["epoch"]) == (10, 2.5)
-    assert "are of epoch 2.5 (step 10), the best of all validations" in text
+    assert "are of epoch 2.5 (step 10): the best of all validations" in text
     assert TrainConfig(**card["config"]) == TrainConfig(recipe="modern", epochs=3.0, seed=7)
     assert card["facts"] == FACTS and "| device | Abacus \\| 3 beads |" in text and "| waits for input, % | - |" in text
     assert "| training, minutes | 12.5 |" in text and "| seed | 7 |" in text
@@ -116,7 +118,7 @@ def test_the_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
     package = tmp_path / "multibox"
     package.mkdir()
     (package / "__init__.py").write_text("", encoding="utf-8")
-    monkeypatch.setattr(card_module, "_PACKAGE", package)
+    monkeypatch.setattr(environment, "_PACKAGE", package)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert versions()["commit"] is None  # no checkout
     git("init", "-q")
@@ -129,3 +131,54 @@ def test_the_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
     assert versions()["commit"] == git("rev-parse", "HEAD") + "-dirty"
     monkeypatch.setenv("PATH", str(Path(tmp_path)))  # no git at all
     assert versions()["commit"] is None
+
+
+@pytest.mark.usefixtures("figures_not_drawn")
+def test_the_summary_says_what_came_out_and_what_to_do_next(tmp_path, new_detector):
+    train_set, val_set = (synthetic_scenes(count, seed=count, height=64, width=64) for count in (6, 4))
+    facts = {"time": "12.5 min, of which validation 1.0 min"}
+    card, _ = written(
+        tmp_path / "run", new_detector(), train_set, val_set, data=["bears"], val_split="val", facts=facts
+    )
+    assert read_card(tmp_path / "run") == card
+    lines = summary(card).splitlines()
+    metrics, folder = card["metrics"], tmp_path / "run"
+    assert lines[0] == (
+        f"AP {100 * metrics['ap']:.1f}, AP50 {100 * metrics['ap50']:.1f}, AP75 {100 * metrics['ap75']:.1f} on 4 "
+        f"validation images with {metrics['objects']} objects"
+    )
+    assert f"best weights: {folder / 'best.safetensors'}, of epoch 2.5 (step 10)" in lines
+    assert "time: 12.5 min, of which validation 1.0 min" in lines
+    assert f"report: {folder / 'card.md'}, with curves.png and validation.jpg" in lines
+    assert [line for line in lines if line.startswith("to ")] == [
+        f"to {name}: {card['commands'][name]}" for name in ("detect", "evaluate")
+    ]
+
+
+@pytest.mark.usefixtures("figures_not_drawn")
+def test_the_summary_without_validation(tmp_path, new_detector):
+    card, text = written(tmp_path, new_detector(), synthetic_scenes(3, seed=1, height=64, width=64), None)
+    lines = summary(card).splitlines()
+    assert lines[0] == f"last weights: {tmp_path / 'best.safetensors'}, of epoch 4 (step 16)"
+    assert (tmp_path / "training.jpg").exists() and not (tmp_path / "validation.jpg").exists()
+    assert "(training.jpg)" in text and "with curves.png and training.jpg" in summary(card)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1.6164e-05, "0.00001616"),
+        (0.002828427, "0.002828"),
+        (2.285714, "2.286"),
+        (9.0, "9"),
+        (1234.56, "1235"),
+        (0.0, "0"),
+        (None, "-"),
+        (True, "yes"),
+        ((2 / 3, 5 / 6), "0.6667, 0.8333"),
+        ((), "none"),
+        (205, "205"),
+    ],
+)
+def test_numbers_are_rounded_for_people(value, text):
+    assert card_module._cell(value) == text

@@ -8,7 +8,7 @@ import os
 import pytest
 import torch
 
-from multibox.training.checkpoint import Checkpoints
+from multibox.training.state import Checkpoints
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_disk_that_is_full_takes_nothing_away(checkpoints, monkeypatch, said_b
     with pytest.raises(OSError, match="No space left on device"):
         checkpoints.write({"step": 3, "weights": torch.arange(1000)})
     assert sorted(path.name for path in checkpoints.last.parent.iterdir()) == ["last.pt", "previous.pt"]
-    assert checkpoints.read().state["step"] == 2
+    assert checkpoints.read().values["step"] == 2
 
 
 def test_nothing_was_written(tmp_path):
@@ -64,11 +64,11 @@ def test_a_flipped_byte_is_recognized(checkpoints, caplog):
         damaged = bytearray(whole)
         damaged[position] ^= 0xFF
         checkpoints.last.write_bytes(damaged)
-        path, state = checkpoints.read()
+        path, values = checkpoints.read()
         step = 2 if path == checkpoints.last else 1
         passed_over += step == 1
-        assert state["step"] == step, position
-        assert torch.equal(state["weights"], torch.arange(4.0) * step), position
+        assert values["step"] == step, position
+        assert torch.equal(values["weights"], torch.arange(4.0) * step), position
     assert passed_over > 0.2 * len(whole) / 7
 
 
@@ -77,27 +77,31 @@ def test_one_that_was_cut_off_is_recognized(checkpoints, caplog, keep):
     caplog.set_level(logging.WARNING, "multibox")
     whole = checkpoints.last.read_bytes()
     checkpoints.last.write_bytes(whole[:keep])
-    path, state = checkpoints.read()
-    assert (path, state["step"]) == (checkpoints.previous, 1)
+    path, values = checkpoints.read()
+    assert (path, values["step"]) == (checkpoints.previous, 1)
     (said,) = caplog.messages
     assert said.startswith(f"{checkpoints.last}: damaged (")
-    assert said.endswith("going on from previous.pt, which was saved before it; the other is kept as last.pt.damaged")
+    assert said.endswith(
+        "going on from previous.pt, which was saved before it; the damaged file is kept as last.pt.damaged"
+    )
     assert len(checkpoints.last.with_name("last.pt.damaged").read_bytes()) == len(whole[:keep])
 
 
 def test_both_are_damaged(checkpoints):
     for path in (checkpoints.last, checkpoints.previous):
         path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(ValueError, match=r"last\.pt: damaged .*previous\.pt: damaged .*: start anew in another folder"):
+    with pytest.raises(
+        ValueError, match=r"last\.pt: damaged .*previous\.pt: damaged .*: start again in another folder"
+    ):
         checkpoints.read()
 
 
 def test_only_the_older_one_is_there(checkpoints):
     """Killed between the two renames."""
     checkpoints.last.unlink()
-    assert checkpoints.read().state["step"] == 1
+    assert checkpoints.read().values["step"] == 1
     checkpoints.write({"step": 2})
-    assert checkpoints.read().state["step"] == 2
+    assert checkpoints.read().values["step"] == 2
     assert torch.load(checkpoints.previous, weights_only=True)["step"] == 1
 
 
@@ -107,7 +111,7 @@ def test_a_write_that_ends_at_a_rename_loses_nothing(checkpoints, monkeypatch, d
     """Nor does a damaged file take the place of the whole one meanwhile."""
     if damage:
         checkpoints.last.write_bytes(b"torn")
-    before = checkpoints.read().state["step"]
+    before = checkpoints.read().values["step"]
     replace, calls = os.replace, []
 
     def killed(source, target):
@@ -121,6 +125,6 @@ def test_a_write_that_ends_at_a_rename_loses_nothing(checkpoints, monkeypatch, d
         try:
             checkpoints.write({"step": 3})
         except KeyboardInterrupt:
-            assert checkpoints.read().state["step"] == before
+            assert checkpoints.read().values["step"] == before
     if len(calls) < at:
-        assert checkpoints.read().state["step"] == 3
+        assert checkpoints.read().values["step"] == 3
