@@ -14,8 +14,8 @@ from multibox.data.fingerprint import fingerprint
 from multibox.data.sample import Dataset, GroundTruth, Sample
 from multibox.detections import Detections
 from multibox.detector import Detector
-from multibox.evaluation.precision_recall import precision_recall
 from multibox.evaluation.metrics import Metrics
+from multibox.evaluation.precision_recall import precision_recall
 from multibox.report.environment import versions
 from multibox.report.figures import Row, best_row, draw_curves, draw_sheet
 

@@ -8,8 +8,8 @@ from types import TracebackType
 
 from PIL import Image
 
-from multibox.evaluation.precision_recall import PrecisionRecall
 from multibox.evaluation.metrics import Metrics
+from multibox.evaluation.precision_recall import PrecisionRecall
 from multibox.training.progress import IntervalStats, Progress, RunLength, metrics_row
 from multibox.training.recipes import TrainConfig
 from multibox.training.run_directory import RunDirectory

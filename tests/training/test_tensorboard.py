@@ -4,11 +4,11 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from multibox.evaluation.precision_recall import precision_recall
 from PIL import Image
 
 from multibox.data.sample import GroundTruth
 from multibox.detections import Detections
+from multibox.evaluation.precision_recall import precision_recall
 from multibox.training.recipes import TrainConfig
 from multibox.training.tensorboard import TensorBoard
 
