@@ -186,7 +186,7 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_written(write,
         write({}, root)
     with pytest.raises(ValueError, match=r"'\.\./train' cannot name a split"):
         write({"../train": cats}, root)
-    with pytest.raises(ValueError, match="classes of 'val' are dog, cat, but those of 'train' cat, dog"):
+    with pytest.raises(ValueError, match="classes of 'val' are 'dog', 'cat', but those of 'train' are 'cat', 'dog'"):
         write({"train": cats, "val": one_split(one_sample("b"), class_names=("dog", "cat"))}, root)
     with pytest.raises(ValueError, match=r"2 images .*would be called 'a_b'"):
         write({"train": one_split(one_sample("a/b.jpg"), one_sample("a_b.png", image_id=1))}, root)
