@@ -16,9 +16,9 @@ from torchvision.transforms import v2
 
 from benchmarks.photographs import write_photographs
 from benchmarks.timing import Comparison, Settings, compare
+from multibox import images
 from multibox.data.augment import Augmentation, normalized_boxes, render, sample_params
 from multibox.data.sample import Sample
-from multibox.images import open_pixels
 from multibox.training.recipes import RECIPES
 
 SIDE = 300
@@ -65,7 +65,7 @@ def _each(pipeline: Pipeline, samples: list[Sample]) -> None:
 
 
 def _decode(sample: Sample) -> object:
-    return open_pixels(sample.image)
+    return images.decode_image(sample.image).pixels
 
 
 def _ours(augmentation: Augmentation) -> Pipeline:

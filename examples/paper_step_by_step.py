@@ -7,7 +7,8 @@ import torch
 
 import multibox
 from multibox.ssd.coder import BoxCoder
-from multibox.ssd.matching import make_targets, multibox_loss
+from multibox.ssd.loss import multibox_loss
+from multibox.ssd.matching import make_targets
 
 
 def main() -> None:

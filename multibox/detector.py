@@ -15,7 +15,7 @@ from PIL import Image
 
 from multibox.config import DetectorConfig, Postprocess, Scales
 from multibox.detections import Detections, label_of
-from multibox.images import Source, image_size, open_pixels, resize
+from multibox.images import Source, decode_image, resize
 from multibox.inference import predict
 from multibox.postprocess import postprocess
 from multibox.presets import preset
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import multibox.ssd.network
     from multibox.runtimes.torch_runtime import TorchRuntime
 
-Precision = Literal["fp32", "bf16", "auto"]
+Precision = Literal["auto", "fp32", "bf16"]
 
 _log = logging.getLogger(__name__)
 
@@ -426,14 +426,8 @@ class Detector:
                 f"{name}: a folder, not an image; give its images, as in detect(sorted(Path({name!r}).glob('*.jpg'))), "
                 f"or run: multibox detect {name}"
             )
-        if config.draft_decoding and isinstance(image, str | os.PathLike):
-            (height, width), orientation = image_size(image)
-            if orientation >= 5:
-                height, width = width, height
-            pixels = open_pixels(image, at_least=(config.height, config.width))
-        else:
-            pixels = open_pixels(image)
-            height, width = pixels.shape[:2]
+        at_least = (config.height, config.width) if config.draft_decoding else None
+        pixels, height, width = decode_image(image, at_least=at_least)
         return Prepared(resize(Image.fromarray(pixels), config.height, config.width, config.resize), height, width)
 
     def _detect(self, batch: list[Prepared], settings: Postprocess, labels: list[int] | None) -> list[Detections]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from itertools import chain
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
@@ -76,6 +76,20 @@ class ArrayLike(Protocol):
     def __array__(self) -> np.ndarray: ...
 
 
+class DecodedImage(NamedTuple):
+    """The pixels of an image, in an array of their own that may be written to.
+
+    Attributes:
+        pixels: RGB, color last. A JPEG may have been decoded at a reduced size.
+        height: Height of the image itself, right way up.
+        width: Width of the image itself, right way up.
+    """
+
+    pixels: UInt8[np.ndarray, "rows columns 3"]
+    height: int
+    width: int
+
+
 BinaryFile = io.BufferedReader | io.BytesIO
 Source = str | os.PathLike[str] | bytes | Image.Image | ArrayLike
 
@@ -98,22 +112,7 @@ def open_image(source: Source, *, at_least: tuple[int, int] | None = None, max_p
             and `(height, width, 3)`.
         TypeError: The source is none of these things.
     """
-    if isinstance(source, Image.Image):
-        try:
-            upright = _upright(source)
-        except _UNREADABLE as error:  # Pillow decodes an image from `Image.open` only now
-            raise ValueError(_damage("the image", error)) from error
-        return _rgb(upright.copy() if upright is source else upright, "the image")
-    if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), f"the image of {len(source)} bytes", at_least, max_pixels)
-    if isinstance(source, str | os.PathLike):
-        name = os.fspath(source)
-        _check_file(name)
-        with open(name, "rb") as file:
-            return _decode(file, name, at_least, max_pixels)
-    if isinstance(source, ArrayLike):
-        return _from_array(np.asarray(source))
-    raise TypeError(f"an image is a path, bytes, a PIL image, an array or a tensor, not {type(source).__name__}")
+    return _open(source, at_least, max_pixels)[0]
 
 
 def read_image(source: Source) -> UInt8[np.ndarray, "3 height width"]:
@@ -121,10 +120,10 @@ def read_image(source: Source) -> UInt8[np.ndarray, "3 height width"]:
     return to_array(open_image(source))
 
 
-def open_pixels(
+def decode_image(
     source: Source, *, at_least: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
-) -> UInt8[np.ndarray, "height width 3"]:
-    """Returns the pixels of `open_image`, color last, in an array of their own that may be written to.
+) -> DecodedImage:
+    """Decodes an image as `open_image` does. Also returns the size that it has at full size.
 
     If simplejpeg is installed (the extra `fast`), it decodes upright RGB JPEG files: to the same pixels, in less time.
 
@@ -134,10 +133,11 @@ def open_pixels(
         TypeError: The source is nothing that `open_image` takes.
     """
     if isinstance(source, bytes | str | os.PathLike) and (decode := _fast_decoder()):
-        pixels = _decode_fast(source, at_least, max_pixels, decode)
-        if pixels is not None:
-            return pixels
-    return np.array(open_image(source, at_least=at_least, max_pixels=max_pixels))
+        decoded = _decode_fast(source, at_least, max_pixels, decode)
+        if decoded is not None:
+            return decoded
+    image, (height, width) = _open(source, at_least, max_pixels)
+    return DecodedImage(np.array(image), height, width)
 
 
 def to_array(image: Image.Image) -> UInt8[np.ndarray, "3 height width"]:
@@ -176,12 +176,14 @@ def resize(
             the same without rounding the result to whole numbers, as torchvision's detectors do. `antialias` averages
             over all pixels that fall into a new one, which keeps more of a large image that becomes small.
     """
-    if rule == "antialias":
-        return to_array(image.resize((width, height), Image.Resampling.BILINEAR))
     if rule == "float":
         return _interpolate(np.asarray(image), height, width)
-    whole = (0, 0, image.width, image.height)
-    return to_array(image.transform((width, height), Image.Transform.EXTENT, whole, Image.Resampling.BILINEAR))
+    if rule == "antialias":
+        small = image.resize((width, height), Image.Resampling.BILINEAR)
+    else:
+        whole = (0, 0, image.width, image.height)
+        small = image.transform((width, height), Image.Transform.EXTENT, whole, Image.Resampling.BILINEAR)
+    return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
 
 
 def _interpolate(
@@ -204,6 +206,27 @@ def _neighbors(
     return first, np.minimum(first + 1, count - 1), place - first.astype(np.float32)
 
 
+def _open(source: Source, at_least: tuple[int, int] | None, max_pixels: int) -> tuple[Image.Image, tuple[int, int]]:
+    """Returns the image as RGB, right way up, and its full `(height, width)`; see `open_image`."""
+    if isinstance(source, Image.Image):
+        try:
+            upright = _upright(source)
+        except _UNREADABLE as error:  # Pillow decodes an image from `Image.open` only now
+            raise ValueError(_damage("the image", error)) from error
+        return _rgb(upright.copy() if upright is source else upright, "the image"), (upright.height, upright.width)
+    if isinstance(source, bytes):
+        return _decode(io.BytesIO(source), f"the image of {len(source)} bytes", at_least, max_pixels)
+    if isinstance(source, str | os.PathLike):
+        name = os.fspath(source)
+        _check_file(name)
+        with open(name, "rb") as file:
+            return _decode(file, name, at_least, max_pixels)
+    if isinstance(source, ArrayLike):
+        image = _from_array(np.asarray(source))
+        return image, (image.height, image.width)
+    raise TypeError(f"an image is a path, bytes, a PIL image, an array or a tensor, not {type(source).__name__}")
+
+
 def _check_file(name: str) -> None:
     if not os.path.exists(name):
         raise FileNotFoundError(f"{name}: there is no such image")
@@ -216,7 +239,7 @@ def _opened(file: BinaryFile, name: str, max_pixels: int) -> Iterator[Image.Imag
     """Opens a file of one of the `FORMATS` with at most `max_pixels`, not decoded; errors of Pillow become ours."""
     try:
         with Image.open(file, formats=tuple(FORMATS)) as image:
-            if _too_large(image, max_pixels):
+            if image.width * image.height > max_pixels:
                 raise _Refused(
                     f"{name}: {image.width} x {image.height} are {image.width * image.height:,} pixels, but at most "
                     f"{max_pixels:,} are decoded (max_pixels); make the image smaller"
@@ -228,16 +251,18 @@ def _opened(file: BinaryFile, name: str, max_pixels: int) -> Iterator[Image.Imag
         raise ValueError(_damage(name, error)) from error
 
 
-def _too_large(image: Image.Image, max_pixels: int) -> bool:
-    return image.width * image.height > max_pixels
-
-
-def _decode(file: BinaryFile, name: str, at_least: tuple[int, int] | None, max_pixels: int) -> Image.Image:
+def _decode(
+    file: BinaryFile, name: str, at_least: tuple[int, int] | None, max_pixels: int
+) -> tuple[Image.Image, tuple[int, int]]:
     with _opened(file, name, max_pixels) as image:
-        if at_least is not None and image.format in ("JPEG", "MPO"):
-            height, width = at_least if _orientation(image, file) < 5 else reversed(at_least)
-            image.draft(None, (width, height))
-        return _rgb(_upright(image), name)
+        if at_least is None or image.format not in ("JPEG", "MPO"):
+            upright = _rgb(_upright(image), name)
+            return upright, (upright.height, upright.width)
+        full_size = image.height, image.width
+        if _orientation(image, file) >= 5:  # the image is turned by a quarter after it is decoded
+            full_size, at_least = full_size[::-1], at_least[::-1]
+        image.draft(None, at_least[::-1])
+        return _rgb(_upright(image), name), full_size
 
 
 @cache
@@ -255,27 +280,26 @@ def _decode_fast(
     at_least: tuple[int, int] | None,
     max_pixels: int,
     decode: Callable[..., UInt8[np.ndarray, "height width 3"]],
-) -> UInt8[np.ndarray, "height width 3"] | None:
+) -> DecodedImage | None:
     """Returns None unless the source is a sound, upright RGB JPEG; Pillow then decodes it or says what is wrong."""
     try:
-        data = source if isinstance(source, bytes) else _read_jpeg(source)
+        if isinstance(source, bytes):
+            data = source
+        else:
+            with open(source, "rb") as file:  # the rest of another file is not read
+                data = start + file.read() if (start := file.read(2)) == _JPEG_START else b""
         if not data.startswith(_JPEG_START):
             return None
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-            if image.mode != "RGB" or _too_large(image, max_pixels) or _orientation(image) != 1:
+            if image.mode != "RGB" or image.width * image.height > max_pixels or _orientation(image) != 1:
                 return None
+            height, width = image.height, image.width
             if at_least is not None:
                 image.draft(None, at_least[::-1])
-            return decode(data, "RGB", min_height=image.height, min_width=image.width)
+            pixels = decode(data, "RGB", min_height=image.height, min_width=image.width)
+            return DecodedImage(pixels, height, width)
     except _UNREADABLE:
         return None
-
-
-def _read_jpeg(path: str | os.PathLike[str]) -> bytes:
-    """Returns the bytes of a file; only the first two if they are not those of a JPEG."""
-    with open(path, "rb") as file:
-        start = file.read(len(_JPEG_START))
-        return start + file.read() if start == _JPEG_START else start
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from multibox import images
-from multibox.images import image_size, open_image, open_pixels, read_image, resize, to_array
+from multibox.images import decode_image, image_size, open_image, read_image, resize, to_array
 
 # EXIF orientations: the side of the shown image that the first stored row holds, and that of the first stored column
 ORIENTATIONS = {
@@ -23,6 +23,10 @@ ORIENTATIONS = {
     7: ("right", "bottom"),
     8: ("left", "bottom"),
 }
+
+
+def open_pixels(source, **options):
+    return decode_image(source, **options).pixels
 
 
 def noise(height, width, seed=0):

@@ -13,7 +13,14 @@ from jaxtyping import AbstractArray, TypeCheckError
 
 import multibox
 
-DTYPES = {"Float": "float32", "Float32": "float32", "Int": "int64", "Bool": "bool", "UInt8": "uint8"}
+DTYPES = {
+    "Float": "float32",
+    "Float32": "float32",
+    "Int": "int64",
+    "Bool": "bool",
+    "UInt8": "uint8",
+    "Shaped": "float32",  # or any other
+}
 OTHER_DTYPE = "complex64"
 SIZES = {"batch": 2, "height": 5, "width": 7}
 """Sizes of some named axes; the others have 3 elements."""
@@ -75,7 +82,7 @@ def test_wrong_arrays_are_refused_in_every_named_tuple_of_the_package():
         assert each(**right)._replace(**right) is not None
         for name, annotation in fields.items():
             for part in arrays_in(annotation):
-                changes = [{"dtype": OTHER_DTYPE}]
+                changes = [{"dtype": OTHER_DTYPE}] if part.dtype.__name__ != "Shaped" else []
                 changes += [{"rank": 1}] if "..." not in part.dim_str else []
                 others = [other for key, field in fields.items() if key != name for other in arrays_in(field)]
                 shared = {axis for other in others for axis in other.dim_str.split()}

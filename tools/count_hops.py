@@ -66,24 +66,18 @@ def detect(model: str = "ssd300-vgg16") -> list[tuple[str, str]]:
 
 def train(model: str = "ssd300-vgg16") -> list[tuple[str, str]]:
     """Returns the hops of an image of a data set to its loss: augmentation, batch, network, targets, loss."""
-    from multibox.ssd.coder import BoxCoder
-    from multibox.ssd.matching import make_targets, multibox_loss
+    from multibox.training.distributed import ProcessGroup
     from multibox.training.loading import make_loader
-    from multibox.training.recipes import RECIPES
+    from multibox.training.recipes import RECIPES, TrainConfig
+    from multibox.training.trainer import Trainer
 
     detector = Detector.create(model, CLASS_NAMES, seed=0)
-    config, network = detector.config, detector.network
-    coder = BoxCoder(config.center_variance, config.size_variance, config.max_log_size)
-    recipe, dataset = RECIPES["paper"], synthetic_scenes(8, seed=0)
+    recipe, dataset, config = RECIPES["paper"], synthetic_scenes(8, seed=0), detector.config
+    group = ProcessGroup(rank=0, size=1, device="cpu")
+    trainer = Trainer(detector, recipe, TrainConfig(device="cpu"), precision="fp32", group=group)
     batches = make_loader(dataset, config, recipe.augmentation, batch_size=4, first_step=0, steps=2, seed=0, workers=0)
     next(batches)  # what a run makes once
-
-    def learn() -> None:
-        batch = next(batches)
-        targets = make_targets(batch.boxes, batch.labels, network.default_boxes, coder)
-        multibox_loss(network(batch.inputs), targets, negatives_without_matches=0)
-
-    return hops(learn)
+    return hops(lambda: trainer.step(next(batches), learning_rate=1e-3))
 
 
 def main() -> None:

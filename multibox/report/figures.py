@@ -96,7 +96,8 @@ def draw_sheet(dataset: Dataset, found: Sequence[Detections], *, score_threshold
     chosen = [(f"{name} {place}", i) for name, each in named for place, i in enumerate(each, start=1)]
     captions = [
         f"{place}: {Path(dataset[i].name).name}\n"
-        f"quality {qualities[i].quality:.2f}: {qualities[i].true_positives} found, {qualities[i].false_negatives} missed, "
+        f"quality {qualities[i].quality:.2f}: {qualities[i].true_positives} found, "
+        f"{qualities[i].false_negatives} missed, "
         f"{qualities[i].false_positives} false"
         for place, i in chosen
     ]

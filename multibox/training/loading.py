@@ -171,23 +171,20 @@ class _AugmentedImages(TorchDataset[_Item]):
 
     def __getitem__(self, item: tuple[int, int]) -> _Item:
         position, index = item
-        others = np.random.default_rng((self.seed, position, 2)).integers(len(self.dataset), size=REPLACEMENTS)
+        samples, config = self.dataset.samples, self.config
+        others = np.random.default_rng((self.seed, position, 2)).integers(len(samples), size=REPLACEMENTS)
         unreadable: list[str] = []
-        for each in (index, *others.tolist()):
-            sample = self.dataset[each]
+        for sample in (samples[index], *(samples[other] for other in others.tolist())):
+            rng = np.random.default_rng((self.seed, position))
+            params = sample_params(rng, normalized_boxes(sample), self.augmentation)
             try:
-                return _Read(sample.name, self._augmented(position, each), tuple(unreadable))
+                image = render(sample, params, height=config.height, width=config.width, margin=config.mean)
             except (OSError, ValueError) as error:
                 last = error
                 unreadable.append(str(error))
+            else:
+                return _Read(sample.name, image, tuple(unreadable))
         return last
-
-    def _augmented(self, position: int, index: int) -> Augmented:
-        sample, config = self.dataset[index], self.config
-        params = sample_params(
-            np.random.default_rng((self.seed, position)), normalized_boxes(sample), self.augmentation
-        )
-        return render(sample, params, height=config.height, width=config.width, margin=config.mean)
 
 
 class _Stream:

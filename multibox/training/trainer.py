@@ -51,6 +51,7 @@ class Trainer:
         ema: The moving average of its weights, or the network itself if the recipe takes no average.
         precision: Precision of the convolutions.
         step_count: Number of steps done.
+        on_cpu: Whether the network trains on the CPU.
         consistent: Whether all weights belong to the same step: false while they are updated.
     """
 
@@ -63,6 +64,7 @@ class Trainer:
         self.precision = precision
         self._detector = detector
         self.step_count = 0
+        self.on_cpu = group.device == "cpu"
         self.consistent = True
         self._ema_decay = recipe.ema_decay
         self._config = config
@@ -90,11 +92,6 @@ class Trainer:
             if config.sync_batch_norm:
                 self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
             self._distributed = DistributedDataParallel(self.network)
-
-    @property
-    def on_cpu(self) -> bool:
-        """Whether the network trains on the CPU."""
-        return self._group.device == "cpu"
 
     @property
     def has_batch_norm(self) -> bool:

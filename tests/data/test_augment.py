@@ -211,9 +211,11 @@ def test_a_file_is_never_decoded_with_fewer_pixels_than_the_input_needs(tmp_path
     path = stored_as(pixels, 6, tmp_path / "turned.jpg")
     sample = Sample(path.name, path, 640, 480, GroundTruth(boxes, [0, 1, 2]), 0)
     opened = []
-    open_pixels = RENDER_MODULE.open_pixels
+    decode_image = RENDER_MODULE.decode_image
     monkeypatch.setattr(
-        RENDER_MODULE, "open_pixels", lambda *args, **kwargs: opened.append(open_pixels(*args, **kwargs)) or opened[-1]
+        RENDER_MODULE,
+        "decode_image",
+        lambda *args, **kwargs: opened.append(decode_image(*args, **kwargs)) or opened[-1],
     )
     sizes = set()
     for _ in range(20):
@@ -221,7 +223,7 @@ def test_a_file_is_never_decoded_with_fewer_pixels_than_the_input_needs(tmp_path
         render(sample, params, height=120, width=100, margin=BLACK)
         if opened:  # not if the window sees only margin
             left, top, right, bottom = params.window
-            rows, columns, _ = opened.pop().shape
+            rows, columns, _ = opened.pop().pixels.shape
             assert columns * (right - left) >= 100 * (1 - 1e-9)
             assert rows * (bottom - top) >= 120 * (1 - 1e-9)
             sizes.add(rows)

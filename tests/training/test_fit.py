@@ -639,8 +639,8 @@ def test_the_time_left_of_a_run_that_minutes_limit(tmp_path, new_detector, train
     with pytest.raises(KeyboardInterrupt):
         train(new_detector(), train_set, None, TrainConfig(minutes=10), out=tmp_path, on_progress=stop_at_step_3)
     for at in progress:
-        assert at.seconds_left == pytest.approx(600 * (1 - at.part))
-        assert 0 < at.part < 0.5
+        assert at.seconds_left == pytest.approx(600 * (1 - at.fraction_done))
+        assert 0 < at.fraction_done < 0.5
 
 
 def test_minutes_end_a_run_after_the_step_that_passes_them(tmp_path, new_detector, train_set, val_set):

@@ -23,4 +23,4 @@ from multibox.training.progress import Progress
 )
 def test_time_left_is_in_hours_minutes_and_seconds(seconds, expected):
     progress = Progress(**{field.name: 0 for field in fields(Progress)} | {"seconds_left": seconds})
-    assert str(progress).endswith(f"  {expected} left")
+    assert str(progress).endswith(f", {expected} left")

@@ -127,7 +127,7 @@ def test_values_of_other_kinds():
     [
         ("recipe", f"recipe must be one of {', '.join(RECIPES)}, but is 'fast'"),
         ("precision", "precision must be one of auto, fp32, bf16, but is 'fast'"),
-        ("trackers", "trackers must be one of tensorboard, but is 'fast'"),
+        ("trackers", "trackers must be 'tensorboard', but is 'fast'"),
     ],
 )
 def test_a_run_refuses_what_there_is_not(name, message):

@@ -10,7 +10,7 @@ from PIL import Image
 from multibox.data.augment.color import change_colors
 from multibox.data.augment.params import AugmentParams
 from multibox.data.sample import Sample
-from multibox.images import open_pixels
+from multibox.images import decode_image
 
 
 class Augmented(NamedTuple):
@@ -84,7 +84,8 @@ def _render_window(
     if max(left, top) >= 1 or min(right, bottom) <= 0:  # a crop of an expanded image may see nothing but margin
         return image, params.window
 
-    pixels = open_pixels(sample.image, at_least=(ceil(height / (bottom - top)), ceil(width / (right - left))))
+    at_least = ceil(height / (bottom - top)), ceil(width / (right - left))
+    pixels = decode_image(sample.image, at_least=at_least).pixels
     x, columns, (left, right) = _whole_pixels(left, right, pixels.shape[1], width)
     y, rows, (top, bottom) = _whole_pixels(top, bottom, pixels.shape[0], height)
     part = _resize(pixels[y.start : y.stop, x.start : x.stop], len(rows), len(columns), params.interpolation)
