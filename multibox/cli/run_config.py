@@ -25,11 +25,6 @@ NOTES: dict[str, Any] = {
 LENGTHS = ("epochs", "steps", "minutes")
 
 
-def is_run(folder: Path) -> bool:
-    """Whether a training run has written to the folder."""
-    return any((folder / name).exists() for name in (".lock", "last.pt", "previous.pt"))
-
-
 def read_resumed(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
     """Returns the values of a run that is to go on, from its `config.yaml`.
 
@@ -40,13 +35,16 @@ def read_resumed(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: There is no run in the folder, or it was started from Python, so that its data are not known.
     """
+    from multibox.training.run_directory import is_run
+
     file = folder / "config.yaml"
     if not (is_run(folder) and file.is_file()):
         raise UsageError(f"{folder} holds no run that could go on: there is no config.yaml of a run in it")
     values = read_config(file)
-    if "data" not in values or "model" not in values:
+    missing = [name for name in ("data", "model") if name not in values and given.get(name) is None]
+    if missing:
         raise UsageError(
-            f"{file} does not say which data and model the run has; give them as well: "
+            f"{file} does not say which {' and '.join(missing)} the run has; give them as well: "
             f"multibox train DATA --model MODEL --resume {folder}"
         )
     if any(given.get(name) is not None for name in LENGTHS):

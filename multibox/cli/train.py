@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 import os
 import re
 import shlex
@@ -27,8 +26,8 @@ from multibox.cli.arguments import (
 )
 from multibox.cli.data import choose_split, choose_val_split, read_splits
 from multibox.cli.output import check_empty, check_folder
-from multibox.cli.run_config import NOTES, ScalesName, StartFrom, is_run, read_config, read_resumed
-from multibox.cli.terminal import count, download_bar, info, is_main, show_log, training_bar
+from multibox.cli.run_config import NOTES, ScalesName, StartFrom, read_config, read_resumed
+from multibox.cli.terminal import count, download_bar, info, show_log, training_bar
 from multibox.training.recipes import TrainConfig
 from multibox.weights.published import find_weights, is_weights
 
@@ -145,7 +144,7 @@ def train(
     train_set, val_set = _read_data(plan, reader, on_problem)
     detector = _make_detector(plan, train_set.class_names)
     _run(plan, detector, train_set, val_set)
-    _show_result(plan.out)
+    info(f"written to {plan.out}")
     return 0
 
 
@@ -159,7 +158,9 @@ def _make_plan(
         FileNotFoundError: The model looks like a file, and there is none.
     """
     folder = _resumed_folder(out, resume)
-    values = read_resumed(folder, given) if folder and not data and config is None else {}
+    values = {}
+    if folder and config is None and not (data and not (folder / "config.yaml").is_file()):
+        values = read_resumed(folder, given | {"data": data or None})
     values |= read_config(config) if config else {}
     values |= {name: value for name, value in given.items() if value is not None}
     notes = {name: values.pop(name) for name in NOTES if name in values}
@@ -269,6 +270,8 @@ def _check_run_folder(plan: Plan) -> None:
         FileExistsError: The folder is not empty; or, to resume, it holds something else than a run.
         OSError: The folder cannot be made or written to.
     """
+    from multibox.training.run_directory import is_run
+
     goes_on = f"go on with its run: multibox train --resume {shlex.quote(str(plan.out))}"
     if not is_run(plan.out):
         check_empty(plan.out)
@@ -393,14 +396,3 @@ def _too_little_memory(error: RuntimeError) -> str:
             f"--batch-size, need less ({first})"
         )
     raise error
-
-
-def _show_result(out: Path) -> None:
-    """Prints the accuracy of the best weights, how to use them, and what the run has left."""
-    if is_main() and (out / "card.json").is_file():
-        card = json.loads((out / "card.json").read_text(encoding="utf-8"))
-        metrics, best = card.get("metrics"), card.get("best")
-        if metrics and best and metrics["ap"] is not None:
-            info(f"best at epoch {best['epoch']:.4g}: AP {100 * metrics['ap']:.1f}, AP50 {100 * metrics['ap50']:.1f}")
-        info("\n".join(["to use it:", *card.get("commands", {}).values()]))
-    info(f"written to {out}: best.safetensors, last.safetensors, metrics.csv, card.md, curves.png, validation.jpg")

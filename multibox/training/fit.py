@@ -181,7 +181,7 @@ def train(
         except Stopped:
             saver.stop(interrupts)
         except BaseException as error:
-            saver.save_after(error)
+            saver.save_after(error, interrupts)
             raise
         best = group.broadcast_from_main(lambda: Detector.load(directory.best))
         facts = {
@@ -390,11 +390,12 @@ def resume_from(
     changed = warn_if_data_changed(before, fingerprints)
     best_step = group.broadcast_from_main(lambda: step_of(directory.best))
     if "val" in changed or (best_step or 0) != state.best_step:
-        state.data = before  # if the run is stopped meanwhile, the next one comes here again
-        state.best_ap, state.best_step, state.validations_since_best = -1.0, best_step or 0, 0
+        state.data = before  # and so is all else until the evaluation is done: a run that is stopped comes here again
+        best_ap = -1.0
         if best_step:
             best = group.broadcast_from_main(lambda: Detector.load(directory.best))
-            validator.evaluate_best_again(best.to(group.device))
+            best_ap = validator.ap_of_best(best.to(group.device), step=best_step)
+        state.best_ap, state.best_step, state.validations_since_best = best_ap, best_step or 0, 0
         state.data = fingerprints
 
 

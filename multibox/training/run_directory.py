@@ -22,6 +22,12 @@ from multibox.weights.file import load_weights
 
 log = logging.getLogger("multibox")
 
+FILES = (
+    *("best.safetensors", "last.safetensors", "metrics.csv", "config.yaml", "log.txt"),
+    *("card.md", "card.json", "curves.png", "validation.jpg", "training.jpg"),
+)
+"""The files of a run beside its checkpoints."""
+
 LOCK_SECONDS = 10.0
 """Seconds to wait for the lock. The readers of a run that was killed inherit its lock, and notice within 5 seconds."""
 
@@ -62,10 +68,15 @@ class RunDirectory:
         self._log.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
 
     def _open(self, *, resume: bool) -> None:
-        of_a_run = (self.checkpoints.last, self.checkpoints.previous, self.metrics)
-        if not resume and any(path.exists() for path in of_a_run):
+        if is_run(self.folder):
+            if not resume:
+                raise FileExistsError(
+                    f"{self.folder} holds a run already; choose another folder, or go on with it: resume=True, --resume"
+                )
+        elif theirs := [name for name in FILES if (self.folder / name).exists()]:
             raise FileExistsError(
-                f"{self.folder} holds a run already; choose another folder, or go on with it: resume=True, --resume"
+                f"{self.folder} holds {', '.join(theirs)}, which no run has written and this one would replace; choose "
+                "another folder"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -153,6 +164,11 @@ class RunDirectory:
         path = self.folder / (f"bad-step-{step}.pt" if rank == 0 else f"bad-step-{step}-process-{rank}.pt")
         torch.save(batch._asdict(), path)
         return path
+
+
+def is_run(folder: Path) -> bool:
+    """Returns whether a training run has written to the folder."""
+    return any((folder / name).exists() for name in (".lock", "last.pt", "previous.pt"))
 
 
 def step_of(weights: Path) -> int | None:

@@ -61,9 +61,13 @@ class Saver:
         heard = interrupts.heard.name if interrupts.heard else "another process stopped"
         raise KeyboardInterrupt(f"{heard} at step {self._state.step}; all is saved") from None
 
-    def save_after(self, error: BaseException) -> None:
-        """Saves what can be saved after an error, without waiting for other processes. Never raises."""
-        if not self._group.is_main or self._state.step == 0 or isinstance(error, KeyboardInterrupt):
+    def save_after(self, error: BaseException, interrupts: Interrupts) -> None:
+        """Saves what can be saved after an error, without waiting for other processes. Never raises.
+
+        Nothing is saved after a second Ctrl-C, which asks for an immediate end.
+        """
+        hurried = isinstance(error, KeyboardInterrupt) and interrupts.heard is not None
+        if not self._group.is_main or self._state.step == 0 or hurried:
             return
         if not self._trainer.consistent:
             log.warning("the error came while the weights were updated, so they were not saved: resume from last.pt")

@@ -118,16 +118,20 @@ class Validator:
             if is_due and step_of(path) != self._state.step:
                 self.averaged().save(path)
 
-    def evaluate_best_again(self, detector: Detector) -> None:
-        """Evaluates the best weights so far on a validation set that has changed."""
+    def ap_of_best(self, detector: Detector, *, step: int) -> float:
+        """Returns the AP of the best weights so far on the validation set as it is now; -1 if there is no AP.
+
+        Args:
+            detector: The detector with the best weights.
+            step: Step of these weights.
+        """
         if self._val_set is None:
-            return
+            return -1.0
         ap = evaluate(detector, self._val_set, self._group, self._interrupts).metrics.ap
-        self._state.best_ap = -1.0 if ap is None else ap
-        log.info(
-            f"the best weights, of step {self._state.best_step}, have AP {100 * self._state.best_ap:.1f} on the "
-            "changed validation set"
-        )
+        if ap is None:
+            return -1.0
+        log.info(f"the best weights, of step {step}, have AP {100 * ap:.1f} on the validation set as it is now")
+        return ap
 
     def out_of_patience(self) -> bool:
         """Returns whether `patience` validations have not raised the AP."""

@@ -101,6 +101,15 @@ def test_the_folder_of_a_run_is_enough_to_go_on(
         assert config_of(out) == config_of(tmp_path / "whole")
 
 
+def test_a_run_whose_data_have_moved_goes_on_with_its_own_values(multibox: Multibox, data: Path, tmp_path: Path):
+    out, moved = tmp_path / "run", tmp_path / "moved"
+    assert multibox("train", data, "--model", "ssd256-tiny", "--out", out, *SHORT, "--seed", 5).status == 0
+    before = config_of(out)
+    shutil.copytree(data, moved)
+    assert multibox("train", moved, "--resume", out, "--steps", 3).status == 0
+    assert config_of(out) == before | {"steps": 3, "data": [str(moved)]}
+
+
 def test_a_length_takes_the_place_of_the_resumed_run_s(multibox: Multibox, data: Path, tmp_path: Path):
     out = tmp_path / "run"
     assert multibox("train", data, "--model", "ssd256-tiny", "--out", out, *SHORT).status == 0

@@ -88,6 +88,10 @@ def in_a_row_callback(patch):
     return {"on_row": break_at(1)}
 
 
+def by_an_interrupt_in_a_row_callback(patch):
+    return {"on_row": break_at(1, error=KeyboardInterrupt)}
+
+
 def in_a_validation(patch):
     patch.setattr(validation, "score", then(validation.score, break_at(2)))
 
@@ -118,6 +122,7 @@ def while_weights_are_written(patch):
 WAYS = {
     in_a_callback: 4,
     in_a_row_callback: 3,
+    by_an_interrupt_in_a_row_callback: 3,
     in_a_validation: 6,
     out_of_memory_within_a_step: 4,
     in_tensorboard: 3,
@@ -133,7 +138,7 @@ def test_an_error_leaves_a_state_from_which_the_run_goes_on_to_the_bit(
     with pytest.MonkeyPatch.context() as patch:
         values = {"config": SHORT} | (way(patch) or {})
         config = values.pop("config")
-        with pytest.raises((Broken, torch.OutOfMemoryError, OSError)):
+        with pytest.raises((Broken, torch.OutOfMemoryError, OSError, KeyboardInterrupt)):
             train(detector, train_set, val_set, config, out=tmp_path, **values)
     assert not any(layer.training for layer in detector.network.modules())
     assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == WAYS[way]

@@ -422,7 +422,7 @@ def test_with_another_validation_set_the_best_is_measured_anew(
     assert (
         "the validation set has changed since the run was stopped (4 images then, 3 now, or other boxes)" in caplog.text
     )
-    assert f"the best weights, of step 3, have AP {100 * anew:.1f} on the changed validation set" in caplog.text
+    assert f"the best weights, of step 3, have AP {100 * anew:.1f} on the validation set as it is now" in caplog.text
     assert load_weights(tmp_path / "best.safetensors").provenance["step"] == best_step
     assert len(read_rows(tmp_path)) == 4  # there was patience for two, from here on
 
@@ -439,6 +439,31 @@ def test_the_best_weights_of_steps_that_were_lost_are_measured_anew(
     state = torch.load(tmp_path / "last.pt", weights_only=True)
     assert (state["best_ap"], state["best_step"]) == (0.8, 6)
     assert load_weights(tmp_path / "best.safetensors").provenance["step"] == "6"
+
+
+def test_the_best_weights_survive_a_stop_while_they_are_measured_anew(
+    tmp_path, new_detector, train_set, val_set, scripted_ap, monkeypatch
+):
+    """What is saved then says nothing of them, so that the next run measures them again."""
+    scripted_ap([0.5, 0.9])
+    config = replace(SHORT, checkpoint_minutes=0.0)
+    train(new_detector(), train_set, val_set, config, out=tmp_path)
+    (tmp_path / "last.pt").write_bytes(b"torn")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(validation, "score", interrupting(validation.score))
+        train(new_detector(), train_set, val_set, config, out=tmp_path, resume=True)
+    scripted_ap([0.9, 0.8, 0.9])  # the best weights, a worse validation, and the best once more for the card
+    train(new_detector(), train_set, val_set, config, out=tmp_path, resume=True)
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert (state["best_ap"], state["best_step"]) == (0.9, 6)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "best.safetensors", "card.md", "validation.jpg", "log.txt"])
+def test_a_folder_with_files_that_no_run_has_written_is_refused(tmp_path, new_detector, train_set, name):
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match=f"holds {name}, which no run has written"):
+        train(new_detector(), train_set, None, SHORT, out=tmp_path)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(name, b"mine")]
 
 
 def test_what_cannot_be_learned_or_measured_is_said(tmp_path, new_detector, train_set, val_set, caplog):
