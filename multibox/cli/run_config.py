@@ -20,13 +20,13 @@ NOTES: dict[str, Any] = {
     "train_split": str,
     "val_split": str,
 }
-"""What a `config.yaml` holds beside the values of `TrainConfig`."""
+"""Values that a `config.yaml` holds besides those of `TrainConfig`."""
 
 LENGTHS = ("epochs", "steps", "minutes")
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a training run has written to the folder."""
+    """Returns whether a training run has written to the folder."""
     return any((folder / name).exists() for name in (".lock", "last.pt", "previous.pt"))
 
 

@@ -68,11 +68,12 @@ class TorchRuntime:
         return RawOutputs(*(values.float().cpu().numpy() for values in (offsets, logits, table)))
 
     def to(self, device: str, precision: Precision | Literal["auto"] | None = None) -> None:
-        """Moves the network, and orders its weights as detection is fastest: channels last.
+        """Moves the network to the device, and stores its weights channels last, which is the fastest for detection.
 
         Args:
             device: The device by torch's name.
-            precision: `fp32`, `bf16`, or `auto` for the faster one, measured on some random images. `None` leaves it.
+            precision: `fp32`, `bf16`, or `auto` for the faster one, measured on some random inputs. `None` keeps the
+                present precision.
         """
         if precision is not None and precision not in (*get_args(Precision), "auto"):
             raise ValueError(f"precision must be 'fp32', 'bf16' or 'auto', but is '{precision}'")
@@ -104,11 +105,11 @@ class TorchRuntime:
 def _evaluation_copy(network: SSD) -> SSD:
     """Returns the network in evaluation mode, sharing all tensors with the one that is given."""
     tensors = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    return copy.deepcopy(network, tensors).eval()  # what deepcopy is told to know already, it does not copy
+    return copy.deepcopy(network, tensors).eval()  # deepcopy does not copy the tensors that its memo holds already
 
 
 def _has_bf16(device: torch.device) -> bool:
-    """Returns whether the device has instructions for bf16; elsewhere it is slower than fp32."""
+    """Returns whether the device has instructions for bf16; without them bf16 is slower than fp32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():

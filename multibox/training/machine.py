@@ -1,4 +1,4 @@
-"""What a run uses of the machine: threads, torch's random state, the memory format, and the faster precision."""
+"""Adapt a run to the machine: threads, torch's random state, the memory format, and the faster precision."""
 
 import copy
 import logging
@@ -22,12 +22,12 @@ MIN_SPEEDUP = 1.1
 """On a CPU, bf16 must be at least this many times as fast as fp32 to be chosen: it rounds to 8 bits."""
 
 TRIAL_IMAGES, TRIAL_ROUNDS, TRIAL_SECONDS = 2, 5, 6.0
-"""A trial of both precisions takes batches of at most so many images, so many rounds, and about so many seconds."""
+"""Limits of a trial of both precisions: the images in a batch, the rounds, and the approximate seconds."""
 
 
 @contextmanager
 def torch_threads(config: TrainConfig, group: ProcessGroup) -> Iterator[int]:
-    """A context with as many torch threads as the reader processes leave cores. Yields the number of these processes.
+    """Opens a context in which torch uses the cores that the readers leave. Yields the number of reader processes.
 
     On a small machine both would otherwise fight for the cores. Torch's random state is restored at the end as well.
     """
@@ -50,8 +50,8 @@ def choose_precision(network: SSD, *, height: int, width: int, device: str, batc
 
     Args:
         network: The network to be trained.
-        height: Height of its input in pixels.
-        width: Width of its input in pixels.
+        height: Height of the network input in pixels.
+        width: Width of the network input in pixels.
         device: Device of the run.
         batch_size: Number of images that go through the network at once.
     """
@@ -74,7 +74,7 @@ def choose_precision(network: SSD, *, height: int, width: int, device: str, batc
 
 
 def time_side_by_side(variants: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """Returns the median seconds of each function. They take turns, so that other work on the machine slows all.
+    """Returns the median seconds of each function. They take turns, so that other work slows all of them alike.
 
     The first round, which prepares the kernels, counts only if it takes so long that there is no other.
     """
@@ -133,7 +133,7 @@ def _cpu_has_bf16() -> bool:
 
 
 def _default_workers(device: str, cores: int) -> int:
-    """Returns the default number of reader processes: on a CPU, one core reads what three others can learn from."""
+    """Returns the default number of reader processes: on a CPU, one core can read images for three cores that train."""
     return max(1, cores - 1) if device.startswith("cuda") else cores // 4
 
 

@@ -203,7 +203,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("milestones", "freeze", "trackers"):
             value = getattr(self, name)
-            if isinstance(value, str | Real):  # a single one is a list of one; a text is no list of its letters
+            if isinstance(value, str | Real):  # a single value is a list of one; a text is not a list of its letters
                 object.__setattr__(self, name, (value,))
         check_fields(self)
         check_milestones(self.milestones or ())
@@ -213,7 +213,7 @@ class TrainConfig:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def resolve(self, *, backbone: str, recipe: Recipe | None = None) -> tuple["TrainConfig", Recipe]:
-        """Fills in the recipe's values where the run leaves them open.
+        """Combines this run with its recipe, whose values stand in for those that the run does not set.
 
         Args:
             backbone: Name of the detector's backbone, which selects the recipe if none is named.

@@ -1,4 +1,4 @@
-"""Downloads into the cache. A file gets into its place whole and with the right hash, or not at all."""
+"""Download files into the cache. A file gets into its place complete and with the right hash, or not at all."""
 
 import errno
 import hashlib

@@ -69,8 +69,8 @@ def _load(path: Path) -> object:
 
     _check_sizes(path)
     try:
-        with path.open("rb") as file, warnings.catch_warnings():  # by its name torch takes a file for safetensors
-            warnings.simplefilter("ignore")  # torch's about its own old formats
+        with path.open("rb") as file, warnings.catch_warnings():  # given a path, torch would go by its suffix
+            warnings.simplefilter("ignore")  # torch warns about its own old formats
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
@@ -112,7 +112,7 @@ class _StandIn(dict[object, object]):
         super().__init__()
 
     def __setstate__(self, state: object) -> None:
-        """Nothing is kept."""
+        """Ignores the state."""
 
 
 class _Sizes(pickle._Unpickler):
