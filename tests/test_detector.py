@@ -558,13 +558,13 @@ def test_auto_takes_what_is_faster_and_says_so(tmp_path: Path, detector: Detecto
 
         return call
 
-    monkeypatch.setattr(torch_runtime, "_has_bf16", lambda device: True)
+    monkeypatch.setattr(torch_runtime, "has_bf16", lambda device: True)
     caplog.set_level(logging.INFO)
     for slower, faster in (("fp32", "bf16"), ("bf16", "fp32")):
         monkeypatch.setattr(torch_runtime.TorchRuntime, "__call__", slow(slower))
         assert load(tmp_path / "it.safetensors", precision="auto")._runtime.precision == faster
-        assert f"precision: {faster}; an image takes" in caplog.text
-    monkeypatch.setattr(torch_runtime, "_has_bf16", lambda device: False)
+        assert f"precision: {faster}, because an image takes" in caplog.text
+    monkeypatch.setattr(torch_runtime, "has_bf16", lambda device: False)
     assert load(tmp_path / "it.safetensors", precision="auto")._runtime.precision == "fp32"
     assert "cpu does not compute in bf16" in caplog.text
 

@@ -37,7 +37,13 @@ FLOOR_OF = {room: len(FLOORS) - number for number, rooms in enumerate(FLOORS) fo
 EXEMPT = {"multibox", "multibox.__main__"}
 
 # All other modules import on numpy and Pillow alone.
-NEEDS_TORCH = ("multibox.ssd", "multibox.training", "multibox.deploy", "multibox.runtimes.torch_runtime")
+NEEDS_TORCH = (
+    "multibox.ssd",
+    "multibox.training",
+    "multibox.deploy",
+    "multibox.runtimes.precision",
+    "multibox.runtimes.torch_runtime",
+)
 OPTIONAL = ("torch", "torchvision", "hotcoco", "matplotlib", "pandas", "supervision", "timm", "huggingface_hub")
 
 

@@ -2,10 +2,9 @@
 
 import copy
 import logging
-import statistics
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -18,11 +17,10 @@ except ModuleNotFoundError as error:
 
 from multibox.config import DetectorConfig, Postprocess
 from multibox.postprocess import NormalizedDetections
+from multibox.runtimes.precision import Precision, faster_precision, has_bf16
 from multibox.runtimes.runtime import RawOutputs
 from multibox.ssd.network import SSD
 from multibox.ssd.postprocess import postprocess
-
-Precision = Literal["fp32", "bf16"]
 
 _log = logging.getLogger(__name__)
 
@@ -85,20 +83,18 @@ class TorchRuntime:
     def _faster_precision(self) -> Precision:
         """Returns the precision that takes less time for an image, and logs what was measured."""
         device = self.network.default_boxes.device
-        if not _has_bf16(device):
+        if not has_bf16(device):
             _log.info("precision: fp32, because %s does not compute in bf16", device)
             return "fp32"
         image = np.random.default_rng(0).integers(0, 256, (1, 3, self._config.height, self._config.width), np.uint8)
-        seconds: dict[Precision, list[float]] = {"fp32": [], "bf16": []}
-        runtime = TorchRuntime(self._config, self.network)
-        for _ in range(4):  # the first round warms up
-            for runtime.precision, taken in seconds.items():
-                began = time.perf_counter()
-                runtime(image, settings=self._config.postprocess)
-                taken.append(time.perf_counter() - began)
-        fp32, bf16 = (statistics.median(taken[1:]) for taken in seconds.values())
-        faster: Precision = "bf16" if bf16 < fp32 else "fp32"
-        _log.info("precision: %s; an image takes %.3g ms in fp32, %.3g in bf16", faster, 1000 * fp32, 1000 * bf16)
+        runtimes: dict[Precision, TorchRuntime] = {}
+        for precision in get_args(Precision):
+            runtimes[precision] = TorchRuntime(self._config, self.network)
+            runtimes[precision].precision = precision
+        faster, measured = faster_precision(
+            {each: partial(runtime, image, settings=self._config.postprocess) for each, runtime in runtimes.items()}
+        )
+        _log.info("precision: %s, because an image takes %s", faster, measured)
         return faster
 
 
@@ -106,12 +102,3 @@ def _evaluation_copy(network: SSD) -> SSD:
     """Returns the network in evaluation mode, sharing all tensors with the one that is given."""
     tensors = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     return copy.deepcopy(network, tensors).eval()  # deepcopy does not copy the tensors that its memo holds already
-
-
-def _has_bf16(device: torch.device) -> bool:
-    """Returns whether the device has instructions for bf16; without them bf16 is slower than fp32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -19,6 +19,7 @@ from multibox.data.sample import Dataset
 from multibox.detector import Detector
 from multibox.report.card import images_to_show, summary, write_card
 from multibox.report.environment import device_name
+from multibox.runtimes.precision import Precision
 from multibox.training.data import (
     DatasetFingerprints,
     check_data,
@@ -112,8 +113,9 @@ def train(
         fingerprints = fingerprints_of(datasets)
         check_same(group, datasets, fingerprints)
         checkpoint = group.broadcast_from_main(directory.checkpoints.read) if resume else None
-        config, why = resolve_precision(config, checkpoint, detector, group)
-        trainer = Trainer(detector, recipe, config, precision=config.precision, group=group)
+        precision, why = resolve_precision(config, checkpoint, detector, group)
+        config = dataclasses.replace(config, precision=precision)
+        trainer = Trainer(detector, recipe, config, precision=precision, group=group)
         state = TrainState(data=fingerprints)
         if checkpoint is not None:
             restore(checkpoint, trainer, state, detector, config)
@@ -123,7 +125,7 @@ def train(
         for line in (
             *_first_lines(state, train_set, named, recipe, length),
             *_machine_lines(trainer, config, recipe, group, workers),
-            f"precision {config.precision}: {why}",
+            f"precision {precision}: {why}",
         ):
             log.info(line)
         warn_about_data(datasets, config)
@@ -345,14 +347,14 @@ def import_packages(config: TrainConfig, *, validates: bool) -> None:
 
 def resolve_precision(
     config: TrainConfig, checkpoint: Checkpoint | None, detector: Detector, group: ProcessGroup
-) -> tuple[TrainConfig, str]:
-    """Returns the config with `fp32` or `bf16` in place of `auto`, and why. A resumed run keeps its precision."""
+) -> tuple[Precision, str]:
+    """Returns the precision of the run, and why. A resumed run keeps its precision."""
     if config.precision != "auto":
-        return config, "as the run asks for"
+        return config.precision, "as the run asks for"
     if checkpoint is not None and "precision" in checkpoint.values:
-        return dataclasses.replace(config, precision=checkpoint.values["precision"]), "as before the run was stopped"
+        return checkpoint.values["precision"], "as before the run was stopped"
     images = (config.batch_size or 1) // (group.size * config.accumulate)
-    precision, why = group.broadcast_from_main(
+    return group.broadcast_from_main(
         lambda: choose_precision(
             detector.network,
             height=detector.config.height,
@@ -361,7 +363,6 @@ def resolve_precision(
             batch_size=max(1, images),
         )
     )
-    return dataclasses.replace(config, precision=precision), why
 
 
 def resume_from(

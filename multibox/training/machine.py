@@ -3,26 +3,22 @@
 import copy
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from statistics import median
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
+from multibox.runtimes.precision import Precision, faster_precision, has_bf16
 from multibox.ssd.network import SSD
 from multibox.training.distributed import ProcessGroup
-from multibox.training.recipes import Precision, TrainConfig
+from multibox.training.recipes import TrainConfig
 
 log = logging.getLogger("multibox")
 
-MIN_SPEEDUP = 1.1
-"""On a CPU, bf16 must be at least this many times as fast as fp32 to be chosen: it rounds to 8 bits."""
-
-TRIAL_IMAGES, TRIAL_ROUNDS, TRIAL_SECONDS = 2, 5, 6.0
-"""Limits of a trial of both precisions: the images in a batch, the rounds, and the approximate seconds."""
+TRIAL_IMAGES = 2
+"""Largest number of images in the batches of a trial of both precisions."""
 
 
 @contextmanager
@@ -55,39 +51,16 @@ def choose_precision(network: SSD, *, height: int, width: int, device: str, batc
         device: Device of the run.
         batch_size: Number of images that go through the network at once.
     """
+    native = has_bf16(torch.device(device))
     if device.startswith("cuda"):
-        # without emulation: CUDA also has bf16 on older GPUs, where it is slower
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
         return ("bf16", "the GPU computes in it") if native else ("fp32", "the GPU does not compute in bf16")
-    if device != "cpu" or not _cpu_has_bf16():
+    if not native:
         return "fp32", "the processor does not compute in bf16" if device == "cpu" else f"the device is {device}"
     inputs = torch.zeros(min(batch_size, TRIAL_IMAGES), 3, height, width, dtype=torch.uint8)
     inputs.random_(generator=torch.Generator().manual_seed(0))
     precisions: tuple[Precision, Precision] = ("fp32", "bf16")
-    seconds = time_side_by_side({each: _trial_step(network, inputs, precision=each) for each in precisions})
-    speedup = seconds["fp32"] / seconds["bf16"]
-    reason = (
-        f"on this processor a batch forward and backward takes {seconds['fp32']:.2g} s in fp32 and "
-        f"{seconds['bf16']:.2g} s in bf16, a ratio of {speedup:.2f}"
-    )
-    return ("bf16" if speedup >= MIN_SPEEDUP else "fp32"), reason
-
-
-def time_side_by_side(variants: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """Returns the median seconds of each function. They take turns, so that other work slows all of them alike.
-
-    The first round, which prepares the kernels, counts only if it takes so long that there is no other.
-    """
-    began = time.monotonic()
-    laps: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(1 + TRIAL_ROUNDS):
-        for name, run in variants.items():
-            start = time.perf_counter()
-            run()
-            laps[name].append(time.perf_counter() - start)
-        if time.monotonic() - began > TRIAL_SECONDS:
-            break
-    return {name: median(each[1:] or each) for name, each in laps.items()}
+    faster, measured = faster_precision({each: _trial_step(network, inputs, precision=each) for each in precisions})
+    return faster, f"on this processor a batch forward and backward takes {measured}"
 
 
 def _trial_step(
@@ -122,14 +95,6 @@ def memory_format(network: nn.Module, *, device: str, precision: Precision) -> t
         for layer in network.modules()
     )
     return torch.contiguous_format if device == "cpu" and precision == "fp32" and wide else torch.channels_last
-
-
-def _cpu_has_bf16() -> bool:
-    """Returns whether the processor has instructions for bf16, so that a trial is worth its seconds."""
-    if not hasattr(torch.cpu, "get_capabilities"):  # torch 2.11
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    has = torch.cpu.get_capabilities()
-    return any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
 
 
 def _default_workers(device: str, cores: int) -> int:

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from multibox.detector import Detector
+from multibox.runtimes.precision import Precision
 from multibox.ssd import cpu, loss, matching
 from multibox.ssd.coder import BoxCoder
 from multibox.ssd.loss import count_matches
@@ -22,7 +23,7 @@ from multibox.training.distributed import ProcessGroup
 from multibox.training.loading import Batch
 from multibox.training.machine import memory_format
 from multibox.training.optimizer import freeze, make_optimizer
-from multibox.training.recipes import Precision, Recipe, TrainConfig
+from multibox.training.recipes import Recipe, TrainConfig
 
 log = logging.getLogger("multibox")
 

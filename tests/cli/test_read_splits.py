@@ -47,7 +47,7 @@ SCRIPT = """
 import os, sys
 from pathlib import Path
 
-from multibox.cli.terminal import read_splits
+from multibox.cli.data import read_splits
 from multibox.data import DatasetReader, check
 
 find, rank = check.find_undecodable, os.environ["RANK"]

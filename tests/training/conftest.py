@@ -33,7 +33,7 @@ def one_core():
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(machine, "_cores", lambda: 1)
-        patch.setattr(machine, "_cpu_has_bf16", lambda: False)  # no trial of precisions
+        patch.setattr(machine, "has_bf16", lambda device: False)  # no trial of precisions
         yield
     torch.set_num_threads(threads)
 

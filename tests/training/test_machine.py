@@ -6,20 +6,22 @@ import pytest
 import torch
 
 from multibox.data.synthetic import synthetic_scenes
+from multibox.runtimes import precision as precision_module
+from multibox.runtimes.precision import time_side_by_side
 from multibox.training import TrainConfig, fit, machine, train
-from multibox.training.machine import _default_workers, choose_precision, time_side_by_side
+from multibox.training.machine import _default_workers, choose_precision
 
 pytestmark = pytest.mark.usefixtures("plain_recipes")
 
 
 @pytest.fixture(autouse=True)
 def a_processor_with_bf16(monkeypatch):
-    monkeypatch.setattr(machine, "_cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(machine, "has_bf16", lambda device: device.type == "cpu")
 
 
 def with_speedup(monkeypatch, speedup):
     """The trial finds that bf16 is so many times as fast."""
-    monkeypatch.setattr(machine, "time_side_by_side", lambda variants: {"fp32": speedup, "bf16": 1.0})
+    monkeypatch.setattr(precision_module, "time_side_by_side", lambda variants: {"fp32": speedup, "bf16": 1.0})
 
 
 def choice(detector, device="cpu"):
@@ -35,15 +37,15 @@ def test_bf16_is_taken_where_it_pays(new_detector, monkeypatch, speedup, precisi
 
 
 def test_without_bf16_there_is_no_trial(new_detector, monkeypatch):
-    monkeypatch.setattr(machine, "_cpu_has_bf16", lambda: False)
-    monkeypatch.setattr(machine, "time_side_by_side", lambda variants: pytest.fail("there was a trial"))
+    monkeypatch.setattr(machine, "has_bf16", lambda device: False)
+    monkeypatch.setattr(precision_module, "time_side_by_side", lambda variants: pytest.fail("there was a trial"))
     assert choice(new_detector()) == ("fp32", "the processor does not compute in bf16")
     assert choice(new_detector(), device="mps") == ("fp32", "the device is mps")
 
 
 def test_the_trial_changes_nothing(new_detector, monkeypatch):
     """Neither weights nor statistics, gradients, modes, or torch's random state."""
-    monkeypatch.setattr(machine, "TRIAL_ROUNDS", 1)
+    monkeypatch.setattr(precision_module, "TRIAL_ROUNDS", 1)
     network = new_detector().network.train()
     network.backbone.eval()
     before = copy.deepcopy(network.state_dict())
@@ -61,9 +63,9 @@ def test_the_trial_changes_nothing(new_detector, monkeypatch):
 
 def test_variants_take_turns():
     calls = []
-    seconds = time_side_by_side({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")})
-    assert calls == ["a", "b"] * (machine.TRIAL_ROUNDS + 1)
-    assert seconds.keys() == {"a", "b"} and min(seconds.values()) >= 0
+    seconds = time_side_by_side({"fp32": lambda: calls.append("fp32"), "bf16": lambda: calls.append("bf16")})
+    assert calls == ["fp32", "bf16"] * (precision_module.TRIAL_ROUNDS + 1)
+    assert seconds.keys() == {"fp32", "bf16"} and min(seconds.values()) >= 0
 
 
 def test_a_resumed_run_keeps_its_precision(tmp_path, new_detector, monkeypatch):
@@ -86,10 +88,10 @@ def test_a_resumed_run_keeps_its_precision(tmp_path, new_detector, monkeypatch):
 
 
 def test_a_trial_on_a_slow_machine_takes_one_round(monkeypatch):
-    monkeypatch.setattr(machine, "TRIAL_SECONDS", -1.0)
+    monkeypatch.setattr(precision_module, "TRIAL_SECONDS", -1.0)
     calls = []
-    seconds = time_side_by_side({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")})
-    assert calls == ["a", "b"] and seconds.keys() == {"a", "b"}
+    seconds = time_side_by_side({"fp32": lambda: calls.append("fp32"), "bf16": lambda: calls.append("bf16")})
+    assert calls == ["fp32", "bf16"] and seconds.keys() == {"fp32", "bf16"}
 
 
 @pytest.mark.parametrize(
