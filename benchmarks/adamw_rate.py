@@ -49,7 +49,7 @@ def main() -> None:
 
 def run_all(data: Path, out: Path, epochs: float, seeds: int, limit: int | None) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    for seed in range(seeds):  # seed by seed: an early look is at all rules
+    for seed in range(seeds):  # seed by seed, so that early results cover all rules
         for batch_size in BATCH_SIZES:
             for rule in RULES if batch_size != RECIPES["modern"].batch_size else RULES[:1]:
                 file = out / f"batch-{batch_size}-{rule}-seed-{seed}.json"

@@ -229,7 +229,7 @@ def read(data: Path, split: str, images: int | None = None) -> Dataset:
 
 
 def tuned_rate(out: Path) -> float:
-    """Returns the rate with the highest AP50 at the end of its trial; of equally good ones, the lowest."""
+    """Returns the rate with the highest AP50 at the end of its trial; the lowest of equally good ones."""
     trials = [json.loads(file.read_text()) for file in out.glob("tune-*.json")]
     missing = sorted(set(RATES) - {trial["learning_rate"] for trial in trials})
     if missing:

@@ -107,7 +107,7 @@ def open_image(source: Source, *, at_least: tuple[int, int] | None = None, max_p
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The source is no image of the supported formats, is truncated or damaged, has too many pixels or
+        ValueError: The source is not an image in a supported format, is truncated or damaged, has too many pixels or
             only transparent ones; or the array has another type or shape, or one that fits both `(3, height, width)`
             and `(height, width, 3)`.
         TypeError: The source is none of these things.
@@ -152,7 +152,7 @@ def image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no image of the supported formats, or has more than `max_pixels`.
+        ValueError: The file is not an image in a supported format, or has more than `max_pixels`.
     """
     name = os.fspath(path)
     _check_file(name)
@@ -305,7 +305,7 @@ def _decode_fast(
 def _upright(image: Image.Image) -> Image.Image:
     """Turns the image as its EXIF orientation says, and removes the orientation, so that it is not turned twice.
 
-    PIL's own `exif_transpose` writes all of EXIF anew, and fails if any of its tags is malformed.
+    PIL's own `exif_transpose` rewrites all of EXIF, and fails if any of its tags is malformed.
     """
     image.load()  # Pillow turns a TIFF here, and finds EXIF that comes after the pixels of a PNG
     turn = _TURNS.get(_orientation(image))

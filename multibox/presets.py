@@ -191,7 +191,7 @@ def _ssd_tiny(height: int, width: int, scales: Scales) -> DetectorConfig:
 
 
 def _ssd_resnet(depth: int, height: int, width: int, scales: Scales) -> DetectorConfig:
-    """Returns an SSD of ours on layers 2 to 4 of a ResNet: BatchNorm in backbone and extra layers, 3x3 heads."""
+    """Returns our SSD on layers 2 to 4 of a ResNet, with BatchNorm in backbone and extra layers, and 3x3 heads."""
     return ssd_config(
         f"resnet{depth}",
         {"layer2": 8, "layer3": 16, "layer4": 32},

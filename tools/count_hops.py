@@ -26,7 +26,7 @@ LIMITS = {"detect": (20, 8), "train": (35, 10)}
 
 
 def hops(run: Callable[[], object]) -> list[tuple[str, str]]:
-    """Returns each function of ours that `run` calls, as (file, name), in the order of its first call."""
+    """Returns each function of the package that `run` calls, as (file, name), in the order of its first call."""
     seen: dict[tuple[str, str], None] = {}
 
     def trace(frame: FrameType, event: str, _: object) -> None:

@@ -233,7 +233,7 @@ def _is_output(path: str, source: str, out: Path | None) -> bool:
 
 
 def _images_of(source: str, *, alone: bool) -> Iterator[Source]:
-    """Yields the images of a source. Of several folders, each has a folder of its own below `--out`."""
+    """Yields the images of a source. If there are several folders, each gets a folder of its own below `--out`."""
     from multibox.data.files import list_files
     from multibox.images import IMAGE_SUFFIXES
 

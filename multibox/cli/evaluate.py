@@ -161,7 +161,7 @@ def _percent(value: float | None) -> str:
 
 
 def _renames(texts: Sequence[str]) -> dict[str, str]:
-    """Returns the new name of each renamed class. Of several new names for a class the last one counts."""
+    """Returns the new name of each renamed class. If a class has several new names, the last one counts."""
     table: dict[str, str] = {}
     for text in texts:
         old, _, new = text.partition("=")

@@ -108,7 +108,7 @@ def find_shared_images(one: Dataset, other: Dataset) -> list[SharedImage]:
     """Returns the images that two splits share, as the same file or the same content, in the order of the second split.
 
     A detector that learned from an image of the validation set scores too high there. Only files of equal size are
-    read. A copy that was saved anew, scaled or cropped is not found.
+    read. A copy that was saved again, scaled or cropped is not found.
     """
     by_size: dict[int, list[Sample]] = defaultdict(list)
     for sample in one:

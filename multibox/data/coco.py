@@ -53,7 +53,7 @@ class CocoLayout:
 
     @classmethod
     def recognize(cls, path: Path) -> "CocoLayout | None":
-        """Returns the layout of this folder, or of this JSON of a split, if it is COCO's; else None."""
+        """Returns the layout if this folder, or this JSON of a split, is COCO's, or else None."""
         files = _json_files(path)
         return cls(path, files) if files else None
 

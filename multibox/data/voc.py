@@ -68,7 +68,7 @@ class VocLayout:
 
     @classmethod
     def recognize(cls, path: Path) -> "VocLayout | None":
-        """Returns the layout of this folder if it is VOC's, else None."""
+        """Returns the layout if this folder is VOC's, or else None."""
         found = (path / "ImageSets" / "Main").is_dir() or any((path / "Annotations").glob("*.xml"))
         return cls(path) if found else None
 

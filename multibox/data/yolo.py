@@ -78,7 +78,7 @@ class YoloLayout:
 
     @classmethod
     def recognize(cls, path: Path) -> "YoloLayout | None":
-        """Returns the layout of this folder, or of this `data.yaml`, if it is YOLO's; else None."""
+        """Returns the layout if this folder, or this `data.yaml`, is YOLO's, or else None."""
         files = _yaml_files(path)
         return cls(path, files) if files else None
 

@@ -59,7 +59,7 @@ class PrecisionRecall:
 
     @property
     def best_threshold(self) -> float:
-        """Score threshold of the highest F1; of equally good ones, the middle one."""
+        """Score threshold with the highest F1; the middle one of equally good ones."""
         best = np.flatnonzero(self.f1 == self.f1.max())
         return float(self.thresholds[best[(len(best) - 1) // 2]])
 

@@ -13,7 +13,7 @@ MIN_SPEEDUP = 1.1
 """On a CPU, bf16 must be at least this many times as fast as fp32 to be chosen: it rounds to 8 bits."""
 
 TRIAL_ROUNDS, TRIAL_SECONDS = 5, 6.0
-"""A trial of both precisions takes so many rounds and about so many seconds, whichever comes first."""
+"""Limits of a trial of both precisions: the number of rounds, and the approximate seconds."""
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -82,7 +82,7 @@ def train(
         config: Values of the run. Values that are not set are taken from the recipe.
         out: Folder of the run. It is created if need be.
         recipe: A recipe of your own, instead of one that the config names.
-        resume: Go on from the last checkpoint in `out`. If there is none, the run begins.
+        resume: Go on from the last checkpoint in `out`. If there is none, the run starts from the beginning.
         on_progress: Called after each step, in the main process.
         on_row: Called with each row of `metrics.csv`, in the main process: a number or `None` for each column.
         notes: Further values for `config.yaml`, such as the command line's model and splits.

@@ -102,7 +102,7 @@ class RunLength:
 
     @classmethod
     def of(cls, config: TrainConfig, *, epoch_steps: float) -> "RunLength":
-        """Returns the length that the config asks for. Of several limits, the first to be reached ends the run."""
+        """Returns the length that the config asks for. The first limit to be reached ends the run."""
         limits = [] if config.steps is None else [config.steps]
         limits += [] if config.epochs is None else [ceil(config.epochs * epoch_steps)]
         return cls(

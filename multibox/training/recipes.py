@@ -140,7 +140,8 @@ class TrainConfig:
         recipe: `paper` or `modern`. By default `paper` for the backbone `vgg16` and `modern` for all others.
         epochs: Length of the run: how often each image is seen. By default 232 for `paper` and 100 for `modern`.
         steps: Length of the run in steps.
-        minutes: Length of the run in minutes, validation included. Of several lengths, the first to be reached ends it.
+        minutes: Length of the run in minutes, validation included. If several lengths are given, the first to be
+            reached ends the run.
         patience: End the run after this many validations without a higher AP.
         batch_size: Number of images in a step, those of all processes together. By default 32 for `paper` and 8 for
             `modern`.

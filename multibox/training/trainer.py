@@ -199,7 +199,7 @@ class Trainer:
 
         Raises:
             ValueError: The state is of another optimizer, or of other frozen layers.
-            RuntimeError: The weights are those of another network.
+            RuntimeError: The weights belong to another network.
         """
         self.network.load_state_dict(state["network"])
         self._load_optimizer(state["optimizer"])

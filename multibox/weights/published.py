@@ -69,7 +69,7 @@ EXAMPLE_IMAGE = _ASSETS / "shapes.png"
 """A synthetic scene that `multibox/shapes` was not trained on."""
 
 _CONVERSION = 1
-"""Version of the converted files in the cache. Raise it when conversion changes, so that they are made anew."""
+"""Version of the converted files in the cache. Raise it when conversion changes, so that they are made again."""
 
 
 def is_weights(name: str | os.PathLike[str]) -> bool:

@@ -29,7 +29,7 @@ class Measured(NamedTuple):
 def timm_backbone(name: str, image_channels: int = 3) -> Backbone:
     """Returns a model of timm with its feature maps of stride 8 and more as the layers `stride8`, `stride16`, ...
 
-    Of several maps with the same stride the last one is used.
+    If several maps have the same stride, the last one is used.
 
     Args:
         name: Name of the model in timm (`timm.list_models()`).

@@ -31,7 +31,7 @@ _SHARED = 4
 
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
-    """Returns the tensors of a file by key; of a checkpoint, those under `state_dict`, `model` or the like.
+    """Returns the tensors of a file by key. In a checkpoint, they are under `state_dict`, `model` or a similar key.
 
     The first bytes show which format the file has. Floating-point numbers are returned in 32 bits.
 
