@@ -1,1 +1,1 @@
-"""What multibox takes beside its peers: `python -m benchmarks`, or `make bench`."""
+"""Measure the time and memory of multibox beside its peers: `python -m benchmarks`, or `make bench`."""

@@ -76,18 +76,26 @@ def main() -> None:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="cpu, and cuda for the parts that are for a GPU")
-    parser.add_argument("--threads", type=int, default=1, help="of torch; on one it is CPU time that is measured")
-    parser.add_argument("--rounds", type=int, help="how often each variant is measured")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="device to measure: cpu, or cuda for the GPU's parts")
     parser.add_argument(
-        "--batch-size", type=int, nargs="+", dest="batch_sizes", help="of loss, step and the GPU's parts"
+        "--threads", type=int, default=1, help="torch's threads; CPU time is measured on one, wall time on several"
     )
-    parser.add_argument("--precision", choices=("fp32", "bf16"), nargs="+", dest="precisions", help="of step")
-    parser.add_argument("--model", nargs="+", choices=tuple(PRESETS), dest="models", metavar="NAME", help="presets")
-    parser.add_argument("--images", type=int, help="of evaluation")
-    parser.add_argument("--compile", action="store_true", help="compiled variants of the step as well")
+    parser.add_argument("--rounds", type=int, help="number of times that each variant is measured")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        nargs="+",
+        dest="batch_sizes",
+        help="images in a batch of loss, step and the GPU's parts",
+    )
+    parser.add_argument("--precision", choices=("fp32", "bf16"), nargs="+", dest="precisions", help="precision of step")
+    parser.add_argument(
+        "--model", nargs="+", choices=tuple(PRESETS), dest="models", metavar="NAME", help="presets to measure"
+    )
+    parser.add_argument("--images", type=int, help="number of images of evaluation")
+    parser.add_argument("--compile", action="store_true", help="measure compiled variants of the step as well")
     parser.add_argument("--quick", action="store_true", help=argparse.SUPPRESS)  # the tests' sizes
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where all numbers are written to")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file to write all numbers to")
     given = vars(parser.parse_args())
     names, file = given.pop("parts") or list(CPU_PARTS), given.pop("json")
     for name in names:

@@ -1,12 +1,12 @@
-"""How AdamW's learning rate should follow the batch size: linearly, by the square root, or not at all.
+"""Measure how AdamW's learning rate should follow the batch size: linearly, by the square root, or not at all.
 
     python benchmarks/adamw_rate.py run --data BCCD --out OUT      # BCCD.zip, unpacked; some minutes a run
     python benchmarks/adamw_rate.py table OUT
 
 `ssd256-tiny` is trained from scratch by the recipe `modern` on BCCD's split `train` (205 images) and scored on `val`
 (87), with 8, 16 and 32 images in a step, by each rule, for each seed. All runs see the same number of images. At 8
-images, the recipe's own batch size, the rules agree, so that they share a run. Each run leaves one JSON file, and a run
-whose file is there is skipped, so that the command can be stopped and started again. Start it on a quiet machine.
+images, the recipe's own batch size, the rules agree and share a run. Each run leaves one JSON file, and a run whose
+file is there already is skipped. The command can therefore be stopped and started again. Start it on a quiet machine.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
 
 def run_all(data: Path, out: Path, epochs: float, seeds: int, limit: int | None) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    for seed in range(seeds):  # seed by seed: an early look is at all rules
+    for seed in range(seeds):  # seed by seed, so that early results cover all rules
         for batch_size in BATCH_SIZES:
             for rule in RULES if batch_size != RECIPES["modern"].batch_size else RULES[:1]:
                 file = out / f"batch-{batch_size}-{rule}-seed-{seed}.json"
@@ -103,7 +103,7 @@ def print_table(out: Path) -> None:
 
 
 def spread(values: list[float]) -> str:
-    """The mean, lowest and highest."""
+    """Returns the mean, the lowest and the highest value as text."""
     return f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 

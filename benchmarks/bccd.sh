@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # ssd256-tiny from scratch on the 292 images of BCCD's trainval, scored on the 72 of its test split, for each seed.
 #   benchmarks/bccd.sh DATA [OUT [MINUTES [SEEDS]]]
-# The test split is looked at every eighth epoch for the curve alone: what is scored is always the last file, and no
-# value of the recipe was chosen on it.
+# The test split is also scored every eighth epoch, for the curve alone. The result is always that of the last file, and
+# no value of the recipe was chosen on the test split.
 set -euo pipefail
 data=$1 out=${2:-runs/bccd} minutes=${3:-9.7} seeds=${4:-0 1 2}
 multibox=$(dirname "${BASH_SOURCE[0]}")/../.venv/bin/multibox

@@ -1,6 +1,6 @@
-"""On a GPU, in bf16: training and inference throughput, and where the time of a step goes.
+"""Measure a GPU in bf16: throughput of training and inference, and where the time of a step goes.
 
-On a CPU, for the tests, in fp32.
+The tests run this on a CPU, in fp32.
 """
 
 import gc
@@ -28,13 +28,13 @@ from multibox.training.loading import Batch
 MODELS = ("ssd300-vgg16", "ssd512-vgg16", "ssdlite320-mobilenetv3")
 BATCH_SIZES = (32, 64, 128)
 SYNCHRONIZING = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "aten::_local_scalar_dense")
-"""In the profile: where the host waits for the device, and where it asks for a number (which shows on a CPU too)."""
+"""Events of the profile in which the host waits for the device, or asks for a number (which shows on a CPU too)."""
 
 Variants = dict[str, Callable[[], object]]
 
 
 def measure_training(settings: Settings) -> Iterator[Comparison]:
-    """Whole steps: images from the host's memory to new weights."""
+    """Times whole training steps, from inputs in the host's memory to new weights."""
     for name, count in _cases(settings):
         yield from _unless_too_large(
             f"Training, `{name}`, {_precision(settings)}, batch {count}",
@@ -46,7 +46,7 @@ def measure_training(settings: Settings) -> Iterator[Comparison]:
 
 
 def measure_inference(settings: Settings) -> Iterator[Comparison]:
-    """Network and postprocessing: images from the host's memory to detections."""
+    """Times network and postprocessing, from inputs in the host's memory to detections."""
     for name, count in _cases(settings):
         yield from _unless_too_large(
             f"Inference with postprocessing, `{name}`, {_precision(settings)}, batch {count}",
@@ -66,7 +66,7 @@ def measure_inference(settings: Settings) -> Iterator[Comparison]:
 
 
 def measure_profile(settings: Settings) -> Iterator["Profile"]:
-    """One training step of each, under torch's profiler."""
+    """Profiles one training step of each variant with torch's profiler."""
     smallest = {name: count for name, count in reversed(list(_cases(settings)))}
     for name, count in smallest.items():
         parts = [
@@ -86,7 +86,7 @@ def _cases(settings: Settings) -> Iterator[tuple[str, int]]:
 def _unless_too_large(
     title: str, make: Callable[[], Variants], settings: Settings, count: int, notes: list[str]
 ) -> Iterator[Comparison]:
-    """The comparison; or nothing but the reason where it does not fit into the device's memory."""
+    """Yields the comparison, or only the reason if it does not fit into the device's memory."""
     try:
         variants = make()
         extras: Mapping[str, Mapping[str, float]] = {}
@@ -164,15 +164,15 @@ def _detector(name: str) -> Detector:
 
 @dataclass(frozen=True)
 class ProfilePart:
-    """One variant's step.
+    """The profile of one variant's training step.
 
     Attributes:
-        name: Of the variant.
-        step_seconds: Of a step, under the profiler, which makes the host slower.
-        idle: Part of the time in which no kernel and no copy ran; `None` without a GPU.
-        launches: Kernels and copies of a step; operations without a GPU.
-        synchronizations: Of a step, by name.
-        top: The names of what takes longest on the device, and their part of its time.
+        name: Name of the variant.
+        step_seconds: Seconds of a step under the profiler, which makes the host slower.
+        idle: Fraction of the time in which no kernel and no copy ran; `None` without a GPU.
+        launches: Number of kernels and copies of a step; without a GPU, number of operations.
+        synchronizations: Number of the host's waits for the device in a step, by name.
+        top: Names of the operations that take longest on the device, with their fractions of its time.
     """
 
     name: str
@@ -185,7 +185,7 @@ class ProfilePart:
 
 @dataclass(frozen=True)
 class Profile:
-    """Steps beside each other."""
+    """A table of profiles, one for each variant."""
 
     title: str
     parts: tuple[ProfilePart, ...]
@@ -241,7 +241,7 @@ def _profile(run: Callable[[], object], settings: Settings, name: str, *, steps:
 
 
 def _covered(spans: list[tuple[float, float]]) -> float:
-    """The length that spans, sorted by their starts, cover together."""
+    """Returns the total length that the spans cover. They must be sorted by their starts."""
     covered, reached = 0.0, float("-inf")
     for start, end in spans:
         covered += max(0.0, end - max(start, reached))

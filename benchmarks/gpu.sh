@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# What is to be measured where there is a GPU, one command of at most ten minutes each:
+# Measures a machine with a GPU, by commands of at most ten minutes each:
 #   benchmarks/gpu.sh training|inference|profile [MODEL]  beside torchvision, bf16; MODEL is one of three presets
 #   benchmarks/gpu.sh compile                             the compiled step beside the eager one
-#   benchmarks/gpu.sh tests                               those marked `gpu`
+#   benchmarks/gpu.sh tests                               the tests marked `gpu`
 #   benchmarks/gpu.sh ranks DATA                          two processes that share one device
 #   benchmarks/gpu.sh voc DATA [MINUTES]                  ssd300-vgg16 from scratch by `modern`; call it again to go on
 #   benchmarks/gpu.sh voc-score DATA                      its average precision on the test split

@@ -1,4 +1,4 @@
-"""Measure the way from a JPEG file to an augmented input of 300 x 300 with its boxes, beside other libraries."""
+"""Time the way from a JPEG file to an augmented input of 300 x 300 with its boxes, beside other libraries."""
 
 import tempfile
 import warnings

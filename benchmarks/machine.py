@@ -1,4 +1,4 @@
-"""The machine and the versions that something was measured with."""
+"""Describe the machine and the versions that a measurement was made with."""
 
 import platform
 from datetime import UTC, datetime

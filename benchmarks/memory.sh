@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# How much memory a training run holds over its time: benchmarks/memory.sh OUT MINUTES -- what follows `multibox train`
-# One line a minute, in OUT/memory.csv: resident MiB of the process, and of those that read images together.
+# Measures the memory of a training run over time: benchmarks/memory.sh OUT MINUTES -- ARGUMENTS OF `multibox train`
+# Writes one line a minute to OUT/memory.csv: resident MiB of the process, and of all processes that read images.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=$1 minutes=$2

@@ -1,4 +1,4 @@
-"""One image, by both libraries with the same weights: through the network alone, and from its file to detections."""
+"""Time one image in both libraries with equal weights: through the network alone, and from its file to detections."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -77,7 +77,7 @@ def measure_presets(settings: Settings) -> Iterator[Comparison]:
 
 
 def measure_detect(settings: Settings) -> Iterator[Comparison]:
-    """From image files to detections: one image at a time, and, where the processor has it, in bf16."""
+    """Times the way from image files to detections, one image at a time; also in bf16 if the processor has it."""
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         dataset = write_photographs(Path(folder), 2)
         paths = [sample.image for sample in dataset]

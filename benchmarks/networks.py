@@ -1,4 +1,4 @@
-"""torchvision's detectors and ours, with random weights that are scaled to score like trained ones."""
+"""Make torchvision's detectors and ours, with random weights that are scaled to score like trained ones."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from multibox.images import to_array
 from multibox.training.loading import Batch, collate
 
 PASSING = 300
-"""Pairs of a default box and a class that pass the threshold in an image: about as many as of a trained detector."""
+"""Number of pairs of a default box and a class that pass the threshold in an image, about as for a trained detector."""
 
 
 def theirs(name: str, *, classes: int) -> SSD:

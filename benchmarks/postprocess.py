@@ -1,4 +1,4 @@
-"""From offsets and logits to detections: threshold, suppression, limits. Ours in numpy, and batched in torch."""
+"""Time threshold, suppression and limits: from offsets and logits to detections, in numpy and batched in torch."""
 
 import tempfile
 from collections.abc import Iterator

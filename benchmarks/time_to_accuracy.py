@@ -1,4 +1,4 @@
-"""How long training takes to reach an accuracy: ours beside torchvision's reference training of the same network.
+"""Measure how long training takes to reach an accuracy: ours beside torchvision's reference, on the same network.
 
     python benchmarks/time_to_accuracy.py tune  --data BCCD --out OUT            # the peer's best rate, chosen on val
     python benchmarks/time_to_accuracy.py run   --data BCCD --out OUT --who ours --seed 0      # or peer, or tuned
@@ -6,11 +6,12 @@
     python benchmarks/time_to_accuracy.py parts --data BCCD --out OUT            # what input and step take
     python benchmarks/time_to_accuracy.py table OUT
 
-`ssd256-tiny` from the same random weights: by `multibox.train` with the recipe `modern` (ours), by torchvision's recipe
-(`torchvision_peer.py`), and by that with its rate tuned. Both are scored by `multibox.evaluation.evaluate` on the same
-images. The clock is the CPU time of training in one process with one thread and no workers, without what validation
-takes; start it on one core (`taskset -c 0 python ...`). A run ends after 30 minutes, the peer's also once it has
-reached the last level; ours ends with its schedule. Each run leaves one JSON, and one whose JSON is there is skipped.
+`ssd256-tiny` is trained from the same random weights in three ways: by `multibox.train` with the recipe `modern`
+(ours), by torchvision's recipe (`torchvision_peer.py`), and by that recipe with a tuned learning rate. All are scored
+by `multibox.evaluation.evaluate` on the same images. The clock is the CPU time of training in one process with one
+thread and no workers, without validation; start it on one core (`taskset -c 0 python ...`). A run ends after 30
+minutes, the peer's also once it has reached the last level; ours ends with its schedule. Each run leaves one JSON file,
+and a run whose file is there already is skipped.
 
 Tasks: `bccd` learns from `trainval` and is scored on `test`, ours for 40 epochs. `voc` learns from 1,000 images of
 `trainval`, evenly spaced in their order, and is scored on 500 of `test`; ours gets the number of steps that fills 28.5
@@ -58,12 +59,12 @@ WHO = {"ours": "ours", "peer": "torchvision's recipe", "tuned": "the same, rate 
 
 @dataclass(frozen=True)
 class Task:
-    """A data set, and how both are trained on it.
+    """A data set, and how ours and the peer are trained on it.
 
     Attributes:
-        images: To learn from and to be scored on; all where there is no number.
-        epochs: Of ours; as many as fill the time where there is no number.
-        every: Epochs between validations; ours are quicker, so that the curves have about as many points a minute.
+        images: Numbers of images to learn from and to be scored on; `None` for all.
+        epochs: Number of our epochs; `None` for as many as fill the time.
+        every: Epochs between validations. Ours are quicker, so this gives all curves about as many points a minute.
     """
 
     images: tuple[int | None, int | None]
@@ -77,18 +78,18 @@ TASKS = {
 }
 
 Laps = tuple[float, float]
-"""Seconds of CPU and of wall."""
+"""Seconds of CPU time and of wall time."""
 
 
 class Clock:
-    """Minutes of training, on the CPU and by the clock on the wall; what is not added is not training."""
+    """Minutes of training in CPU time and in wall time. Only laps that are added count as training."""
 
     def __init__(self) -> None:
         self.cpu = self.wall = 0.0
         self.lap()
 
     def lap(self) -> Laps:
-        """The seconds since the last call."""
+        """Returns the seconds since the last call."""
         before = getattr(self, "_at", (0.0, 0.0))
         self._at = (time.process_time(), time.monotonic())
         return self._at[0] - before[0], self._at[1] - before[1]
@@ -116,7 +117,7 @@ class Curve:
         self._say(epoch, minutes[0], "", f"AP50 {100 * ap50:.1f}, AP {100 * ap:.1f}")
 
     def progress(self, epoch: float, minutes: float, left: float) -> None:
-        """A line twice a minute."""
+        """Prints a line twice a minute."""
         if time.monotonic() - self._said > 30:
             self._say(epoch, minutes, f"at most {left:.1f} min left", "")
 
@@ -127,7 +128,7 @@ class Curve:
         print(f"{self._name}: {', '.join(filter(None, words))}", flush=True)
 
     def times(self) -> dict[str, float | None]:
-        """Minutes of CPU to the first validation at each level or above."""
+        """Returns the minutes of CPU time to the first validation at each level or above."""
         return {str(level): next((row[2] for row in self.rows if row[4] >= level), None) for level in LEVELS}
 
 
@@ -175,7 +176,7 @@ def run_ours(curve: Curve, train_set: Dataset, test_set: Dataset, task: Task, se
 
 
 class Rows:
-    """The rows of the validations in a `metrics.csv`, each once, as the run writes them."""
+    """Reads the validations' rows of a `metrics.csv` as the run writes them, each of them once."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -195,7 +196,7 @@ class Rows:
 def run_peer(
     curve: Curve, train_set: Dataset, test_set: Dataset, *, every: int, rate: float, seed: int, trial: int | None = None
 ) -> dict[str, Any]:
-    """The peer's run, or its first `trial` epochs."""
+    """Trains the peer, or only its first `trial` epochs, and returns the result."""
     detector = Detector.create(MODEL, train_set.class_names, seed=seed)
     check_threads()
     clock = Clock()
@@ -219,7 +220,7 @@ def check_threads() -> None:
 
 
 def read(data: Path, split: str, images: int | None = None) -> Dataset:
-    """A split, or so many images of it, evenly spaced in their order."""
+    """Returns a split, or `images` of its images, evenly spaced in their order."""
     dataset = multibox.read_dataset(data, split=split, on_problem="skip")
     if images is None:
         return dataset
@@ -228,7 +229,7 @@ def read(data: Path, split: str, images: int | None = None) -> Dataset:
 
 
 def tuned_rate(out: Path) -> float:
-    """The rate with the highest AP50 at the end of its trial; the lower of two that are equal."""
+    """Returns the rate with the highest AP50 at the end of its trial; the lowest of equally good ones."""
     trials = [json.loads(file.read_text()) for file in out.glob("tune-*.json")]
     missing = sorted(set(RATES) - {trial["learning_rate"] for trial in trials})
     if missing:
@@ -287,7 +288,7 @@ def run(data: Path, out: Path, name: str, who: str, seed: int) -> None:
 
 
 def our_laps(dataset: Dataset, config: TrainConfig) -> list[Laps]:
-    """What each step of ours takes, but the first, in which the run is set up."""
+    """Returns the time of each of our steps, except the first, in which the run is set up."""
     laps: list[Laps] = []
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
@@ -302,9 +303,10 @@ def our_laps(dataset: Dataset, config: TrainConfig) -> list[Laps]:
 
 
 def parts(data: Path, out: Path, rounds: int) -> None:
-    """CPU seconds an image of each one's input, and of input and step together, in turns; the step is the difference.
+    """Measures CPU seconds an image of ours and of the peer, for the input alone and for input and step together.
 
-    Each round looks at the same number of images of each; the values are medians over all their batches.
+    The step is the difference. Ours and the peer take turns with the same number of images in each round; the values
+    are means over all batches.
     """
     dataset = read(data, "trainval")
     images = 160
@@ -322,7 +324,7 @@ def parts(data: Path, out: Path, rounds: int) -> None:
         print(f"round {turn + 1} of {rounds}:", *(f"{k} {1000 * mean(v):.1f} ms" for k, v in times.items()), flush=True)
     result: dict[str, Any] = {}
     for who in ("our", "peer"):
-        # means, because the peer's input has two kinds of images: those of one kind alone are no part of the whole
+        # means, because the peer's input has two kinds of images: those of one kind alone do not represent the whole
         whole, of_input = mean(times[f"{who} whole"]), mean(times[f"{who} input"])
         result[who] = {"whole": whole, "input": of_input, "step": whole - of_input}
     write(out / "parts.json", {"seconds_per_image": result, "rounds": rounds, "images": images, **machine()})
@@ -333,7 +335,7 @@ def mean(values: Iterable[float]) -> float:
 
 
 def laps_of(items: Iterable[object], count: int | None = None) -> list[float]:
-    """CPU seconds until each of the first `count` items is there."""
+    """Returns the CPU seconds that each of the first `count` items takes."""
     laps = []
     before = time.process_time()
     for number, _ in enumerate(items, start=1):
@@ -346,7 +348,7 @@ def laps_of(items: Iterable[object], count: int | None = None) -> list[float]:
 
 
 def our_input(dataset: Dataset, images: int, seed: int) -> Iterator[torch.Tensor]:
-    """Batches of augmented images, as training makes them."""
+    """Yields batches of augmented images, as training makes them."""
     config = preset(MODEL)
     augmentation, batch = RECIPES[RECIPE].augmentation, RECIPES[RECIPE].batch_size
     order = np.random.default_rng(seed).permutation(len(dataset))
@@ -360,7 +362,7 @@ def our_input(dataset: Dataset, images: int, seed: int) -> Iterator[torch.Tensor
 
 
 def table(out: Path) -> None:
-    """Markdown: minutes to each level, what the parts brought, and VOC; the curves as `curves.png`."""
+    """Prints Markdown tables of the minutes to each level, the gains of the parts, and VOC. Draws `curves.png`."""
     runs = [json.loads(file.read_text()) for task in TASKS for file in sorted(out.glob(f"{task}-*-*.json"))]
     bccd = {who: [run for run in runs if (run["task"], run["who"]) == ("bccd", who)] for who in WHO}
     print_rows(["BCCD: minutes of CPU to AP50", *map(str, LEVELS), "seconds an epoch"])
@@ -390,10 +392,11 @@ def table(out: Path) -> None:
 
 
 def print_parts(parts: dict[str, dict[str, float]], bccd: dict[str, list[dict[str, Any]]]) -> None:
-    """What each part brought, as factors on the peer's time whose product is ours.
+    """Prints the gain of each part, as factors on the peer's time whose product is our time.
 
-    Recipe: our epochs to the level by the peer's, as if both were equally fast. Input: the peer's seconds an image
-    with our input in the place of its own, by those with its own. Step: our seconds an image by those.
+    Recipe: our epochs to the level, divided by the peer's, as if both were equally fast. Input: the peer's seconds an
+        image with our input, divided by those with its own input. Step: our seconds an image, divided by the peer's
+        with our input.
     """
     ours, other = parts["our"], parts["peer"]
     with_input = ours["input"] + other["step"]
@@ -410,7 +413,7 @@ def print_parts(parts: dict[str, dict[str, float]], bccd: dict[str, list[dict[st
 
 
 def median(runs: list[dict[str, Any]], level: float, at: int = 2) -> float:
-    """Over the runs: minutes (or epochs) to the level, infinite where it was not reached."""
+    """Returns the median of the minutes (or epochs) to the level; infinite for a run that does not reach it."""
     return statistics.median(next((row[at] for row in run["curve"] if row[4] >= level), math.inf) for run in runs)
 
 
@@ -464,7 +467,7 @@ def draw_curves(runs: list[dict[str, Any]], file: Path) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures belong to."""
+    """Returns the machine, versions and date that the figures belong to."""
     packages = ("multibox", "torch", "torchvision", "numpy", "pillow")
     return {
         "device": "cpu",

@@ -1,4 +1,4 @@
-"""Runs the command line by `python -m multibox`."""
+"""Run the command line as `python -m multibox`."""
 
 import sys
 

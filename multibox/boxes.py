@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 _CHUNK = 256
-"""How many candidates suppression compares with each other at once."""
+"""Number of candidates that suppression compares with each other at once."""
 
 
 def corner_to_center(boxes: Float[np.ndarray, "*rows 4"]) -> Float[np.ndarray, "*rows 4"]:

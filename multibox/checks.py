@@ -1,7 +1,7 @@
 """Checks of the values that configs hold: one mechanism for Python, JSON, YAML and command-line flags.
 
-A config is a dataclass whose annotations say what each field takes, limits included, as msgspec's `Meta` has them.
-`check_fields` applies them in `__post_init__`, so no config with a wrong value exists.
+A config is a dataclass whose annotations state the type and the limits of each field, the limits by msgspec's `Meta`.
+`check_fields` applies them in `__post_init__`, so a config never holds a wrong value.
 """
 
 import reprlib
@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import numpy as np
 from msgspec import Meta, ValidationError, convert
 
-_MAX = sys.float_info.max  # a limit that infinity does not keep
+_MAX = sys.float_info.max  # infinity exceeds this limit
 
 Fraction = Annotated[float, Meta(ge=0, le=1, description="from 0 to 1")]
 Positive = Annotated[float, Meta(gt=0, le=_MAX, description="above 0")]
@@ -35,12 +35,12 @@ _short.maxstring = _short.maxother = _short.maxlong = 80
 
 
 def shown(value: object) -> str:
-    """Returns the value as messages show it: its `repr`, cut where it is long."""
+    """Returns the `repr` of the value for a message, cut off if it is long."""
     return _short.repr(value)
 
 
 def cut(text: object, longest: int = _LONGEST_TEXT) -> str:
-    """Returns a text as messages quote it: its beginning only where it is long."""
+    """Returns the text for a message, cut off if it is long."""
     whole = str(text)
     return whole if len(whole) <= longest else f"{whole[:longest]}..."
 
@@ -51,7 +51,7 @@ def check_fields(config: object) -> None:
     NumPy's numbers become Python's, whole numbers become floats where a float is wanted, lists become tuples.
 
     Raises:
-        ValueError: A value is of another kind than annotated, is no choice, or is out of range.
+        ValueError: A value has another type than annotated, is not one of the choices, or is out of range.
     """
     kind: Any = type(config)
     for name, hint in _hints(kind).items():
@@ -59,13 +59,13 @@ def check_fields(config: object) -> None:
 
 
 def checked(name: str, value: object, hint: Any, *, strict: bool = True) -> Any:
-    """Returns the value in the type of the annotation.
+    """Returns the value, converted to the annotated type.
 
     Args:
         name: Name of the field, for the message.
         value: Value to check.
         hint: Annotation of the field.
-        strict: Whether numbers must be numbers. If not, `"1e-3"` is one too, and `8.0` is a whole number.
+        strict: Whether only numbers count as numbers. If false, `"1e-3"` counts too, and `8.0` is a whole number.
 
     Raises:
         ValueError: The value does not fit the annotation.
@@ -80,15 +80,15 @@ def checked(name: str, value: object, hint: Any, *, strict: bool = True) -> Any:
 
 
 def checked_values(values: Mapping[Any, object], hints: Mapping[str, Any], *, owner: str) -> dict[str, Any]:
-    """Returns the values that a text file gives for fields, in the types of their annotations; empty ones are left out.
+    """Returns the values of a text file, converted to the annotated types. Empty values are left out.
 
     Args:
         values: Values by the name of their field.
-        hints: Annotations of all fields there are.
-        owner: What has these fields, for the message: "a run".
+        hints: Annotation of each field that exists, by name.
+        owner: What the message calls the owner of the fields: "a run".
 
     Raises:
-        ValueError: There is no field of such a name, or a value does not fit its annotation.
+        ValueError: There is no field of that name, or a value does not fit its annotation.
     """
     given = {name: value for name, value in values.items() if value is not None}
     for name in given:
@@ -100,10 +100,10 @@ def checked_values(values: Mapping[Any, object], hints: Mapping[str, Any], *, ow
 
 
 def _checked_text(name: str, value: object, hint: Any) -> Any:
-    """Returns a value of a text file, in which `300` may be meant as text and `1e-3` as a number."""
+    """Returns a value of a text file in the annotated type: `300` may be a text, and `1e-3` a number."""
     if str in _options(hint) and type(value) in (int, float):
         value = str(value)
-    # msgspec's relaxed mode takes 1 and "yes" for true, which is not meant where a number stands for a flag
+    # msgspec's relaxed mode reads 1 and "yes" as true, but a number in place of a flag is a mistake
     return checked(name, value, hint, strict=bool in _options(hint))
 
 
@@ -130,7 +130,7 @@ def _fits(value: object, hint: Any, strict: bool) -> bool:
 
 
 def _complaint(value: object, hint: Any, strict: bool) -> tuple[str, object, bool]:
-    """Returns what was expected in words, the part of the value that is wrong, and whether it is of the wrong kind."""
+    """Returns a text about what was expected, the part of the value that is wrong, and whether its type is wrong."""
     if get_origin(hint) is Annotated:
         kind, limits = get_args(hint)[:2]
         if not _fits(value, kind, strict):
@@ -149,14 +149,14 @@ def _complaint(value: object, hint: Any, strict: bool) -> tuple[str, object, boo
 
 
 def _options(hint: Any) -> list[Any]:
-    """Returns the members of a union without `None`; of any other annotation itself."""
+    """Returns the members of a union except `None`, or the annotation itself if it is not a union."""
     if get_origin(hint) in (Union, UnionType):
         return [option for option in get_args(hint) if option is not NoneType]
     return [hint]
 
 
 def _parts(value: object, hint: Any) -> list[tuple[object, Any]]:
-    """Returns the items of a list, each with its annotation; none if the value or the annotation is no list."""
+    """Returns the items of a list with their annotations, or nothing if the value or the annotation is not a list."""
     items = get_args(hint)
     if get_origin(hint) not in (tuple, Sequence) or not isinstance(value, list | tuple):
         return []
@@ -166,7 +166,7 @@ def _parts(value: object, hint: Any) -> list[tuple[object, Any]]:
 
 
 def _words(hint: Any) -> str:
-    """Returns what an annotation takes, in words."""
+    """Returns a description of the values that an annotation accepts."""
     if get_origin(hint) is Annotated:
         return str(get_args(hint)[1].description)
     if get_origin(hint) is Literal:

@@ -25,7 +25,7 @@ LARGEST_SIDE = 4096
 MAX_DEFAULT_BOXES = 2_000_000
 """Most default boxes of a detector. SSD512 has 24,564; this many, in 32 MB, fit the largest input on VGG-16."""
 
-# Limits that no real detector comes near. They keep a small file from asking for much memory.
+# Limits far beyond any real detector. They keep a small file from asking for much memory.
 LayerName = Annotated[str, Meta(pattern=r"^\w+$", max_length=100, description="a name of letters, digits and _")]
 Text = Annotated[str, Meta(max_length=200, description="a text of at most 200 characters")]
 Side = Annotated[int, Meta(ge=1, le=LARGEST_SIDE, description=f"from 1 to {LARGEST_SIDE}")]
@@ -84,8 +84,9 @@ class ExtraLayer:
         channels: Number of output channels.
         kernel: Side of the kernel.
         stride: Stride of the convolution.
-        padding: Rows and columns of zeros on each side. `same` is TensorFlow's rule, which puts an odd one last.
-        depthwise: Whether each channel is convolved by itself. The input must then have `channels` channels too.
+        padding: Rows and columns of zeros on each side. `same` is TensorFlow's rule, which puts an odd row or column
+            last.
+        depthwise: Whether each channel is convolved separately. The input must then have `channels` channels too.
         linear: Whether the layer has no activation.
     """
 
@@ -103,14 +104,14 @@ class ExtraLayer:
 
 @dataclass(frozen=True)
 class Postprocess:
-    """How boxes of the network become detections (section 3.7; the Caffe code's DetectionOutput).
+    """The settings by which boxes of the network become detections (section 3.7; the Caffe code's DetectionOutput).
 
     Attributes:
-        score_threshold: Detections score above this.
+        score_threshold: Only boxes with a score above this become detections.
         iou_threshold: A box is suppressed if it overlaps a better one by more than this.
-        class_agnostic: Whether a better box of any class suppresses, or only one of the same class.
+        class_agnostic: Whether better boxes of all classes suppress a box, or only those of its own class.
         max_candidates_per_class: Number of the best boxes of each class that enter suppression.
-        max_detections: Most detections of an image, over all classes.
+        max_detections: Largest number of detections of an image, over all classes.
     """
 
     score_threshold: Fraction = 0.01
@@ -150,7 +151,7 @@ class DetectorConfig:
         width: Width of the network input in pixels.
         mean: Mean of red, green and blue, subtracted from the pixels (0 to 255).
         scale: Divisor of red, green and blue after that.
-        resize: How an image is brought to the size of the input.
+        resize: Rule by which an image is resized to the size of the input.
         backbone: Name of the backbone in `ssd.backbones`.
         extras: Extra feature layers, in order, after the backbone's last layer.
         extras_batch_norm: Whether BatchNorm follows each extra layer.
@@ -159,17 +160,17 @@ class DetectorConfig:
         stored_default_boxes: Whether the table of default boxes is a tensor of the weights file instead of being made
             from the feature maps.
         clip_default_boxes: `none`, as in the Caffe code; `size` limits widths and heights to the image's; `all` clips
-            the centers too. Each of the four numbers is clipped by itself, so boxes may still reach over the edge.
+            the centers too. Each of the four numbers is clipped separately, so boxes may still reach over the edge.
         center_variance: Divisor of the center's offsets. The Caffe code has the variances; the paper does not.
         size_variance: Divisor of the logarithms of width and height.
-        max_log_size: Largest decoded size: a box is larger than its default box by at most the exponential of this.
-            `None` sets no limit.
+        max_log_size: Limit on decoded sizes: a box is at most `exp(max_log_size)` times as wide and high as its default
+            box. `None` sets no limit.
         clip_boxes: Whether decoded boxes are clipped to the image before suppression; the Caffe code does it after.
-        scoring: `softmax` over the classes and the background, or `sigmoid` of each class by itself.
+        scoring: `softmax` over the classes and the background, or `sigmoid` of each class separately.
         postprocess: Thresholds and limits of the checkpoint's own evaluation; `detect` uses all but the first.
-        detect_score_threshold: The score threshold of `detect`, unless a call gives another.
+        detect_score_threshold: Default score threshold of `detect`.
         draft_decoding: Whether the detector was trained on JPEG files that were decoded at a reduced size, so that
-            detection may decode them so too.
+            detection may do so too.
     """
 
     name: Text
@@ -232,7 +233,7 @@ class DetectorConfig:
         """Returns the config that `to_json` wrote. Fields that have a default may be missing.
 
         Raises:
-            ValueError: The text is not JSON, lacks a field, has an unknown one, or has a value that cannot be.
+            ValueError: The text is not JSON, lacks a field, has an unknown one, or has an invalid value.
         """
         try:
             values = msgspec.json.decode(text)
@@ -255,7 +256,7 @@ def _check_unique(field: str, names: list[str]) -> None:
 
 
 def _unknown_fields(values: Any, config: object) -> Iterator[str]:
-    """Yields the names in JSON values that are no fields of the config made from them, which msgspec passes over."""
+    """Yields the names in the JSON values that the config has no field for. msgspec ignores them."""
     if dataclasses.is_dataclass(config):
         known = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
         for name, value in values.items():

@@ -43,8 +43,8 @@ class Detection(NamedTuple):
 class Detections:
     """The objects found in one image, always with the highest score first.
 
-    Rows that are given in another order are sorted; of equal scores, the earlier stays first. So a selection is sorted
-    too, whatever the order of its indices.
+    Rows that are given in another order are sorted; of equal scores, the earlier stays first. A selection is therefore
+    sorted too, whatever the order of its indices.
 
     Attributes:
         boxes: Boxes in corner form, in pixels of that very image, clipped to it.
@@ -110,9 +110,9 @@ class Detections:
     def __getitem__(
         self, chosen: int | np.int64 | str | Bool[np.ndarray, " detections"] | Int[np.ndarray, " chosen"] | slice
     ) -> "Detection | Detections":
-        """Returns one detection (`found[0]`), or some: of a class, a mask, indices or a slice.
+        """Returns one detection (`found[0]`), or those of a class, a mask, indices or a slice.
 
-        `found["cat"]` are the detections of that class, `found[found.scores > 0.5]` those where the mask is true.
+        `found["cat"]` returns the detections of that class, `found[found.scores > 0.5]` those where the mask is true.
 
         Raises:
             ValueError: There is no class of that name.
@@ -139,7 +139,7 @@ class Detections:
         return f"Detections({len(self)}: {', '.join(shown)})" if shown else "Detections(0)"
 
     def records(self) -> list[dict[str, object]]:
-        """Returns one dict of plain values for each detection, as JSON knows them.
+        """Returns a dictionary of plain values for each detection, ready for JSON.
 
         Pixels are rounded to two decimals, scores to four.
         """
@@ -204,7 +204,9 @@ class Detections:
         )
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """Returns a table with a row for each: name, label, score, x_min, y_min, x_max, y_max, default_box_index.
+        """Returns a table with a row for each detection.
+
+        The columns are name, label, score, x_min, y_min, x_max, y_max and default_box_index.
 
         Raises:
             ImportError: The package pandas is not installed.

@@ -1,4 +1,4 @@
-"""What users hold: a config, class names, and a runtime that runs the network."""
+"""The detector that users work with: a config, class names, and a runtime that runs the network."""
 
 import dataclasses
 import logging
@@ -36,12 +36,12 @@ _log = logging.getLogger(__name__)
 
 
 class Prepared(NamedTuple):
-    """An image that is ready for the network.
+    """The network input that was made from one image.
 
     Attributes:
         pixels: The whole image, resized to the network's input; not yet normalized.
-        height: Height of the image itself in pixels.
-        width: Width of the image itself in pixels.
+        height: Height of the original image in pixels.
+        width: Width of the original image in pixels.
     """
 
     pixels: Shaped[np.ndarray, "3 input_height input_width"]
@@ -99,8 +99,9 @@ class Detector:
             model: Name of a preset (`multibox models` lists them), `timm/NAME` for a backbone of timm, or a config.
             class_names: Names of the classes, in the order of the labels.
             scales: Sizes of a preset's default boxes: `voc`, or `coco` for smaller objects.
-            height: Height of a preset's input in pixels, if it is to differ; extra layers and default boxes follow.
-            width: Width of a preset's input in pixels. If only one of the two is given, the input is square.
+            height: Height of the network input in pixels, if it is to differ from the preset's; extra layers and
+                default boxes follow.
+            width: Width of the network input in pixels. If only one of the two is given, the input is square.
             start_from: `imagenet` fetches weights for the backbone (torchvision's, or timm's for its own). The config
                 then takes the mean and scale of the pixels that these weights were trained with.
             seed: Seed of the random weights.
@@ -152,10 +153,10 @@ class Detector:
         *,
         provenance: Mapping[str, str] | None = None,
     ) -> "Detector":
-        """Returns the detector of a network in memory, which it shares.
+        """Returns a detector that runs the given network and shares its weights.
 
         The network is not changed. If it is in training mode, detection runs a copy in evaluation mode that shares its
-        weights. `to` orders the weights as detection is fastest.
+        weights. `to` gives the weights the memory format in which detection is fastest.
         """
         from multibox.runtimes.torch_runtime import TorchRuntime
 
@@ -170,7 +171,7 @@ class Detector:
         precision: Precision = "fp32",
         on_progress: OnProgress | None = None,
     ) -> "Detector":
-        """Loads the detector of a weights file, or of published weights by name.
+        """Loads a detector from a weights file, or from published weights by name.
 
         Args:
             model: A path; a name that `multibox models` lists (`torchvision/ssd300-vgg16-coco`), fetched into the cache
@@ -231,7 +232,7 @@ class Detector:
             repository: Name of the repository, `owner/name`; it is created if necessary.
             half: Whether to upload weights in half precision.
             license: License for a new page, by its name on the hub (`apache-2.0`).
-            private: Whether a new repository is private; by default as its owner has set it.
+            private: Whether a new repository is private; by default as its owner's settings say.
 
         Raises:
             ConnectionError: The hub cannot be reached, or refuses.
@@ -252,8 +253,8 @@ class Detector:
         """The network: `network(inputs) -> Predictions(offsets, logits)`.
 
         Raises:
-            TypeError: The detector runs an exported file and has no network, or its classes are merged, so that the
-                network's are others.
+            TypeError: The detector runs an exported file and has no network, or its classes are merged, so that they
+                differ from the network's.
         """
         if self._merged_labels is not None:
             raise TypeError("the network has other classes than this detector, which merges some; use the original one")
@@ -300,7 +301,7 @@ class Detector:
     def with_merged_classes(self, rename: Mapping[str, str]) -> "Detector":
         """Returns a detector with the same network whose classes have new names; equal names become one class.
 
-        The score of such a class is the best of those of its parts, and its boxes suppress each other.
+        The score of a merged class is the best score of its parts, and the boxes of its parts suppress each other.
 
         Args:
             rename: New name of a class by its present one; other classes keep theirs.
@@ -318,7 +319,7 @@ class Detector:
         )
 
     def prepare(self, images: Source | Iterable[Source]) -> Shaped[np.ndarray, "batch 3 height width"]:
-        """Returns one or many images as the network takes them: RGB, resized by the config's rule, not yet normalized.
+        """Returns the network inputs of one or many images: RGB, resized by the config's rule, not yet normalized.
 
         The pixels are `uint8`, or `float32` if the rule does not round.
         """
@@ -388,11 +389,12 @@ class Detector:
         Args:
             images: One or many of: a path, the bytes of a file, a PIL image, or `uint8` RGB pixels as an array or
                 tensor.
-            score_threshold: Detections score above this; by default above the config's `detect_score_threshold`.
+            score_threshold: Only boxes with a score above this become detections; by default the config's
+                `detect_score_threshold`.
             iou_threshold: A box is suppressed if it overlaps a better one by more than this. This and the next two are
                 by default the detector's own.
-            class_agnostic: Whether a better box of any class suppresses, or only one of the same class.
-            max_detections: Most detections of an image.
+            class_agnostic: Whether better boxes of all classes suppress a box, or only those of its own class.
+            max_detections: Largest number of detections of an image.
             class_names: Names of the wanted classes; by default all.
             batch_size: Number of images that go through the network at once.
 
@@ -461,7 +463,7 @@ def _is_one(images: Source | Iterable[Source]) -> bool:
     if isinstance(images, str | os.PathLike | bytes | Image.Image):
         return True
     if not isinstance(images, Iterable):
-        return True  # `open_image` says what an image is
+        return True  # `open_image` reports what is no image
     return getattr(images, "ndim", 4) in (2, 3)  # one dimension: a column of paths; four: a batch of pixels
 
 

@@ -1,4 +1,4 @@
-"""Boxes and names on an image, in any script."""
+"""Draw boxes and names on an image, in any script."""
 
 import os
 import unicodedata
@@ -125,7 +125,7 @@ def contact_sheet(
     Args:
         images: At least one image.
         captions: Text below each image; it may have several lines, which are made to fit.
-        columns: Most images in a row.
+        columns: Largest number of images in a row.
         cell_height: Height of a cell in pixels, without the caption.
         cell_width: Width of a cell in pixels.
         margin: Pixels between the cells and around them.

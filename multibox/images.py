@@ -1,4 +1,4 @@
-"""Turn whatever a user has (a path, bytes, a PIL image, an array, a tensor) into upright RGB pixels of 8 bits.
+"""Turn an image in any form (a path, bytes, a PIL image, an array, a tensor) into upright 8-bit RGB pixels.
 
 This is the only place that decodes and resizes images. Transparent pixels are shown on white, and 16-bit values are
 scaled to 8 bits. Only the formats of `FORMATS` are opened, and no image of more than `max_pixels` is decoded.
@@ -81,8 +81,8 @@ class DecodedImage(NamedTuple):
 
     Attributes:
         pixels: RGB, color last. A JPEG may have been decoded at a reduced size.
-        height: Height of the image itself, right way up.
-        width: Width of the image itself, right way up.
+        height: Height of the upright image at full size, in pixels.
+        width: Width of the upright image at full size, in pixels.
     """
 
     pixels: UInt8[np.ndarray, "rows columns 3"]
@@ -107,7 +107,7 @@ def open_image(source: Source, *, at_least: tuple[int, int] | None = None, max_p
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The source is no image of the supported formats, is truncated or damaged, has too many pixels or
+        ValueError: The source is not an image in a supported format, is truncated or damaged, has too many pixels or
             only transparent ones; or the array has another type or shape, or one that fits both `(3, height, width)`
             and `(height, width, 3)`.
         TypeError: The source is none of these things.
@@ -116,21 +116,21 @@ def open_image(source: Source, *, at_least: tuple[int, int] | None = None, max_p
 
 
 def read_image(source: Source) -> UInt8[np.ndarray, "3 height width"]:
-    """Returns the pixels of `open_image(source)`, color first."""
+    """Returns the pixels of `open_image(source)`, with the color as the first axis."""
     return to_array(open_image(source))
 
 
 def decode_image(
     source: Source, *, at_least: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
 ) -> DecodedImage:
-    """Decodes an image as `open_image` does. Also returns the size that it has at full size.
+    """Decodes an image as `open_image` does. The result also holds its full size.
 
     If simplejpeg is installed (the extra `fast`), it decodes upright RGB JPEG files: to the same pixels, in less time.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: `open_image` raises it for the same reasons.
-        TypeError: The source is nothing that `open_image` takes.
+        ValueError: The image is refused for one of the reasons that `open_image` lists.
+        TypeError: The source is of a type that `open_image` does not take.
     """
     if isinstance(source, bytes | str | os.PathLike) and (decode := _fast_decoder()):
         decoded = _decode_fast(source, at_least, max_pixels, decode)
@@ -141,7 +141,7 @@ def decode_image(
 
 
 def to_array(image: Image.Image) -> UInt8[np.ndarray, "3 height width"]:
-    """Returns the pixels of an RGB image, color first."""
+    """Returns the pixels of an RGB image, with the color as the first axis."""
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
@@ -152,7 +152,7 @@ def image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no image of the supported formats, or has more than `max_pixels`.
+        ValueError: The file is not an image in a supported format, or has more than `max_pixels`.
     """
     name = os.fspath(path)
     _check_file(name)
@@ -236,7 +236,7 @@ def _check_file(name: str) -> None:
 
 @contextmanager
 def _opened(file: BinaryFile, name: str, max_pixels: int) -> Iterator[Image.Image]:
-    """Opens a file of one of the `FORMATS` with at most `max_pixels`, not decoded; errors of Pillow become ours."""
+    """Opens a file in one of the `FORMATS` without decoding it. Checks `max_pixels`, and translates Pillow's errors."""
     try:
         with Image.open(file, formats=tuple(FORMATS)) as image:
             if image.width * image.height > max_pixels:
@@ -281,7 +281,7 @@ def _decode_fast(
     max_pixels: int,
     decode: Callable[..., UInt8[np.ndarray, "height width 3"]],
 ) -> DecodedImage | None:
-    """Returns None unless the source is a sound, upright RGB JPEG; Pillow then decodes it or says what is wrong."""
+    """Decodes a sound, upright RGB JPEG. Returns None for anything else, which Pillow then decodes or refuses."""
     try:
         if isinstance(source, bytes):
             data = source
@@ -305,7 +305,7 @@ def _decode_fast(
 def _upright(image: Image.Image) -> Image.Image:
     """Turns the image as its EXIF orientation says, and removes the orientation, so that it is not turned twice.
 
-    PIL's own `exif_transpose` writes all of EXIF anew, and fails if any of its tags is malformed.
+    PIL's own `exif_transpose` rewrites all of EXIF, and fails if any of its tags is malformed.
     """
     image.load()  # Pillow turns a TIFF here, and finds EXIF that comes after the pixels of a PNG
     turn = _TURNS.get(_orientation(image))
@@ -318,7 +318,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image, file: BinaryFile | None = None) -> int:
-    """Returns the EXIF orientation, 1 to 8; 1 if there is none, or none that makes sense.
+    """Returns the EXIF orientation, 1 to 8; 1 if it is missing or invalid.
 
     For a PNG, `getexif` decodes all pixels, because EXIF may come after them. Given the `file`, this function does so
     only if the file has EXIF.

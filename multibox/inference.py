@@ -23,7 +23,7 @@ def predict(
     than these. What `items` or `load` raises is raised here after the results of all batches before it.
 
     Args:
-        items: Images, or whatever `load` takes. It is advanced in the thread, by one call at a time.
+        items: Images, or other items that `load` takes. Only the thread advances the iterator, one item at a time.
         load: Decodes and resizes one image.
         run: Returns the result of each image of a batch.
         batch_size: Number of images in a batch.

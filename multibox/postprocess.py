@@ -1,4 +1,4 @@
-"""From a network's raw outputs to detections: threshold, suppression, limits (the Caffe code's DetectionOutput).
+"""Turn a network's raw outputs into detections: threshold, suppression, limits (the Caffe code's DetectionOutput).
 
 This is the one definition for CPUs. It is exact, and fast because it looks at few boxes.
 """
@@ -14,7 +14,7 @@ from multibox.boxes import decode, nms
 from multibox.config import DetectorConfig, Postprocess, Scoring
 
 _PREFIX = 1024
-"""Of more candidates than this, only the best so many are sorted at first: they mostly fill all detections."""
+"""Number of the best candidates that are sorted first. They mostly fill all detections, and the rest is not sorted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class NormalizedDetections:
         boxes: Boxes in corner form; 0 to 1 is the image, and they are not clipped to it.
         scores: Scores from 0 to 1.
         labels: Indices into the class names.
-        default_box_indices: The index of the default box that found each; -1 if the runtime does not tell.
+        default_box_indices: Index of the default box that found each object; -1 if the runtime does not report it.
     """
 
     boxes: Float[np.ndarray, "detections 4"]
@@ -55,17 +55,17 @@ def postprocess(
         offsets: The network's offsets of each default box.
         logits: The network's logits of each default box; column 0 is the background.
         default_boxes_center: The default boxes in center form, as fractions of the image.
-        config: Says how offsets become boxes and logits become scores.
+        config: Config that says how offsets become boxes and logits become scores.
         settings: Thresholds and limits.
-        labels: The classes that are wanted; all classes if `None`.
-        merged_labels: The new label of each class, where several classes are to be one. The score of such a class is
-            the best of their scores; thresholds, limits, suppression and `labels` see the new classes only.
+        labels: Labels of the wanted classes; all classes if `None`.
+        merged_labels: New label of each class, if several classes are merged. The score of a merged class is the best
+            of their scores; thresholds, limits, suppression and `labels` apply to the new classes only.
 
     Raises:
         ValueError: The outputs hold NaN or infinity.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        # sums of squares are fast; they also overflow if finite values are huge, so then every value is looked at
+        # sums of squares are fast; they also overflow if finite values are huge, so every value is checked then
         finite = np.isfinite(np.vdot(offsets, offsets) + np.vdot(logits, logits))
     if not (finite or (np.isfinite(offsets).all() and np.isfinite(logits).all())):
         raise not_finite()
@@ -79,7 +79,7 @@ def postprocess(
         if len(places) > settings.max_candidates_per_class:
             places = places[_rank(places % columns) < settings.max_candidates_per_class]
         indices, classes = rows[places // columns], places % columns
-        with np.errstate(over="ignore", invalid="ignore"):  # a box may be too large for a number
+        with np.errstate(over="ignore", invalid="ignore"):  # a box may be too large for a float
             boxes = decode(
                 offsets[indices],
                 default_boxes_center[indices],

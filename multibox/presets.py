@@ -1,4 +1,4 @@
-"""Presets: the detectors that have a name, with their feature maps, default boxes and extra layers."""
+"""Presets: detectors by name, with their feature maps, default boxes and extra layers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ def paper_box_sizes(min_size: float, max_size: float, aspect_ratios: tuple[int, 
     """Returns the default boxes of a cell, `(width, height)` (section 2.2).
 
     They are in the order of the Caffe code's PriorBoxLayer: a small and a large square, then for each aspect ratio a
-    box of it and a box of its inverse.
+    box with that ratio and a box with its inverse.
     """
     sizes: list[Pair] = [(min_size, min_size), (sqrt(min_size * max_size),) * 2]
     for ratio in aspect_ratios:
@@ -70,7 +70,7 @@ def feature_map_table(
     extra_channels: tuple[tuple[int, int], ...] = ((256, 512), (128, 256)),
     first_extra: int = 8,
 ) -> tuple[tuple[ExtraLayer, ...], tuple[FeatureMap, ...]]:
-    """Returns extra layers and feature maps for a backbone and an input of any size, in the way of SSD512.
+    """Returns extra layers and feature maps for any backbone and input size, built as SSD512 extends SSD300.
 
     After the backbone's last source layer, pairs of a 1x1 and a 3x3 convolution halve the map until one cell is left.
     On the backbone's maps, the centers of the default boxes are one stride apart. On the maps of the extra layers they
@@ -191,7 +191,7 @@ def _ssd_tiny(height: int, width: int, scales: Scales) -> DetectorConfig:
 
 
 def _ssd_resnet(depth: int, height: int, width: int, scales: Scales) -> DetectorConfig:
-    """Returns an SSD of ours on layers 2 to 4 of a ResNet: BatchNorm in backbone and extra layers, 3x3 heads."""
+    """Returns our SSD on layers 2 to 4 of a ResNet, with BatchNorm in backbone and extra layers, and 3x3 heads."""
     return ssd_config(
         f"resnet{depth}",
         {"layer2": 8, "layer3": 16, "layer4": 32},
@@ -217,14 +217,15 @@ def ssd_config(
     mean: tuple[float, float, float],
     scale: tuple[float, float, float],
 ) -> DetectorConfig:
-    """Returns the config of an SSD on a backbone with BatchNorm: the paper's extra layers with BatchNorm, too.
+    """Returns the config of an SSD on a backbone with BatchNorm. The paper's extra layers get BatchNorm too.
 
     Args:
         backbone: Name of the backbone, which the preset's name ends with.
         sources: Strides of the backbone's source layers by name.
-        grids: Rows and columns of the source layers by name; `None` if they are the strides' rounded up.
+        grids: Rows and columns of the source layers by name; `None` for the input's size divided by the stride and
+            rounded up.
         scales: Sizes of the default boxes, as the authors chose them for VOC or for COCO.
-        head: Kind of all heads.
+        head: Layers of every head, as in `FeatureMap.head`.
         height: Height of the network input in pixels.
         width: Width of the network input in pixels.
         mean: Mean of red, green and blue (0 to 255).
@@ -337,7 +338,7 @@ def _ssd_mobilenet_v1(height: int, width: int, scales: Scales) -> DetectorConfig
 
 
 def _size(height: int, width: int) -> str:
-    """Returns the size of an input as presets are named by it: `300`, or `240x320`."""
+    """Returns the input size as it stands in the names of presets: `300`, or `240x320`."""
     return f"{height}" if height == width else f"{height}x{width}"
 
 
@@ -347,13 +348,13 @@ FIGURE_CLASSES = 20
 
 @dataclass(frozen=True)
 class Preset:
-    """An architecture that can be created, and what is known of it without building it.
+    """An architecture that can be created, and the facts about it that are known without building it.
 
     Attributes:
         group: Heading under which `multibox models` lists the preset.
         make: Function of height, width and scales that returns the config.
-        side: Height and width of the network input if a call gives no other, in pixels.
-        scales: Sizes of the default boxes if a call gives no others.
+        side: Default height and width of the network input in pixels.
+        scales: Default choice of the sizes of the default boxes.
         parameters: Number of parameters with `FIGURE_CLASSES` classes at this side; a test counts them.
         gmac: Billions of multiply-adds of one image, with as many classes at this side; a test counts them.
         published: Accuracy that the source of the architecture states, and the source, in short. docs/models.md has
@@ -427,7 +428,7 @@ def preset(
 
 
 def input_size(height: int | None, width: int | None, side: int) -> tuple[int, int]:
-    """Returns height and width of an input. If one is `None` it is the other; if both are, the input is `side` square.
+    """Returns height and width of an input. If one is `None`, both are equal; if both are `None`, both are `side`.
 
     Raises:
         ValueError: One is too small to leave several feature maps, or so large that it can only be a mistake.

@@ -1,8 +1,8 @@
 """Count the functions of multibox that an image passes on its way: `python tools/count_hops.py detect` or `train`.
 
 `detect` runs an image file to its detections, `train` an image of a data set to its loss. Every call of a function of
-the package is traced; nested functions, generators and lambdas count for the function that holds them, and what runs
-once for a detector or a run (loading, making tables) does not count.
+the package is traced; nested functions, generators and lambdas count for the function that holds them, and functions
+that run once for a detector or a run (loading, making tables) do not count.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from multibox.detector import Detector
 
 PACKAGE = Path(multibox.__file__).parent
 LIMITS = {"detect": (20, 8), "train": (35, 10)}
-"""The most functions, in the most files, that each way should take."""
+"""Largest number of functions, and of files, that each way should take."""
 
 
 def hops(run: Callable[[], object]) -> list[tuple[str, str]]:
-    """Returns each function of ours that `run` calls, as (file, name), in the order of its first call."""
+    """Returns each function of the package that `run` calls, as (file, name), in the order of its first call."""
     seen: dict[tuple[str, str], None] = {}
 
     def trace(frame: FrameType, event: str, _: object) -> None:

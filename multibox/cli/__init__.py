@@ -1,4 +1,4 @@
-"""The command line: one file a command. No other part of the package prints."""
+"""The command line: one file for each command. No other part of the package prints."""
 
 import io
 import os
@@ -96,7 +96,7 @@ def _app() -> App:
 
 
 def _text(failure: Exception) -> str:
-    """Returns the error in words, and leaves out the number of an error of the operating system."""
+    """Returns the text of an error, without the number that errors of the operating system have."""
     if isinstance(failure, ModuleNotFoundError):
         return f"the package {failure.name} is not installed: pip install 'multibox[train]'"
     if isinstance(failure, OSError) and failure.strerror:

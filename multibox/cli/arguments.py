@@ -1,4 +1,4 @@
-"""What the commands' flags have in common: their groups in the help, types of values, and the checks of a value."""
+"""Shared parts of the commands' flags: their groups in the help, the types of their values, and checks of values."""
 
 import re
 from pathlib import Path
@@ -27,7 +27,7 @@ class UsageError(Exception):
 
 
 def choose_device(device: str | None) -> str:
-    """Returns the device to compute on: the given one, or CUDA where there is a GPU for it, or the CPU.
+    """Returns the device to compute on: the given one, else CUDA if there is a GPU for it, else the CPU.
 
     Raises:
         UsageError: PyTorch knows no device of that name, or this machine does not have it.
@@ -39,7 +39,7 @@ def choose_device(device: str | None) -> str:
     try:
         import torch
     except ImportError:
-        return "cpu"  # whatever needs torch says so itself
+        return "cpu"  # code that needs torch reports that it is missing
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

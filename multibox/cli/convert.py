@@ -51,7 +51,7 @@ def convert(source: Path, out: Annotated[Path, Parameter(group=OUTPUT)], /, *, o
 
 
 def _rules(config: "multibox.config.DetectorConfig") -> list[str]:
-    """Returns the rules that come with the weights, in words, one a line."""
+    """Returns a description of the rules that come with the weights, one rule on each line."""
     chosen = config.postprocess
     largest = "" if config.max_log_size is None else f", sizes up to exp({config.max_log_size:.3f}) times"
     stored = ", stored in the file" if config.stored_default_boxes else ""

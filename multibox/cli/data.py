@@ -85,7 +85,7 @@ def choose_val_split(reader: "DatasetReader", wanted: str | None) -> str | None:
 
 
 def usual_split(splits: Sequence[str], candidates: Sequence[str]) -> str | None:
-    """Returns the first candidate that exists. Without a `train`, `train2017` counts as one."""
+    """Returns the first candidate that exists. If there is no `train`, `train2017` counts as `train`."""
     for candidate in candidates:
         named = [name for name in splits if name.rstrip(DIGITS) == candidate]
         if named:

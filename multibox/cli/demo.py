@@ -27,7 +27,7 @@ MARK = ".multibox-demo"
 
 
 def demo_recipe() -> "Recipe":
-    """Returns the demo's recipe: a few minutes are too short to learn synthetic scenes through crops as well."""
+    """Returns the demo's recipe. It does not crop, because a few minutes are too short to learn from crops as well."""
     from multibox.training.recipes import RECIPES
 
     modern = RECIPES["modern"]
@@ -97,7 +97,7 @@ def _make_folder(out: Path, *, overwrite: bool) -> None:
     """Makes the folder, or empties it of what an earlier demo wrote.
 
     Raises:
-        FileExistsError: Something is in the folder that no demo wrote; or a demo did, and `overwrite` is not set.
+        FileExistsError: The folder holds something that no demo wrote; or a demo wrote it, and `overwrite` is not set.
         OSError: The folder cannot be made or written to.
     """
     if not (out / MARK).is_file():

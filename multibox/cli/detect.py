@@ -34,7 +34,7 @@ DRAWN_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 class Source(NamedTuple):
-    """An image to look at.
+    """An image to find objects in.
 
     Attributes:
         path: The image, as it is printed.
@@ -139,11 +139,11 @@ def _detect_all(
     *,
     print_lines: bool,
 ) -> None:
-    """Looks at each image, prints what is found, and saves the drawn image. Appends to `records` and `failed`."""
+    """Finds objects in each image, prints them, and saves the drawn image. Appends to `records` and `failed`."""
     from multibox.images import open_image
 
     began = time.monotonic()
-    # The lines are progress enough where they can be seen.
+    # Where the lines can be seen, they show enough progress.
     with progress_bar("detecting", len(paths), show=not (print_lines and stdout().is_terminal)) as bar:
         for done, path in enumerate(paths, start=1):
             bar(done, f"{done} of {len(paths)}  {done / (time.monotonic() - began):.0f} images/s")
@@ -223,7 +223,7 @@ def find_images(sources: list[str], *, out: Path | None = None) -> tuple[list[So
 
 
 def _is_output(path: str, source: str, out: Path | None) -> bool:
-    """Whether the path was found in the output folder only because a folder above it was searched."""
+    """Returns whether the path was found in the output folder only because a folder above it was searched."""
     if out is None or not os.path.isdir(source):
         return False
     folder, drawn = Path(source).resolve(), out.resolve()
@@ -233,7 +233,7 @@ def _is_output(path: str, source: str, out: Path | None) -> bool:
 
 
 def _images_of(source: str, *, alone: bool) -> Iterator[Source]:
-    """Yields the images of a source. Of several folders, each has a folder of its own below `--out`."""
+    """Yields the images of a source. If there are several folders, each gets a folder of its own below `--out`."""
     from multibox.data.files import list_files
     from multibox.images import IMAGE_SUFFIXES
 

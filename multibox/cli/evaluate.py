@@ -63,7 +63,7 @@ def evaluate(
         score: Count detections with a score above this.
         iou: Suppress a box that overlaps a better one by more than this.
         max_detections: Keep at most this many detections of an image.
-        class_agnostic: Let a better box of any class suppress, or only one of the same class.
+        class_agnostic: Let better boxes of all classes suppress a box, or only those of its own class.
         rename: Match classes of different names. OLD=NEW says that the detector's class OLD is the data's class NEW.
             Also takes a file of such lines, or 'coco-to-voc' for a detector of COCO's classes on data with VOC's. May
             be given more than once.
@@ -161,7 +161,7 @@ def _percent(value: float | None) -> str:
 
 
 def _renames(texts: Sequence[str]) -> dict[str, str]:
-    """Returns the new name of each renamed class. Of several new names for a class the last one counts."""
+    """Returns the new name of each renamed class. If a class has several new names, the last one counts."""
     table: dict[str, str] = {}
     for text in texts:
         old, _, new = text.partition("=")

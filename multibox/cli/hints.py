@@ -1,4 +1,4 @@
-"""Explains mistakes in a command line, with the right word for those who come from another tool."""
+"""Explain mistakes in a command line, with our words for users who come from another tool."""
 
 import re
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ FLAG_WORDS = {
 """Flags of ours, and what other tools call them."""
 
 POSITIONAL_WORDS = {"--source", "--input", "--images", "--image", "--data", "--dataset", "--data-dir", "--root"}
-"""Flags of other tools for what stands here behind the command, without a flag."""
+"""Flags of other tools for arguments that follow our commands without a flag."""
 
 
 def explain(mistake: CycloptsError, examples: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""Where commands write. A command never removes or replaces a file that it did not make itself in this run.
+"""Check where commands write. A command never removes or replaces a file that it did not make itself in this run.
 
 Each check raises before any real work begins, and makes nothing.
 """
@@ -10,14 +10,14 @@ from pathlib import Path
 from multibox.cli.arguments import UsageError
 
 STANDARD_OUTPUT = Path("-")
-"""What `--json` takes to print the JSON instead of writing a file."""
+"""Value of `--json` that prints the JSON instead of writing a file."""
 
 
 def check_folder(folder: Path) -> None:
     """Checks that the folder is there and can be written to, or that it can be made.
 
     Raises:
-        OSError: It cannot.
+        OSError: The folder cannot be made or written to.
     """
     place = folder
     while not os.path.lexists(place) and place != place.parent:
@@ -33,7 +33,7 @@ def check_empty(folder: Path, advice: str = "") -> None:
 
     Args:
         folder: The folder that the command will write to.
-        advice: What else the user may do than choose another folder.
+        advice: What the user may do other than choose another folder.
 
     Raises:
         FileExistsError: Something is in the folder.

@@ -20,7 +20,7 @@ NOTES: dict[str, Any] = {
     "train_split": str,
     "val_split": str,
 }
-"""What a `config.yaml` holds beside the values of `TrainConfig`."""
+"""Values that a `config.yaml` holds besides those of `TrainConfig`."""
 
 LENGTHS = ("epochs", "steps", "minutes")
 

@@ -38,7 +38,7 @@ def _console(*, width: int | None = None, stderr: bool = False) -> "Console":
 
 
 def is_main() -> bool:
-    """Whether this process prints for all: without torchrun always, under torchrun only the process of rank 0."""
+    """Returns whether this process prints: always without torchrun, only in the process of rank 0 under torchrun."""
     return os.environ.get("RANK", "0") == "0"
 
 

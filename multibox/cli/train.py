@@ -43,7 +43,7 @@ GROUPS = {
     OUTPUT: ("checkpoint_minutes", "trackers"),
     MACHINE: ("precision", "compile", "sync_batch_norm", "workers", "device", "seed"),
 }
-"""The values of `TrainConfig` by their place in the help. All others stand under Optimization."""
+"""Values of `TrainConfig` by their group in the help. All others are in the group Optimization."""
 
 _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
 
@@ -67,7 +67,7 @@ _Flags.__doc__, _Flags.__module__ = TrainConfig.__doc__, __name__
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a command line asks for, with the values of `--config` or of the run that is resumed.
+    """The run that a command line asks for, with the values of `--config` or of the run that is resumed.
 
     Attributes:
         data: The folders of the data set.
@@ -213,7 +213,7 @@ def _new_run_folder(data: list[Path]) -> Path:
 
 
 def _network_of(model: str, notes: dict[str, Any], given: dict[str, Any]) -> tuple["DetectorConfig | None", list[str]]:
-    """Returns the config of a preset or of a backbone of timm; for weights None, and the notes that do not apply.
+    """Returns the config of a preset or of a backbone of timm, or None for weights; and the notes that do not apply.
 
     Raises:
         UsageError: There is no such preset or backbone, or a flag does not fit the model.
@@ -291,7 +291,7 @@ def _read_data(plan: Plan, reader: "DatasetReader", on_problem: OnProblem) -> tu
     """Returns the sets to learn from and to validate on.
 
     Raises:
-        ValueError: A set cannot be read, nothing has an object, or the two sets have other classes.
+        ValueError: A set cannot be read, no image has an object, or the two sets have different classes.
     """
     from multibox.data.check import find_shared_images
     from multibox.data.sample import compare_classes
@@ -382,7 +382,7 @@ def _resume_command(plan: Plan) -> str:
 
 
 def _too_little_memory(error: RuntimeError) -> str:
-    """Returns what to do when PyTorch runs out of memory, which it reports by a plain `RuntimeError`.
+    """Returns advice if PyTorch has run out of memory, which it reports by a plain `RuntimeError`.
 
     Raises:
         RuntimeError: The error is about something else.

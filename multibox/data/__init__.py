@@ -1,4 +1,4 @@
-"""Images and boxes: what a data set is, how one is read, and how it is checked. This package knows no networks."""
+"""Data sets of images and boxes: their types, readers, checks and writers. This package does not depend on networks."""
 
 from multibox.data.check import check_dataset
 from multibox.data.read import DatasetReader, list_splits, read_dataset

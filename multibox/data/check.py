@@ -88,7 +88,7 @@ def find_undecodable(
 
 
 def leave_out(dataset: Dataset, faults: Mapping[str, str]) -> Dataset:
-    """Returns the data set without the samples of these names; what is wrong with them joins its problems.
+    """Returns the data set without the given samples, and adds what is wrong with them to its problems.
 
     Args:
         dataset: The data set to leave samples out of.
@@ -105,10 +105,10 @@ def leave_out(dataset: Dataset, faults: Mapping[str, str]) -> Dataset:
 
 
 def find_shared_images(one: Dataset, other: Dataset) -> list[SharedImage]:
-    """Returns the images of two splits that are the same file, or files with the same content, in the other's order.
+    """Returns the images that two splits share, as the same file or the same content, in the order of the second split.
 
-    A detector that learned from an image of the validation set scores too high there. Of files, only those of equal
-    size are read. A copy that was saved anew, scaled or cropped is not found.
+    A detector that learned from an image of the validation set scores too high there. Only files of equal size are
+    read. A copy that was saved again, scaled or cropped is not found.
     """
     by_size: dict[int, list[Sample]] = defaultdict(list)
     for sample in one:
@@ -127,7 +127,7 @@ def find_shared_images(one: Dataset, other: Dataset) -> list[SharedImage]:
 
 
 def find_unused_classes(dataset: Dataset) -> tuple[str, ...]:
-    """Returns the names of the classes that no object of the data set has; crowd regions are no objects."""
+    """Returns the names of the classes that no object of the data set has; crowd regions do not count."""
     used = {label for sample in dataset for label in sample.truth.labels[~sample.truth.crowd].tolist()}
     return tuple(name for label, name in enumerate(dataset.class_names) if label not in used)
 

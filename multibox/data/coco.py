@@ -53,7 +53,7 @@ class CocoLayout:
 
     @classmethod
     def recognize(cls, path: Path) -> "CocoLayout | None":
-        """Returns the layout of this folder, or of this JSON of a split, if it is COCO's; else None."""
+        """Returns the layout if this folder, or this JSON of a split, is COCO's, or else None."""
         files = _json_files(path)
         return cls(path, files) if files else None
 
@@ -147,7 +147,7 @@ def _object(where: str, row: Row, labels: Mapping[int, int]) -> Iterator[Object 
         yield Problem(where, f"bbox {quoted(bbox)} is not four numbers", "box left out")
         return
     try:
-        (outline,) = to_numbers([area or 0])  # some tools write 0 where they know none
+        (outline,) = to_numbers([area or 0])  # some tools write 0 if they do not know the area
     except ValueError:
         outline = math.nan
     if not 0 <= outline < AREA_LIMIT:
@@ -181,7 +181,7 @@ def _images(file: str, rows: list[Row]) -> Iterator[_Image | Problem]:
 
 
 def _whole(value: object) -> int | None:
-    """Returns a whole number of at most 64 bits, also one that is written as 7.0, as pandas does; else None."""
+    """Returns the value as a whole number of at most 64 bits, or None. 7.0 counts too, because pandas writes it."""
     if isinstance(value, bool):
         return None
     if isinstance(value, float) and value.is_integer():
@@ -219,13 +219,13 @@ def _json_files(path: Path) -> list[Path]:
 
 
 def _has_parts(file: Path) -> bool:
-    """Returns whether a JSON of any name could be COCO's, without parsing it."""
+    """Returns whether a JSON file could be COCO's, without parsing it."""
     text = file.read_bytes()
     return all(f'"{part}"'.encode() in text for part in PARTS)
 
 
 def _image_folders(file: Path, split: str) -> list[Path]:
-    """Returns where to look for images: folders of the split (also `train2017` for `train`), then those of all."""
+    """Returns where to look for images: folders of the split (also `train2017` for `train`), then the others."""
     if file.name == ROBOFLOW:
         return [file.parent]
     root = file.parent.parent if file.parent.name == "annotations" else file.parent

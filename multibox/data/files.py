@@ -37,7 +37,7 @@ def read_lines(file: Path) -> list[tuple[int, str]]:
 
 
 def read_list(file: Path) -> list[tuple[int, str]]:
-    """Returns the `read_lines` of a file that the data set cannot do without.
+    """Returns the `read_lines` of a file that the data set requires.
 
     Raises:
         DatasetError: The file cannot be read.
@@ -73,7 +73,7 @@ def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def path_variants(name: str) -> tuple[str, ...]:
-    """Returns a path as it is written, and with slashes for backslashes, as Windows means it."""
+    """Returns the path as written, and the path with slashes in place of Windows' backslashes."""
     return tuple(dict.fromkeys((name, name.replace("\\", "/"))))
 
 
@@ -84,7 +84,7 @@ class FileFinder:
         self._listings: dict[Path, dict[str, str]] = {}
 
     def find(self, file: Path) -> Path | None:
-        """Returns the file of this name as it is on disk; None if there is none."""
+        """Returns the path of the file with the spelling that it has on disk, or None if there is no such file."""
         listing = self._listings.get(file.parent)
         if listing is None:
             names = sorted(os.listdir(file.parent)) if os.path.isdir(file.parent) else []

@@ -1,4 +1,4 @@
-"""Name a data set's annotations by a hash."""
+"""Compute a hash that identifies the annotations of a data set."""
 
 import hashlib
 

@@ -40,6 +40,6 @@ def counted(number: int, thing: str) -> str:
 
 
 def list_names(names: Sequence[str], most: int = 30) -> str:
-    """Returns the names in quotes, separated by commas; of many, the first ones and how many more there are."""
+    """Returns the quoted names, separated by commas: at most the first `most`, then the number of the rest."""
     more = len(names) - most
     return ", ".join(map(quoted, names[:most])) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""Read a folder as a data set, in whichever of the three layouts it is."""
+"""Read a folder as a data set. Its files show which of the three layouts it has."""
 
 import difflib
 import logging
@@ -29,9 +29,9 @@ Paths = str | Path | Sequence[str | Path]
 
 
 class DatasetReader:
-    """A data set on disk, of which several splits are read: its layout is recognized and its lists are read only once.
+    """A data set on disk. Its layout is recognized, and its lists are read, only once for all splits.
 
-    `read_dataset` and `list_splits` are shorter if only one thing is wanted.
+    To read a single split, `read_dataset` is shorter; to list the splits, `list_splits`.
 
     Attributes:
         paths: The folders or files of the data set; several data sets are joined.
@@ -53,7 +53,7 @@ class DatasetReader:
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
-        """The names of the splits; of several data sets, the splits that all of them have.
+        """The names of the splits. If several data sets are joined, only those that all of them have.
 
         Raises:
             FileNotFoundError: A path does not exist.
@@ -74,7 +74,7 @@ class DatasetReader:
         return chosen[0]
 
     def read(self, split: str | None = None) -> Dataset:
-        """Reads one split, and leaves out what cannot be used. `Dataset.problems` keeps what is wrong.
+        """Reads one split. Leaves out what cannot be used, and keeps all problems in `Dataset.problems`.
 
         Raises:
             FileNotFoundError: A path does not exist.
@@ -85,7 +85,7 @@ class DatasetReader:
 
 
 def read_dataset(path: Paths, *, split: str | None = None, on_problem: OnProblem = "skip") -> Dataset:
-    """Reads one split of a data set in the layout of VOC, COCO or YOLO, whichever its files show.
+    """Reads one split of a data set. The files show whether its layout is that of VOC, COCO or YOLO.
 
     Images are not decoded; only the header of each is read. All files are read before anything is reported, so that one
     bad record does not hide the next.
@@ -118,7 +118,7 @@ def read_dataset(path: Paths, *, split: str | None = None, on_problem: OnProblem
 
 
 def list_splits(path: Paths) -> tuple[str, ...]:
-    """Returns the names of the splits of a data set; of several, the splits that all have. Raises as `read_dataset`."""
+    """Returns the names of the splits of a data set, or those that all of several have. Raises as `read_dataset`."""
     return DatasetReader(path).splits
 
 
@@ -180,7 +180,7 @@ def _recognize(path: Path) -> tuple[Path, Layout]:
 
 
 def _choose(split: str | None, place: Path, layout: Layout) -> str:
-    """Returns the split by this name, or the only split."""
+    """Returns the split with this name; None stands for the only split."""
     splits = layout.splits
     if not splits:
         raise DatasetError(f"{place}: a {layout.name} set without a split; looked for {layout.signs}")

@@ -1,4 +1,4 @@
-"""Turn what annotation files state into samples: the checks of images, sizes and boxes, the same for every format.
+"""Turn the content of annotation files into samples. Images, sizes and boxes are checked alike for every format.
 
 A reader yields annotated images and problems in the order of its files; `make_dataset` checks the images.
 """
@@ -17,7 +17,7 @@ from multibox.data.sample import Dataset, DatasetError, GroundTruth, Problem, Sa
 from multibox.images import image_size
 
 PIXEL_TOLERANCE = 1.0
-"""How far in pixels a box may reach beyond the image without a word: some tools count from 1, and others round."""
+"""How many pixels a box may reach beyond the image without a report: some tools count from 1, others round."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class AnnotatedImage:
         listed: Where the split lists the image.
         where: Where the size and the objects of the image are stated.
         objects: The objects; a problem stands in the place of an object that cannot be used.
-        size: The `(height, width)` that is stated; None if none is.
+        size: The `(height, width)` that the files state, or None if they state no size.
         normalized: Whether boxes are fractions of the image as it is shown, instead of pixels.
         image_id: Number of the image; None for its position in the data set.
     """
@@ -104,7 +104,7 @@ def make_dataset(
 
 
 def similar_classes(where: str, class_names: Sequence[str]) -> Iterator[Problem]:
-    """Yields a problem for each class whose name is taken, or differs from another only in case or spaces."""
+    """Yields a problem for each class whose name equals another one, or differs from it only in case or spaces."""
     first_of: dict[str, str] = {}
     seen: set[str] = set()
     for name in class_names:
@@ -118,10 +118,10 @@ def similar_classes(where: str, class_names: Sequence[str]) -> Iterator[Problem]
 
 
 def to_numbers(values: Iterable[object]) -> list[float]:
-    """Converts numbers, or text that holds numbers.
+    """Returns the values, which may be numbers or texts, as floats.
 
     Raises:
-        ValueError: A value is something else.
+        ValueError: A value is not a number.
     """
     numbers = []
     for value in values:
@@ -133,7 +133,7 @@ def to_numbers(values: Iterable[object]) -> list[float]:
 
 
 def to_size(height: object, width: object) -> tuple[int, int] | None:
-    """Returns the size that a file states; None if it states nothing, no numbers, or zeros, as some tools write."""
+    """Returns the size that a file states, or None if it is missing, is not a number, or is 0, as some tools write."""
     try:
         numbers = to_numbers([height, width])
     except ValueError:
@@ -202,11 +202,11 @@ def _check(found: AnnotatedImage, place: int, labels: Sequence[int]) -> tuple[Sa
 
 
 def _faults(written: Float[np.ndarray, "objects 4"], inside: Float[np.ndarray, "objects 4"], image: str) -> list[str]:
-    """Returns for each box why it cannot be used; "" if it can.
+    """Returns for each box the reason why it cannot be used, or "" if it can.
 
     Args:
         written: Boxes as the files state them.
-        inside: The same boxes, clipped to the image.
+        inside: The boxes, clipped to the image.
         image: What messages call the image.
     """
     x_min, y_min, x_max, y_max = written.T

@@ -1,4 +1,4 @@
-"""What a data set is: images with their ground truth, and everything that was found wrong in its files."""
+"""The types of a data set: images with their ground truth, and the problems that were found in its files."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -46,7 +46,7 @@ class GroundTruth:
         crowd: ArrayLike | None = None,
         areas: ArrayLike | None = None,
     ) -> None:
-        """Takes lists or arrays. Without marks no object is marked; without areas the boxes' areas are taken.
+        """Takes lists or arrays. By default no object is marked, and the areas are those of the boxes.
 
         Raises:
             ValueError: The numbers of boxes, labels and marks differ, or a box has no width or no height.
@@ -110,7 +110,7 @@ class Sample:
         return f"Sample({self.name}: height {self.height}, width {self.width}, {counted(len(self.truth), 'object')})"
 
     def open(self, *, at_least: tuple[int, int] | None = None) -> Image.Image:
-        """Returns the image as PIL's RGB, upright; `at_least` is that of `multibox.images.open_image`."""
+        """Returns the image as PIL's RGB, upright. `multibox.images.open_image` explains `at_least`."""
         return open_image(self.image, at_least=at_least)
 
     def read(self) -> UInt8[np.ndarray, "3 height width"]:
@@ -149,14 +149,14 @@ class DatasetError(ValueError):
 
 
 def list_problems(heading: str, problems: Sequence[Problem]) -> str:
-    """Returns the heading, then the first `PROBLEMS_SHOWN` problems, one a line, and how many more there are."""
+    """Returns the heading, then the first `PROBLEMS_SHOWN` problems, one on each line, and the number of the rest."""
     more = len(problems) - PROBLEMS_SHOWN
     lines = [heading, *map(str, problems[:PROBLEMS_SHOWN]), *([f"... and {more} more"] if more > 0 else [])]
     return "\n  ".join(lines)
 
 
 def summarize_problems(problems: Sequence[Problem]) -> str:
-    """Returns how many problems there are, by what was done: `3 problems (2 x box left out, 1 x image left out)`."""
+    """Returns the number of problems, also by what was done: `3 problems (2 x box left out, 1 x image left out)`."""
     kinds = Counter(problem.done for problem in problems).most_common()
     return f"{counted(len(problems), 'problem')} ({', '.join(f'{count} x {done}' for done, count in kinds)})"
 
@@ -169,7 +169,7 @@ class Dataset:
         name: The folder and split that the data set was read from.
         class_names: Class names in the order of the file that lists them; labels are indices into them.
         samples: One sample for each image, images without objects included.
-        problems: What the reader found wrong; empty if nothing was.
+        problems: Problems that the reader found; empty if there are none.
         category_ids: COCO's number of each class. The numbers may have gaps.
     """
 
@@ -209,7 +209,7 @@ class Dataset:
 
 
 def compare_classes(one: str, names: Sequence[str], other: str, other_names: Sequence[str]) -> str:
-    """Returns in words how the class names of two things differ; "" if they are equal.
+    """Returns a description of how two lists of class names differ, or "" if they are equal.
 
     Args:
         one: What messages call the first thing.

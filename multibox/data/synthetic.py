@@ -1,7 +1,7 @@
 """Make synthetic scenes: textured shapes of six classes on a busy background, with exact boxes.
 
-The demo and the tests use them. Each class has shades of a hue of its own, and everything that is no object is pale, so
-that a small network learns the classes in minutes.
+The demo and the tests use them. Each class has shades of a hue of its own, and everything that is not an object is
+pale, so that a small network learns the classes in minutes.
 
 The geometry of a scene is sampled first, as numbers and masks, and then painted. A scene depends only on the seed, its
 index and its size (and on the versions of numpy and Pillow), so the first scenes of a seed do not depend on how many
@@ -33,10 +33,10 @@ SMALLEST = 20.0
 """Smallest value of the larger side of an object's box in pixels; a smaller star is a blot."""
 
 LEAST_VISIBLE = 0.75
-"""The part of each object's pixels that stays visible."""
+"""Smallest fraction of each object's pixels that stays visible."""
 
 LARGEST_OVERLAP = 0.25
-"""Largest IoU of two boxes, below what non-maximum suppression takes for the same object."""
+"""Largest IoU of two boxes. Non-maximum suppression takes boxes for the same object only above it."""
 
 FINE = 4
 """Masks are drawn at this multiple of their size, for smooth edges and boxes exact to a quarter of a pixel."""
@@ -93,7 +93,7 @@ def synthetic_scenes(count: int, *, seed: int, height: int = 256, width: int = 2
 
 
 def drawn_scene(index: int, *, seed: int, height: int = 256, width: int = 256) -> Sample:
-    """Returns scene `index` of a seed: the same that `synthetic_scenes` has at that position.
+    """Returns scene `index` of a seed, which `synthetic_scenes` returns at that position.
 
     Raises:
         ValueError: `index` or `seed` is negative, or the image has a side of less than 64 pixels.
@@ -102,7 +102,7 @@ def drawn_scene(index: int, *, seed: int, height: int = 256, width: int = 256) -
         raise ValueError(f"a scene's index and seed must be 0 or more, not {index} and {seed}")
     if min(height, width) < 64:
         raise ValueError(f"a synthetic scene needs sides of at least 64 pixels, not height {height} and width {width}")
-    # each object has its own generator, so that how one is painted does not change the others
+    # each object has its own generator, so that painting one does not change the others
     layout, ground, *looks = np.random.default_rng([seed, index]).spawn(1 + len(OBJECT_COUNTS))
     objects = _place_objects(layout, height, width)
     canvas = _with_clutter(_background(ground, height, width), ground, count=int(ground.integers(3, 10)))
@@ -277,7 +277,7 @@ def _paint_edge(skin: Canvas, thing: _Object, rng: np.random.Generator) -> None:
 
 
 def _contrasting_colors(canvas: Canvas, thing: _Object, rng: np.random.Generator) -> tuple[Color, Color]:
-    """Returns two shades of the class's hue for the texture, both unlike what is around and under the object."""
+    """Returns two shades of the class's hue for the texture, both unlike the pixels around and under the object."""
     (x, y), (columns, rows) = thing.corner, thing.coverage.size
     around = np.asarray(canvas.crop((x, y, x + columns, y + rows)).resize((4, 4), Image.Resampling.BOX), dtype=float)
     best: tuple[Color, Color] = ((0, 0, 0), (0, 0, 0))
@@ -347,7 +347,7 @@ def _add_grain(canvas: Canvas, rng: np.random.Generator) -> UInt8[np.ndarray, "3
     return pixels.clip(0, 255).astype(np.uint8)
 
 
-# Clutter: things that are no objects
+# Clutter: things that are not objects
 
 Clutter = Literal["line", "scribble", "dots", "text", "arc", "angle", "half disc"]
 CLUTTER: tuple[Clutter, ...] = ("line", "scribble", "dots", "text", "arc", "angle", "half disc")
@@ -356,7 +356,7 @@ CLUTTER: tuple[Clutter, ...] = ("line", "scribble", "dots", "text", "arc", "angl
 def _with_clutter(
     canvas: Canvas, rng: np.random.Generator, *, count: int, kinds: Sequence[Clutter] = CLUTTER
 ) -> Canvas:
-    """Returns the canvas with things on it that are no objects."""
+    """Returns the canvas with added things that are not objects."""
     scale = 2  # for smooth edges; enlarging by copying pixels and averaging them again changes nothing else
     large = canvas.resize((canvas.width * scale, canvas.height * scale), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(large, "RGBA")

@@ -1,4 +1,4 @@
-"""The layout of PASCAL VOC: `JPEGImages/`, `Annotations/*.xml`, and `ImageSets/Main/<split>.txt` with a name a line."""
+"""The layout of PASCAL VOC: `JPEGImages/`, `Annotations/*.xml`, and `ImageSets/Main/<split>.txt`."""
 
 import codecs
 import re
@@ -18,17 +18,17 @@ from multibox.data.sample import Dataset, DatasetError, Problem
 from multibox.images import IMAGE_SUFFIXES
 
 MARKS = ("1", "0", "-1")
-"""Marks behind each name in the lists of one class: an image with it, with difficult objects only, without it."""
+"""Marks behind each name in a list of one class: the image has it, has only difficult objects of it, or lacks it."""
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 NO_ENCODINGS = ("idna", "punycode", "raw-unicode-escape", "unicode-escape")
-"""Codecs of Python that no XML is written in; those of domain names take time with the square of the length."""
+"""Codecs of Python that no XML is written in. Those for domain names take time that grows with the length squared."""
 
 
 class _Annotation(NamedTuple):
-    """What an XML file says of its image.
+    """The content of an XML file: one image and its objects.
 
     Attributes:
         file: The XML file.
@@ -46,7 +46,7 @@ class _Annotation(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """An `<object>`: name of its class, mark, and the text of each of the `SIDES`, None if it is not there."""
+    """An `<object>`: the name of its class, its mark, and the text of each of the `SIDES`, None if it is missing."""
 
     name: str
     difficult: bool
@@ -68,7 +68,7 @@ class VocLayout:
 
     @classmethod
     def recognize(cls, path: Path) -> "VocLayout | None":
-        """Returns the layout of this folder if it is VOC's, else None."""
+        """Returns the layout if this folder is VOC's, or else None."""
         found = (path / "ImageSets" / "Main").is_dir() or any((path / "Annotations").glob("*.xml"))
         return cls(path) if found else None
 
@@ -117,7 +117,7 @@ class VocLayout:
             elif annotation.fault:
                 yield Problem(str(annotation.file), annotation.fault, "image left out")
             else:
-                # <filename> is often that of another folder or time: it only decides between two images of one name
+                # <filename> is often outdated, so it only decides between two images of the same name
                 image = next((file for file in files if file.name == annotation.file_name), files[0])
                 if len(files) > 1 and image.name != annotation.file_name:
                     yield Problem(listed, f"{quoted(key)} is the name of {len(files)} images", f"{image.name} taken")
@@ -138,7 +138,7 @@ class VocLayout:
 
     @cached_property
     def _class_names(self) -> tuple[str, list[str]]:
-        """Where the classes are named, and the names; those of all splits together, so that train and test agree."""
+        """The place that names the classes, and the names of all splits together, so that train and test agree."""
         for file in (self.folder / "classes.txt", self.folder / "labels.txt"):
             if file.is_file():
                 return str(file), [name for _, name in read_list(file)]

@@ -103,7 +103,7 @@ def write_yolo(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) ->
         folder: A new or empty folder.
 
     Raises:
-        ValueError: A split is none of YOLO's `train`, `val` and `test`, the splits have different classes, or two
+        ValueError: A split is not `train`, `val` or `test`, the splits have different classes, or two
             images of a split would have the same name.
         FileExistsError: The folder has files already.
     """

@@ -1,4 +1,4 @@
-"""YOLO's layout: a `data.yaml` with class names and splits, and for each image a text file with a line for each object.
+"""YOLO's layout: a `data.yaml` with class names and splits, and a text file for each image with a line for each object.
 
 A line is `class center_x center_y width height` in fractions of the image, or a class and the corners of an outline.
 """
@@ -24,16 +24,16 @@ FRACTION_LIMIT = 2.0
 """A box may reach a little beyond the image. Numbers above this were written in pixels, not as fractions."""
 
 YAML_LIMIT = 1_000_000
-"""The most bytes of a `data.yaml`: PyYAML takes many seconds for more. ImageNet's 21,000 class names are 0.6 MB."""
+"""Most bytes of a `data.yaml`: PyYAML takes many seconds for more. ImageNet's 21,000 class names are 0.6 MB."""
 
 TEXT_LIMIT = 4096
-"""The most characters of a value without quotes and of a path."""
+"""Largest number of characters of an unquoted value, and of a path."""
 
 Config = dict[str, Any]  # the values of a YAML are checked where they are used
 
 
 class _Loader(yaml.SafeLoader):
-    """Loads YAML without code, and without what lets a small file grow: anchors, aliases and merge keys.
+    """Loads YAML without running code. Refuses anchors, aliases and merge keys, which let a small file grow.
 
     A key that occurs twice is an error, while PyYAML would take the last.
     """
@@ -78,13 +78,13 @@ class YoloLayout:
 
     @classmethod
     def recognize(cls, path: Path) -> "YoloLayout | None":
-        """Returns the layout of this folder, or of this `data.yaml`, if it is YOLO's; else None."""
+        """Returns the layout if this folder, or this `data.yaml`, is YOLO's, or else None."""
         files = _yaml_files(path)
         return cls(path, files) if files else None
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Those of `train`, `val` and `test` that `data.yaml` names; raises a `DatasetError` if it cannot be read."""
+        """The splits that `data.yaml` names (`train`, `val`, `test`). Raises a `DatasetError` if it cannot be read."""
         return tuple(split for split in SPLITS if self._config.get(split))
 
     def read(self, split: str) -> Dataset:
@@ -180,7 +180,7 @@ def _object(where: str, line: str, num_classes: int, names_file: str) -> Object 
 
 
 def _images(file: Path, source: Path, finder: FileFinder) -> Iterator[tuple[str, Path | None]]:
-    """Yields where each image is named, and the image; None if it does not exist."""
+    """Yields for each image the place that names it, and its file, or None if the file does not exist."""
     if source.is_dir():
         yield from ((str(image), image) for image in list_files(source, IMAGE_SUFFIXES))
         return
@@ -202,7 +202,7 @@ def _label_place(image: Path, root: Path) -> Path:
 def _label_files(file: Path, sources: Sequence[Path]) -> list[Path]:
     """Returns all label files in the folders that belong to whole folders of images.
 
-    `classes.txt` is no label file (labelImg writes it beside them), and beside `data.yaml` other texts may lie.
+    `classes.txt` is not a label file (labelImg writes it beside them), and other texts may lie beside `data.yaml`.
     """
     folders = {_label_place(source / "any", file.parent).parent for source in sources if source.is_dir()}
     found = {text for folder in folders if folder != file.parent for text in list_files(folder, {".txt"})}
@@ -212,8 +212,8 @@ def _label_files(file: Path, sources: Sequence[Path]) -> list[Path]:
 def _locate(file: Path, config: Config, entry: object) -> Path:
     """Returns the folder or list of images that `data.yaml` means.
 
-    A file from another machine names it by `path`, and from wherever the set was then. The longest end of the entry
-    that exists beside `data.yaml` is taken in that case (`../train/images`, `D:/raccoons/train/images`).
+    An entry that was written on another machine (`../train/images`, `D:/raccoons/train/images`) may not exist here.
+    Then the longest end of it that exists beside `data.yaml` is used.
     """
     root = config.get("path") or ""
     if not isinstance(root, str) or len(root) > TEXT_LIMIT:
@@ -246,7 +246,7 @@ def _class_names(file: Path, config: Config) -> list[str]:
 
 
 def _is_short(value: object) -> bool:
-    """Returns whether Python writes the value as text: it refuses whole numbers of thousands of digits."""
+    """Returns whether Python can write the value as text: it refuses whole numbers with thousands of digits."""
     return not isinstance(value, int) or abs(value) < 10**18
 
 
@@ -255,7 +255,7 @@ def _parse(file: Path) -> Config:
         if file.stat().st_size > YAML_LIMIT:
             raise ValueError(f"it has {file.stat().st_size:,} bytes, more than {YAML_LIMIT:,}")
         config = yaml.load(read_text(file), _Loader)  # a SafeLoader: no code is run
-    except (OSError, ValueError, ArithmeticError, LookupError, AttributeError) as error:  # of values behind tags
+    except (OSError, ValueError, ArithmeticError, LookupError, AttributeError) as error:  # from values with YAML tags
         raise DatasetError(f"{file}: the YAML cannot be read: {str(error)[:300]}") from error
     except RecursionError as error:
         raise DatasetError(f"{file}: the YAML cannot be read: too many lists or tables in one another") from error
@@ -274,7 +274,7 @@ def _yaml_files(path: Path) -> list[Path]:
 
 
 def _names_classes(file: Path) -> bool:
-    """Returns whether a YAML of any name could be a `data.yaml`, without parsing it."""
+    """Returns whether a YAML file could be a `data.yaml`, without parsing it."""
     try:
         if file.stat().st_size > YAML_LIMIT:
             return False

@@ -1,1 +1,1 @@
-"""How good a detector is on a data set: average precision by the rules of VOC and of COCO."""
+"""Score a detector on a data set: average precision by the rules of VOC and of COCO."""

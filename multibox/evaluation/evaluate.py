@@ -18,7 +18,7 @@ from multibox.evaluation.metrics import Metrics, Pixels, Rule
 from multibox.evaluation.voc import score_voc
 
 _SPLITS = ("val", "valid", "test")
-"""Names of splits that are evaluated on by default, the first that there is."""
+"""Splits to evaluate on by default: the first of these that exists."""
 
 
 def evaluate(
@@ -38,9 +38,9 @@ def evaluate(
 ) -> Metrics:
     """Scores the detector on a data set.
 
-    Classes of the two are joined by name. Detections of a class that the data set does not name are left out, after
-    they have taken part in suppression and in the limit on detections; the result names these classes. Classes that
-    `rename` gives the same name are one class: they suppress each other.
+    Classes of the detector and of the data set are joined by name. Detections of a class that the data set does not
+    name are left out, after they have taken part in suppression and in the limit on detections; the result names these
+    classes. Classes that `rename` gives the same name are one class: they suppress each other.
 
     Args:
         detector: Detector to be scored, with all of its classes.
@@ -48,11 +48,11 @@ def evaluate(
         split: Split of a data set given by its path; by default `val`, or `test` if there is no `val`.
         rule: Rule of average precision, as in `score`.
         pixels: How overlap is measured, as in `score`.
-        score_threshold: Detections score above this. This and the next three are by default the checkpoint's own, those
-            of `config.postprocess`.
+        score_threshold: Only boxes with a score above this become detections. This and the next three are by default
+            the checkpoint's own, those of `config.postprocess`.
         iou_threshold: A box is suppressed if it overlaps a better one by more than this.
-        class_agnostic: Whether a better box of any class suppresses, or only one of the same class.
-        max_detections: Most detections of an image.
+        class_agnostic: Whether better boxes of all classes suppress a box, or only those of its own class.
+        max_detections: Largest number of detections of an image.
         batch_size: Number of images that go through the network at once.
         rename: New names for classes of the detector, `{detector's name: data set's name}`.
         on_progress: Called after each batch with the number of images done and of all images.
@@ -79,7 +79,7 @@ def evaluate(
         max_detections=max_detections,
     )
 
-    # raise what the rule cannot do before all the images are run
+    # report what the rule cannot do before the detector runs on all images
     none = np.zeros(0, np.int64)
     nothing = Detections(np.zeros((0, 4)), np.zeros(0), none, none, dataset.class_names)
     score(truths[:1], [nothing], class_names=dataset.class_names, rule=rule, pixels=pixels)
@@ -120,7 +120,7 @@ def score(
     Args:
         truths: Objects of each image.
         detections: Detections of each image, in the same order.
-        class_names: Names of the classes that the labels of both are indices into.
+        class_names: Class names that the labels of both are indices into.
         rule: `voc2007` (11 points) or `voc2010` (area), both at overlap 0.5, or `coco` (overlaps from 0.50 to 0.95).
         pixels: How overlap is measured. VOC's rules count the last pixel (`inclusive`) by default, as the devkit does;
             COCO's rule is always `continuous`.

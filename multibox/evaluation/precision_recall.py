@@ -1,4 +1,4 @@
-"""Which detections are right at an overlap of 0.5, and what follows: precision and recall by score, the best threshold.
+"""Judge detections at an overlap of 0.5. This gives precision and recall by score, and the best threshold.
 
 Detections are matched to objects by VOC's rule (`voc.best_objects`), with continuous pixels.
 """
@@ -25,7 +25,7 @@ class PrecisionRecall:
     Attributes:
         thresholds: Score thresholds in rising order.
         true_positives: Number of objects found with a score above each threshold.
-        false_positives: Number of detections of nothing, or of an object that a better detection had found.
+        false_positives: Number of detections that match no object, or one that a better detection had found.
         objects: Number of objects to find.
     """
 
@@ -59,7 +59,7 @@ class PrecisionRecall:
 
     @property
     def best_threshold(self) -> float:
-        """Score threshold of the highest F1; of equally good ones, the middle one."""
+        """Score threshold with the highest F1; the middle one of equally good ones."""
         best = np.flatnonzero(self.f1 == self.f1.max())
         return float(self.thresholds[best[(len(best) - 1) // 2]])
 
@@ -109,7 +109,7 @@ def match_detections(truth: GroundTruth, found: Detections) -> Int[np.ndarray, "
     """Returns `TP` or `FP` for each detection of an image, or `IGNORED` if its object is difficult or a crowd.
 
     The best detection of an object is the true positive, all later ones are false positives. So a score threshold
-    changes no match: without the detections below it, the others are matched the same.
+    changes no match: without the detections below it, the others keep their matches.
     """
     return _match(truth, best_objects(truth, found, "continuous"))
 
@@ -123,7 +123,7 @@ def _match(truth: GroundTruth, objects: Int[np.ndarray, " detections"]) -> Int[n
 
 
 class ImageQuality(NamedTuple):
-    """How well the objects of one image were found.
+    """The quality of the detections in one image.
 
     Attributes:
         quality: Sum of the overlaps of the true positives, divided by TP + (FP + FN) / 2; from 0 to 1. It is F1 times
@@ -131,7 +131,7 @@ class ImageQuality(NamedTuple):
             panoptic quality. 1 if there was nothing to find and nothing was found.
         true_positives: Number of objects found.
         false_negatives: Number of objects not found.
-        false_positives: Number of detections of nothing, or of an object that a better detection had found.
+        false_positives: Number of detections that match no object, or one that a better detection had found.
     """
 
     quality: float
@@ -152,7 +152,7 @@ def _missed(truth: GroundTruth, objects: Int[np.ndarray, " detections"]) -> Bool
 
 
 def image_quality(truth: GroundTruth, found: Detections) -> ImageQuality:
-    """Returns how well the objects of an image were found by all these detections, whatever their scores."""
+    """Returns the quality of all these detections in an image, whatever their scores."""
     objects = best_objects(truth, found, "continuous")
     matches = _match(truth, objects)
     right = np.flatnonzero(matches == TP)

@@ -1,1 +1,1 @@
-"""What a run leaves for people: its card, curves, and sheet of images."""
+"""The reports of a run for people: its card, curves, and sheet of images."""

@@ -1,4 +1,4 @@
-"""The card of a run: what came out of it, from which data, and how; and what to do next."""
+"""The card of a run: its results, data and settings, and the commands to use next."""
 
 import dataclasses
 import json
@@ -39,7 +39,7 @@ def write_card(
     data: Sequence[str] = (),
     val_split: str | None = None,
 ) -> tuple[Card, Image.Image]:
-    """Writes `card.json`, the same for readers in `card.md`, `curves.png`, and the sheet of images.
+    """Writes `card.json`, its text form `card.md`, `curves.png`, and the sheet of images.
 
     The sheet is `validation.jpg`, or `training.jpg` if there is no validation set.
 
@@ -54,7 +54,7 @@ def write_card(
         rows: Rows of `metrics.csv`.
         best_step: Step of the best weights.
         config: Values of the run by name, including those of the recipe and of the machine.
-        facts: What else to say of the run (device, processes, times, ...), by name.
+        facts: Further facts about the run (device, processes, times, ...), by name.
         data: Folders of the data set, for the commands.
         val_split: Name of the validation split, for the commands.
 
@@ -94,7 +94,7 @@ def read_card(folder: Path) -> Card:
     """Returns the card of a finished run.
 
     Raises:
-        FileNotFoundError: The folder has none: the run is not finished.
+        FileNotFoundError: The folder has no card, because the run is not finished.
     """
     card: Card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     return card
@@ -124,7 +124,7 @@ def summary(card: Card) -> str:
 
 
 def images_to_show(train_set: Dataset, *, most: int = 64) -> Dataset:
-    """Returns readable images from all over the training set, at most so many."""
+    """Returns up to `most` readable images from all over the training set."""
     count = min(most, len(train_set))
     chosen = [train_set[i * len(train_set) // count] for i in range(count)]
     return dataclasses.replace(train_set, samples=[sample for sample in chosen if _can_be_read(sample)])

@@ -9,7 +9,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def versions() -> dict[str, str | None]:
-    """Returns the versions of multibox and of what it runs on, by name; `None` for what is not installed."""
+    """Returns the versions of multibox, its packages and its platform, by name; `None` for a missing one."""
     import torch
 
     return {

@@ -1,4 +1,4 @@
-"""The figures of a run: its curves, and a sheet of images with what was found in them."""
+"""The figures of a run: its curves, and a sheet of images with the detections in them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -66,8 +66,8 @@ def draw_curves(rows: Sequence[Row], path: Path, *, best_step: int) -> None:
 def draw_sheet(dataset: Dataset, found: Sequence[Detections], *, score_threshold: float) -> Image.Image:
     """Draws up to 16 images in the order of their quality: the best four, four from the middle, the worst eight.
 
-    Annotated objects are dashed and detections are solid, in the color of their class. What is wrong has a text, and
-    in images with few boxes what is right as well. A legend stands above the images. The quality is that of
+    Annotated objects are dashed and detections are solid, in the color of their class. Wrong boxes have a text, and in
+    images with few boxes the right ones too. A legend stands above the images. The quality is that of
     `precision_recall.ImageQuality`.
 
     Args:
@@ -107,7 +107,7 @@ def draw_sheet(dataset: Dataset, found: Sequence[Detections], *, score_threshold
 
 
 def _with_legend(sheet: Image.Image, class_names: Sequence[str], score_threshold: float) -> Image.Image:
-    """Returns the sheet with a legend above it: what solid and dashed boxes are, and the colors of the classes."""
+    """Returns the sheet with a legend above it, which explains solid and dashed boxes and the colors of the classes."""
     lines = [
         f"Solid box: detection with a score above {score_threshold:.2f}.  Dashed box: annotated object.",
         '"missed": an object that no detection finds.  "false": a detection of nothing, or a second one of an object.',

@@ -1,1 +1,1 @@
-"""Runs prepared images through a network, whatever file or library the network comes from."""
+"""Run a network on prepared inputs, whatever file or library the network comes from."""

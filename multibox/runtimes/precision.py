@@ -1,4 +1,4 @@
-"""The precisions of a network's convolutions, and what tells which of them is faster on this machine."""
+"""The precisions of a network's convolutions, and a trial that finds the faster one on this machine."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ MIN_SPEEDUP = 1.1
 """On a CPU, bf16 must be at least this many times as fast as fp32 to be chosen: it rounds to 8 bits."""
 
 TRIAL_ROUNDS, TRIAL_SECONDS = 5, 6.0
-"""A trial of both precisions takes so many rounds and about so many seconds, whichever comes first."""
+"""Limits of a trial of both precisions: the number of rounds, and the approximate seconds."""
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -29,7 +29,7 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def faster_precision(trials: Mapping[Precision, Callable[[], object]]) -> tuple[Precision, str]:
-    """Returns the faster of both precisions on this machine, and the measurement in words.
+    """Returns the faster of both precisions on this machine, and a text about the measurement.
 
     Args:
         trials: A function for each precision that runs the network once.
@@ -41,7 +41,7 @@ def faster_precision(trials: Mapping[Precision, Callable[[], object]]) -> tuple[
 
 
 def time_side_by_side(trials: Mapping[Precision, Callable[[], object]]) -> dict[Precision, float]:
-    """Returns the median seconds of each function. They take turns, so that other work on the machine slows all.
+    """Returns the median seconds of each function. They take turns, so that other work slows all of them alike.
 
     The first round, which prepares the kernels, counts only if it takes so long that there is no other.
     """

@@ -1,4 +1,4 @@
-"""What a runtime is: the one stage of detection that differs between a network in memory and an exported file."""
+"""The interface of a runtime: the stage of detection that differs between a network in memory and an exported file."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -26,7 +26,7 @@ class RawOutputs(NamedTuple):
 
 @runtime_checkable
 class Runtime(Protocol):
-    """Runs prepared images through a network. Several threads may call it at the same time."""
+    """Runs a network on prepared inputs. Several threads may call it at the same time."""
 
     suppresses: bool
     """Whether a call returns detections, because suppression is part of the file or of the device's work."""

@@ -66,11 +66,12 @@ class TorchRuntime:
         return RawOutputs(*(values.float().cpu().numpy() for values in (offsets, logits, table)))
 
     def to(self, device: str, precision: Precision | Literal["auto"] | None = None) -> None:
-        """Moves the network, and orders its weights as detection is fastest: channels last.
+        """Moves the network to the device, and stores its weights channels last, which is the fastest for detection.
 
         Args:
             device: The device by torch's name.
-            precision: `fp32`, `bf16`, or `auto` for the faster one, measured on some random images. `None` leaves it.
+            precision: `fp32`, `bf16`, or `auto` for the faster one, measured on some random inputs. `None` keeps the
+                present precision.
         """
         if precision is not None and precision not in (*get_args(Precision), "auto"):
             raise ValueError(f"precision must be 'fp32', 'bf16' or 'auto', but is '{precision}'")
@@ -100,4 +101,4 @@ class TorchRuntime:
 def _evaluation_copy(network: SSD) -> SSD:
     """Returns the network in evaluation mode, sharing all tensors with the one that is given."""
     tensors = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    return copy.deepcopy(network, tensors).eval()  # what deepcopy is told to know already, it does not copy
+    return copy.deepcopy(network, tensors).eval()  # deepcopy does not copy the tensors that its memo holds already

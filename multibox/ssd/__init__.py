@@ -1,4 +1,4 @@
-"""The paper, one concept a file: coder, matching, loss, network, postprocessing."""
+"""The concepts of the paper, one in each file: coder, matching, loss, network, postprocessing."""
 
 try:
     import torch  # noqa: F401

@@ -1,4 +1,4 @@
-"""Networks with their weights: new ones, loaded ones, ones for other classes, ones on a backbone of timm."""
+"""Build networks with their weights: new or loaded, for other classes, or on a backbone of timm."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -23,8 +23,8 @@ def create_network(config: DetectorConfig, *, num_classes: int, seed: int | None
     Args:
         config: Config of the detector.
         num_classes: Number of classes, the background not counted.
-        seed: Seed of the random weights. It always gives the same, and leaves torch's own random state unchanged;
-            without one the weights come from that state.
+        seed: Seed of the random weights. The same seed always gives the same weights, and leaves torch's own random
+            state unchanged. Without a seed, the weights come from that state.
     """
     if seed is None:
         return SSD(config, num_classes=num_classes).eval()
@@ -49,7 +49,7 @@ def load_network(config: DetectorConfig, tensors: Mapping[str, np.ndarray], *, n
     try:
         with torch.device("meta"):
             network = SSD(config, num_classes=num_classes)
-    except KeyError as error:  # a name that torch has for something else
+    except KeyError as error:  # torch uses this name for something else
         raise ValueError(f"a layer of '{cut(config.name, 80)}' cannot be called so: {error}") from error
     state = network.state_dict()
     _check_shapes(config, state, tensors, num_classes)
@@ -90,7 +90,7 @@ def _tensor(key: str, array: np.ndarray, *, like: Tensor) -> Tensor:
     kinds, kind = ("f", np.float32) if like.is_floating_point() else ("iu", np.int64)
     if array.dtype.kind not in kinds:
         raise ValueError(f"the tensor '{cut(key, 80)}' holds numbers of type {array.dtype}, expected {kind.__name__}")
-    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused below
+    with np.errstate(over="ignore"):  # a value that does not fit becomes infinite, and is refused below
         tensor = torch.from_numpy(np.array(array, dtype=kind))
     if not bool(torch.isfinite(tensor).all()):
         raise ValueError(

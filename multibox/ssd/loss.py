@@ -92,8 +92,8 @@ def hard_negatives(
     """Returns a mask of the hard negatives: in each image, the unmatched default boxes with the largest loss.
 
     There are at most `negatives_per_positive` for each positive, or `negatives_without_matches` in an image that has no
-    positives. If losses are equal, the first default box is chosen. Losses that are NaN are always chosen, so that they
-    are seen.
+    positives. If losses are equal, the first default box is chosen. Losses that are NaN are always chosen, so that the
+    loss shows them.
     """
     positives = positive.sum(dim=1, keepdim=True)
     count = torch.where(positives > 0, (positives * negatives_per_positive).long(), negatives_without_matches)

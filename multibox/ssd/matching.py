@@ -1,4 +1,4 @@
-"""The matching strategy: which object each default box learns, and the targets that follow (section 2.2).
+"""The matching strategy: choose the object that each default box learns, and make its targets (section 2.2).
 
 The rules are those of the Caffe code's MatchBBox. Everything is batched, with static shapes and without waiting for the
 device, so that a GPU can capture it. `multibox.ssd.cpu` gives the same results faster on a CPU.
@@ -14,14 +14,14 @@ from multibox.ssd.boxes import box_iou, center_to_corner, corner_to_center
 from multibox.ssd.coder import BoxCoder
 
 UNMATCHED = -1
-"""Stands for the index of an object: the default box has none and learns the background."""
+"""Stands in for the index of an object: the default box has no match, and learns the background."""
 
 NO_OVERLAP = 1e-6
 """The Caffe code treats overlaps up to this value as none."""
 
 
 class Targets(NamedTuple):
-    """What the network should predict for each default box.
+    """The values that the network should predict for each default box.
 
     Attributes:
         offsets: Offsets of the matched object from the default box; zero if the default box is unmatched.

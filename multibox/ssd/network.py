@@ -87,7 +87,7 @@ class SSD(nn.Module):
         initialize_new_layers(self.extras, self.offsets, self.logits)
 
     def make_pixel_buffers(self, config: DetectorConfig) -> None:
-        """Makes the mean and scale of the pixels, which the config has and no weights file."""
+        """Makes the buffers of the pixels' mean and scale. They come from the config, not from a weights file."""
         for name, values in (("mean", config.mean), ("scale", config.scale)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 

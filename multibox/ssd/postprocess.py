@@ -13,7 +13,7 @@ from multibox.ssd.boxes import box_iou, center_to_corner
 from multibox.ssd.coder import BoxCoder
 
 _CHUNK = 512
-"""How many candidates of each image suppression looks at in one round."""
+"""Number of candidates of each image that suppression looks at in one round."""
 
 _LOW_BITS = 2**32 - 1
 
@@ -36,10 +36,10 @@ def postprocess(
         offsets: The network's offsets of each default box.
         logits: The network's logits of each default box; column 0 is the background.
         default_boxes_center: The default boxes in center form, as fractions of the image.
-        config: Says how offsets become boxes and logits become scores.
+        config: Config that says how offsets become boxes and logits become scores.
         settings: Thresholds and limits.
-        labels: The classes that are wanted; all classes if `None`.
-        merged_labels: The new label of each class, where several classes are to be one.
+        labels: Labels of the wanted classes; all classes if `None`.
+        merged_labels: New label of each class, if several classes are merged.
 
     Raises:
         ValueError: The outputs hold NaN or infinity.
@@ -90,7 +90,7 @@ def _rank(
 
     A candidate is one whole number: the bits of its score, then its place counted from the end. So candidates are
     ordered by score and, if their scores are equal, by place. No two are equal, so `topk` is exact, although it
-    returns equal values in any order. 0 is no candidate.
+    returns equal values in any order. 0 stands for no candidate.
     """
     _, default_boxes, num_classes = scores.shape
     passes = scores > settings.score_threshold
@@ -110,7 +110,8 @@ def _keep(valid: Bool[Tensor, "batch rows"], suppresses: Bool[Tensor, "batch row
 
     Args:
         valid: Which rows are candidates.
-        suppresses: Whom each candidate would be suppressed by: boxes that are kept already, then the candidates.
+        suppresses: Which boxes would suppress each candidate: first the boxes that are kept already, then the
+            candidates.
     """
     already_kept = suppresses.shape[2] - suppresses.shape[1]
     possible = valid & ~suppresses[..., :already_kept].any(dim=2)

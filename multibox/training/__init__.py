@@ -1,7 +1,7 @@
-"""Training: the recipes, the loop, and what a run leaves.
+"""Training: the recipes, the loop, and the files of a run.
 
-The names are loaded when they are first used: the command line reads `TrainConfig` to say what a run takes, and does
-without torch until one begins.
+Each name is loaded when it is first used. The command line can therefore read `TrainConfig` for its flags without
+importing torch before a run begins.
 """
 
 import importlib

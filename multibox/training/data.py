@@ -24,7 +24,7 @@ def check_data(detector: Detector, datasets: Sequence[Dataset]) -> None:
     """Checks that the detector can be trained on the first data set and validated on the second.
 
     Raises:
-        TypeError: A data set is something else, such as the path of one.
+        TypeError: A data set is not a `Dataset` but, for example, a path.
         ValueError: The detector scores by sigmoids, or a data set has no images, or its classes differ from the
             detector's.
     """

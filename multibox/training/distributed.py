@@ -66,7 +66,7 @@ class ProcessGroup:
     def sync(self, seconds: float, *flags: bool) -> tuple[float, tuple[bool, ...]]:
         """Returns the main process's clock, and for each flag whether any process has set it.
 
-        What the processes decide by these values they decide alike.
+        All processes get the same values, so decisions that are based on them agree.
         """
         if self.size == 1:
             return seconds, flags

@@ -71,17 +71,18 @@ def train(
 
     A run that was killed and is resumed ends with the weights of an undisturbed run: to the bit, on a CPU with the same
     number of threads, if its length is in steps or epochs. If torchrun started several processes, they share the
-    images of each step, and the main process writes the files. Whatever ends a run, it saves its state first if it can.
+    images of each step, and the main process writes the files. A run saves its state, if it can, before it ends for
+    whatever reason.
 
     Args:
         detector: The detector to train. Its classes must be those of the data, in the same order: see
             `Detector.with_classes`.
         train_set: The images to learn from.
         val_set: The images to validate on.
-        config: Values of the run. What they leave open is taken from the recipe.
+        config: Values of the run. Values that are not set are taken from the recipe.
         out: Folder of the run. It is created if need be.
         recipe: A recipe of your own, instead of one that the config names.
-        resume: Go on from the last checkpoint in `out`. If there is none, the run begins.
+        resume: Go on from the last checkpoint in `out`. If there is none, the run starts from the beginning.
         on_progress: Called after each step, in the main process.
         on_row: Called with each row of `metrics.csv`, in the main process: a number or `None` for each column.
         notes: Further values for `config.yaml`, such as the command line's model and splits.
@@ -91,12 +92,12 @@ def train(
         The best detector, on the CPU.
 
     Raises:
-        TypeError: A data set is something else, such as a path.
+        TypeError: A data set is not a `Dataset` but, for example, a path.
         ValueError: The classes differ, a set is empty, a loss is not finite, too many images cannot be read, the
             checkpoint in `out` is of another detector or other batches, or the processes do not have the same data.
         ImportError: A package that the run needs is not installed.
         FileExistsError: `out` holds a run and `resume` is false, or another process is writing to it.
-        KeyboardInterrupt: Ctrl-C or SIGTERM came. Everything is saved.
+        KeyboardInterrupt: The run received Ctrl-C or SIGTERM. Everything is saved.
     """
     datasets = [train_set] if val_set is None else [train_set, val_set]
     check_data(detector, datasets)
@@ -232,11 +233,11 @@ def fit(
     group: ProcessGroup,
     interrupts: Interrupts,
 ) -> None:
-    """Trains to the end of the run: steps, and when they are due validations, rows of the metrics and checkpoints.
+    """Trains to the end of the run. Validates, and writes metrics and checkpoints, whenever they are due.
 
     Args:
         trainer: The network, its optimizer and the average of its weights.
-        state: Numbers of the run, which go on from where they are.
+        state: Numbers of the run so far, which are updated.
         batches: The batches from the next step on.
         recipe: The learning rate over the run.
         length: The length of the run.
@@ -244,7 +245,7 @@ def fit(
         monitor: Reads the numbers of the steps.
         validator: Validates the averaged weights and saves them.
         saver: Writes the checkpoints.
-        reporter: Tells how the run goes.
+        reporter: Reports the progress of the run.
         group: The processes of the run.
         interrupts: Whether this process was asked to stop.
 
@@ -300,7 +301,7 @@ def train_step(
     with state.interval.waiting("input"):
         batch = next(batches)
     learning_rate = recipe.learning_rate_at(length.fraction_done(state.step, state.seconds))
-    # a CPU works while the step is made; what a GPU takes is measured when its numbers are read
+    # a CPU computes during the step; a GPU's time is measured when its numbers are read
     with state.interval.waiting("device") if trainer.on_cpu else nullcontext():
         result = trainer.step(batch, learning_rate=learning_rate)
     state.step, state.learning_rate = trainer.step_count, learning_rate
@@ -330,7 +331,7 @@ def import_packages(config: TrainConfig, *, validates: bool) -> None:
     """Imports the optional packages that the run will need later, before its first step.
 
     Raises:
-        ImportError: One of them is not installed.
+        ImportError: A package is not installed.
     """
     needed = [("matplotlib.figure", "matplotlib", "the curves of a run need", "train")]
     if validates:
@@ -375,12 +376,12 @@ def resume_from(
     """Writes weights files that a killed run had not written yet, and evaluates its best weights again if need be.
 
     They are evaluated again if the validation set has changed, so that later APs are comparable, or if
-    `best.safetensors` is of steps that were lost.
+    `best.safetensors` comes from steps that were lost.
 
     Args:
         checkpoint: The checkpoint that the run goes on from.
         state: Numbers of the run.
-        fingerprints: Those of the data sets of now.
+        fingerprints: Fingerprints of the data sets as they are now.
         directory: Folder of the run.
         validator: Evaluates the best weights.
         group: The processes of the run.
@@ -390,7 +391,8 @@ def resume_from(
     changed = warn_if_data_changed(before, fingerprints)
     best_step = group.broadcast_from_main(lambda: step_of(directory.best))
     if "val" in changed or (best_step or 0) != state.best_step:
-        state.data = before  # and so is all else until the evaluation is done: a run that is stopped comes here again
+        # all else stays as it was too until the evaluation is done: if the run is stopped, the next resume evaluates again
+        state.data = before
         best_ap = -1.0
         if best_step:
             best = group.broadcast_from_main(lambda: Detector.load(directory.best))
@@ -424,11 +426,11 @@ def finalize(
         val_set: The validation set.
         evaluation: Evaluation of the best detector on the validation set, if it is known already.
         config: Values of the run.
-        facts: What else to say of the run, by name.
+        facts: Further facts about the run, by name.
         data: Folders of the data set, for the commands on the card.
         val_split: Name of the validation split, for these commands.
         directory: Folder of the run.
-        reporter: Shows the sheet of images to TensorBoard.
+        reporter: Writes the sheet of images for TensorBoard.
         group: The processes of the run.
         interrupts: Whether this process was asked to stop.
     """
@@ -466,7 +468,7 @@ def finalize(
 
 
 def _provenance(config: TrainConfig, train_set: Dataset) -> dict[str, str]:
-    """Returns what the weights files say of their training, except for the step."""
+    """Returns the provenance that the weights files state, except for the step."""
     return {
         "trained with": f"multibox {version('multibox')}",
         "trained on": train_set.name,
@@ -487,12 +489,12 @@ def _first_lines(
     recipe: Recipe,
     length: RunLength,
 ) -> Iterator[str]:
-    """Yields what the log says of a run before its first step.
+    """Yields the lines about a run that the log gets before the first step.
 
     Args:
         state: Numbers of the run.
         train_set: The training set.
-        named: The recipe as it is named.
+        named: The named recipe, without the values of the run.
         recipe: The recipe with the values of the run.
         length: Length of the run.
     """
@@ -509,7 +511,7 @@ def _first_lines(
 def _machine_lines(
     trainer: Trainer, config: TrainConfig, recipe: Recipe, group: ProcessGroup, workers: int
 ) -> Iterator[str]:
-    """Yields what the log says of processes, device and threads before the first step."""
+    """Yields the lines about processes, device and threads that the log gets before the first step."""
     if group.size > 1:
         shares = sorted({len(range(recipe.batch_size)[rank :: group.size]) for rank in range(group.size)}, reverse=True)
         yield f"{group.size} processes, {' or '.join(map(str, shares))} images of a step in each"

@@ -161,7 +161,7 @@ def _collate_or_error(items: list[_Item]) -> Batch | Exception:
 
 
 class _AugmentedImages(TorchDataset[_Item]):
-    """Item `(position, index)` is the image `index` with the random changes of that position of the stream."""
+    """A data set whose item `(position, index)` is the image `index` with the random changes of that position."""
 
     def __init__(self, dataset: Dataset, config: DetectorConfig, augmentation: Augmentation, seed: int) -> None:
         self.dataset = dataset

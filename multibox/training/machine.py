@@ -1,4 +1,4 @@
-"""What a run uses of the machine: threads, torch's random state, the memory format, and the faster precision."""
+"""Adapt a run to the machine: threads, torch's random state, the memory format, and the faster precision."""
 
 import copy
 import logging
@@ -23,7 +23,7 @@ TRIAL_IMAGES = 2
 
 @contextmanager
 def torch_threads(config: TrainConfig, group: ProcessGroup) -> Iterator[int]:
-    """A context with as many torch threads as the reader processes leave cores. Yields the number of these processes.
+    """Opens a context in which torch uses the cores that the readers leave. Yields the number of reader processes.
 
     On a small machine both would otherwise fight for the cores. Torch's random state is restored at the end as well.
     """
@@ -46,8 +46,8 @@ def choose_precision(network: SSD, *, height: int, width: int, device: str, batc
 
     Args:
         network: The network to be trained.
-        height: Height of its input in pixels.
-        width: Width of its input in pixels.
+        height: Height of the network input in pixels.
+        width: Width of the network input in pixels.
         device: Device of the run.
         batch_size: Number of images that go through the network at once.
     """
@@ -98,7 +98,7 @@ def memory_format(network: nn.Module, *, device: str, precision: Precision) -> t
 
 
 def _default_workers(device: str, cores: int) -> int:
-    """Returns the default number of reader processes: on a CPU, one core reads what three others can learn from."""
+    """Returns the default number of reader processes: on a CPU, one core can read images for three cores that train."""
     return max(1, cores - 1) if device.startswith("cuda") else cores // 4
 
 

@@ -1,4 +1,4 @@
-"""Watches the steps of a run: their numbers, steps that are not finite, and unreadable images."""
+"""Watch the steps of a run: read their numbers, and report steps that are not finite and unreadable images."""
 
 import logging
 from collections import deque
@@ -23,7 +23,7 @@ MAX_CONSECUTIVE_NONFINITE = 20
 
 
 class _Pending(NamedTuple):
-    """A step whose numbers may still be on their way from the device."""
+    """A step whose numbers may not have arrived from the device yet."""
 
     step: int
     batch: Batch
@@ -46,7 +46,7 @@ class StepMonitor:
         self._unreadable: set[str] = set()  # in this process: images that were repaired since do not count
 
     def add(self, result: StepResult, batch: Batch) -> None:
-        """Takes the result of the step just made. A GPU's numbers are read two steps later, so that it never idles.
+        """Adds the result of the step just made. A GPU's numbers are read two steps later, so that the GPU never idles.
 
         Raises:
             ValueError: A step was not finite: see `flush`.

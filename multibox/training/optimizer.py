@@ -1,4 +1,4 @@
-"""Which weights learn, at which rate, and how they decay."""
+"""Make the optimizer: choose which weights learn, at which rate, and how they decay."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -45,7 +45,7 @@ def make_optimizer(network: nn.Module, recipe: Recipe, config: TrainConfig) -> t
         if parameter.requires_grad:
             no_decay = name.endswith(".bias") if recipe.optimizer == "sgd" else parameter.ndim == 1
             groups.setdefault((no_decay, name.startswith("backbone.")), []).append((name, parameter))
-    fused = next(network.parameters()).device.type in ("cpu", "cuda")  # others do not know `found_inf`
+    fused = next(network.parameters()).device.type in ("cpu", "cuda")  # others have no `found_inf`
     rows = [
         {
             "params": named,

@@ -1,4 +1,4 @@
-"""How far a run is, how long it is, and the averages since the last row of its metrics."""
+"""The progress and the length of a run, and the averages since the last row of its metrics."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -36,12 +36,12 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is, as its callbacks receive it.
+    """The progress of a run, as its callbacks receive it.
 
     Attributes:
         step: Number of steps done.
         fraction_done: Fraction of the run that is done, from 0 to 1.
-        epoch: How often each image was seen so far. With balanced classes, the average over the images.
+        epoch: Number of times that each image was seen so far. With balanced classes, the average over the images.
         localization: Localization loss, averaged since the last row of `metrics.csv`.
         confidence: Confidence loss, averaged since the last row.
         gradient_norm: Norm of the gradient before clipping, averaged since the last row.
@@ -89,7 +89,7 @@ class RunLength:
     Attributes:
         steps: Number of steps after which the run ends, or `None` for no limit.
         seconds: Seconds after which the run ends, or `None` for no limit.
-        epochs: Number of epochs that was asked for, or `None`.
+        epochs: Number of epochs that the config asks for, or `None`.
         epoch_steps: Number of steps in which each image is seen once. It need not be a whole number.
         validation_steps: Number of steps between two validations.
     """
@@ -102,7 +102,7 @@ class RunLength:
 
     @classmethod
     def of(cls, config: TrainConfig, *, epoch_steps: float) -> "RunLength":
-        """Returns the length that the config asks for. Of several limits, the first to be reached ends the run."""
+        """Returns the length that the config asks for. The first limit to be reached ends the run."""
         limits = [] if config.steps is None else [config.steps]
         limits += [] if config.epochs is None else [ceil(config.epochs * epoch_steps)]
         return cls(
@@ -148,13 +148,14 @@ class IntervalStats:
 
     Attributes:
         steps: Number of steps with a finite loss and gradient.
-        nonfinite: Number of steps without; they left the weights as they were.
+        nonfinite: Number of steps with a loss or gradient that was not finite; they left the weights as they were.
         images: Number of images of all processes.
         localization: Sum of the localization losses of the finite steps.
         confidence: Sum of the confidence losses of the finite steps.
         gradient_norm: Sum of the gradient norms of the finite steps.
         seconds: Seconds that the steps took.
-        waits: Seconds of these in which the process waited for the next batch (`input`) and for the device (`device`).
+        waits: Seconds of that time in which the process waited for the next batch (`input`) and for the device
+            (`device`).
     """
 
     steps: int = 0
@@ -189,7 +190,7 @@ def metrics_row(progress: Progress, interval: IntervalStats, seconds: float, met
     """Returns a row of `metrics.csv`. The losses are `None` if no step of the interval was finite.
 
     Args:
-        progress: How far the run is.
+        progress: Progress of the run.
         interval: The sums since the last row.
         seconds: Seconds since the run began.
         metrics: The result of the validation at this step, or `None` between validations.

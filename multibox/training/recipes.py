@@ -140,7 +140,8 @@ class TrainConfig:
         recipe: `paper` or `modern`. By default `paper` for the backbone `vgg16` and `modern` for all others.
         epochs: Length of the run: how often each image is seen. By default 232 for `paper` and 100 for `modern`.
         steps: Length of the run in steps.
-        minutes: Length of the run in minutes, validation included. Of several lengths, the first to be reached ends it.
+        minutes: Length of the run in minutes, validation included. If several lengths are given, the first to be
+            reached ends the run.
         patience: End the run after this many validations without a higher AP.
         batch_size: Number of images in a step, those of all processes together. By default 32 for `paper` and 8 for
             `modern`.
@@ -203,7 +204,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("milestones", "freeze", "trackers"):
             value = getattr(self, name)
-            if isinstance(value, str | Real):  # a single one is a list of one; a text is no list of its letters
+            if isinstance(value, str | Real):  # a single value is a list of one; a text is not a list of its letters
                 object.__setattr__(self, name, (value,))
         check_fields(self)
         check_milestones(self.milestones or ())
@@ -213,7 +214,7 @@ class TrainConfig:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def resolve(self, *, backbone: str, recipe: Recipe | None = None) -> tuple["TrainConfig", Recipe]:
-        """Fills in the recipe's values where the run leaves them open.
+        """Combines this run with its recipe, whose values stand in for those that the run does not set.
 
         Args:
             backbone: Name of the detector's backbone, which selects the recipe if none is named.

@@ -1,4 +1,4 @@
-"""Tells how a run goes: rows of `metrics.csv`, lines of the log, callbacks, and TensorBoard."""
+"""Report the progress of a run: rows of `metrics.csv`, lines of the log, callbacks, and TensorBoard."""
 
 import logging
 import time
@@ -89,7 +89,7 @@ class Reporter:
         state.row_step, state.row_seconds = state.step, state.seconds
 
     def pr_curves(self, step: int, curves: Callable[[], Mapping[str, PrecisionRecall]]) -> None:
-        """Writes precision by recall for TensorBoard; computes the curves only then."""
+        """Writes precision by recall for TensorBoard. The curves are computed only if TensorBoard is used."""
         if self._tensorboard:
             self._tensorboard.add_pr_curves(step, curves())
 
@@ -99,7 +99,7 @@ class Reporter:
             self._tensorboard.add_image(step, name, image)
 
     def progress(self, state: TrainState) -> Progress:
-        """Returns how far the run is."""
+        """Returns the progress of the run."""
         interval = state.interval
         fraction = min(self._length.fraction_done(state.step, state.seconds), 1.0)
         return Progress(
@@ -116,7 +116,7 @@ class Reporter:
 
 
 def _validation_line(progress: Progress, interval: IntervalStats, metrics: Metrics | None) -> str:
-    """Returns the line of the log for a validation: where, losses, AP in percent, and speed."""
+    """Returns the line of the log for a validation: epoch, losses, AP in percent, and speed."""
     parts = [f"epoch {progress.epoch:.4g}, step {progress.step}", *progress.losses()]
     if metrics is not None:
         named = {"AP": metrics.ap, "AP50": metrics.ap50, "AP75": metrics.ap75}

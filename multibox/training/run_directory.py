@@ -157,7 +157,7 @@ class RunDirectory:
                 writer.writerow({name: _text(name, value) for name, value in row.items() if value is not None})
 
     def save_batch(self, step: int, rank: int, batch: Batch) -> Path | None:
-        """Saves the batch of a step that was not finite. Returns its file, or `None` after those of ten steps."""
+        """Saves the batch of a step that was not finite. Returns its file, or `None` after ten such steps."""
         others = {path.stem.split("-")[2] for path in self.folder.glob("bad-step-*.pt")} - {str(step)}
         if len(others) >= 10:
             return None

@@ -1,4 +1,4 @@
-"""Saves a run: now and then, when it is asked to stop, and whatever else ends it."""
+"""Save a run: at regular intervals, when it is asked to stop, and when an error ends it."""
 
 import logging
 from contextlib import suppress
@@ -51,7 +51,9 @@ class Saver:
             self.save()
 
     def stop(self, interrupts: Interrupts) -> NoReturn:
-        """Saves, and stops when all processes have come here: torchrun ends the others when the first one leaves.
+        """Saves, and stops once all processes are here.
+
+        Otherwise torchrun would end the other processes when the first one leaves.
 
         Raises:
             KeyboardInterrupt: Always.

@@ -34,17 +34,17 @@ class TrainState:
         data: Size and fingerprint of the data sets.
         step: Number of steps done.
         seconds: Seconds of training and validation, including those before a resume.
-        validation_seconds: Seconds of these that the validations took.
+        validation_seconds: Seconds of that time that the validations took.
         validated: Step of the last validation.
         best_ap: Highest AP of the validations so far, or -1.
-        best_step: Step of that validation.
-        validations_since_best: Number of validations after it.
-        consecutive_nonfinite: Number of steps up to the last one whose loss or gradient was not finite.
+        best_step: Step of the validation with that AP.
+        validations_since_best: Number of validations after that step.
+        consecutive_nonfinite: Number of steps in a row, up to the last step, whose loss or gradient was not finite.
         learning_rate: Learning rate of the last step.
         row_step: Step of the last row of `metrics.csv`.
         row_seconds: Seconds of the run at that row.
         interval: Sums over the steps since that row.
-        unreadable: What was wrong with training images that were replaced by others.
+        unreadable: Errors of the training images that were replaced by others.
     """
 
     data: DatasetFingerprints
@@ -71,7 +71,7 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpoints:
-    """The two checkpoint files of a run: `last.pt`, and `previous.pt` from before it.
+    """The two checkpoint files of a run: `last.pt`, and the one before it, `previous.pt`.
 
     Attributes:
         last: Path of the newer file.
@@ -86,7 +86,8 @@ class Checkpoints:
         """Writes a checkpoint. If the process is killed at any moment, at least one of the two files is complete.
 
         Raises:
-            OSError: It cannot be written, for example because the disk is full. The files are then as before.
+            OSError: The checkpoint cannot be written, for example because the disk is full. The files are then as
+                before.
         """
         with atomic_write(self.last) as part:
             try:

@@ -14,8 +14,8 @@ from multibox.training.recipes import TrainConfig
 class TensorBoard:
     """Event files in the folder `tensorboard/` of a run.
 
-    A resumed run repeats the steps that were lost, with the same numbers. What the files hold of these steps is marked
-    as purged, so that TensorBoard shows each point once.
+    A resumed run repeats the steps that were lost, with the same numbers. Entries of these steps in older files are
+    marked as purged, so that TensorBoard shows each point once.
     """
 
     def __init__(self, folder: Path, config: TrainConfig, *, step: int) -> None:
@@ -24,7 +24,7 @@ class TensorBoard:
         Args:
             folder: Folder of the run.
             config: Values of the run, shown as text.
-            step: Number of steps done. What was written for later steps no longer counts.
+            step: Number of steps done. Older entries for later steps no longer count.
         """
         from torch.utils.tensorboard import SummaryWriter
 

@@ -96,11 +96,11 @@ class Trainer:
 
     @property
     def has_batch_norm(self) -> bool:
-        """Whether what is learned of an image depends on the other images of its batch."""
+        """Whether the network has BatchNorm, which makes an image depend on the others of its batch."""
         return bool(self._statistics)
 
     def step(self, batch: Batch, *, learning_rate: float) -> StepResult:
-        """Makes one training step: images to predictions, objects to targets, loss, gradients, new weights.
+        """Makes one training step: inputs to predictions, objects to targets, loss, gradients, new weights.
 
         Everything random in it depends only on the seed, the number of the step and the process. Nothing in it makes
         the host wait for a CUDA device, except where processes share one. If it raises before the update, the weights
@@ -180,7 +180,7 @@ class Trainer:
             average.copy_(value)
 
     def averaged(self, provenance: Mapping[str, str]) -> Detector:
-        """Returns a detector with the averaged weights, which it shares, and this further provenance."""
+        """Returns a detector that shares the averaged weights, with this further provenance."""
         before = self._detector
         return Detector.of_network(
             before.config, before.class_names, self.ema, provenance=before.provenance | dict(provenance)
@@ -199,7 +199,7 @@ class Trainer:
 
         Raises:
             ValueError: The state is of another optimizer, or of other frozen layers.
-            RuntimeError: The weights are those of another network.
+            RuntimeError: The weights belong to another network.
         """
         self.network.load_state_dict(state["network"])
         self._load_optimizer(state["optimizer"])
@@ -208,7 +208,7 @@ class Trainer:
         self.step_count = step
 
     def _load_optimizer(self, state: dict[str, Any]) -> None:
-        """Loads what the optimizer has stored of each weight. Rates and decays stay those of this run."""
+        """Loads the optimizer's state of each weight. Learning rates and decays stay those of this run."""
         groups = self._optimizer.param_groups
         if [group["param_names"] for group in groups] != [group["param_names"] for group in state["param_groups"]]:
             raise ValueError("it trains other weights, or by another optimizer: freeze or recipe differ")
@@ -226,7 +226,7 @@ def _check_parts(recipe: Recipe, config: TrainConfig, group: ProcessGroup, *, ba
     """Checks that each process has images for each part of a step.
 
     Raises:
-        ValueError: It has not, or BatchNorm would be over a single image.
+        ValueError: A part would have no image, or BatchNorm would have a single one.
     """
     least = recipe.batch_size // (group.size * config.accumulate)
     numbers = f"batch_size is {recipe.batch_size}, for {group.size} processes and accumulate={config.accumulate} parts"

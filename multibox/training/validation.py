@@ -1,4 +1,4 @@
-"""Evaluation on the validation set: each process runs the detector on its share of the images."""
+"""Evaluate on the validation set. Each process runs the detector on its share of the images."""
 
 import logging
 import time
@@ -29,7 +29,7 @@ BATCH_SIZE = 8
 
 
 class Evaluation(NamedTuple):
-    """How a detector did on a data set.
+    """The results of a detector on a data set.
 
     Attributes:
         metrics: COCO's metrics.
@@ -44,7 +44,7 @@ class Validator:
     """Validates the averaged weights of a run, and saves them.
 
     Attributes:
-        best: Evaluation of the best weights, if this process has made it: not after a resume.
+        best: Evaluation of the best weights; `None` if it was made before the run was resumed.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ def predict(detector: Detector, dataset: Dataset, group: ProcessGroup, interrupt
         detector: A detector with the same weights in each process.
         dataset: The images. Process r of n takes the images r, r + n, r + 2 n, ...
         group: The processes.
-        interrupts: Looked at between two batches.
+        interrupts: Says whether this process was asked to stop; read between two batches.
 
     Raises:
         Stopped: A process was asked to stop meanwhile.

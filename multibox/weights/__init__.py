@@ -1,1 +1,1 @@
-"""Files of weights: a config, class names and tensors together."""
+"""Weights files: a config, class names and tensors together."""

@@ -1,4 +1,4 @@
-"""Converts weights files of other projects to ours. The content of a file shows which project it is of."""
+"""Convert weights files of other projects to ours. The content of a file shows which project it is from."""
 
 import os
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Downloads into the cache. A file gets into its place whole and with the right hash, or not at all."""
+"""Download files into the cache. A file gets into its place complete and with the right hash, or not at all."""
 
 import errno
 import hashlib
@@ -192,7 +192,7 @@ class _Download:
         return ConnectionError(f"{self.url}: the server answers HTTP {error.code} ({error.reason}); try again later")
 
     def _worth_another_try(self, error: Exception) -> bool:
-        """Returns whether to connect again: yes after a broken connection, no if there was none at all."""
+        """Returns whether to connect again: yes after a broken connection, no if there was no connection."""
         return not isinstance(error, URLError)
 
     def _unreachable(self, error: Exception) -> ConnectionError:

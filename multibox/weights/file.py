@@ -42,7 +42,7 @@ class Weights(NamedTuple):
 
 
 def save_weights(path: str | os.PathLike[str], weights: Weights) -> None:
-    """Writes the file, whole or not at all.
+    """Writes the file completely or not at all.
 
     Raises:
         FileNotFoundError: The folder does not exist.
@@ -106,7 +106,7 @@ def _version(name: str, header: Mapping[str, str]) -> tuple[int, int]:
     """Returns the version of the format in which the file is written.
 
     Raises:
-        ValueError: The file is not one of multibox, or its format changed what this version knows.
+        ValueError: The file is not one of multibox, or its format is one that this version does not know.
     """
     kind, _, version = header.get("format", "").partition(" ")
     if kind != "multibox":
@@ -136,7 +136,7 @@ def _parse(name: str, header: Mapping[str, str], version: tuple[int, int]) -> We
     """Returns the contents of the header, without tensors.
 
     Raises:
-        ValueError: Something is missing or cannot be, or is new in a later version.
+        ValueError: A value is missing, is invalid, or is new in a later version.
     """
     try:
         config = DetectorConfig.from_json(header["config"])
@@ -152,7 +152,7 @@ def _parse(name: str, header: Mapping[str, str], version: tuple[int, int]) -> We
 
 
 def _check_class_names(class_names: Iterable[str]) -> None:
-    """Raises a ValueError unless there is a name, and each stands once."""
+    """Raises a ValueError unless there is at least one name, and no name occurs twice."""
     names = list(class_names)
     if not names or not all(names) or len(set(names)) < len(names):
         raise ValueError("class_names must be different names, at least one")

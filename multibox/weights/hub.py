@@ -29,7 +29,7 @@ def fetch_from_hub(repository: str) -> Path:
     try:
         offline = not _answers(hub, repository)
         path = hub.hf_hub_download(repository, FILE_NAME, library_name="multibox", local_files_only=offline)
-    except hub.errors.RepositoryNotFoundError as error:  # the hub's answer for closed ones too
+    except hub.errors.RepositoryNotFoundError as error:  # the hub gives this answer for private ones too
         raise FileNotFoundError(
             f"hf://{repository}: the hub has no such repository, or it is not open to you (log in: hf auth login)"
         ) from error
@@ -48,7 +48,7 @@ def fetch_from_hub(repository: str) -> Path:
 
 
 def _answers(hub: Any, repository: str) -> bool:
-    """Returns whether the hub answers at all. The package itself tries for half a minute, and logs every try."""
+    """Returns whether the hub answers. The package itself tries for half a minute, and logs every try."""
     url = hub.hf_hub_url(repository, FILE_NAME)
     try:
         hub.get_hf_file_metadata(url, timeout=_TIMEOUT, library_name="multibox")
@@ -68,7 +68,7 @@ def push_to_hub(repository: str, weights: Weights, *, license: str | None, priva
         repository: Name of the repository, `owner/name`.
         weights: Weights to save.
         license: License to state on a new page, by its name on the hub.
-        private: Whether a new repository is closed to others; `None` for the owner's default.
+        private: Whether a new repository is private; `None` for the owner's default.
 
     Raises:
         ConnectionError: The hub cannot be reached, or refuses.
@@ -89,7 +89,7 @@ def push_to_hub(repository: str, weights: Weights, *, license: str | None, priva
         raise ConnectionError(
             f"{repository}: the hub refuses ({_first_line(error)}); are you logged in (hf auth login), and is it yours?"
         ) from error
-    except hub.errors.HTTPError as error:  # httpx's own, without an answer
+    except hub.errors.HTTPError as error:  # an error of httpx: the hub gave no answer
         raise ConnectionError(
             f"{repository}: the hub cannot be reached ({_first_line(error)}); is this machine offline?"
         ) from error

@@ -1,4 +1,4 @@
-"""Weights that have a name: what is known of them, and where their files are."""
+"""Published weights by name: the facts about them, and where their files are."""
 
 import os
 import re
@@ -17,7 +17,7 @@ HUB = "hf://"
 
 
 class Published(NamedTuple):
-    """Published weights, and what is known of them without reading their file.
+    """Published weights, and the facts about them that are known without reading their file.
 
     Attributes:
         path: Path of the file if it comes with the package, else `None`.
@@ -69,7 +69,7 @@ EXAMPLE_IMAGE = _ASSETS / "shapes.png"
 """A synthetic scene that `multibox/shapes` was not trained on."""
 
 _CONVERSION = 1
-"""Version of the converted files in the cache. Raise it when conversion changes, so that they are made anew."""
+"""Version of the converted files in the cache. Raise it when conversion changes, so that they are made again."""
 
 
 def is_weights(name: str | os.PathLike[str]) -> bool:
@@ -131,7 +131,7 @@ def fetch_entry(entry: str, *, on_progress: "OnProgress | None" = None) -> Path:
     Raises:
         ImportError: torchvision is not installed.
         OSError: The file cannot be fetched or written.
-        ValueError: The fetched file is another one.
+        ValueError: The fetched file is not the expected one.
     """
     from multibox.weights.download import fetch
 

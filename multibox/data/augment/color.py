@@ -28,7 +28,7 @@ class Colors(NamedTuple):
 
 
 def change_colors(pixels: UInt8[np.ndarray, "3 height width"], colors: Colors) -> UInt8[np.ndarray, "3 height width"]:
-    """Returns the pixels with their colors changed, in 8 bits that saturate at each step, as in the Caffe code.
+    """Returns the pixels with changed colors. Each step saturates in 8 bits, as in the Caffe code.
 
     Saturation and hue are those of HSV, without OpenCV's rounding to 8-bit HSV. Both are changed in one step.
     """

@@ -1,4 +1,4 @@
-"""What is random about an augmented sample: how far each change may go, and the numbers drawn for one sample."""
+"""The randomness of augmentation: how far each change may go, and the numbers drawn for one sample."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple, get_args
@@ -25,11 +25,11 @@ TRIALS = 50
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far each random change may go. The defaults are the Caffe code's.
+    """The limits of each random change. The defaults are the Caffe code's.
 
     Attributes:
         color_probability: Probability of each of the four changes of color.
-        brightness: Largest value added to or subtracted from the pixels, which reach 255.
+        brightness: Largest value added to or subtracted from the pixels, which go from 0 to 255.
         contrast: Largest deviation from 1 of the factor on the pixels.
         saturation: Largest deviation from 1 of the factor on the saturation of HSV.
         hue: Largest change of the hue in degrees, in either direction; at most 60.
@@ -63,8 +63,10 @@ class AugmentParams(NamedTuple):
     Attributes:
         colors: Changes of color.
         expansion: Side of the canvas as a multiple of the side of the image; 1 if the image is not expanded.
-        sampler: The sampler that gave the crop: 0 is the whole image, 1 to 5 are those of `MIN_OVERLAPS`, 6 takes any.
-        window: The visible region in corner form, normalized by the size of the image. Outside 0 to 1 lies only margin.
+        sampler: The sampler that gave the crop: 0 is the whole image, 1 to 5 are those of `MIN_OVERLAPS`, 6 accepts any
+            crop.
+        window: The visible region in corner form, normalized by the size of the image. Everything outside 0 to 1 is
+            margin.
         flip: Whether the image is flipped horizontally.
         interpolation: One of `INTERPOLATIONS`.
     """
@@ -118,7 +120,7 @@ def sample_crop(rng: np.random.Generator, boxes: Float[np.ndarray, "objects 4"])
     whole = (0, np.array([0.0, 0.0, 1.0, 1.0]))
     if len(boxes) == 0:
         return whole
-    # in a random order, the first that succeeds is a fair draw of all that do, and the rest need not be tried
+    # the first success in a random order is a fair draw of all samplers that succeed, without trying the others
     for sampler in rng.permutation(len(MIN_OVERLAPS) + 2).tolist():
         if sampler == 0:
             break

@@ -81,7 +81,7 @@ def _render_window(
     image = np.empty((3, height, width), np.uint8)
     image[:] = np.array([round(value) for value in margin], np.uint8)[:, None, None]
     left, top, right, bottom = params.window.tolist()
-    if max(left, top) >= 1 or min(right, bottom) <= 0:  # a crop of an expanded image may see nothing but margin
+    if max(left, top) >= 1 or min(right, bottom) <= 0:  # a crop of an expanded image may show nothing but margin
         return image, params.window
 
     at_least = ceil(height / (bottom - top)), ceil(width / (right - left))
@@ -102,7 +102,7 @@ def _whole_pixels(low: float, high: float, pixels: int, wanted: int) -> tuple[ra
 
     Args:
         low: Start of the window, normalized by the size of the original image.
-        high: End of the window, normalized likewise.
+        high: End of the window, normalized by the size of the original image.
         pixels: Number of pixels of the original image along this axis.
         wanted: Number of pixels of the augmented image along this axis.
 

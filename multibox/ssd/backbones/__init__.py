@@ -41,7 +41,7 @@ def make_backbone(name: str, image_channels: int = 3) -> Backbone:
 
     Args:
         name: Name of the backbone, or `timm/NAME`.
-        image_channels: Number of channels of the image.
+        image_channels: Number of channels of the network input.
 
     Raises:
         ValueError: There is no backbone of this name.

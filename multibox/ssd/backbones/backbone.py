@@ -1,4 +1,4 @@
-"""What a backbone is: images in, named feature maps out."""
+"""The interface of a backbone: it turns inputs into feature maps by name."""
 
 from typing import NamedTuple
 

@@ -1,6 +1,7 @@
 """MobileNet v1 (Howard et al. 2017), depthwise and pointwise convolutions in turn, in two variants.
 
-TensorFlow's pads by its SAME rule and uses ReLU6. PyTorch ports pad both sides alike and use ReLU.
+TensorFlow's variant pads by its SAME rule and uses ReLU6. That of the PyTorch ports pads both sides alike and uses
+ReLU.
 """
 
 from collections import OrderedDict
@@ -21,9 +22,9 @@ def mobilenet_v1(image_channels: int = 3, *, width: float = 1.0, tensorflow: boo
     """Returns MobileNet v1 with the layers `conv11` (stride 16) and `conv13` (stride 32).
 
     Args:
-        image_channels: Number of channels of the image.
+        image_channels: Number of channels of the network input.
         width: Width multiplier, a factor on the number of channels of all layers.
-        tensorflow: Whether to return TensorFlow's variant, or that of the PyTorch ports.
+        tensorflow: Whether to return TensorFlow's variant, instead of that of the PyTorch ports.
     """
     network = MobileNetV1(image_channels, width=width, tensorflow=tensorflow)
     return Backbone(network, {"conv11": Source(_wide(512, width), 16), "conv13": Source(_wide(1024, width), 32)})

@@ -29,11 +29,11 @@ class Measured(NamedTuple):
 def timm_backbone(name: str, image_channels: int = 3) -> Backbone:
     """Returns a model of timm with its feature maps of stride 8 and more as the layers `stride8`, `stride16`, ...
 
-    Of several maps with the same stride the last one is used.
+    If several maps have the same stride, the last one is used.
 
     Args:
         name: Name of the model in timm (`timm.list_models()`).
-        image_channels: Number of channels of the image.
+        image_channels: Number of channels of the network input.
 
     Raises:
         ImportError: timm is not installed.
@@ -45,7 +45,7 @@ def timm_backbone(name: str, image_channels: int = 3) -> Backbone:
         hint = f"did you mean 'timm/{near[0]}'?" if near else "timm.list_models() lists them"
         raise ValueError(f"timm has no model '{cut(name, 80)}'; {hint}")
     known = timm.models.get_pretrained_cfg(name)
-    # the argument with which some transformers that were made for one size take any size
+    # with this argument, some transformers that were made for one size take any size
     any_size: dict[str, Any] = {"dynamic_img_size": True} if known is not None and known.fixed_input_size else {}
     try:
         network: Any = timm.create_model(
@@ -75,7 +75,7 @@ def measure_timm(name: str, height: int, width: int) -> Measured:
         ImportError: timm is not installed.
         ValueError: timm has no such model, or the model does not take such an input or does not cover it.
     """
-    with torch.device("meta"):  # shapes without numbers, which is quick for any size
+    with torch.device("meta"):  # computes shapes without values, which is quick for any size
         backbone = timm_backbone(name)
     try:
         found = backbone.network.eval()(torch.empty(1, 3, height, width, device="meta"))

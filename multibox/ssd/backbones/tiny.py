@@ -1,4 +1,4 @@
-"""A small backbone of ours that trains from scratch on a CPU.
+"""Our small backbone, which trains from scratch on a CPU.
 
 It has plain 3x3 convolutions with BatchNorm, because depthwise ones leave a CPU waiting for memory, and residual blocks
 (He et al. 2016).

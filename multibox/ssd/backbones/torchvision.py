@@ -1,6 +1,6 @@
 """MobileNetV2, MobileNetV3-Large and ResNet of torchvision, with its layers' names, cut where a detector takes them.
 
-torchvision is imported by the functions that use it: it takes a second, and other backbones do without.
+Only the functions that use torchvision import it: the import takes a second, and other backbones do not need it.
 """
 
 from typing import Literal, cast
@@ -31,7 +31,7 @@ def mobilenet_v3_large(image_channels: int = 3, *, reduced_tail: bool = True) ->
     `expand13`, the expansion that block 13 begins with, has stride 16; `conv16` has stride 32.
 
     Args:
-        image_channels: Number of channels of the image.
+        image_channels: Number of channels of the network input.
         reduced_tail: Whether the last blocks have half their channels, as in SSDLite (section 6.3). The published
             weights of ImageNet are for the full tail.
     """
@@ -103,7 +103,7 @@ class _ResNet(nn.Module):
 
 
 def _take_channels(block: nn.Sequential, image_channels: int) -> None:
-    """Replaces the first convolution of the block by one for images with this number of channels."""
+    """Replaces the first convolution of the block by one for inputs with this number of channels."""
     first = block[0]
     assert isinstance(first, nn.Conv2d)
     if image_channels != first.in_channels:

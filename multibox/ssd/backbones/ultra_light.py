@@ -22,8 +22,8 @@ def ultra_light(image_channels: int = 3, *, rfb: bool) -> Backbone:
     """Returns the backbone with the layers `block7` (stride 8), `block10` (16) and `block12` (32).
 
     Args:
-        image_channels: Number of channels of the image.
-        rfb: Whether to return `RFB`, or `slim`.
+        image_channels: Number of channels of the network input.
+        rfb: Whether to return `RFB` instead of `slim`.
     """
     return Backbone(UltraLight(image_channels, rfb=rfb), dict(_SOURCES))
 

@@ -1,1 +1,1 @@
-"""Converters of weights of other projects: one file for each says how its tensors and its rules become ours."""
+"""Converters for weights of other projects. One file for each project says how its tensors and rules become ours."""

@@ -79,7 +79,7 @@ def read_layers(network: memoryview) -> dict[str, Layer]:
     """Returns the layers of a NetParameter message by name. Their weights are views of its bytes.
 
     Raises:
-        ValueError: The message is damaged, or is another one.
+        ValueError: The message is damaged, or is not a NetParameter.
     """
     layers = dict(_layer(_bytes(value)) for field, value in fields(network) if field == 100)
     if not layers:
@@ -88,7 +88,7 @@ def read_layers(network: memoryview) -> dict[str, Layer]:
 
 
 def convert(layers: Mapping[str, Layer]) -> Weights:
-    """Returns the detector that the layers of a network make.
+    """Returns the detector that consists of the layers of a network.
 
     SSD512 is the one with a layer conv10_2. The default boxes are those of the PriorBox layers, so that models that
     were fine-tuned from COCO on VOC keep COCO's sizes. In a file without PriorBox layers they follow from the number

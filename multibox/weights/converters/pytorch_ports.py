@@ -1,4 +1,4 @@
-"""What the PyTorch ports of SSD have in common: the numbers of their layers, and how they get our names.
+"""Shared parts of the PyTorch ports of SSD: the numbers of their layers, and the way to our names.
 
 The ports are ssd.pytorch (amdegroot/ssd.pytorch), lufficc/SSD and qfgaohao/pytorch-ssd, all MIT. The latter two took
 VGG-16 and its extra layers from the first.

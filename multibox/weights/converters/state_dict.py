@@ -31,7 +31,7 @@ _SHARED = 4
 
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
-    """Returns the tensors of a file by key; of a checkpoint, those under `state_dict`, `model` or the like.
+    """Returns the tensors of a file by key. In a checkpoint, they are under `state_dict`, `model` or a similar key.
 
     The first bytes show which format the file has. Floating-point numbers are returned in 32 bits.
 
@@ -69,8 +69,8 @@ def _load(path: Path) -> object:
 
     _check_sizes(path)
     try:
-        with path.open("rb") as file, warnings.catch_warnings():  # by its name torch takes a file for safetensors
-            warnings.simplefilter("ignore")  # torch's about its own old formats
+        with path.open("rb") as file, warnings.catch_warnings():  # given a path, torch would go by its suffix
+            warnings.simplefilter("ignore")  # torch warns about its own old formats
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
@@ -112,7 +112,7 @@ class _StandIn(dict[object, object]):
         super().__init__()
 
     def __setstate__(self, state: object) -> None:
-        """Nothing is kept."""
+        """Ignores the state."""
 
 
 class _Sizes(pickle._Unpickler):

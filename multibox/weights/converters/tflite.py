@@ -176,7 +176,7 @@ class _Tensor(NamedTuple):
     numbers: np.ndarray
 
     def values(self) -> Float[np.ndarray, "..."]:
-        """Returns the numbers that they stand for."""
+        """Returns the real numbers that the whole numbers stand for."""
         values = (self.numbers.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
         return values.reshape(self.shape)
 
