@@ -230,8 +230,9 @@ def test_all_processes_stop_at_the_same_step(tmp_path, name, whom, moment, count
     why = "another process stopped" if whom == "second" else "SIG"
     assert said.startswith(f"multibox: interrupted; {why}") and f"at step {step}; all is saved; to go on:" in said
     (resume,) = [line for line in done.stderr.splitlines() if line.startswith("torchrun ")]
-    assert shlex.split(resume) == [*["torchrun", "--nproc-per-node", "2", "-m", "multibox"], *arguments, "--resume"]
+    command = ["torchrun", "--nproc-per-node", "2", "-m", "multibox", "train", "--resume", str(out)]
+    assert shlex.split(resume) == command
     done = torchrun("-m", *shlex.split(resume)[4:])
     assert done.returncode == 0, done.stderr[-4000:]
     assert f"8 images, from step {step}" in done.stderr
-    assert [row["step"] for row in rows(out)] == ["2", "4", "6"]
+    assert [row["step"] for row in rows(out) if row["ap"]] == ["2", "4", "6"]
