@@ -122,17 +122,16 @@ def detect(
         )
     except BaseException as failure:  # what is done is written before the command ends, whatever ends it
         interrupted = isinstance(failure, KeyboardInterrupt)
-        why = "interrupted before it was read" if interrupted else f"not looked at, because of an error: {failure}"
+        why = "interrupted before it was looked at" if interrupted else f"not looked at, because of an error: {failure}"
         done = {record["file"] for record in records} | {each.path for each in failed}
         skipped = [Failure(image.path, why) for image in images if image.path not in done]
         _write_json(json, model, detector.class_names, records, [*failed, *skipped])
-        kept = f"{len(records)} of {count(total, 'image')} are done" + (
-            f"; {json} has their detections" if json else ""
-        )
+        kept = f"; {json} has their detections" if json not in (None, STANDARD_OUTPUT) else ""
+        message = f"{len(records)} of {count(total, 'image')} are done{kept}"
         if interrupted:
-            raise KeyboardInterrupt(kept) from failure
-        if json:
-            info(kept)
+            raise KeyboardInterrupt(message) from failure
+        if kept:
+            info(message)
         raise
     _write_json(json, model, detector.class_names, records, failed)
     info(_summary(records, time.monotonic() - began, [place for place in (out, json) if place]))

@@ -263,7 +263,7 @@ def test_an_interrupt_keeps_the_json_of_what_is_done(
     assert err == [f"multibox: interrupted; 2 of 3 images are done; {file} has their detections"]
     written = json.loads(file.read_text(encoding="utf-8"))
     assert [Path(entry["file"]).name for entry in written["images"]] == ["three.png", "one.png"]
-    assert written["failed"] == [{"file": str(street / "두 번째.PNG"), "error": "interrupted before it was read"}]
+    assert written["failed"] == [{"file": str(street / "두 번째.PNG"), "error": "interrupted before it was looked at"}]
 
 
 def test_only_the_wanted_classes(multibox: Multibox, street: Path, weights: Path):
