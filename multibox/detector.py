@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -17,7 +17,7 @@ from multibox.config import DetectorConfig, Postprocess, Scales
 from multibox.detections import Detections, label_of
 from multibox.images import Source, decode_image, resize
 from multibox.inference import predict
-from multibox.postprocess import postprocess
+from multibox.postprocess import NormalizedDetections, postprocess
 from multibox.presets import preset
 from multibox.runtimes.runtime import RawOutputs, Runtime
 from multibox.weights.convert import convert_weights
@@ -35,8 +35,8 @@ Precision = Literal["auto", "fp32", "bf16"]
 _log = logging.getLogger(__name__)
 
 
-class Prepared(NamedTuple):
-    """The network input that was made from one image.
+class PreparedImage(NamedTuple):
+    """An image that is ready for the network, as `Detector.prepare_image` returns it.
 
     Attributes:
         pixels: The whole image, resized to the network's input; not yet normalized.
@@ -47,6 +47,9 @@ class Prepared(NamedTuple):
     pixels: Shaped[np.ndarray, "3 input_height input_width"]
     height: int
     width: int
+
+
+Detectable = Source | PreparedImage
 
 
 class Detector:
@@ -318,22 +321,46 @@ class Detector:
             self.config, class_names, self._runtime, provenance=self.provenance, merged_labels=merged_labels
         )
 
-    def prepare(self, images: Source | Iterable[Source]) -> Shaped[np.ndarray, "batch 3 height width"]:
-        """Returns the network inputs of one or many images: RGB, resized by the config's rule, not yet normalized.
+    def prepare(self, images: Detectable | Iterable[Detectable]) -> Shaped[np.ndarray, "batch 3 height width"]:
+        """Returns one or many images as the network takes them: RGB, resized by the config's rule, not yet normalized.
 
         The pixels are `uint8`, or `float32` if the rule does not round.
         """
         many = [images] if _is_one(images) else images
-        prepared = [self._prepare(image) for image in many]  # type: ignore[arg-type, union-attr]
+        prepared = [self.prepare_image(image) for image in many]  # type: ignore[arg-type, union-attr]
         if not prepared:
             return np.empty((0, 3, self.config.height, self.config.width), np.uint8)
         return np.stack([image.pixels for image in prepared])
+
+    def prepare_image(self, image: Detectable) -> PreparedImage:
+        """Returns one image as the network takes it, with the size that the image itself has.
+
+        `detect` takes the result in place of the image. A caller that prepares its images in an iterator decides for
+        each image what happens if it cannot be read.
+
+        Raises:
+            FileNotFoundError: The image does not exist.
+            ValueError: The image cannot be read, or the path is a folder.
+        """
+        if isinstance(image, PreparedImage):
+            return image
+        config = self.config
+        if isinstance(image, str | os.PathLike) and os.path.isdir(image):
+            name = os.fspath(image)
+            raise ValueError(
+                f"{name}: a folder, not an image; give its images, as in detect(sorted(Path({name!r}).glob('*.jpg'))), "
+                f"or run: multibox detect {name}"
+            )
+        at_least = (config.height, config.width) if config.draft_decoding else None
+        pixels, height, width = decode_image(image, at_least=at_least)
+        resized = resize(Image.fromarray(pixels), config.height, config.width, config.resize)
+        return PreparedImage(resized, height, width)
 
     # the overloads overlap in `str`, which is a path here, never an iterable of images
     @overload
     def detect(  # type: ignore[overload-overlap]
         self,
-        images: Source,
+        images: Detectable,
         *,
         score_threshold: float | None = None,
         iou_threshold: float | None = None,
@@ -346,7 +373,7 @@ class Detector:
     @overload
     def detect(  # type: ignore[overload-overlap]
         self,
-        images: Iterator[Source],
+        images: Iterator[Detectable],
         *,
         score_threshold: float | None = None,
         iou_threshold: float | None = None,
@@ -359,7 +386,7 @@ class Detector:
     @overload
     def detect(
         self,
-        images: Iterable[Source],
+        images: Iterable[Detectable],
         *,
         score_threshold: float | None = None,
         iou_threshold: float | None = None,
@@ -371,7 +398,7 @@ class Detector:
 
     def detect(
         self,
-        images: Source | Iterable[Source],
+        images: Detectable | Iterable[Detectable],
         *,
         score_threshold: float | None = None,
         iou_threshold: float | None = None,
@@ -387,10 +414,9 @@ class Detector:
         the next `batch_size` images from the iterator and decodes them.
 
         Args:
-            images: One or many of: a path, the bytes of a file, a PIL image, or `uint8` RGB pixels as an array or
-                tensor.
-            score_threshold: Only boxes with a score above this become detections; by default the config's
-                `detect_score_threshold`.
+            images: One or many of: a path, the bytes of a file, a PIL image, `uint8` RGB pixels as an array or tensor,
+                or the result of `prepare_image`.
+            score_threshold: Detections score above this; by default above the config's `detect_score_threshold`.
             iou_threshold: A box is suppressed if it overlaps a better one by more than this. This and the next two are
                 by default the detector's own.
             class_agnostic: Whether better boxes of all classes suppress a box, or only those of its own class.
@@ -405,42 +431,30 @@ class Detector:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
-        given: dict[str, Any] = {
-            "score_threshold": score_threshold,
-            "iou_threshold": iou_threshold,
-            "class_agnostic": class_agnostic,
-            "max_detections": max_detections,
-        }
-        given = {name: value for name, value in given.items() if value is not None}
-        settings = dataclasses.replace(self._settings, **given) if given else self._settings
+        settings = self._settings
+        if (score_threshold, iou_threshold, class_agnostic, max_detections) != (None,) * 4:
+            settings = settings.override(
+                score_threshold=score_threshold,
+                iou_threshold=iou_threshold,
+                class_agnostic=class_agnostic,
+                max_detections=max_detections,
+            )
         labels = None if class_names is None else self._labels(class_names)
         if _is_one(images):
-            return self._detect([self._prepare(images)], settings, labels)[0]  # type: ignore[arg-type]
+            return self._detect([self.prepare_image(images)], settings, labels)[0]  # type: ignore[arg-type]
         run = partial(self._detect, settings=settings, labels=labels)
-        found = predict(images, self._prepare, run, batch_size=batch_size)  # type: ignore[arg-type]
+        found = predict(images, self.prepare_image, run, batch_size=batch_size)  # type: ignore[arg-type]
         return found if isinstance(images, Iterator) else list(found)
 
-    def _prepare(self, image: Source) -> Prepared:
-        config = self.config
-        if isinstance(image, str | os.PathLike) and os.path.isdir(image):
-            name = os.fspath(image)
-            raise ValueError(
-                f"{name}: a folder, not an image; give its images, as in detect(sorted(Path({name!r}).glob('*.jpg'))), "
-                f"or run: multibox detect {name}"
-            )
-        at_least = (config.height, config.width) if config.draft_decoding else None
-        pixels, height, width = decode_image(image, at_least=at_least)
-        return Prepared(resize(Image.fromarray(pixels), config.height, config.width, config.resize), height, width)
-
-    def _detect(self, batch: list[Prepared], settings: Postprocess, labels: list[int] | None) -> list[Detections]:
+    def _detect(self, batch: list[PreparedImage], settings: Postprocess, labels: list[int] | None) -> list[Detections]:
         rules: dict[str, Any] = {"settings": settings, "labels": labels, "merged_labels": self._merged_labels}
         found = self._runtime(np.stack([image.pixels for image in batch]), **rules)
-        if isinstance(found, RawOutputs):
-            offsets, logits, default_boxes = found
+        if not self._runtime.suppresses:
+            offsets, logits, default_boxes = cast(RawOutputs, found)
             rows = zip(offsets, logits, strict=True)
             found = [postprocess(*row, default_boxes, self.config, **rules) for row in rows]
         detections = []
-        for image, one in zip(batch, found, strict=True):
+        for image, one in zip(batch, cast(list[NormalizedDetections], found), strict=True):
             size = np.array([image.width, image.height] * 2, dtype=np.float32)
             boxes = (one.boxes * size).clip(0, size)
             detections.append(Detections(boxes, one.scores, one.labels, one.default_box_indices, self.class_names))
@@ -459,8 +473,8 @@ convert = Detector.convert
 """`multibox.convert`: converts a weights file of another project to a detector."""
 
 
-def _is_one(images: Source | Iterable[Source]) -> bool:
-    if isinstance(images, str | os.PathLike | bytes | Image.Image):
+def _is_one(images: Detectable | Iterable[Detectable]) -> bool:
+    if isinstance(images, str | os.PathLike | bytes | Image.Image | PreparedImage):
         return True
     if not isinstance(images, Iterable):
         return True  # `open_image` reports what is no image

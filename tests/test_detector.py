@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas
@@ -603,9 +604,32 @@ def test_draft_decoding_is_for_detectors_that_were_trained_so(tmp_path: Path, de
     assert detector.config.draft_decoding and not preset("ssd300-vgg16").draft_decoding
 
 
+def test_prepared_images_in_place_of_images(detector: Detector):
+    images = [pixels(0), pixels(1, height=400, width=30)]
+    prepared = [detector.prepare_image(image) for image in images]
+    assert [(each.height, each.width) for each in prepared] == [(HEIGHT, WIDTH), (400, 30)]
+    np.testing.assert_array_equal(detector.prepare(prepared), detector.prepare(images))
+    expected = detector.detect(images, score_threshold=LOW)
+    for found in (detector.detect(prepared, score_threshold=LOW), detector.detect(iter(prepared), score_threshold=LOW)):
+        for one, other in zip(found, expected, strict=True):
+            assert_same(one, other, scores=0, boxes=0)
+    assert_same(detector.detect(prepared[0], score_threshold=LOW), detector.detect(images[0], score_threshold=LOW))
+
+
+def test_suppression_follows_the_network_wherever_it_is_moved(detector: Detector):
+    """Training moves the network itself. Suppression stayed where the network had been before."""
+    runtime = torch_runtime.TorchRuntime(detector.config, detector.network)
+    assert not runtime.suppresses
+    runtime.network = SimpleNamespace(default_boxes=SimpleNamespace(is_cuda=True))
+    assert runtime.suppresses
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_as_on_a_cpu(detector: Detector):
     expected = detector.detect(pixels(0), score_threshold=LOW, max_detections=20)
     moved = Detector.create("ssd256-tiny", NAMES, seed=0).to("cuda")
     found = moved.detect(pixels(0), score_threshold=LOW, max_detections=20)
     np.testing.assert_allclose(found.scores, expected.scores, atol=0.01)
+    moved.network.to("cpu")  # as training does
+    found = moved.detect(pixels(0), score_threshold=LOW, max_detections=20)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)

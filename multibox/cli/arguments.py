@@ -19,6 +19,7 @@ OnProblem = Literal["error", "skip"]
 Fraction = Annotated[float, Parameter(validator=Number(gte=0, lte=1))]
 Count = Annotated[int, Parameter(validator=Number(gte=1))]
 Device = Annotated[str | None, Parameter(group=MACHINE, show_default="cuda if there is one, else cpu")]
+DetectPrecision = Annotated[Literal["fp32", "bf16", "auto"], Parameter(group=MACHINE)]
 Overwrite = Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False)]
 
 

@@ -10,8 +10,6 @@ from multibox.cli.terminal import count, info, progress_bar
 if TYPE_CHECKING:
     from multibox.data import Dataset, DatasetReader
 
-DIGITS = "0123456789"
-
 
 def read_splits(reader: "DatasetReader", splits: Sequence[str], on_problem: OnProblem) -> list["Dataset"]:
     """Reads splits of a data set, without the images that cannot be decoded. Lists each problem once.
@@ -65,6 +63,7 @@ def choose_split(reader: "DatasetReader", wanted: str | None, candidates: Sequen
         UsageError: There is no split of that name; or none was named and there are several others.
     """
     from multibox.data import DatasetError
+    from multibox.data.read import usual_split
 
     splits = reader.splits
     try:
@@ -81,13 +80,6 @@ def choose_val_split(reader: "DatasetReader", wanted: str | None) -> str | None:
         return None
     if wanted is not None:
         return choose_split(reader, wanted, [], "--val-split")
+    from multibox.data.read import usual_split
+
     return usual_split(reader.splits, ["val", "valid"])
-
-
-def usual_split(splits: Sequence[str], candidates: Sequence[str]) -> str | None:
-    """Returns the first candidate that exists. If there is no `train`, `train2017` counts as `train`."""
-    for candidate in candidates:
-        named = [name for name in splits if name.rstrip(DIGITS) == candidate]
-        if named:
-            return candidate if candidate in named else named[0]
-    return None

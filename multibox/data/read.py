@@ -25,6 +25,9 @@ DEPTH = 3
 Layout = VocLayout | CocoLayout | YoloLayout
 LAYOUTS: tuple[type[VocLayout], type[CocoLayout], type[YoloLayout]] = (VocLayout, CocoLayout, YoloLayout)
 
+EVALUATION_SPLITS = ("val", "valid", "test")
+"""Names of splits that a detector is evaluated on by default, the first that there is."""
+
 Paths = str | Path | Sequence[str | Path]
 
 
@@ -109,17 +112,31 @@ def read_dataset(path: Paths, *, split: str | None = None, on_problem: OnProblem
     if dataset.problems and on_problem == "error":
         advice = "mend the files, or read with on_problem='skip', which does what stands behind each"
         raise DatasetError(f"{dataset.name}: {summarize_problems(dataset.problems)}; {advice}", dataset.problems)
+    warn_of_problems(dataset)
+    return dataset
+
+
+def warn_of_problems(dataset: Dataset) -> None:
+    """Logs a warning that sums up what is wrong with a data set's files, if anything is."""
     if dataset.problems:
         log.warning(
             f"{dataset.name}: {summarize_problems(dataset.problems)}; Dataset.problems lists them. "
             f"The first: {dataset.problems[0]}"
         )
-    return dataset
 
 
 def list_splits(path: Paths) -> tuple[str, ...]:
     """Returns the names of the splits of a data set, or those that all of several have. Raises as `read_dataset`."""
     return DatasetReader(path).splits
+
+
+def usual_split(splits: Sequence[str], candidates: Sequence[str]) -> str | None:
+    """Returns the first candidate that exists. Without a `train`, `train2017` counts as one."""
+    for candidate in candidates:
+        named = [name for name in splits if name.rstrip("0123456789") == candidate]
+        if named:
+            return candidate if candidate in named else named[0]
+    return None
 
 
 def join(datasets: Sequence[Dataset]) -> Dataset:

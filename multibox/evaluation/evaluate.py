@@ -9,16 +9,13 @@ from typing import get_args
 import numpy as np
 from jaxtyping import Int
 
-from multibox.data.read import list_splits, read_dataset
+from multibox.data.read import EVALUATION_SPLITS, DatasetReader, usual_split, warn_of_problems
 from multibox.data.sample import Dataset, GroundTruth
 from multibox.detections import Detections
 from multibox.detector import Detector
 from multibox.evaluation.coco import score_coco
 from multibox.evaluation.metrics import Metrics, Pixels, Rule
 from multibox.evaluation.voc import score_voc
-
-_SPLITS = ("val", "valid", "test")
-"""Splits to evaluate on by default: the first of these that exists."""
 
 
 def evaluate(
@@ -166,11 +163,10 @@ def _read(dataset: Dataset | str | os.PathLike[str], split: str | None) -> Datas
         if split is not None:
             raise ValueError(f"split='{split}' is for a path; the data set {dataset.name} has been read already")
         return dataset
-    path = os.fspath(dataset)
-    if split is None:
-        splits = list_splits(path)
-        split = next((name for name in _SPLITS if name in splits), None)
-    return read_dataset(path, split=split)
+    reader = DatasetReader(os.fspath(dataset))
+    dataset = reader.read(usual_split(reader.splits, EVALUATION_SPLITS) if split is None else split)
+    warn_of_problems(dataset)
+    return dataset
 
 
 def _join_classes(

@@ -83,7 +83,7 @@ def write_card(
     draw_curves(rows, folder / "curves.png", best_step=best_step)
     sheet = draw_sheet(shown, found, score_threshold=threshold)
     sheet.save(folder / f"{'validation' if val_set else 'training'}.jpg", quality=90)
-    text = json.dumps(values, indent=2, ensure_ascii=False, default=str)
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False, default=str)
     (folder / "card.json").write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     card: Card = json.loads(text)
     (folder / "card.md").write_text(_markdown(card), encoding="utf-8", errors="backslashreplace")

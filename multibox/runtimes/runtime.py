@@ -28,8 +28,9 @@ class RawOutputs(NamedTuple):
 class Runtime(Protocol):
     """Runs a network on prepared inputs. Several threads may call it at the same time."""
 
-    suppresses: bool
-    """Whether a call returns detections, because suppression is part of the file or of the device's work."""
+    @property
+    def suppresses(self) -> bool:
+        """Whether a call returns detections, because suppression is part of the file or of the device's work."""
 
     def __call__(
         self,

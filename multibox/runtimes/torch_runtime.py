@@ -34,14 +34,17 @@ class TorchRuntime:
     Attributes:
         network: The network.
         precision: `fp32`, or `bf16` for its convolutions.
-        suppresses: Whether suppression runs on the device: on CUDA it does, for a CPU numpy is faster.
     """
 
     def __init__(self, config: DetectorConfig, network: SSD) -> None:
         self.network = network
         self.precision: Precision = "fp32"
-        self.suppresses = network.default_boxes.is_cuda
         self._config = config
+
+    @property
+    def suppresses(self) -> bool:
+        """Whether suppression runs on the device, wherever the network is now: on CUDA; for a CPU numpy is faster."""
+        return self.network.default_boxes.is_cuda
 
     def __call__(
         self,
@@ -76,7 +79,6 @@ class TorchRuntime:
         if precision is not None and precision not in (*get_args(Precision), "auto"):
             raise ValueError(f"precision must be 'fp32', 'bf16' or 'auto', but is '{precision}'")
         self.network.to(device).to(memory_format=torch.channels_last)
-        self.suppresses = self.network.default_boxes.is_cuda
         if precision is not None:
             self.precision = self._faster_precision() if precision == "auto" else precision
 

@@ -2,15 +2,12 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
-
-from PIL import Image
 
 from multibox.data.sample import Dataset
 from multibox.detections import Detections
-from multibox.detector import Detector
+from multibox.detector import Detector, PreparedImage
 from multibox.evaluation.evaluate import score
 from multibox.evaluation.metrics import Metrics
 from multibox.evaluation.precision_recall import PrecisionRecall, match_detections, precision_recall
@@ -160,29 +157,35 @@ def predict(detector: Detector, dataset: Dataset, group: ProcessGroup, interrupt
         detector: A detector with the same weights in each process.
         dataset: The images. Process r of n takes the images r, r + n, r + 2 n, ...
         group: The processes.
-        interrupts: Says whether this process was asked to stop; read between two batches.
+        interrupts: Looked at before each image is decoded.
 
     Raises:
         Stopped: A process was asked to stop meanwhile.
         ValueError: An image cannot be read.
     """
     mine = range(group.rank, len(dataset), group.size)
-    batches = [mine[start : start + BATCH_SIZE] for start in range(0, len(mine), BATCH_SIZE)]
+
+    def images() -> Iterator[PreparedImage]:
+        for index in mine:
+            if interrupts.heard is not None:
+                return
+            try:
+                image = detector.prepare_image(dataset[index].image)
+            except (OSError, ValueError) as error:
+                raise ValueError(
+                    f"{error}; the image belongs to {dataset.name}, which is validated on: no other image can replace "
+                    "it. Mend it, and resume the run"
+                ) from error
+            yield image
+
     found: list[Detections] = []
-    stopped = False
     failed: Exception | None = None
     threshold = detector.config.postprocess.score_threshold
-    with ThreadPoolExecutor(max_workers=1) as thread:  # decodes the next batch while the network works on this one
-        ahead = thread.submit(_decode, dataset, batches[0] if batches else mine)
-        for following in (*batches[1:], range(0))[: len(batches)]:
-            if stopped := interrupts.heard is not None:
-                break
-            try:
-                images, ahead = ahead.result(), thread.submit(_decode, dataset, following)
-                found += detector.detect(images, score_threshold=threshold, batch_size=BATCH_SIZE)
-            except Exception as error:
-                failed = error if group.size == 1 else sendable(error)
-                break
+    try:
+        found = list(detector.detect(images(), score_threshold=threshold, batch_size=BATCH_SIZE))
+    except Exception as error:
+        failed = error if group.size == 1 else sendable(error)
+    stopped = len(found) < len(mine)
     shares = group.all_gather((stopped, failed, found))
     for _, failure, _ in shares:
         if failure is not None:
@@ -200,13 +203,3 @@ def curves_by_class(dataset: Dataset, found: Sequence[Detections]) -> dict[str, 
         name: precision_recall(truths, found, label=label, matches=matches)
         for label, name in enumerate(dataset.class_names)
     }
-
-
-def _decode(dataset: Dataset, indices: range) -> list[Image.Image]:
-    try:
-        return [dataset[index].open() for index in indices]
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{error}; the image belongs to {dataset.name}, which is validated on: no other image can replace it. "
-            "Mend it, and resume the run"
-        ) from error

@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -188,25 +190,80 @@ def test_a_file_name_for_the_drawing_of_one_image(multibox: Multibox, street: Pa
     assert err == [f"multibox: {said}"]
 
 
+def fail_after(results: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the detection of many images raise the error after so many results."""
+    detect = Detector.detect
+
+    def failing(self, images, **settings):
+        found = detect(self, images, **settings)
+        if not isinstance(found, Iterator):
+            return found
+
+        def some():
+            yield from islice(found, results)
+            raise error
+
+        return some()
+
+    monkeypatch.setattr(Detector, "detect", failing)
+
+
+def test_an_error_keeps_the_json_of_what_is_done(
+    multibox: Multibox, street: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Not only an interrupt: outputs that are NaN, a full disk, a file that is gone before it is drawn."""
+    fail_after(2, OSError("no space is left"), monkeypatch)
+    file = tmp_path / "found.json"
+    status, out, err = multibox("detect", street, "--model", weights, "--json", file)
+    assert (status, len(out)) == (1, 2)
+    assert err == [f"2 of 3 images are done; {file} has their detections", "multibox: no space is left"]
+    written = json.loads(file.read_text(encoding="utf-8"))
+    assert [Path(entry["file"]).name for entry in written["images"]] == ["three.png", "one.png"]
+    why = "not looked at, because of an error: no space is left"
+    assert written["failed"] == [{"file": str(street / "두 번째.PNG"), "error": why}]
+
+
+def test_a_large_jpeg_gives_what_the_detector_gives(multibox: Multibox, weights: Path, tmp_path: Path):
+    """The command decoded at full size, where the detector lets a JPEG be decoded at half of it."""
+    folder, file = tmp_path / "large", tmp_path / "found.json"
+    folder.mkdir()
+    for number in range(10):  # more than a batch
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((1200, 800)).save(folder / f"{number}.jpg")
+    (folder / "4.jpg").write_bytes(b"no image")
+    status, out, err = multibox("detect", folder, "--model", weights, *FINDS, "--json", file)
+    assert (status, len(out), len(err)) == (1, 9, 2)
+    assert "4.jpg" in err[1]
+    written = json.loads(file.read_text(encoding="utf-8"))
+    assert [entry["file"] for entry in written["failed"]] == [str(folder / "4.jpg")]
+    assert len(written["images"]) == 9
+    readable = [Path(entry["file"]) for entry in written["images"]]
+    found = Detector.load(weights).detect(readable, score_threshold=0.15, max_detections=3)
+    for entry, expected in zip(written["images"], found, strict=True):
+        assert (entry["height"], entry["width"]) == (800, 1200)
+        assert entry["detections"] == expected.records()
+
+
+def test_precision(multibox: Multibox, street: Path, weights: Path, monkeypatch: pytest.MonkeyPatch):
+    given = []
+    to = Detector.to
+    monkeypatch.setattr(Detector, "to", lambda self, device, **kwargs: given.append(kwargs) or to(self, device))
+    for flags in ((), ("--precision", "bf16"), ("--precision", "auto")):
+        assert multibox("detect", street / "one.png", "--model", weights, *flags).status == 0
+    assert given == [{"precision": "fp32"}, {"precision": "bf16"}, {"precision": "auto"}]
+
+
 def test_an_interrupt_keeps_the_json_of_what_is_done(
     multibox: Multibox, street: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    detect, calls = Detector.detect, []
-
-    def interrupted(self, images, **settings):
-        calls.append(images)
-        if len(calls) == 4:  # the first call checks the names of the classes
-            raise KeyboardInterrupt
-        return detect(self, images, **settings)
-
-    monkeypatch.setattr(Detector, "detect", interrupted)
+    fail_after(2, KeyboardInterrupt(), monkeypatch)
     file = tmp_path / "found.json"
     status, out, err = multibox("detect", street, "--model", weights, "--json", file)
     assert (status, len(out)) == (130, 2)
     assert err == [f"multibox: interrupted; 2 of 3 images are done; {file} has their detections"]
     written = json.loads(file.read_text(encoding="utf-8"))
     assert [Path(entry["file"]).name for entry in written["images"]] == ["three.png", "one.png"]
-    assert written["failed"] == [{"file": str(street / "두 번째.PNG"), "error": "interrupted before it was read"}]
+    assert written["failed"] == [{"file": str(street / "두 번째.PNG"), "error": "interrupted before it was looked at"}]
 
 
 def test_only_the_wanted_classes(multibox: Multibox, street: Path, weights: Path):

@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from multibox.cli.data import usual_split
+from multibox.data.read import usual_split
 from multibox.data.synthetic import CLASS_NAMES
 from multibox.data.write import write_coco, write_yolo
 from multibox.detector import Detector

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from multibox.config import Postprocess
+from multibox.data import read
 from multibox.data.sample import Dataset, GroundTruth, Sample
 from multibox.data.write import write_coco
 from multibox.detections import Detections
@@ -136,6 +137,17 @@ def test_a_path_is_read(tmp_path: Path, as_path) -> None:
     assert evaluate(detector, as_path(tmp_path), split="train").images == 2
     with pytest.raises(ValueError, match="split='val' is for a path"):
         evaluate(detector, dataset_of(["cat"], [(0, LEFT)]), split="val")
+
+
+def test_a_path_is_recognized_once_and_its_usual_split_read(tmp_path: Path, monkeypatch) -> None:
+    """A COCO JSON was read once for the names of the splits, and again for the split. The command knew `val2017`."""
+    train = dataset_of(["cat"], [(0, LEFT)], [(0, RIGHT)])
+    write_coco({"val2017": dataset_of(["cat"], [(0, LEFT)]), "train2017": train}, tmp_path)
+    recognized = []
+    recognize = read._recognize
+    monkeypatch.setattr(read, "_recognize", lambda path: recognized.append(path) or recognize(path))
+    assert evaluate(detector_of(["cat"], Finds([(0, 0.9, LEFT)])), tmp_path).images == 1
+    assert recognized == [tmp_path]
 
 
 def test_unknown_classes_are_all_named_with_the_nearest() -> None:

@@ -50,6 +50,15 @@ def figures_not_drawn(monkeypatch):
 
 
 @pytest.mark.usefixtures("figures_not_drawn")
+def test_a_card_never_holds_nan(tmp_path, new_detector):
+    """JSON has no NaN, and other programs refuse a file with one."""
+    scenes = synthetic_scenes(2, seed=1, height=64, width=64)
+    with pytest.raises(ValueError, match="JSON"):
+        written(tmp_path / "bears", new_detector(), scenes, None, facts=FACTS | {"seconds": float("nan")})
+    assert not (tmp_path / "bears" / "card.json").exists()
+
+
+@pytest.mark.usefixtures("figures_not_drawn")
 def test_the_card_has_what_it_was_given(tmp_path, new_detector):
     train_set, val_set = (synthetic_scenes(count, seed=count, height=64, width=64) for count in (6, 4))
     card, text = written(tmp_path / "bears", new_detector(), train_set, val_set)
