@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from multibox.cli.arguments import OnProblem, UsageError
-from multibox.cli.terminal import count, info, progress_bar
+from multibox.cli.terminal import info, progress_bar
+from multibox.messages import counted
 
 if TYPE_CHECKING:
     from multibox.data import Dataset, DatasetReader
@@ -29,7 +30,7 @@ def read_splits(reader: "DatasetReader", splits: Sequence[str], on_problem: OnPr
     # A problem of the whole data set is found in each of its splits.
     problems = list(dict.fromkeys(problem for dataset in datasets for problem in dataset.problems))
     if problems:
-        found = f"{' and '.join([datasets[0].name, *splits[1:]])}: {count(len(problems), 'problem')}"
+        found = f"{' and '.join([datasets[0].name, *splits[1:]])}: {counted(len(problems), 'problem')}"
         if on_problem == "error":
             raise DatasetError(f"{found}; mend the files, or --on-problem skip them", problems)
         info(list_problems(found, problems))
@@ -42,7 +43,7 @@ def _find_undecodable(dataset: "Dataset") -> dict[str, str]:
 
     with progress_bar("checking", len(dataset)) as bar:
         return find_undecodable(
-            dataset, on_progress=lambda done, total: bar(done, f"{done} of {count(total, 'image')}")
+            dataset, on_progress=lambda done, total: bar(done, f"{done} of {counted(total, 'image')}")
         )
 
 

@@ -24,7 +24,8 @@ from multibox.cli.arguments import (
     fetch_weights,
 )
 from multibox.cli.output import STANDARD_OUTPUT, check_new
-from multibox.cli.terminal import count, error, info, progress_bar, stdout
+from multibox.cli.terminal import error, info, progress_bar, stdout
+from multibox.messages import counted as count
 
 if TYPE_CHECKING:
     from multibox.detector import Detector

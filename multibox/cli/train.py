@@ -28,7 +28,8 @@ from multibox.cli.arguments import (
 from multibox.cli.data import choose_split, choose_val_split, read_splits
 from multibox.cli.output import check_empty, check_folder
 from multibox.cli.run_config import NOTES, ScalesName, StartFrom, is_run, read_config, read_resumed
-from multibox.cli.terminal import count, download_bar, info, is_main, show_log, training_bar
+from multibox.cli.terminal import download_bar, info, is_main, show_log, training_bar
+from multibox.messages import counted as count
 from multibox.training.recipes import TrainConfig
 from multibox.weights.published import find_weights, is_weights
 

@@ -14,8 +14,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
-from multibox.data.messages import counted, list_names
 from multibox.data.sample import Dataset, DatasetError, Problem, Sample
+from multibox.messages import counted, list_names
 
 Progress = Callable[[int, int], None]
 """Called with the number of images that are done and the number of all."""

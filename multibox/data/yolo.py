@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 
 from multibox.data.files import FileFinder, list_files, path_variants, read_lines, read_list, read_text
-from multibox.data.messages import quoted, shortened
 from multibox.data.records import AnnotatedImage, Object, make_dataset, similar_classes, to_numbers
 from multibox.data.sample import Dataset, DatasetError, Problem
 from multibox.images import IMAGE_SUFFIXES
+from multibox.messages import quoted, shortened
 
 SPLITS = ("train", "val", "test")
 FRACTION_LIMIT = 2.0
@@ -165,7 +165,7 @@ def _object(where: str, line: str, num_classes: int, names_file: str) -> Object 
     except ValueError as error:
         return Problem(where, str(error), "box left out")
     if label not in range(num_classes):
-        what = f"class {shortened(line.split(maxsplit=1)[0])}, but {names_file} names only 0 to {num_classes - 1}"
+        what = f"class {shortened(line.split(maxsplit=1)[0], 60)}, but {names_file} names only 0 to {num_classes - 1}"
         return Problem(where, what, "box left out")
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         what = f"{len(values)} numbers behind the class are neither 4 of a box nor pairs of an outline"
