@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,17 +10,19 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` to write to, and moves the file to `path` at the end of the block.
+    """Yields a new, empty file beside `path` to write to, and moves it to `path` at the end of the block.
 
-    If the block raises, the temporary file is removed. If the process is killed, `path` stays as it was.
+    If the block raises, the new file is removed. If the process is killed, `path` stays as it was, and the new file,
+    which is named `NAME.*.part`, stays beside it.
     """
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    part.touch(exist_ok=False)  # like any new file, readable as the process's umask says
     try:
         yield part
         os.replace(part, path)
     except OSError as error:
         if error.errno and not error.filename:  # the error of a full disk names no file
-            error.filename = str(part)
+            error.filename = str(path)
         raise
     finally:
         part.unlink(missing_ok=True)

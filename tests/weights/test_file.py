@@ -37,7 +37,7 @@ def test_a_full_disk_is_named(tmp_path: Path, detector: Detector, monkeypatch: p
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match=r"No space left on device: '.*full\.safetensors\.part'"):
+    with pytest.raises(OSError, match=r"No space left on device: '.*full\.safetensors'"):
         detector.save(tmp_path / "full.safetensors")
     assert not list(tmp_path.iterdir())
 
