@@ -37,7 +37,7 @@ def read_splits(reader: "DatasetReader", splits: Sequence[str], on_problem: OnPr
     return datasets
 
 
-def _find_undecodable(dataset: "Dataset") -> dict[str, str]:
+def _find_undecodable(dataset: "Dataset") -> dict[int, str]:
     """Decodes every image behind a progress bar; returns what is wrong with those that cannot be decoded."""
     from multibox.data.check import find_undecodable
 
@@ -47,7 +47,7 @@ def _find_undecodable(dataset: "Dataset") -> dict[str, str]:
         )
 
 
-def _in_main_process(work: Callable[[], list[dict[str, str]]]) -> list[dict[str, str]]:
+def _in_main_process(work: Callable[[], list[dict[int, str]]]) -> list[dict[int, str]]:
     """Returns the result of the main process to all processes that torchrun started; a single process does the work."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return work()
