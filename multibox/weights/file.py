@@ -68,6 +68,7 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
 
     Raises:
         FileNotFoundError: There is no such file.
+        PermissionError: The file may not be read.
         ValueError: The file is not a weights file of multibox, is damaged, or is of a later version of the format.
     """
     name = os.fspath(path)
@@ -82,6 +83,8 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
             weights = _parse(name, header, version)
             _check_heads(name, weights, shapes)
             tensors = {key: file.get_tensor(key) for key in shapes}
+    except PermissionError:
+        raise
     except (SafetensorError, OSError, TypeError) as error:  # TypeError: NumPy has no numbers of this type
         raise ValueError(_not_ours(name, error)) from error
     return weights._replace(tensors=tensors)

@@ -57,6 +57,8 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except PermissionError:
+        raise
     except (SafetensorError, OSError, TypeError) as error:
         raise ValueError(f"{path}: not a .safetensors file, or damaged ({shortened(error)})") from error
     if header.get("format", "").startswith("multibox "):
