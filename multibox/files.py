@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +13,8 @@ from pathlib import Path
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a new, empty file beside `path` to write to, and moves it to `path` at the end of the block.
 
-    If the block raises, the new file is removed. If the process is killed, `path` stays as it was, and the new file,
-    which is named `NAME.*.part`, stays beside it.
+    If the block raises, the new file is removed. If the process is killed, `path` stays as it was, and the new file
+    stays beside it until `remove_leftovers`.
     """
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     part.touch(exist_ok=False)  # like any new file, readable as the process's umask says
@@ -26,6 +27,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes the files that `atomic_write` left in a folder when it was killed. Nobody may be writing there now."""
+    for part in folder.glob("*.part"):
+        if re.search(r"\.[0-9a-f]{8}\.part$", part.name):
+            part.unlink(missing_ok=True)
 
 
 def read_text(file: Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from multibox.files import atomic_write
+from multibox.files import atomic_write, remove_leftovers
 
 
 def test_files_beside_it_are_kept(tmp_path: Path):
@@ -31,6 +31,18 @@ def test_a_failure_leaves_everything_as_it_was(tmp_path: Path):
         raise KeyboardInterrupt
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("last.pt.part", "holiday.part", "last.pt.0123abcd.part.txt"):
+        (tmp_path / name).write_text("mine")
+    mine = sorted(tmp_path.iterdir())
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "last.pt"):
+        patch.setattr(Path, "unlink", lambda path, **_: None)  # as if killed
+        raise KeyboardInterrupt
+    assert len(list(tmp_path.iterdir())) == len(mine) + 1
+    remove_leftovers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == mine
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no umask")
