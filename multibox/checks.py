@@ -20,7 +20,7 @@ from msgspec import Meta, ValidationError, convert
 from multibox.messages import list_names, quoted
 
 LARGEST_INT = 2**63 - 1  # no value is meant to be larger, and Python refuses to print huge ones
-_MAX = sys.float_info.max  # a limit that infinity does not keep
+_MAX = sys.float_info.max  # infinity exceeds this limit
 
 Fraction = Annotated[float, Meta(ge=0, le=1, description="from 0 to 1")]
 Positive = Annotated[float, Meta(gt=0, le=_MAX, description="above 0")]
@@ -87,7 +87,7 @@ def checked_values(values: Mapping[Any, object], hints: Mapping[str, Any], *, ow
 
 
 def _checked_text(name: str, value: object, hint: Any) -> Any:
-    """Returns a value of a text file, in which `300` may be meant as text and `1e-3` as a number."""
+    """Returns a value of a text file, in the annotated type: `300` may be a text, and `1e-3` a number."""
     if str in _options(hint) and isinstance(value, int | float) and type(value) is not bool and abs(value) < 1e18:
         value = str(value)
     # msgspec's relaxed mode takes 1 and "yes" for true, which is not meant where a number stands for a flag

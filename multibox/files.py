@@ -1,4 +1,4 @@
-"""Write a file whole or not at all, and read text in the usual encodings."""
+"""Write a file completely or not at all, and read text in the usual encodings."""
 
 import codecs
 import os

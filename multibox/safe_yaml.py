@@ -10,10 +10,10 @@ from multibox.files import read_text
 from multibox.messages import quoted, shortened
 
 YAML_LIMIT = 1_000_000
-"""The most bytes of a file: PyYAML takes many seconds for more. ImageNet's 21,000 class names are 0.6 MB."""
+"""Most bytes of a file: PyYAML takes many seconds for more. ImageNet's 21,000 class names are 0.6 MB."""
 
 TEXT_LIMIT = 4096
-"""The most characters of a value without quotes."""
+"""Largest number of characters of an unquoted value."""
 
 
 def read_yaml(file: Path) -> Any:
@@ -36,12 +36,12 @@ def read_yaml(file: Path) -> Any:
         raise ValueError("the YAML cannot be read: too many lists or tables in one another") from error
     except OSError as error:
         raise ValueError(f"the YAML cannot be read: {error.strerror}") from error
-    except (ValueError, ArithmeticError, LookupError, AttributeError) as error:  # impossible dates, damaged tags
+    except (ValueError, ArithmeticError, LookupError, AttributeError) as error:  # impossible dates, YAML tags
         raise ValueError(f"the YAML cannot be read: {shortened(error)}") from error
 
 
 class _Loader(yaml.SafeLoader):
-    """Loads YAML without code, and without what lets a small file grow: anchors, aliases and merge keys.
+    """Loads YAML without running code. Refuses anchors, aliases and merge keys, which let a small file grow.
 
     A key that occurs twice is an error, while PyYAML would take the last.
     """

@@ -88,7 +88,7 @@ def find_undecodable(
 
 
 def leave_out(dataset: Dataset, faults: Mapping[int, str]) -> Dataset:
-    """Returns the data set without these samples; what is wrong with them joins its problems.
+    """Returns the data set without the given samples, and adds what is wrong with them to its problems.
 
     Args:
         dataset: The data set to leave samples out of.

@@ -24,7 +24,7 @@ FRACTION_LIMIT = 2.0
 """A box may reach a little beyond the image. Numbers above this were written in pixels, not as fractions."""
 
 PATH_LIMIT = 4096
-"""The most characters of a path."""
+"""Largest number of characters of a path."""
 
 Config = dict[str, Any]  # the values of a YAML are checked where they are used
 

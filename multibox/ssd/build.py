@@ -49,7 +49,7 @@ def load_network(config: DetectorConfig, tensors: Mapping[str, np.ndarray], *, n
     try:
         with torch.device("meta"):
             network = SSD(config, num_classes=num_classes)
-    except KeyError as error:  # a name that torch has for something else
+    except KeyError as error:  # torch uses this name for something else
         raise ValueError(f"a layer of {quoted(config.name)} cannot be called so: {error}") from error
     state = network.state_dict()
     _check_shapes(config, state, tensors, num_classes)
@@ -90,7 +90,7 @@ def _tensor(key: str, array: np.ndarray, *, like: Tensor) -> Tensor:
     kinds, kind = ("f", np.float32) if like.is_floating_point() else ("iu", np.int64)
     if array.dtype.kind not in kinds:
         raise ValueError(f"the tensor {quoted(key)} holds numbers of type {array.dtype}, expected {kind.__name__}")
-    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused below
+    with np.errstate(over="ignore"):  # a value that does not fit becomes infinite, and is refused below
         tensor = torch.from_numpy(np.array(array, dtype=kind))
     if not bool(torch.isfinite(tensor).all()):
         raise ValueError(
