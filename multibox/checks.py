@@ -19,7 +19,7 @@ from msgspec import Meta, ValidationError, convert
 
 from multibox.messages import list_names, quoted
 
-LARGEST_INT = 2**63 - 1  # no value is meant to be larger, and Python refuses to print huge ones
+LARGEST_INT = 10**18  # no value is meant to be larger, and Python refuses to print huge ones
 _MAX = sys.float_info.max  # infinity exceeds this limit
 
 Fraction = Annotated[float, Meta(ge=0, le=1, description="from 0 to 1")]
@@ -139,7 +139,7 @@ def _complaint(value: object, hint: Any, strict: bool) -> tuple[str, object, boo
         if not _fits(value, kind, strict):
             return _complaint(value, kind, strict)
         if limits.le == LARGEST_INT and isinstance(value, int) and value > LARGEST_INT:
-            return "at most 2**63 - 1", value, False
+            return "at most 10**18", value, False
         return limits.description + (" and finite" if value in (inf, -inf) else ""), value, False
     options = _options(hint)
     if len(options) > 1:

@@ -19,7 +19,7 @@ Tracker = Literal["tensorboard"]
 AboveZero = Annotated[int, Meta(gt=0, le=LARGEST_INT, description="above 0")]
 Warmup = Annotated[float, Meta(ge=0, lt=1, description="from 0 to below 1, a part of the run")]
 Decay = Annotated[float, Meta(ge=0, lt=1, description="from 0 to below 1")]
-Seed = Annotated[int, Meta(ge=0, le=LARGEST_INT, description="from 0 to 2**63 - 1")]
+Seed = Annotated[int, Meta(ge=0, le=2**63 - 1, description="from 0 to 2**63 - 1")]
 
 LARGE_BATCH_WARMUP = 0.02
 """Fraction of the run in which the rate rises if larger batches raise it and the recipe has no warm-up."""
