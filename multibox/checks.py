@@ -4,8 +4,8 @@ A config is a dataclass whose annotations state the type and the limits of each 
 `check_fields` applies them in `__post_init__`, so a config never holds a wrong value.
 """
 
-import reprlib
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from difflib import get_close_matches
@@ -17,32 +17,19 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import numpy as np
 from msgspec import Meta, ValidationError, convert
 
+from multibox.messages import list_names, quoted
+
+LARGEST_INT = 10**18  # no value is meant to be larger, and Python refuses to print huge ones
 _MAX = sys.float_info.max  # infinity exceeds this limit
 
 Fraction = Annotated[float, Meta(ge=0, le=1, description="from 0 to 1")]
 Positive = Annotated[float, Meta(gt=0, le=_MAX, description="above 0")]
 NotNegative = Annotated[float, Meta(ge=0, le=_MAX, description="0 or more")]
 Finite = Annotated[float, Meta(ge=-_MAX, le=_MAX, description="a number")]
-Count = Annotated[int, Meta(ge=1, description="at least 1")]
+Count = Annotated[int, Meta(ge=1, le=LARGEST_INT, description="at least 1")]
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
-
-_LONGEST_TEXT = 300
-
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = _short.maxlong = 80
-
-
-def shown(value: object) -> str:
-    """Returns the `repr` of the value for a message, cut off if it is long."""
-    return _short.repr(value)
-
-
-def cut(text: object, longest: int = _LONGEST_TEXT) -> str:
-    """Returns the text for a message, cut off if it is long."""
-    whole = str(text)
-    return whole if len(whole) <= longest else f"{whole[:longest]}..."
 
 
 def check_fields(config: object) -> None:
@@ -75,7 +62,7 @@ def checked(name: str, value: object, hint: Any, *, strict: bool = True) -> Any:
         found = convert(plain, hint, strict=strict)
     except ValidationError as error:
         words, wrong, _ = _complaint(plain, hint, strict)
-        raise ValueError(f"{name} must be {words}, but is {shown(wrong)}") from error
+        raise ValueError(f"{name} must be {words}, but is {quoted(wrong)}") from error
     return tuple(found) if isinstance(found, list) else found
 
 
@@ -93,18 +80,34 @@ def checked_values(values: Mapping[Any, object], hints: Mapping[str, Any], *, ow
     given = {name: value for name, value in values.items() if value is not None}
     for name in given:
         if name not in hints:
-            near = get_close_matches(str(name), hints, n=1)
+            near = get_close_matches(name, hints, n=1) if isinstance(name, str) else []
             hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(hints)}"
-            raise ValueError(f"{owner} has no value '{cut(name, 80)}'; {hint}")
+            raise ValueError(f"{owner} has no value {quoted(name)}; {hint}")
     return {name: _checked_text(name, value, hints[name]) for name, value in given.items()}
 
 
 def _checked_text(name: str, value: object, hint: Any) -> Any:
-    """Returns a value of a text file in the annotated type: `300` may be a text, and `1e-3` a number."""
-    if str in _options(hint) and type(value) in (int, float):
+    """Returns a value of a text file, in the annotated type: `300` may be a text, and `1e-3` a number."""
+    if str in _options(hint) and isinstance(value, int | float) and type(value) is not bool and abs(value) < 1e18:
         value = str(value)
     # msgspec's relaxed mode reads 1 and "yes" as true, but a number in place of a flag is a mistake
     return checked(name, value, hint, strict=bool in _options(hint))
+
+
+def check_class_names(names: Sequence[str]) -> None:
+    """Checks the class names of a detector.
+
+    Raises:
+        TypeError: The names are a single text.
+        ValueError: There is no name, one is empty, or one occurs twice.
+    """
+    if isinstance(names, str):
+        raise TypeError(f"class_names must be a list of names, not the text {quoted(names)}")
+    if not names or not all(names):
+        raise ValueError(f"a detector needs at least one class, and a name for each, not {quoted(list(names))}")
+    twice = sorted(name for name, times in Counter(names).items() if times > 1)
+    if twice:
+        raise ValueError(f"class names occur twice: {list_names(twice)}")
 
 
 @cache
@@ -135,6 +138,8 @@ def _complaint(value: object, hint: Any, strict: bool) -> tuple[str, object, boo
         kind, limits = get_args(hint)[:2]
         if not _fits(value, kind, strict):
             return _complaint(value, kind, strict)
+        if limits.le == LARGEST_INT and isinstance(value, int) and value > LARGEST_INT:
+            return "at most 10**18", value, False
         return limits.description + (" and finite" if value in (inf, -inf) else ""), value, False
     options = _options(hint)
     if len(options) > 1:

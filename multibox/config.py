@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from multibox.checks import Count, Finite, Fraction, Positive, check_fields, cut
+from multibox.checks import Count, Finite, Fraction, Positive, check_fields
 from multibox.images import Resize
+from multibox.messages import quoted, shortened
 
 Head = Literal["conv3x3", "conv1x1", "separable"]
 Norm = Literal["l2", "batch"]
@@ -18,6 +19,7 @@ Activation = Literal["relu", "relu6"]
 Clip = Literal["none", "size", "all"]
 Scoring = Literal["softmax", "sigmoid"]
 Scales = Literal["voc", "coco"]
+PrecisionChoice = Literal["auto", "fp32", "bf16"]
 
 LARGEST_SIDE = 4096
 """Largest height and width of a network's input in pixels."""
@@ -239,12 +241,12 @@ class DetectorConfig:
             values = msgspec.json.decode(text)
             config = msgspec.convert(values, cls)
         except msgspec.MsgspecError as error:
-            raise ValueError(cut(error)) from error
+            raise ValueError(shortened(error)) from error
         except RecursionError as error:
             raise ValueError("it is nested too deeply") from error
         unknown = next(_unknown_fields(values, config), None)
         if unknown is not None:
-            raise ValueError(f"unknown field '{cut(unknown, 80)}'")
+            raise ValueError(f"unknown field {quoted(unknown)}")
         return config
 
 

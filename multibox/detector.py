@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Int, Shaped
 from PIL import Image
 
-from multibox.config import DetectorConfig, Postprocess, Scales
+from multibox.checks import check_class_names
+from multibox.config import DetectorConfig, Postprocess, PrecisionChoice, Scales
 from multibox.detections import Detections, label_of
 from multibox.images import Source, decode_image, resize
 from multibox.inference import predict
@@ -29,8 +30,6 @@ from multibox.weights.published import find_weights
 if TYPE_CHECKING:
     import multibox.ssd.network
     from multibox.runtimes.torch_runtime import TorchRuntime
-
-Precision = Literal["auto", "fp32", "bf16"]
 
 _log = logging.getLogger(__name__)
 
@@ -119,7 +118,7 @@ class Detector:
         Warns:
             UserWarning: The license of the weights forbids commercial use.
         """
-        _check_class_names(class_names)
+        check_class_names(class_names)
         from multibox.ssd.build import create_network, start_backbone, timm_config
 
         if isinstance(model, str):
@@ -171,7 +170,7 @@ class Detector:
         model: str | os.PathLike[str],
         *,
         device: str = "cpu",
-        precision: Precision = "fp32",
+        precision: PrecisionChoice = "fp32",
         on_progress: OnProgress | None = None,
     ) -> "Detector":
         """Loads a detector from a weights file, or from published weights by name.
@@ -263,7 +262,7 @@ class Detector:
             raise TypeError("the network has other classes than this detector, which merges some; use the original one")
         return self._torch_runtime().network
 
-    def to(self, device: str, *, precision: Precision | None = None) -> "Detector":
+    def to(self, device: str, *, precision: PrecisionChoice | None = None) -> "Detector":
         """Moves the detector to another device, sets its precision, and returns it.
 
         Args:
@@ -293,7 +292,7 @@ class Detector:
         """
         from multibox.ssd.build import network_with_classes
 
-        _check_class_names(class_names)
+        check_class_names(class_names)
         known = {name: label for label, name in enumerate(self.class_names)}
         config = self.config
         if config.scoring != "softmax":
@@ -479,13 +478,3 @@ def _is_one(images: Detectable | Iterable[Detectable]) -> bool:
     if not isinstance(images, Iterable):
         return True  # `open_image` reports what is no image
     return getattr(images, "ndim", 4) in (2, 3)  # one dimension: a column of paths; four: a batch of pixels
-
-
-def _check_class_names(class_names: Sequence[str]) -> None:
-    if isinstance(class_names, str):
-        raise TypeError(f"class_names must be a list of names, not the text '{class_names}'")
-    if not class_names or not all(class_names):
-        raise ValueError(f"a detector needs at least one class, and a name for each, not {list(class_names)}")
-    twice = sorted({name for name in class_names if list(class_names).count(name) > 1})
-    if twice:
-        raise ValueError(f"class names occur twice: {', '.join(twice)}")

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from itertools import chain
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 from PIL import Image, UnidentifiedImageError
+
+from multibox.messages import quoted
 
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -175,14 +177,20 @@ def resize(
         rule: `bilinear` interpolates between the four nearest pixels, as OpenCV does in the authors' code. `float` does
             the same without rounding the result to whole numbers, as torchvision's detectors do. `antialias` averages
             over all pixels that fall into a new one, which keeps more of a large image that becomes small.
+
+    Raises:
+        ValueError: There is no such rule.
     """
-    if rule == "float":
-        return _interpolate(np.asarray(image), height, width)
-    if rule == "antialias":
-        small = image.resize((width, height), Image.Resampling.BILINEAR)
-    else:
-        whole = (0, 0, image.width, image.height)
-        small = image.transform((width, height), Image.Transform.EXTENT, whole, Image.Resampling.BILINEAR)
+    match rule:
+        case "float":
+            return _interpolate(np.asarray(image), height, width)
+        case "antialias":
+            small = image.resize((width, height), Image.Resampling.BILINEAR)
+        case "bilinear":
+            whole = (0, 0, image.width, image.height)
+            small = image.transform((width, height), Image.Transform.EXTENT, whole, Image.Resampling.BILINEAR)
+        case unknown:
+            raise ValueError(f"rule must be one of {', '.join(get_args(Resize))}, but is {quoted(unknown)}")
     return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
 
 

@@ -6,6 +6,7 @@ This is the one definition for CPUs. It is exact, and fast because it looks at f
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf, log
+from typing import assert_never
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -111,17 +112,27 @@ def _scores(
     # A softmax score is at most exp(logit - background logit), a sigmoid at most exp(logit). So most boxes are dropped
     # before any exponential is computed. The margins allow for rounding.
     least = log(threshold) - 1e-4 if threshold > 0 else -inf
-    background = logits[:, :1] if scoring == "softmax" else np.float32(0)
+    match scoring:
+        case "softmax":
+            background = logits[:, :1]
+        case "sigmoid":
+            background = np.zeros_like(logits[:1, :1])
+        case unknown:
+            assert_never(unknown)
     may_pass = logits > background + (least - 1e-6 * np.abs(background))
     may_pass[:, 0] = False
     rows = np.flatnonzero(may_pass) // logits.shape[1]
     rows = rows[np.diff(rows, prepend=-1) > 0]
     chosen = logits[rows]
-    if scoring == "softmax":
-        powers = np.exp(chosen - chosen.max(axis=1, keepdims=True))
-        return powers[:, 1:] / powers.sum(axis=1, keepdims=True), rows
-    with np.errstate(over="ignore"):
-        return 1 / (1 + np.exp(-chosen[:, 1:])), rows
+    match scoring:
+        case "softmax":
+            powers = np.exp(chosen - chosen.max(axis=1, keepdims=True))
+            return powers[:, 1:] / powers.sum(axis=1, keepdims=True), rows
+        case "sigmoid":
+            with np.errstate(over="ignore"):
+                return 1 / (1 + np.exp(-chosen[:, 1:])), rows
+        case unknown:
+            assert_never(unknown)
 
 
 def _merge(

@@ -8,8 +8,8 @@ from itertools import pairwise
 from math import ceil, floor, sqrt
 from typing import Literal, get_args
 
-from multibox.checks import cut
 from multibox.config import LARGEST_SIDE, DetectorConfig, ExtraLayer, FeatureMap, Head, Postprocess, Scales
+from multibox.messages import quoted
 
 Pair = tuple[float, float]
 
@@ -420,7 +420,7 @@ def preset(
     if name not in PRESETS:
         near = get_close_matches(name, PRESETS, n=1, cutoff=0.4)
         hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(PRESETS)}"
-        raise ValueError(f"no preset is called '{cut(name, 80)}'; {hint} (multibox models lists them)")
+        raise ValueError(f"no preset is called {quoted(name)}; {hint} (multibox models lists them)")
     if scales is not None and scales not in get_args(Scales):
         raise ValueError(f"scales must be one of {get_args(Scales)}, but is '{scales}'")
     chosen = PRESETS[name]

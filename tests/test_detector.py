@@ -102,7 +102,7 @@ def test_a_wrong_preset_names_the_nearest(name: str, hint: str):
     [
         ([], "at least one class"),
         (["cat", ""], "a name for each"),
-        (["cat", "dog", "cat"], "occur twice: cat"),
+        (["cat", "dog", "cat"], "occur twice: 'cat'"),
     ],
 )
 def test_class_names_that_cannot_be(detector: Detector, class_names: list[str], message: str):

@@ -19,7 +19,7 @@ PACKAGE = Path(multibox.__file__).parent
 
 GROUND = {
     *("boxes", "postprocess", "images", "files", "detections", "drawing", "config", "presets", "default_boxes"),
-    *("checks", "assets"),
+    *("checks", "messages", "safe_yaml", "assets"),
 }
 FLOORS = [  # from the top
     {"cli"},

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from multibox.cli.arguments import OnProblem, UsageError
-from multibox.cli.terminal import count, info, progress_bar
+from multibox.cli.terminal import info, progress_bar
+from multibox.messages import counted
 
 if TYPE_CHECKING:
     from multibox.data import Dataset, DatasetReader
@@ -27,24 +28,24 @@ def read_splits(reader: "DatasetReader", splits: Sequence[str], on_problem: OnPr
     # A problem of the whole data set is found in each of its splits.
     problems = list(dict.fromkeys(problem for dataset in datasets for problem in dataset.problems))
     if problems:
-        found = f"{' and '.join([datasets[0].name, *splits[1:]])}: {count(len(problems), 'problem')}"
+        found = f"{' and '.join([datasets[0].name, *splits[1:]])}: {counted(len(problems), 'problem')}"
         if on_problem == "error":
             raise DatasetError(f"{found}; mend the files, or --on-problem skip them", problems)
         info(list_problems(found, problems))
     return datasets
 
 
-def _find_undecodable(dataset: "Dataset") -> dict[str, str]:
+def _find_undecodable(dataset: "Dataset") -> dict[int, str]:
     """Decodes every image behind a progress bar; returns what is wrong with those that cannot be decoded."""
     from multibox.data.check import find_undecodable
 
     with progress_bar("checking", len(dataset)) as bar:
         return find_undecodable(
-            dataset, on_progress=lambda done, total: bar(done, f"{done} of {count(total, 'image')}")
+            dataset, on_progress=lambda done, total: bar(done, f"{done} of {counted(total, 'image')}")
         )
 
 
-def _in_main_process(work: Callable[[], list[dict[str, str]]]) -> list[dict[str, str]]:
+def _in_main_process(work: Callable[[], list[dict[int, str]]]) -> list[dict[int, str]]:
     """Returns the result of the main process to all processes that torchrun started; a single process does the work."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return work()

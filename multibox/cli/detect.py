@@ -25,7 +25,8 @@ from multibox.cli.arguments import (
     fetch_weights,
 )
 from multibox.cli.output import STANDARD_OUTPUT, check_new
-from multibox.cli.terminal import count, error, info, progress_bar, stdout
+from multibox.cli.terminal import error, info, progress_bar, stdout
+from multibox.messages import counted
 
 if TYPE_CHECKING:
     from multibox.detector import Detector, PreparedImage
@@ -127,7 +128,7 @@ def detect(
         skipped = [Failure(image.path, why) for image in images if image.path not in done]
         _write_json(json, model, detector.class_names, records, [*failed, *skipped])
         kept = f"; {json} has their detections" if json not in (None, STANDARD_OUTPUT) else ""
-        message = f"{len(records)} of {count(total, 'image')} are done{kept}"
+        message = f"{len(records)} of {counted(total, 'image')} are done{kept}"
         if interrupted:
             raise KeyboardInterrupt(message) from failure
         if kept:
@@ -189,7 +190,7 @@ def _summary(records: list[dict[str, Any]], seconds: float, places: list[Path]) 
     names = [found["name"] for record in records for found in record["detections"]]
     written = [str(place) for place in places if place != STANDARD_OUTPUT]
     where = f"; written to {' and '.join(written)}" if written else ""
-    return f"{count(len(records), 'image')} in {seconds:.1f} s: {_counts(names)}{where}"
+    return f"{counted(len(records), 'image')} in {seconds:.1f} s: {_counts(names)}{where}"
 
 
 def _write_json(
@@ -235,7 +236,7 @@ def find_images(sources: list[str], *, out: Path | None = None) -> tuple[list[So
         for image in kept:
             images.setdefault(os.path.abspath(image.path), image)
     if skipped and images:
-        info(f"{count(skipped, 'image')} in {out}, the --out folder, left out")
+        info(f"{counted(skipped, 'image')} in {out}, the --out folder, left out")
     return list(images.values()), failed
 
 

@@ -24,9 +24,10 @@ from multibox.cli.arguments import (
 )
 from multibox.cli.data import choose_split, read_splits
 from multibox.cli.output import STANDARD_OUTPUT, check_new
-from multibox.cli.terminal import count, info, progress_bar, stdout
+from multibox.cli.terminal import info, progress_bar, stdout
 from multibox.evaluation.metrics import Metrics, Pixels, Rule
 from multibox.evaluation.rename import RENAMES, read_renames
+from multibox.messages import counted
 
 _THRESHOLD = Parameter(group=MODEL, show_default="the detector's own")
 
@@ -138,7 +139,7 @@ def _print_metrics(metrics: Metrics, name: str) -> None:
     from rich.table import Table
 
     stdout().print(
-        f"{name}: {count(metrics.images, 'image')}, {count(metrics.objects, 'object')}; "
+        f"{name}: {counted(metrics.images, 'image')}, {counted(metrics.objects, 'object')}; "
         f"rule {metrics.rule}, pixels {metrics.pixels}"
     )
     overall = Table("", "AP", "AP50", "AP75", "AP small", "medium", "large", box=None, padding=(0, 2, 0, 0))

@@ -56,17 +56,19 @@ def read_config(path: Path) -> dict[str, Any]:
     """Returns the values of a `config.yaml` by name.
 
     Raises:
-        UsageError: The file is not a YAML mapping, or has a name or a kind of value that no run has.
+        UsageError: The file is not a YAML mapping, or has a name or a value that no run has.
     """
-    import yaml
+    from multibox.safe_yaml import read_yaml
 
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not YAML ({error})") from error
+        values = read_yaml(path)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path}: must hold lines of 'name: value'")
     try:
-        return checked_values(values, get_type_hints(TrainConfig) | NOTES, owner="a run")
+        found = checked_values(values, get_type_hints(TrainConfig, include_extras=True) | NOTES, owner="a run")
+        TrainConfig(**{name: value for name, value in found.items() if name not in NOTES})  # milestones rise
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
+    return found

@@ -53,11 +53,6 @@ def error(message: str) -> None:
     stderr().print(f"multibox: {message}", style="red" if stderr().is_terminal else None)
 
 
-def count(number: int, thing: str) -> str:
-    """Returns a number with its noun: `1 image`, `2 images`."""
-    return f"{number} {thing}{'s'[: number != 1]}"
-
-
 @contextmanager
 def plain_warnings() -> Iterator[None]:
     """Prints warnings that are meant for users without the file and the line of code that raised them."""

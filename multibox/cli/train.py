@@ -27,7 +27,8 @@ from multibox.cli.arguments import (
 from multibox.cli.data import choose_split, choose_val_split, read_splits
 from multibox.cli.output import check_empty, check_folder
 from multibox.cli.run_config import NOTES, ScalesName, StartFrom, read_config, read_resumed
-from multibox.cli.terminal import count, download_bar, info, show_log, training_bar
+from multibox.cli.terminal import download_bar, info, show_log, training_bar
+from multibox.messages import counted
 from multibox.training.recipes import TrainConfig
 from multibox.weights.published import find_weights, is_weights
 
@@ -300,7 +301,7 @@ def _read_data(plan: Plan, reader: "DatasetReader", on_problem: OnProblem) -> tu
     train_set, *others = read_splits(reader, [learned, *([] if validated == "none" else [validated])], on_problem)
     val_set = others[0] if others else None
     info(
-        f"{count(len(train_set), 'image')} to learn from ({learned}), "
+        f"{counted(len(train_set), 'image')} to learn from ({learned}), "
         + (
             f"{len(val_set)} to validate on ({validated})"
             if val_set
@@ -319,7 +320,7 @@ def _read_data(plan: Plan, reader: "DatasetReader", on_problem: OnProblem) -> tu
         )
     shared = len(find_shared_images(train_set, val_set))
     if shared:
-        info(f"{count(shared, 'validation image')} also in the training set: the scores will be too good")
+        info(f"{counted(shared, 'validation image')} also in the training set: the scores will be too good")
     return train_set, val_set
 
 

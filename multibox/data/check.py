@@ -14,8 +14,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
-from multibox.data.messages import counted, list_names
 from multibox.data.sample import Dataset, DatasetError, Problem, Sample
+from multibox.messages import counted, list_names
 
 Progress = Callable[[int, int], None]
 """Called with the number of images that are done and the number of all."""
@@ -58,8 +58,8 @@ def check_dataset(splits: Mapping[str, Dataset], *, on_progress: Progress | None
 
 def find_undecodable(
     dataset: Dataset, *, on_progress: Progress | None = None, threads: int | None = None
-) -> dict[str, str]:
-    """Decodes every image. Returns what is wrong with those that cannot be decoded, by the name of the sample.
+) -> dict[int, str]:
+    """Decodes every image. Returns what is wrong with those that cannot be decoded, by their place in the data set.
 
     Readers look at the header of an image alone, which a truncated file has too. The result is plain data, so that one
     process can check the images and send it to others.
@@ -79,26 +79,26 @@ def find_undecodable(
 
     faults = {}
     with ThreadPoolExecutor(threads) as pool:
-        for done, (sample, what) in enumerate(zip(dataset, pool.map(fault, dataset), strict=True), start=1):
+        for index, what in enumerate(pool.map(fault, dataset)):
             if what:
-                faults[sample.name] = what
+                faults[index] = what
             if on_progress is not None:
-                on_progress(done, len(dataset))
+                on_progress(index + 1, len(dataset))
     return faults
 
 
-def leave_out(dataset: Dataset, faults: Mapping[str, str]) -> Dataset:
+def leave_out(dataset: Dataset, faults: Mapping[int, str]) -> Dataset:
     """Returns the data set without the given samples, and adds what is wrong with them to its problems.
 
     Args:
         dataset: The data set to leave samples out of.
-        faults: What is wrong with each sample, by its name, as `find_undecodable` returns it.
+        faults: What is wrong with each sample, by its place from 0, as `find_undecodable` returns it.
 
     Raises:
         DatasetError: No sample is left.
     """
     problems = (*dataset.problems, *_undecodable(dataset, faults))
-    samples = [sample for sample in dataset if sample.name not in faults]
+    samples = [sample for index, sample in enumerate(dataset) if index not in faults]
     if not samples:
         raise DatasetError(f"{dataset.name}: there is no image that can be used", problems)
     return replace(dataset, samples=samples, problems=problems)
@@ -132,12 +132,12 @@ def find_unused_classes(dataset: Dataset) -> tuple[str, ...]:
     return tuple(name for label, name in enumerate(dataset.class_names) if label not in used)
 
 
-def _undecodable(dataset: Dataset, faults: Mapping[str, str]) -> list[Problem]:
+def _undecodable(dataset: Dataset, faults: Mapping[int, str]) -> list[Problem]:
     """Returns a problem for each sample with a fault."""
     return [
         Problem(str(sample.image) if isinstance(sample.image, Path) else sample.name, fault, "image left out")
-        for sample in dataset
-        if (fault := faults.get(sample.name)) is not None
+        for index, sample in enumerate(dataset)
+        if (fault := faults.get(index)) is not None
     ]
 
 

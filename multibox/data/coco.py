@@ -7,10 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from multibox.data.files import FileFinder, path_variants, read_text
-from multibox.data.messages import quoted
+from multibox.data.files import FileFinder, path_variants
 from multibox.data.records import AnnotatedImage, Object, make_dataset, similar_classes, to_numbers, to_size
 from multibox.data.sample import Dataset, DatasetError, Problem
+from multibox.files import read_text
+from multibox.messages import quoted
 
 OTHER_TASKS = ("captions_", "image_info_", "panoptic_", "person_keypoints_", "stuff_")
 ROBOFLOW = "_annotations.coco.json"

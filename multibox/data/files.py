@@ -1,33 +1,17 @@
 """Find the files of a data set by name in either Unicode form, and read them as text in the usual encodings."""
 
-import codecs
 import os
 import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 
 from multibox.data.sample import DatasetError
+from multibox.files import read_text
 
 
 def nfc(name: str) -> str:
     """Returns the name in Unicode's composed form (NFC). macOS stores an accent apart from its letter (NFD)."""
     return unicodedata.normalize("NFC", name)
-
-
-def read_text(file: Path) -> str:
-    """Returns the text of a file in UTF-8, with or without byte order mark, or in UTF-16 with one.
-
-    Raises:
-        ValueError: The file cannot be read or has another encoding. The message is meant to follow the file's name.
-    """
-    try:
-        data = file.read_bytes()
-        utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        return data.decode("utf-16" if utf_16 else "utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"the file cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start} is not UTF-8; save the file as UTF-8") from error
 
 
 def read_lines(file: Path) -> list[tuple[int, str]]:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from multibox.data.coco import CocoLayout
-from multibox.data.messages import quoted
 from multibox.data.sample import Dataset, DatasetError, Sample, compare_classes, summarize_problems
 from multibox.data.voc import VocLayout
 from multibox.data.yolo import YoloLayout
+from multibox.messages import quoted
 
 log = logging.getLogger("multibox")
 

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Float
 
 from multibox.boxes import area, clip
-from multibox.data.messages import quoted
 from multibox.data.sample import Dataset, DatasetError, GroundTruth, Problem, Sample
 from multibox.images import image_size
+from multibox.messages import quoted
 
 PIXEL_TOLERANCE = 1.0
 """How many pixels a box may reach beyond the image without a report: some tools count from 1, others round."""

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from multibox.boxes import area
-from multibox.data.messages import counted, list_names
 from multibox.images import open_image, read_image
+from multibox.messages import counted, list_names
 
 PROBLEMS_SHOWN = 100
 """The number of problems that a message lists one by one."""

@@ -12,10 +12,10 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from multibox.data.files import list_files, nfc, read_list
-from multibox.data.messages import quoted, shortened
 from multibox.data.records import AnnotatedImage, Object, make_dataset, similar_classes, to_numbers, to_size
 from multibox.data.sample import Dataset, DatasetError, Problem
 from multibox.images import IMAGE_SUFFIXES
+from multibox.messages import quoted, shortened
 
 MARKS = ("1", "0", "-1")
 """Marks behind each name in a list of one class: the image has it, has only difficult objects of it, or lacks it."""
@@ -158,7 +158,7 @@ class VocLayout:
 
 
 def _object(where: str, entry: _Entry, labels: Mapping[str, int], shift: float) -> Object | Problem:
-    where = f"{where} ({shortened(entry.name)})" if entry.name else where
+    where = f"{where} ({shortened(entry.name, 60)})" if entry.name else where
     if entry.name not in labels:
         what = f"class {quoted(entry.name)} is none of {len(labels)} known" if entry.name else "no <name>"
         return Problem(where, what, "box left out")

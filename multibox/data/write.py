@@ -19,9 +19,9 @@ import numpy as np
 import yaml
 
 from multibox.boxes import corner_to_center
-from multibox.data.messages import list_names, quoted
 from multibox.data.sample import Dataset, Sample
 from multibox.images import IMAGE_SUFFIXES
+from multibox.messages import list_names, quoted
 
 
 def write_voc(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) -> None:

@@ -11,55 +11,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from multibox.data.files import FileFinder, list_files, path_variants, read_lines, read_list, read_text
-from multibox.data.messages import quoted, shortened
+from multibox.data.files import FileFinder, list_files, path_variants, read_lines, read_list
 from multibox.data.records import AnnotatedImage, Object, make_dataset, similar_classes, to_numbers
 from multibox.data.sample import Dataset, DatasetError, Problem
+from multibox.files import read_text
 from multibox.images import IMAGE_SUFFIXES
+from multibox.messages import quoted, shortened
+from multibox.safe_yaml import YAML_LIMIT, read_yaml
 
 SPLITS = ("train", "val", "test")
 FRACTION_LIMIT = 2.0
 """A box may reach a little beyond the image. Numbers above this were written in pixels, not as fractions."""
 
-YAML_LIMIT = 1_000_000
-"""Most bytes of a `data.yaml`: PyYAML takes many seconds for more. ImageNet's 21,000 class names are 0.6 MB."""
-
-TEXT_LIMIT = 4096
-"""Largest number of characters of an unquoted value, and of a path."""
+PATH_LIMIT = 4096
+"""Largest number of characters of a path."""
 
 Config = dict[str, Any]  # the values of a YAML are checked where they are used
-
-
-class _Loader(yaml.SafeLoader):
-    """Loads YAML without running code. Refuses anchors, aliases and merge keys, which let a small file grow.
-
-    A key that occurs twice is an error, while PyYAML would take the last.
-    """
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        mark = event.start_mark
-        if getattr(event, "anchor", None) is not None:
-            what = "anchors (&name) and aliases (*name) are not read here; write the value out where it is used"
-            raise yaml.composer.ComposerError(None, None, what, mark)
-        if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and len(event.value) > TEXT_LIMIT:
-            what = f"a value without quotes has {len(event.value)} characters, more than {TEXT_LIMIT}"
-            raise yaml.composer.ComposerError(None, None, what, mark)
-        node: yaml.Node | None = super().compose_node(parent, index)
-        return node
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        times = Counter(key.value for key, _ in node.value if isinstance(key.value, str))
-        for key, _ in node.value:
-            if key.tag == "tag:yaml.org,2002:merge":
-                what = "merge keys (<<) are not read here; write the entries out"
-                raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
-            if isinstance(key.value, str) and times[key.value] > 1:
-                what = f"the key {quoted(key.value)} is there twice"
-                raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
-        return super().construct_mapping(node, deep)
 
 
 class YoloLayout:
@@ -165,7 +132,7 @@ def _object(where: str, line: str, num_classes: int, names_file: str) -> Object 
     except ValueError as error:
         return Problem(where, str(error), "box left out")
     if label not in range(num_classes):
-        what = f"class {shortened(line.split(maxsplit=1)[0])}, but {names_file} names only 0 to {num_classes - 1}"
+        what = f"class {shortened(line.split(maxsplit=1)[0], 60)}, but {names_file} names only 0 to {num_classes - 1}"
         return Problem(where, what, "box left out")
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         what = f"{len(values)} numbers behind the class are neither 4 of a box nor pairs of an outline"
@@ -216,9 +183,9 @@ def _locate(file: Path, config: Config, entry: object) -> Path:
     Then the longest end of it that exists beside `data.yaml` is used.
     """
     root = config.get("path") or ""
-    if not isinstance(root, str) or len(root) > TEXT_LIMIT:
+    if not isinstance(root, str) or len(root) > PATH_LIMIT:
         raise DatasetError(f"{file}: path is {quoted(root)}, which is no folder")
-    if not isinstance(entry, str) or not 0 < len(entry) <= TEXT_LIMIT:
+    if not isinstance(entry, str) or not 0 < len(entry) <= PATH_LIMIT:
         raise DatasetError(f"{file}: {quoted(entry)} is no folder and no list of images")
     parts = Path(entry.replace("\\", "/")).parts
     tails = [file.parent.joinpath(*parts[start:]) for start in range(1, len(parts))]
@@ -252,15 +219,9 @@ def _is_short(value: object) -> bool:
 
 def _parse(file: Path) -> Config:
     try:
-        if file.stat().st_size > YAML_LIMIT:
-            raise ValueError(f"it has {file.stat().st_size:,} bytes, more than {YAML_LIMIT:,}")
-        config = yaml.load(read_text(file), _Loader)  # a SafeLoader: no code is run
-    except (OSError, ValueError, ArithmeticError, LookupError, AttributeError) as error:  # from values with YAML tags
-        raise DatasetError(f"{file}: the YAML cannot be read: {str(error)[:300]}") from error
-    except RecursionError as error:
-        raise DatasetError(f"{file}: the YAML cannot be read: too many lists or tables in one another") from error
-    except yaml.YAMLError as error:
-        raise DatasetError(f"{file}: the YAML cannot be read: {str(error)[:500]}") from error
+        config = read_yaml(file)
+    except ValueError as error:
+        raise DatasetError(f"{file}: {error}") from error
     if not isinstance(config, dict):
         raise DatasetError(f"{file}: there are no names and no splits in it")
     return config

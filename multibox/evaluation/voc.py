@@ -1,7 +1,7 @@
 """Average precision as the PASCAL VOC devkit computes it: by the rule of 2007, and by the rule of 2010 and later."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, assert_never
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -69,7 +69,13 @@ def best_objects(truth: GroundTruth, found: Detections, pixels: Pixels) -> Int[n
     """
     if len(truth) == 0 or len(found) == 0:
         return np.full(len(found), MISSED)
-    last_pixel = np.array([0, 0, 1, 1] if pixels == "inclusive" else [0, 0, 0, 0], dtype=np.float64)
+    match pixels:
+        case "inclusive":
+            last_pixel = np.array([0.0, 0.0, 1.0, 1.0])
+        case "continuous":
+            last_pixel = np.zeros(4)
+        case unknown:
+            assert_never(unknown)
     overlaps = box_iou(found.boxes + last_pixel, truth.boxes + last_pixel)
     overlaps[found.labels[:, None] != truth.labels[None, :]] = 0
     best = overlaps.argmax(axis=1)

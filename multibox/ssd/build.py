@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multibox.checks import cut
 from multibox.config import DetectorConfig, Scales
+from multibox.messages import quoted
 from multibox.presets import input_size, ssd_config
 from multibox.ssd.backbones import measure_timm
 from multibox.ssd.network import SSD
@@ -50,7 +50,7 @@ def load_network(config: DetectorConfig, tensors: Mapping[str, np.ndarray], *, n
         with torch.device("meta"):
             network = SSD(config, num_classes=num_classes)
     except KeyError as error:  # torch uses this name for something else
-        raise ValueError(f"a layer of '{cut(config.name, 80)}' cannot be called so: {error}") from error
+        raise ValueError(f"a layer of {quoted(config.name)} cannot be called so: {error}") from error
     state = network.state_dict()
     _check_shapes(config, state, tensors, num_classes)
     weights = {key: _tensor(key, array, like=state[key]) for key, array in tensors.items()}
@@ -76,8 +76,8 @@ def _check_shapes(
     wrong = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
     first, do = wrong[0], "s do" if len(wrong) > 1 else " does"
     raise ValueError(
-        f"{len(wrong)} tensor{do} not fit '{cut(config.name, 80)}' with {num_classes} classes; the first is "
-        f"'{cut(first, 80)}': {found.get(first, 'missing')}, expected {wanted.get(first, 'none of that name')}"
+        f"{len(wrong)} tensor{do} not fit {quoted(config.name)} with {num_classes} classes; the first is "
+        f"{quoted(first)}: {found.get(first, 'missing')}, expected {wanted.get(first, 'none of that name')}"
     )
 
 
@@ -89,12 +89,12 @@ def _tensor(key: str, array: np.ndarray, *, like: Tensor) -> Tensor:
     """
     kinds, kind = ("f", np.float32) if like.is_floating_point() else ("iu", np.int64)
     if array.dtype.kind not in kinds:
-        raise ValueError(f"the tensor '{cut(key, 80)}' holds numbers of type {array.dtype}, expected {kind.__name__}")
+        raise ValueError(f"the tensor {quoted(key)} holds numbers of type {array.dtype}, expected {kind.__name__}")
     with np.errstate(over="ignore"):  # a value that does not fit becomes infinite, and is refused below
         tensor = torch.from_numpy(np.array(array, dtype=kind))
     if not bool(torch.isfinite(tensor).all()):
         raise ValueError(
-            f"the tensor '{cut(key, 80)}' holds values that are not finite: the file is damaged, or the training that "
+            f"the tensor {quoted(key)} holds values that are not finite: the file is damaged, or the training that "
             "wrote it diverged"
         )
     return tensor
@@ -110,7 +110,7 @@ def start_backbone(network: SSD, tensors: Mapping[str, np.ndarray]) -> list[str]
     for key, tensor in tensors.items():
         if key not in state or state[key].shape != tensor.shape:
             expected = tuple(state[key].shape) if key in state else "none of that name"
-            raise ValueError(f"the backbone's '{cut(key, 80)}' is {tensor.shape} in the weights, expected {expected}")
+            raise ValueError(f"the backbone's {quoted(key)} is {tensor.shape} in the weights, expected {expected}")
         state[key].copy_(torch.from_numpy(np.array(tensor)))
     # older files have no such counts
     return [key for key in state if key not in tensors and not key.endswith("num_batches_tracked")]

@@ -1,6 +1,7 @@
 """`multibox.postprocess` for a batch on a GPU: the same rules in plain tensor code, without a loop over images."""
 
 from collections.abc import Sequence
+from typing import assert_never
 
 import numpy as np
 import torch
@@ -46,7 +47,13 @@ def postprocess(
     """
     finite = offsets.isfinite().all() & logits.isfinite().all()
     logits, offsets = logits.float(), offsets.float()
-    scores = logits.softmax(dim=2)[..., 1:] if config.scoring == "softmax" else logits[..., 1:].sigmoid()
+    match config.scoring:
+        case "softmax":
+            scores = logits.softmax(dim=2)[..., 1:]
+        case "sigmoid":
+            scores = logits[..., 1:].sigmoid()
+        case unknown:
+            assert_never(unknown)
     if merged_labels is not None:
         scores = _merge(scores, torch.from_numpy(merged_labels).to(scores.device))
     num_classes = scores.shape[2]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import assert_never
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,13 @@ def make_optimizer(network: nn.Module, recipe: Recipe, config: TrainConfig) -> t
     groups: dict[tuple[bool, bool], list[tuple[str, Tensor]]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            no_decay = name.endswith(".bias") if recipe.optimizer == "sgd" else parameter.ndim == 1
+            match recipe.optimizer:
+                case "sgd":
+                    no_decay = name.endswith(".bias")
+                case "adamw":
+                    no_decay = parameter.ndim == 1
+                case unknown:
+                    assert_never(unknown)
             groups.setdefault((no_decay, name.startswith("backbone.")), []).append((name, parameter))
     fused = next(network.parameters()).device.type in ("cpu", "cuda")  # others have no `found_inf`
     rows = [
@@ -55,10 +62,14 @@ def make_optimizer(network: nn.Module, recipe: Recipe, config: TrainConfig) -> t
         }
         for (no_decay, in_backbone), named in groups.items()
     ]
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(rows, lr=recipe.learning_rate, fused=fused)
-    optimizer = torch.optim.SGD(rows, lr=recipe.learning_rate, momentum=0.9, fused=fused)
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:  # otherwise a first step that is not finite would leave them unset
-            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return optimizer
+    match recipe.optimizer:
+        case "sgd":
+            optimizer = torch.optim.SGD(rows, lr=recipe.learning_rate, momentum=0.9, fused=fused)
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:  # otherwise a first step that is not finite would leave them unset
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            return optimizer
+        case "adamw":
+            return torch.optim.AdamW(rows, lr=recipe.learning_rate, fused=fused)
+        case unknown:
+            assert_never(unknown)

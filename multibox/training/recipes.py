@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from multibox.checks import Fraction, NotNegative, Positive, check_fields
+from multibox.checks import LARGEST_INT, Fraction, NotNegative, Positive, check_fields
+from multibox.config import PrecisionChoice
 from multibox.data.augment import Augmentation
 
 RecipeName = Literal["paper", "modern"]
-Precision = Literal["auto", "fp32", "bf16"]
 Tracker = Literal["tensorboard"]
 
-AboveZero = Annotated[int, Meta(gt=0, description="above 0")]
+AboveZero = Annotated[int, Meta(gt=0, le=LARGEST_INT, description="above 0")]
 Warmup = Annotated[float, Meta(ge=0, lt=1, description="from 0 to below 1, a part of the run")]
 Decay = Annotated[float, Meta(ge=0, lt=1, description="from 0 to below 1")]
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1, description="from 0 to 2**63 - 1")]
@@ -188,8 +188,8 @@ class TrainConfig:
     clip_norm: Positive | None = None
     expand_probability: Fraction | None = None
     balance_classes: bool = False
-    negatives_without_matches: Annotated[int, Meta(ge=0, description="0 or more")] = 0
-    precision: Precision = "auto"
+    negatives_without_matches: Annotated[int, Meta(ge=0, le=LARGEST_INT, description="0 or more")] = 0
+    precision: PrecisionChoice = "auto"
     compile: bool = False
     sync_batch_norm: bool = False
     validate_every: Positive = 1.0
@@ -197,7 +197,7 @@ class TrainConfig:
     max_unreadable: Fraction = 0.05
     skip_bad_steps: bool = False
     trackers: Sequence[Tracker] = ()
-    workers: Annotated[int, Meta(ge=0, description="0 or more")] | None = None
+    workers: Annotated[int, Meta(ge=0, le=LARGEST_INT, description="0 or more")] | None = None
     device: str | None = None
     seed: Seed = 0
 

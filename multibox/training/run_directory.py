@@ -12,7 +12,7 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
-from multibox.files import atomic_write
+from multibox.files import atomic_write, remove_leftovers
 from multibox.training.distributed import ProcessGroup
 from multibox.training.loading import Batch
 from multibox.training.progress import COLUMNS, Row
@@ -120,6 +120,7 @@ class RunDirectory:
         self._group.broadcast_from_main(partial(self._begin, {**notes, **config.values()}, step))
 
     def _begin(self, values: Mapping[str, object], step: int) -> None:
+        remove_leftovers(self.folder)
         if self.metrics.exists():
             self._write_rows([row for row in self.rows() if row["step"] is not None and row["step"] <= step])
         with atomic_write(self.folder / "config.yaml") as part:

@@ -96,7 +96,7 @@ class Checkpoints:
                     file.flush()
                     os.fsync(file.fileno())
             except RuntimeError as error:  # torch's error for a disk that fills up while it writes
-                raise OSError(f"{part}: cannot be written ({error.__context__ or error})") from error
+                raise OSError(f"{self.last}: cannot be written ({error.__context__ or error})") from error
             if self.last.exists():
                 os.replace(self.last, self.previous)
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from multibox.checks import cut, shown
+from multibox.messages import quoted, shortened
 from multibox.weights.converters import lufficc, qfgaohao, ssd_pytorch, torchvision, ultra_light
 from multibox.weights.converters.caffe import convert_caffemodel, is_caffemodel
 from multibox.weights.converters.layers import Tensors
@@ -41,13 +41,13 @@ def convert_weights(path: str | os.PathLike[str]) -> Weights:
         try:
             weights = convert(tensors)
         except KeyError as error:
-            raise ValueError(f"{source}: the tensor {cut(error)} is missing") from error
+            raise ValueError(f"{source}: the tensor {shortened(error)} is missing") from error
         except ValueError as error:
-            raise ValueError(f"{source}: {cut(error)}") from error
+            raise ValueError(f"{source}: {shortened(error)}") from error
         except (LookupError, TypeError, ArithmeticError) as error:  # tensors with other axes
-            raise ValueError(f"{source}: damaged, or another model ({cut(repr(error))})") from error
+            raise ValueError(f"{source}: damaged, or another model ({shortened(repr(error))})") from error
         if weights is not None:
             return weights
     raise ValueError(
-        f"{source}: the weights of no detector that can be converted; its first tensors are {shown(list(tensors)[:3])}"
+        f"{source}: the weights of no detector that can be converted; its first tensors are {quoted(list(tensors)[:3])}"
     )

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +12,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from multibox.checks import cut
+from multibox.checks import check_class_names
 from multibox.config import DetectorConfig
 from multibox.files import atomic_write
+from multibox.messages import quoted, shortened
 
 FORMAT = "1.1"
 """Version of the format. A later second number may bring new fields, a later first number changes the old ones."""
@@ -67,6 +68,7 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
 
     Raises:
         FileNotFoundError: There is no such file.
+        PermissionError: The file may not be read.
         ValueError: The file is not a weights file of multibox, is damaged, or is of a later version of the format.
     """
     name = os.fspath(path)
@@ -81,6 +83,8 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
             weights = _parse(name, header, version)
             _check_heads(name, weights, shapes)
             tensors = {key: file.get_tensor(key) for key in shapes}
+    except PermissionError:
+        raise
     except (SafetensorError, OSError, TypeError) as error:  # TypeError: NumPy has no numbers of this type
         raise ValueError(_not_ours(name, error)) from error
     return weights._replace(tensors=tensors)
@@ -91,7 +95,7 @@ def _not_ours(name: str, error: Exception) -> str:
     weights = Path(name).with_name("last.safetensors")
     if Path(name).suffix == ".pt" and weights.is_file():
         return f"{name}: a training state; the weights are {weights.name} beside it"
-    return f"{name}: not a .safetensors file, or damaged ({cut(error)}); {_OTHER_PROJECT}"
+    return f"{name}: not a .safetensors file, or damaged ({shortened(error)}); {_OTHER_PROJECT}"
 
 
 def check_header_size(path: str | os.PathLike[str]) -> None:
@@ -113,7 +117,7 @@ def _version(name: str, header: Mapping[str, str]) -> tuple[int, int]:
         raise ValueError(f"{name}: a .safetensors file without multibox's config in its header; {_OTHER_PROJECT}")
     numbers = re.fullmatch(r"(\d{1,6})(?:\.(\d{1,6}))?", version, re.ASCII)
     if numbers is None:
-        raise ValueError(f"{name}: its header is damaged (the format is '{cut(version, 80)}')")
+        raise ValueError(f"{name}: its header is damaged (the format is {quoted(version)})")
     found = (int(numbers[1]), int(numbers[2] or 0))
     if found[0] > _known()[0]:
         raise ValueError(_too_new(name, found))
@@ -142,20 +146,13 @@ def _parse(name: str, header: Mapping[str, str], version: tuple[int, int]) -> We
         config = DetectorConfig.from_json(header["config"])
         class_names = msgspec.json.decode(header["class_names"], type=tuple[str, ...])
         provenance = msgspec.json.decode(header["provenance"], type=dict[str, str])
-        _check_class_names(class_names)
+        check_class_names(class_names)
     except (KeyError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         if version > _known():
-            raise ValueError(f"{_too_new(name, version)} ({cut(error)})") from error
-        missing = f"it has no {error}" if isinstance(error, KeyError) else cut(error)
+            raise ValueError(f"{_too_new(name, version)} ({shortened(error)})") from error
+        missing = f"it has no {error}" if isinstance(error, KeyError) else shortened(error)
         raise ValueError(f"{name}: its header is damaged ({missing})") from error
     return Weights(config, class_names, {}, provenance)
-
-
-def _check_class_names(class_names: Iterable[str]) -> None:
-    """Raises a ValueError unless there is at least one name, and no name occurs twice."""
-    names = list(class_names)
-    if not names or not all(names) or len(set(names)) < len(names):
-        raise ValueError("class_names must be different names, at least one")
 
 
 def _check_heads(name: str, weights: Weights, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -172,6 +169,6 @@ def _check_heads(name: str, weights: Weights, shapes: Mapping[str, tuple[int, ..
             expected = len(row.box_sizes) * values
             if outputs is not None and outputs != (expected,):
                 raise ValueError(
-                    f"{name}: its tensors do not fit '{cut(config.name, 80)}' with {num_classes} classes; the head "
+                    f"{name}: its tensors do not fit {quoted(config.name)} with {num_classes} classes; the head "
                     f"'{key}' has {outputs[0] if outputs else 'no'} outputs, expected {expected}"
                 )

@@ -105,7 +105,7 @@ def find_weights(name: str | os.PathLike[str], *, on_progress: "OnProgress | Non
         inside = sorted(path.glob("*.safetensors"))
         hint = f"; did you mean '{inside[0]}'?" if inside else ""
         raise FileNotFoundError(f"'{text}' is a folder, not a weights file{hint}")
-    from multibox.checks import cut
+    from multibox.messages import shortened
     from multibox.presets import PRESETS  # not needed by the command line's help, which must come at once
 
     if text in PRESETS or text.startswith("timm/"):
@@ -116,7 +116,7 @@ def find_weights(name: str | os.PathLike[str], *, on_progress: "OnProgress | Non
     near = get_close_matches(text, PUBLISHED, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else "is the path right?"
     raise FileNotFoundError(
-        f"'{cut(text)}' is neither a weights file nor the name of published weights; {hint} "
+        f"'{shortened(text)}' is neither a weights file nor the name of published weights; {hint} "
         "(multibox models lists them)"
     )
 

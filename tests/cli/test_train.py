@@ -275,8 +275,8 @@ def test_a_run_needs_a_model(multibox: Multibox, data: Path, tmp_path: Path):
         ("device: gpu", "no device is called 'gpu'"),
         ("- 3", "must hold lines of 'name: value'"),
         ("", "must hold lines of 'name: value'"),
-        ("steps: [", "not YAML"),
-        ("steps: !!python/object/apply:os.abort []", "not YAML"),
+        ("steps: [", "the YAML cannot be read: "),
+        ("steps: !!python/object/apply:os.abort []", "the YAML cannot be read: "),
     ],
 )
 def test_a_file_of_values_that_cannot_be(multibox: Multibox, data: Path, tmp_path: Path, text: str, message: str):

@@ -51,11 +51,20 @@ def test_images_that_cannot_be_decoded_are_named(tmp_path: Path, threads: int | 
         threads=threads,
         on_progress=lambda *each: done.append(each),
     )
-    assert list(found) == ["1.png", "2.png", "clear.png"]
-    assert found["1.png"].startswith("the image is truncated or damaged (")
-    assert found["2.png"] == "there is no such image"
-    assert found["clear.png"].startswith("every pixel is transparent")
+    assert list(found) == [1, 2, 4]
+    assert found[1].startswith("the image is truncated or damaged (")
+    assert found[2] == "there is no such image"
+    assert found[4].startswith("every pixel is transparent")
     assert done == [(number, 5) for number in range(1, 6)]
+
+
+def test_of_two_images_of_one_name_only_the_damaged_one_is_left_out(tmp_path: Path):
+    files = [write_noise(tmp_path / folder / "a.png", number) for number, folder in enumerate(("good", "torn"))]
+    truncated(files[1])
+    whole = dataset("train", *(sample(file, name="a.png") for file in files))
+    left = leave_out(whole, find_undecodable(whole))
+    assert [each.image for each in left] == files[:1]
+    assert [problem.where for problem in left.problems] == [str(files[1])]
 
 
 def test_what_is_left_out_joins_the_problems():
@@ -64,7 +73,7 @@ def test_what_is_left_out_joins_the_problems():
     pixels = np.zeros((3, 48, 64), np.uint8)
     whole = dataset("train", *map(sample, files), sample(pixels, name="drawn"), problems=(before,))
     assert leave_out(whole, {}).problems == (before,)
-    left = leave_out(whole, {"b.jpg": "torn", "drawn": "gray"})
+    left = leave_out(whole, {1: "torn", 2: "gray"})
     assert [each.name for each in left] == ["a.jpg"]
     assert left.problems == (
         before,
@@ -73,7 +82,7 @@ def test_what_is_left_out_joins_the_problems():
     )
     assert len(whole) == 3
     with pytest.raises(DatasetError, match="train: there is no image that can be used") as caught:
-        leave_out(whole, {"a.jpg": "torn", "b.jpg": "torn", "drawn": "gray"})
+        leave_out(whole, {0: "torn", 1: "torn", 2: "gray"})
     assert len(caught.value.problems) == 4
 
 

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from multibox.data import Dataset, DatasetError, GroundTruth, Problem, Sample
-from multibox.data.messages import counted, list_names, quoted, shortened
 from multibox.data.sample import PROBLEMS_SHOWN, compare_classes, list_problems, summarize_problems
 
 PROBLEM = Problem("a.txt, line 3", "class 7", "box left out")
@@ -49,39 +48,6 @@ def test_an_error_lists_a_hundred_problems(more: int):
 def test_a_label_without_a_class_is_refused():
     with pytest.raises(ValueError, match=r"set: a\.jpg has the label 0, but there are only 0 class names"):
         Dataset("set", (), [sample(1)])
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        ("cat", "'cat'"),
-        (7, "7"),
-        (-(10**39), f"-1{'0' * 16}...{'0' * 18}"),
-        (10**4000, "a number of over 3,000 digits"),
-        (None, "None"),
-        ([1, [2, [3, [4]]]], "[1, [2, [...]]]"),
-        (list(range(9)), "[0, 1, 2, 3, 4, 5, ...]"),
-        ("a\x1b[31m", r"'a\x1b[31m'"),
-    ],
-    ids=range(8),
-)
-def test_values_in_messages(value: object, shown: str):
-    assert quoted(value) == shown
-
-
-def test_long_texts_in_messages_keep_both_ends():
-    assert len(quoted("x" * 10**6)) == 60
-    assert shortened("abc" * 20) == "abc" * 20
-    assert shortened("abc" * 21) == f"{('abc' * 21)[:28]}...{('abc' * 21)[-28:]}"
-    assert shortened("0123456789", 8) == "01...89"
-    assert shortened("a\nb\tc\x07") == "a?b?c?"
-
-
-def test_counts_of_things():
-    assert [counted(number, "image") for number in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
-    assert [counted(number, "class") for number in (1, 2)] == ["1 class", "2 classes"]
-    assert list_names(["a", "b"]) == "'a', 'b'"
-    assert list_names([str(number) for number in range(32)], most=2) == "'0', '1' and 30 more"
 
 
 @pytest.mark.parametrize(

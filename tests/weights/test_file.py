@@ -15,6 +15,7 @@ from safetensors.torch import save_file as save_torch_file
 
 from multibox.detector import Detector
 from multibox.presets import preset
+from multibox.weights.converters.state_dict import read_state_dict
 from multibox.weights.file import FORMAT, Weights, load_weights, save_weights
 from multibox.weights.published import PUBLISHED, find_weights
 
@@ -37,7 +38,7 @@ def test_a_full_disk_is_named(tmp_path: Path, detector: Detector, monkeypatch: p
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match=r"No space left on device: '.*full\.safetensors\.part'"):
+    with pytest.raises(OSError, match=r"No space left on device: '.*full\.safetensors'"):
         detector.save(tmp_path / "full.safetensors")
     assert not list(tmp_path.iterdir())
 
@@ -105,6 +106,17 @@ def test_a_damaged_file_is_said_to_be(path: Path, spoil):
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(ValueError, match=r"it\.safetensors: not a \.safetensors file, or damaged .*; is it of"):
         Detector.load(path)
+
+
+@pytest.mark.parametrize("read", [load_weights, read_state_dict])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(path: Path, monkeypatch: pytest.MonkeyPatch, read):
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("multibox.weights.file.check_header_size", refuse)
+    monkeypatch.setattr("multibox.weights.converters.state_dict.check_header_size", refuse)
+    with pytest.raises(PermissionError, match=r"Permission denied: '.*it\.safetensors'"):
+        read(path)
 
 
 def test_no_code_in_a_pickle_is_run(tmp_path: Path):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import partial
 
-from multibox.checks import cut
+from multibox.messages import quoted
 from multibox.ssd.backbones.backbone import Backbone, Source
 from multibox.ssd.backbones.mobilenet_v1 import mobilenet_v1
 from multibox.ssd.backbones.timm import measure_timm, timm_backbone
@@ -52,5 +52,5 @@ def make_backbone(name: str, image_channels: int = 3) -> Backbone:
     if name not in BACKBONES:
         near = get_close_matches(name, BACKBONES, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(BACKBONES)}, and timm/NAME"
-        raise ValueError(f"this multibox has no backbone '{cut(name, 80)}'; {hint}")
+        raise ValueError(f"this multibox has no backbone {quoted(name)}; {hint}")
     return BACKBONES[name](image_channels=image_channels)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from multibox.checks import cut
+from multibox.messages import quoted
 from multibox.ssd.backbones.backbone import Backbone, Source
 
 
@@ -43,7 +43,7 @@ def timm_backbone(name: str, image_channels: int = 3) -> Backbone:
     if not timm.is_model(name):
         near = get_close_matches(name, timm.list_models(), n=1)
         hint = f"did you mean 'timm/{near[0]}'?" if near else "timm.list_models() lists them"
-        raise ValueError(f"timm has no model '{cut(name, 80)}'; {hint}")
+        raise ValueError(f"timm has no model {quoted(name)}; {hint}")
     known = timm.models.get_pretrained_cfg(name)
     # with this argument, some transformers that were made for one size take any size
     any_size: dict[str, Any] = {"dynamic_img_size": True} if known is not None and known.fixed_input_size else {}

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from multibox.checks import cut, shown
 from multibox.config import DetectorConfig, FeatureMap
+from multibox.messages import quoted
 from multibox.presets import preset
 from multibox.weights.converters.class_names import class_names
 from multibox.weights.converters.layers import turned_to_rgb
@@ -100,7 +100,7 @@ def convert(layers: Mapping[str, Layer]) -> Weights:
     if "conv4_3_norm_mbox_conf" not in layers:
         raise ValueError(
             f"the weights of a Caffe network, but of no SSD300 or SSD512; its first layers are "
-            f"{shown(list(layers)[:3])}"
+            f"{quoted(list(layers)[:3])}"
         )
     name = "ssd512-vgg16" if "conv10_2" in layers else "ssd300-vgg16"
     config = preset(name)
@@ -116,7 +116,7 @@ def convert(layers: Mapping[str, Layer]) -> Weights:
             tensors[f"{ours}.{part}"] = blob.reshape(-1) if flat else blob
     others = [layer for layer, content in layers.items() if content.blobs and layer not in names]
     if others:
-        raise ValueError(f"its layer '{cut(others[0], 80)}' is not one of {name}")
+        raise ValueError(f"its layer {quoted(others[0])} is not one of {name}")
     first = "backbone.conv1_1.weight"
     if tensors[first].ndim != 4:
         raise ValueError(f"its layer 'conv1_1' has a weight of {tensors[first].shape}, expected four axes")
@@ -178,7 +178,7 @@ def _row(row: FeatureMap, prior: PriorBox, config: DetectorConfig) -> FeatureMap
     sizes, ratios = (*prior.min_sizes, *prior.max_sizes), prior.aspect_ratios
     if not (prior.min_sizes and all(1 <= size < 1e6 for size in sizes) and all(1e-3 < ratio < 1e3 for ratio in ratios)):
         raise ValueError(
-            f"the default boxes on '{_source(row)}' have sizes {shown(sizes)} and aspect ratios {shown(ratios)}"
+            f"the default boxes on '{_source(row)}' have sizes {quoted(sizes)} and aspect ratios {quoted(ratios)}"
         )
     if len(prior.max_sizes) not in (0, len(prior.min_sizes)):
         raise ValueError(f"the default boxes on '{_source(row)}' do not have as many max_size as min_size")
@@ -232,7 +232,7 @@ def _blob(layer: str, message: memoryview) -> Float32[np.ndarray, "..."]:
     shape = old if shape is None else shape
     if len(data) != 4 * prod(shape):
         raise ValueError(
-            f"a tensor of layer '{cut(layer, 80)}' is {shown(shape)}, which does not fit its {len(data)} bytes"
+            f"a tensor of layer {quoted(layer)} is {quoted(shape)}, which does not fit its {len(data)} bytes"
         )
     return np.frombuffer(data, "<f4").reshape(shape)
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from multibox.checks import cut
 from multibox.config import DetectorConfig, ExtraLayer, FeatureMap, Head
+from multibox.messages import quoted
 from multibox.presets import paper_box_sizes
 from multibox.weights.converters.layers import Tensors
 
@@ -113,7 +113,7 @@ def renamed(source: Tensors, names: Mapping[str, str], *, model: str) -> dict[st
     for key, tensor in source.items():
         layer, _, part = key.rpartition(".")
         if layer not in names:
-            raise ValueError(f"its tensor '{cut(key, 80)}' belongs to no layer of {model}")
+            raise ValueError(f"its tensor {quoted(key)} belongs to no layer of {model}")
         if part == "running_var":  # files from before PyTorch 0.4.1 have no counter
             tensors[f"{names[layer]}.num_batches_tracked"] = np.zeros((), np.int64)
         if part != "num_batches_tracked":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, ClassVar
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from multibox.checks import cut
+from multibox.messages import quoted, shortened
 from multibox.weights.file import check_header_size
 
 if TYPE_CHECKING:
@@ -57,8 +57,10 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except PermissionError:
+        raise
     except (SafetensorError, OSError, TypeError) as error:
-        raise ValueError(f"{path}: not a .safetensors file, or damaged ({cut(error)})") from error
+        raise ValueError(f"{path}: not a .safetensors file, or damaged ({shortened(error)})") from error
     if header.get("format", "").startswith("multibox "):
         raise ValueError(f"{path}: is a weights file of multibox already; there is nothing to convert")
     return {key: tensor.astype(np.float32) if tensor.dtype.kind == "f" else tensor for key, tensor in tensors.items()}
@@ -144,7 +146,7 @@ class _Sizes(pickle._Unpickler):
 
 def _damaged(path: Path, error: Exception) -> ValueError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return ValueError(f"{path}: truncated, damaged, or no file of tensors at all ({cut(reason)})")
+    return ValueError(f"{path}: truncated, damaged, or no file of tensors at all ({shortened(reason)})")
 
 
 def _arrays(path: Path, found: object) -> dict[str, np.ndarray]:
@@ -154,11 +156,11 @@ def _arrays(path: Path, found: object) -> dict[str, np.ndarray]:
         raise ValueError(f"{path}: holds no state dict, but a {type(found).__name__}")
     wrong = [key for key, value in found.items() if not isinstance(value, torch.Tensor)]
     if wrong:
-        raise ValueError(f"{path}: holds no state dict: '{cut(wrong[0], 80)}' is no tensor")
+        raise ValueError(f"{path}: holds no state dict: {quoted(wrong[0])} is no tensor")
     for key, tensor in found.items():
         plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
         if not plain or tensor.is_quantized or tensor.is_complex() or tensor.is_neg():
-            raise ValueError(f"{path}: '{cut(key, 80)}' is no plain tensor")
+            raise ValueError(f"{path}: {quoted(key)} is no plain tensor")
     size, total = path.stat().st_size, sum(tensor.nbytes for tensor in found.values())
     if total > _SHARED * size:  # repeated numbers: a stride of 0, or many keys for one tensor
         raise ValueError(f"{path}: damaged: its tensors would take {total:,} bytes, but the file has {size:,}")
@@ -170,4 +172,4 @@ def _array(path: Path, key: object, tensor: "Tensor") -> np.ndarray:
     try:
         return (plain.float() if plain.is_floating_point() else plain).numpy()
     except (TypeError, RuntimeError) as error:  # NumPy has no numbers of this type
-        raise ValueError(f"{path}: '{cut(key, 80)}' is no plain tensor ({cut(error)})") from error
+        raise ValueError(f"{path}: {quoted(key)} is no plain tensor ({shortened(error)})") from error

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from multibox.checks import cut
 from multibox.config import DetectorConfig, Postprocess
+from multibox.messages import quoted, shortened
 from multibox.presets import preset
 from multibox.weights.converters.class_names import COCO, COCO_BY_ID
 from multibox.weights.converters.flatbuffer import Table, flex_numbers
@@ -58,7 +58,7 @@ def convert_tflite(path: Path) -> Weights:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     except (LookupError, ArithmeticError, TypeError) as error:
-        raise ValueError(f"{path}: damaged, or another model ({cut(repr(error))})") from error
+        raise ValueError(f"{path}: damaged, or another model ({shortened(repr(error))})") from error
 
 
 def _read(data: bytes) -> Weights:
@@ -66,9 +66,9 @@ def _read(data: bytes) -> Weights:
     last = graph.operator("TFLite_Detection_PostProcess")
     options = {"use_regular_nms": 0.0} | flex_numbers(last.table.numbers(5, "u1").tobytes())
     if not _OPTIONS.items() <= options.items():
-        raise ValueError(f"another model: its last operator has the options {cut(options)}, expected {_OPTIONS}")
+        raise ValueError(f"another model: its last operator has the options {shortened(options)}, expected {_OPTIONS}")
     if options["y_scale"] != options["x_scale"] or options["h_scale"] != options["w_scale"]:
-        raise ValueError(f"another model: in the options {cut(options)} x and y differ, or width and height")
+        raise ValueError(f"another model: in the options {shortened(options)} x and y differ, or width and height")
     channels = len(graph.layer(_feature_layer("MobilenetV1/Conv2d_0")).bias)
     if channels not in _WIDTHS:
         raise ValueError(f"another model: its first layer has {channels} channels, expected one of {list(_WIDTHS)}")
@@ -215,7 +215,7 @@ class _Graph:
 
     def operator(self, name: str) -> _Operator:
         if name not in self._operators:
-            raise ValueError(f"another model: it has no operator '{cut(name, 80)}'")
+            raise ValueError(f"another model: it has no operator {quoted(name)}")
         return self._operators[name]
 
     def tensor(self, number: int) -> _Tensor:

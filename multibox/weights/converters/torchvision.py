@@ -8,8 +8,8 @@ from dataclasses import replace
 from itertools import pairwise
 from math import log
 
-from multibox.checks import cut
 from multibox.config import DetectorConfig
+from multibox.messages import quoted
 from multibox.presets import preset
 from multibox.weights.converters.class_names import COCO_BY_ID
 from multibox.weights.converters.layers import Tensors, batch_norm, convolution, join
@@ -128,7 +128,7 @@ def _check_all_used(tensors: Tensors, layers: set[str]) -> None:
     if left:
         raise ValueError(
             f"a detector made with torchvision's parts, but not one of its own two: they have no tensor "
-            f"'{cut(left[0], 80)}'"
+            f"{quoted(left[0])}"
         )
 
 

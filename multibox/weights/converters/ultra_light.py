@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from multibox.checks import cut
 from multibox.config import DetectorConfig, ExtraLayer, FeatureMap, Postprocess
+from multibox.messages import quoted
 from multibox.weights.converters.layers import batch_norm, convolution, join, norm_of_bias
 from multibox.weights.file import Weights
 
@@ -52,7 +52,7 @@ def convert(tensors: Mapping[str, np.ndarray]) -> Weights | None:
     known = {*(name for pair in layers for name in pair[:2]), *_EXTRAS.values(), *_head_layers()}
     left = [key for key in tensors if key.rpartition(".")[0] not in known]
     if left:
-        raise ValueError(f"its tensor '{cut(left[0], 80)}' belongs to no layer of version {version}")
+        raise ValueError(f"its tensor {quoted(left[0])} belongs to no layer of version {version}")
     backbone = [part for layer in layers for part in _layer(tensors, *layer)]
     extras = [convolution(tensors, source, f"extras.{name}") for name, source in _EXTRAS.items()]
     ours = join([*backbone, *extras, *_heads(tensors)])

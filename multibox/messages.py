@@ -1,9 +1,7 @@
-"""Show values of users' files in messages: short and on one line, whatever the file holds."""
+"""Show values in messages: short and on one line, whatever a file or a caller gave."""
 
 import reprlib
 from collections.abc import Sequence
-
-LENGTH = 60
 
 
 class _ShortRepr(reprlib.Repr):
@@ -13,7 +11,7 @@ class _ShortRepr(reprlib.Repr):
 
 
 _short = _ShortRepr()
-_short.maxstring = _short.maxother = LENGTH
+_short.maxstring = _short.maxother = 60
 _short.maxlevel = 2
 _short.maxlist = _short.maxtuple = _short.maxdict = 6
 
@@ -23,8 +21,9 @@ def quoted(value: object) -> str:
     return _short.repr(value)
 
 
-def shortened(text: str, length: int = LENGTH) -> str:
-    """Returns the text without quotes, with its middle left out if it is long, and `?` for control characters."""
+def shortened(text: object, length: int = 300) -> str:
+    """Returns a text or an error's message without quotes, its middle left out if long, `?` for control characters."""
+    text = str(text)
     if len(text) > length:
         half = (length - 3) // 2
         text = f"{text[:half]}...{text[-half:]}"
