@@ -1,6 +1,5 @@
 """The command `multibox demo`."""
 
-import shutil
 import time
 from dataclasses import replace
 from html import escape
@@ -46,7 +45,7 @@ def demo(
 
     Args:
         out: Write everything to this new folder. Look at its summary.html.
-        overwrite: Replace what an earlier demo wrote to the folder.
+        overwrite: Replace the files that an earlier demo wrote to the folder, its run among them. Other files stay.
         minutes: Train for this many minutes.
         seed: Start the random weights and the random changes of the images from this number. The scenes are always the
             same.
@@ -78,7 +77,7 @@ def demo(
     metrics = evaluate(detector, test_set)
     (out / "metrics.json").write_text(metrics.to_json() + "\n", encoding="utf-8")
     drawn = []
-    (out / "scenes").mkdir()
+    (out / "scenes").mkdir(exist_ok=True)
     for sample in test_set.samples[:SHOWN_SCENES]:
         image = draw_boxes(sample.open(), sample.truth.boxes, labels=sample.truth.labels, dashed=True)
         drawn.append(detector.detect(sample.image, score_threshold=0.5).draw(image))
@@ -94,20 +93,23 @@ def demo(
 
 
 def _make_folder(out: Path, *, overwrite: bool) -> None:
-    """Makes the folder, or empties it of what an earlier demo wrote.
+    """Makes the folder, or removes the run of an earlier demo from it. The demo's other files are written over.
 
     Raises:
         FileExistsError: The folder holds something that no demo wrote; or a demo wrote it, and `overwrite` is not set.
         OSError: The folder cannot be made or written to.
     """
-    if not (out / MARK).is_file():
-        check_empty(out)
-    elif not overwrite:
-        raise FileExistsError(f"{out} holds an earlier demo; choose another folder with --out, or --overwrite it")
+    from multibox.training.run_directory import remove_run
+
     check_folder(out)
-    for folder in ("run", "scenes"):
-        if (out / folder).is_dir():
-            shutil.rmtree(out / folder)
+    if not (out / MARK).is_file():
+        check_empty(out, by="demo" if overwrite else None)
+    elif not overwrite:
+        raise FileExistsError(
+            f"{out} holds an earlier demo; choose another folder with --out, or --overwrite it "
+            "(make demo OUT=another, or make demo ARGS=--overwrite)"
+        )
+    remove_run(out / "run")
     out.mkdir(parents=True, exist_ok=True)
     (out / MARK).touch()
 

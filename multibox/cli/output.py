@@ -28,20 +28,24 @@ def check_folder(folder: Path) -> None:
         raise PermissionError(f"{folder}: {place} cannot be written to; choose another folder")
 
 
-def check_empty(folder: Path, advice: str = "") -> None:
+def check_empty(folder: Path, *, by: str | None = None) -> None:
     """Checks that the folder is empty, or can be made.
 
     Args:
         folder: The folder that the command will write to.
-        advice: What the user may do other than choose another folder.
+        by: The command whose own files the user asked to overwrite, although the folder holds none.
 
     Raises:
         FileExistsError: Something is in the folder.
         OSError: The folder cannot be made or written to.
     """
     check_folder(folder)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty; choose another folder" + (f", or {advice}" if advice else ""))
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if names and by:
+        listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        raise FileExistsError(f"{folder} holds files that no {by} wrote ({listed}); choose another folder")
+    if names:
+        raise FileExistsError(f"{folder} is not empty; choose another folder")
 
 
 def check_new(files: Sequence[Path], *, overwrite: bool) -> None:

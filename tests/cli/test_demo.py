@@ -20,9 +20,12 @@ def test_it_leaves_its_page_and_can_be_run_again(tmp_path, monkeypatch, capsys):
     )
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     (tmp_path / "summary.html").unlink()  # as when it was interrupted
-    (tmp_path / "mine.txt").write_text("notes")
+    mine = [tmp_path / name for name in ("mine.txt", "run/mine.txt", "run/found/a.jpg", "scenes/mine.png")]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("notes")
     assert main([*command, "--overwrite"]) == 0
-    assert (tmp_path / "mine.txt").read_text() == "notes"
+    assert [path.read_text() for path in mine] == ["notes"] * 4
     metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["rule"] == "coco"
     assert metrics["images"] == 3
@@ -43,6 +46,8 @@ def test_a_run_that_is_no_demo_s_is_kept(tmp_path, monkeypatch, capsys):
         (tmp_path / "run" / name).write_text("weeks of work")
     assert main(["demo", "--out", str(tmp_path), "--minutes", "0.001"]) == 1
     assert f"{tmp_path} is not empty; choose another folder" in capsys.readouterr().err
+    assert main(["demo", "--out", str(tmp_path), "--minutes", "0.001", "--overwrite"]) == 1
+    assert f"{tmp_path} holds files that no demo wrote (run); choose another folder" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert {path.read_text() for path in (tmp_path / "run").iterdir()} == {"weeks of work"}
 
