@@ -4,7 +4,7 @@ Each check raises before any real work begins, and makes nothing.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from multibox.cli.arguments import UsageError
@@ -48,14 +48,24 @@ def check_empty(folder: Path, *, by: str | None = None) -> None:
         raise FileExistsError(f"{folder} is not empty; choose another folder")
 
 
-def check_new(files: Sequence[Path], *, overwrite: bool) -> None:
+def check_new(files: Sequence[Path], *, overwrite: bool, read: Iterable[str | Path]) -> None:
     """Checks that the files can be written, and that none of them is there already unless the user said `--overwrite`.
+
+    Args:
+        files: The files to write.
+        overwrite: Whether the user said `--overwrite`.
+        read: The files that the command reads, which it never replaces, and the folders with such files.
 
     Raises:
         FileExistsError: A file is there already.
-        UsageError: A folder has the name of the file.
+        UsageError: A folder has the name of the file, or the command reads the file.
         OSError: The folder of a file cannot be made or written to.
     """
+    inputs = {os.path.realpath(path) for path in read}
+    for file in filter(os.path.lexists, files):
+        place = Path(os.path.realpath(file))
+        if not inputs.isdisjoint(map(str, (place, *place.parents))):
+            raise UsageError(f"{file} is among the files that are read, so it is not replaced; choose another name")
     for folder in dict.fromkeys(file.parent for file in files):
         check_folder(folder)
     for file in files:
