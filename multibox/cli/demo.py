@@ -1,17 +1,17 @@
 """The command `multibox demo`."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
-from multibox.cli.arguments import LENGTH, MACHINE, OUTPUT, Overwrite, UsageError
+from multibox.cli.arguments import LENGTH, MACHINE, OUTPUT, Overwrite, UsageError, name_flag
 from multibox.cli.output import check_empty, check_folder
-from multibox.cli.terminal import info, stdout, training_bar
+from multibox.cli.terminal import info, show_log, stderr, stdout, training_bar
 from multibox.evaluation.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def demo(
     *,
     out: Annotated[Path, Parameter(group=OUTPUT)] = Path("demo-output"),
     overwrite: Overwrite = False,
-    minutes: Annotated[float, Parameter(group=LENGTH, validator=Number(gt=0))] = 3.3,
+    minutes: Annotated[float, Parameter(group=LENGTH)] = 3.3,
     seed: Annotated[int, Parameter(group=MACHINE)] = 0,
 ) -> int:
     """Train, evaluate and detect on synthetic scenes, without a download.
@@ -59,7 +59,7 @@ def demo(
     try:
         config = TrainConfig(minutes=minutes, validate_every=1000, seed=seed)
     except ValueError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(name_flag(error, {"minutes", "seed"})) from error
     _make_folder(out, overwrite=overwrite)
 
     began = time.monotonic()
@@ -69,7 +69,7 @@ def demo(
 
     info(f"training ssd256-tiny from scratch for {minutes:g} min")
     detector = Detector.create("ssd256-tiny", CLASS_NAMES, seed=seed)
-    with training_bar() as show:
+    with training_bar() as show, nullcontext() if stderr().is_terminal else show_log():
         recipe = demo_recipe()
         detector = train(detector, train_set, None, config, out=out / "run", recipe=recipe, on_progress=show)
 

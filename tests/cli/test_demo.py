@@ -1,6 +1,7 @@
 """Tests `multibox demo` with few scenes and hardly a step: the files that it writes, and running it again."""
 
 import json
+import re
 
 import pytest
 
@@ -11,8 +12,10 @@ from multibox.cli import main
 def test_it_leaves_its_page_and_can_be_run_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "TRAIN_SCENES", 8)
     monkeypatch.setattr(module, "TEST_SCENES", 3)
+    monkeypatch.setattr("multibox.training.reporter.LOG_SECONDS", 0.0)
     command = ["demo", "--out", str(tmp_path), "--minutes", "0.001"]
     assert main(command) == 0
+    assert re.search(r"step 1, epoch 1\.0, .* left\n", capsys.readouterr().err)  # no terminal: lines instead of a bar
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert main(command) == 1
     assert f"{tmp_path} holds an earlier demo; choose another folder with --out, or --overwrite it" in (
@@ -61,5 +64,5 @@ def test_a_wrong_time_is_wrong_usage(tmp_path, value):
 @pytest.mark.parametrize("seed", ["-1", str(10**20)])
 def test_a_seed_that_cannot_be_is_wrong_usage(tmp_path, capsys, seed):
     assert main(["demo", "--out", str(tmp_path / "new"), f"--seed={seed}"]) == 2
-    assert f"seed must be from 0 to 2**63 - 1, but is {seed}" in capsys.readouterr().err
+    assert f"--seed must be from 0 to 2**63 - 1, but is {seed}" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
