@@ -76,7 +76,7 @@ def detect(
         max_detections: Keep at most this many detections of an image.
         classes: Find only these classes. Put commas between the names.
         out: Save the images with their boxes drawn to this folder, which mirrors the folders of the images. With a
-            single image it may also be the name of a file.
+            single image it may also be the name of an image file.
         json: Write the detections with a score above --score to this file; '-' prints them instead of the lines.
         overwrite: Replace drawn images and the JSON file if they are there already.
         device: Compute on cpu, cuda or mps.

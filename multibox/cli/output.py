@@ -23,7 +23,8 @@ def check_folder(folder: Path) -> None:
     while not os.path.lexists(place) and place != place.parent:
         place = place.parent
     if not place.is_dir():
-        raise NotADirectoryError(f"{folder}: there can be no such folder, because {place} is a file; choose another")
+        where = "" if place == folder else f"{folder}: "
+        raise NotADirectoryError(f"{where}{place} is a file, not a folder; choose another folder")
     if not os.access(place, os.W_OK):
         raise PermissionError(f"{folder}: {place} cannot be written to; choose another folder")
 

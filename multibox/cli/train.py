@@ -23,6 +23,7 @@ from multibox.cli.arguments import (
     check_not_a_state,
     choose_device,
     fetch_weights,
+    name_flag,
 )
 from multibox.cli.data import choose_split, choose_val_split, read_splits
 from multibox.cli.output import check_empty, check_folder
@@ -177,7 +178,9 @@ def _make_plan(
     try:
         train_config = TrainConfig(**values)
     except ValueError as error:
-        raise UsageError(str(error)) from error
+        file = config or (folder / "config.yaml" if folder else None)
+        by_flags = {name for name, value in given.items() if value is not None}
+        raise UsageError(name_flag(error, by_flags, file)) from error
     if train_config.device is not None:
         choose_device(train_config.device)
     # absolute, so that the run can be resumed from another folder
