@@ -122,8 +122,8 @@ def train(
         flags: The values of the run.
         config: Take values that no flag gives from this YAML file, such as the config.yaml of another run. If the model
             is weights, the file's size, scales and start_from are not used.
-        resume: Go on with the run in this folder, or in --out. The folder knows the data, the model and all values;
-            flags change them.
+        resume: Go on with the run in this folder, or in --out. The folder holds the data's paths, the model and all
+            values; flags change them.
         on_problem: What to do about a bad record: 'skip' lists it and leaves it out, 'error' stops.
     """
     given: dict[str, Any] = {
@@ -167,7 +167,9 @@ def _make_plan(
     notes = {name: values.pop(name) for name in NOTES if name in values}
     data = data or [Path(each) for each in notes.get("data", ())]
     if not data:
-        raise UsageError("which data set? for example: multibox train raccoons/ --model ssd256-tiny --minutes 10")
+        raise UsageError(
+            "name the folder of a data set; for example: multibox train raccoons/ --model ssd256-tiny --minutes 10"
+        )
     model = notes.get("model")
     if model is None:
         raise UsageError("which model? give a preset or weights with --model, or a --config that names one")

@@ -151,7 +151,7 @@ class RunLength:
         parts = [] if self.steps is None else [f"{self.steps} steps"]
         parts += [] if self.seconds is None else [f"{self.seconds / 60:g} min"]
         epochs = "" if self.epochs is None else f"{self.epochs:g} epochs, "
-        return f"{epochs}{' or '.join(parts)}, at {self.epoch_steps:.4g} steps an epoch"
+        return f"{epochs}{' or '.join(parts)}, at {self.epoch_steps:.4g} steps per epoch"
 
 
 @dataclass

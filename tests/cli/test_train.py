@@ -129,8 +129,8 @@ def test_a_length_takes_the_place_of_the_resumed_run_s(multibox: Multibox, data:
     ("arguments", "said"),
     [
         (["--resume"], "--resume takes the folder of a run; for example: multibox train --resume runs/raccoons"),
-        (["--resume", "none"], "none holds no run that could go on: there is no config.yaml of a run in it"),
-        (["--resume", "theirs"], "theirs holds no run that could go on"),
+        (["--resume", "none"], "none holds no run to resume: there is no config.yaml of a run in it"),
+        (["--resume", "theirs"], "theirs holds no run to resume"),
         (["--resume", "theirs", "--out", "run"], "--resume theirs and --out run are two folders"),
         (
             ["--resume", "python"],
@@ -188,10 +188,11 @@ def test_what_came_out_is_said_at_the_end(multibox: Multibox, data: Path, tmp_pa
     out = tmp_path / "run"
     status, _, err = multibox("train", data, "--model", "ssd256-tiny", "--out", out, *SHORT)
     assert status == 0
+    assert sum(line.startswith("AP ") and " AP50 " in line for line in err) == 1
     assert (
-        sum(re.fullmatch(r"best at epoch \d+(\.\d+)?: AP \d+\.\d, AP50 \d+\.\d", line) is not None for line in err) == 1
+        sum(re.fullmatch(r"best weights: .*, of epoch \d+(\.\d)? \(step \d+\)", line) is not None for line in err) == 1
     )
-    (typed,) = (line for line in err if line.startswith("multibox detect "))
+    (typed,) = (line.removeprefix("to detect: ") for line in err if line.startswith("to detect: multibox detect "))
     assert multibox(*shlex.split(typed)[1:]).status == 0
 
 
