@@ -391,8 +391,7 @@ def resume_from(
     changed = warn_if_data_changed(before, fingerprints)
     best_step = group.broadcast_from_main(lambda: step_of(directory.best))
     if "val" in changed or (best_step or 0) != state.best_step:
-        # all else stays as it was until the evaluation is done: if the run is stopped, the next resume evaluates again
-        state.data = before
+        state.data = before  # nothing changes before the evaluation is done: a stopped run evaluates again
         best_ap = -1.0
         if best_step:
             best = group.broadcast_from_main(lambda: Detector.load(directory.best))
