@@ -25,8 +25,8 @@ help:  ## this list
 
 setup: $(STAMP)  ## make .venv with everything in it; the other targets do so themselves
 
-demo: $(STAMP)  ## train, evaluate and detect on synthetic scenes; OUT=demo-output
-	.venv/bin/multibox demo --out "$(OUT)" --overwrite $(ARGS)
+demo: $(STAMP)  ## train, evaluate and detect on synthetic scenes, in a new folder OUT=demo-output; again: ARGS=--overwrite
+	.venv/bin/multibox demo --out "$(OUT)" $(ARGS)
 
 test: $(STAMP)  ## all quick tests that need neither a GPU nor the network; ARGS="..." goes to pytest
 	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)

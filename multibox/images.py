@@ -43,6 +43,9 @@ Resize = Literal["bilinear", "antialias", "float"]
 
 _JPEG_START = b"\xff\xd8"
 
+_OTHER_FORMATS = {b"%!PS": "EPS", b"\xc5\xd0\xd3\xc6": "EPS", b"%PDF": "PDF"}
+"""Formats by their first bytes that files with the name of an image may have, but that are not opened."""
+
 _UNREADABLE = (
     UnidentifiedImageError,
     OSError,
@@ -55,7 +58,7 @@ _UNREADABLE = (
 
 
 class _Refused(ValueError):
-    """An image that Pillow could decode, but this module refuses. The message is complete."""
+    """An image that Pillow could decode, but this module refuses; callers see a `ValueError` with the same message."""
 
 
 # by EXIF orientation; 1 means as stored
@@ -217,11 +220,9 @@ def _neighbors(
 def _open(source: Source, at_least: tuple[int, int] | None, max_pixels: int) -> tuple[Image.Image, tuple[int, int]]:
     """Returns the image as RGB, right way up, and its full `(height, width)`; see `open_image`."""
     if isinstance(source, Image.Image):
-        try:
+        with _translated("the image"):  # Pillow decodes an image from `Image.open` only now
             upright = _upright(source)
-        except _UNREADABLE as error:  # Pillow decodes an image from `Image.open` only now
-            raise ValueError(_damage("the image", error)) from error
-        return _rgb(upright.copy() if upright is source else upright, "the image"), (upright.height, upright.width)
+            return _rgb(upright.copy() if upright is source else upright, "the image"), (upright.height, upright.width)
     if isinstance(source, bytes):
         return _decode(io.BytesIO(source), f"the image of {len(source)} bytes", at_least, max_pixels)
     if isinstance(source, str | os.PathLike):
@@ -243,20 +244,26 @@ def _check_file(name: str) -> None:
 
 
 @contextmanager
+def _translated(name: str, file: BinaryFile | None = None) -> Iterator[None]:
+    """Turns the errors of Pillow and of this module into a `ValueError` that says what is wrong with the image."""
+    try:
+        yield
+    except _Refused as refused:
+        raise ValueError(str(refused)) from None
+    except _UNREADABLE as error:
+        raise ValueError(_damage(name, error, file)) from error
+
+
+@contextmanager
 def _opened(file: BinaryFile, name: str, max_pixels: int) -> Iterator[Image.Image]:
     """Opens a file in one of the `FORMATS` without decoding it. Checks `max_pixels`, and translates Pillow's errors."""
-    try:
-        with Image.open(file, formats=tuple(FORMATS)) as image:
-            if image.width * image.height > max_pixels:
-                raise _Refused(
-                    f"{name}: {image.width} x {image.height} are {image.width * image.height:,} pixels, but at most "
-                    f"{max_pixels:,} are decoded (max_pixels); make the image smaller"
-                )
-            yield image
-    except _Refused:
-        raise
-    except _UNREADABLE as error:
-        raise ValueError(_damage(name, error)) from error
+    with _translated(name, file), Image.open(file, formats=tuple(FORMATS)) as image:
+        if image.width * image.height > max_pixels:
+            raise _Refused(
+                f"{name}: {image.width} x {image.height} are {image.width * image.height:,} pixels, but at most "
+                f"{max_pixels:,} are decoded (max_pixels); make the image smaller"
+            )
+        yield image
 
 
 def _decode(
@@ -357,9 +364,13 @@ def _has_exif_chunk(file: BinaryFile) -> bool:
     return kind == b"eXIf"
 
 
-def _damage(name: str, error: Exception) -> str:
+def _damage(name: str, error: Exception, file: BinaryFile | None) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return f"{name}: not an image that can be read here; save it as JPEG or PNG"
+        start = file.read(4) if file is not None and file.seek(0) == 0 else None
+        if start == b"":
+            return f"{name}: the file is empty"
+        why = f", because its content is {_OTHER_FORMATS[start]}" if start in _OTHER_FORMATS else ""
+        return f"{name}: not an image that can be read here{why}; save it as JPEG or PNG"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"{name}: too large to be decoded safely ({error}); make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS"
     return f"{name}: the image is truncated or damaged ({error})"
@@ -380,8 +391,8 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
         layer = image.convert("RGBA")
         if layer.getchannel("A").getextrema() == (0, 0):
             raise _Refused(
-                f"{name}: every pixel is transparent (alpha 0), so that nothing is to be seen; save the image without "
-                "its alpha channel"
+                f"{name}: every pixel is transparent (alpha 0), so nothing can be seen; save the image without its "
+                "alpha channel"
             )
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -395,6 +406,8 @@ def _from_array(pixels: np.ndarray) -> Image.Image:
     """
     if pixels.dtype != np.uint8:
         raise ValueError(f"pixels must be uint8, 0 to 255, but the array is {pixels.dtype}")
+    if pixels.size == 0:
+        raise ValueError(f"pixels must be there, but the array {pixels.shape} has none: its height or width is 0")
     if pixels.ndim == 3 and pixels.shape[0] == pixels.shape[2] == 3:
         raise ValueError(
             f"which axis of the array {pixels.shape} holds the colors, the first or the last? Both have 3 values. If "
@@ -404,7 +417,7 @@ def _from_array(pixels: np.ndarray) -> Image.Image:
         pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[:, :, None], 3, axis=2)
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
+    if pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(
             f"pixels must be (3, height, width), (height, width, 3) or (height, width), but the array is {pixels.shape}"
         )

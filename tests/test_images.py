@@ -1,5 +1,6 @@
 import io
 import pickle
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -202,7 +203,7 @@ def test_other_formats_are_not_opened(kind, tmp_path, monkeypatch):
     file.write_bytes(data)
     for read in (open_image, open_pixels, image_size):
         with pytest.raises(
-            ValueError, match=r"renamed\.png: not an image that can be read here; save it as JPEG or PNG"
+            ValueError, match=r"renamed\.png: not an image that can be read here.*; save it as JPEG or PNG"
         ):
             read(file)
     with pytest.raises(ValueError, match="not an image"):
@@ -360,10 +361,30 @@ def test_floats_are_refused():
         open_image(np.zeros((3, 4, 6), np.float32))
 
 
-@pytest.mark.parametrize("shape", [(4, 6, 4), (2, 3, 4, 6), (7,), (3, 0, 6)])
+@pytest.mark.parametrize("shape", [(4, 6, 4), (2, 3, 4, 6), (7,)])
 def test_other_shapes_are_refused(shape):
     with pytest.raises(ValueError, match="pixels must be"):
         open_image(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(3, 0, 6), (0, 100, 3), (0, 0), (0,)])
+def test_an_array_without_pixels_is_refused(shape):
+    with pytest.raises(ValueError, match=re.escape(f"the array {shape} has none: its height or width is 0")):
+        open_image(np.zeros(shape, np.uint8))
+
+
+def test_refusals_are_plain_value_errors(tmp_path):
+    clear = Image.new("RGBA", (6, 4), (0, 0, 0, 0))
+    clear.save(tmp_path / "clear.png")
+    for source in (clear, tmp_path / "clear.png"):
+        with pytest.raises(
+            ValueError, match=r"every pixel is transparent \(alpha 0\), so nothing can be seen"
+        ) as caught:
+            open_image(source)
+        assert type(caught.value) is ValueError
+    with pytest.raises(ValueError, match="at most 20 are decoded") as caught:
+        open_image(tmp_path / "clear.png", max_pixels=20)
+    assert type(caught.value) is ValueError
 
 
 # --- what is broken ---
@@ -379,14 +400,21 @@ def test_a_truncated_jpeg(tmp_path):
                 open_image(source)
 
 
-@pytest.mark.parametrize("content", [b"", b"This is a letter, not an image.\n"])
-def test_a_file_that_is_no_image(content, tmp_path):
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "the file is empty"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image that can be read here, because its content is EPS; save it"),
+        (b"This is a letter, not an image.\n", "not an image that can be read here; save it as JPEG or PNG"),
+    ],
+)
+def test_a_file_that_is_no_image(content, what, tmp_path):
     file = tmp_path / "letter.jpg"
     file.write_bytes(content)
     for read in (open_image, image_size):
-        with pytest.raises(ValueError, match=r"letter\.jpg: not an image that can be read here"):
+        with pytest.raises(ValueError, match=rf"letter\.jpg: {what}"):
             read(file)
-    with pytest.raises(ValueError, match=f"the image of {len(content)} bytes: not an image"):
+    with pytest.raises(ValueError, match=f"the image of {len(content)} bytes: {what}"):
         open_image(content)
 
 

@@ -1,11 +1,12 @@
 """Shared parts of the commands' flags: their groups in the help, the types of their values, and checks of values."""
 
 import re
+from collections.abc import Callable, Container
+from math import inf
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
-from cyclopts.validators import Number
 
 from multibox.cli.terminal import download_bar
 from multibox.weights.published import find_weights
@@ -16,8 +17,20 @@ DATA, MODEL, LENGTH, OPTIMIZATION, OUTPUT, MACHINE = (
 )
 
 OnProblem = Literal["error", "skip"]
-Fraction = Annotated[float, Parameter(validator=Number(gte=0, lte=1))]
-Count = Annotated[int, Parameter(validator=Number(gte=1))]
+
+
+def _from(low: float, high: float, words: str) -> Callable[[Any, float | None], None]:
+    """Returns a validator of numbers between two limits. `hints.explain` puts the flag before its message."""
+
+    def validator(_: Any, value: float | None) -> None:
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"must be {words}")
+
+    return validator
+
+
+Fraction = Annotated[float, Parameter(validator=_from(0, 1, "from 0 to 1"))]
+Count = Annotated[int, Parameter(validator=_from(1, inf, "at least 1"))]
 Device = Annotated[str | None, Parameter(group=MACHINE, show_default="cuda if there is one, else cpu")]
 DetectPrecision = Annotated[Literal["fp32", "bf16", "auto"], Parameter(group=MACHINE)]
 Overwrite = Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False)]
@@ -25,6 +38,21 @@ Overwrite = Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=Fa
 
 class UsageError(Exception):
     """The command line itself is wrong. The exit status is 2."""
+
+
+def name_flag(error: ValueError, given: Container[str], file: Path | None = None) -> str:
+    """Returns the message about a wrong value, with the name of the flag or the file that it is from.
+
+    Args:
+        error: The error, whose message begins with the name of the value: `batch_size must be above 0, but is 0`.
+        given: Names of the values that flags gave.
+        file: The file that gave all other values.
+    """
+    message = re.sub(r"(, but is -?\d+)\.0$", r"\1", str(error))  # a user who typed 0 finds 0, not 0.0
+    name = message.partition(" ")[0]
+    if name in given:
+        return f"--{name.replace('_', '-')}{message.removeprefix(name)}"
+    return message if file is None else f"{file}: {message}"
 
 
 def choose_device(device: str | None) -> str:

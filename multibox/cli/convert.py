@@ -1,12 +1,11 @@
 """The command `multibox convert`."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from multibox.cli.arguments import OUTPUT, Overwrite, UsageError
+from multibox.cli.arguments import OUTPUT, Overwrite, UsageError, check_not_a_state
 from multibox.cli.output import check_new
 from multibox.cli.terminal import stdout
 
@@ -33,9 +32,8 @@ def convert(source: Path, out: Annotated[Path, Parameter(group=OUTPUT)], /, *, o
         raise UsageError(f"a weights file of multibox is called .safetensors, unlike {out}")
     if out.is_dir():
         raise UsageError(f"{out} is a folder; the second argument is the file to write")
-    if out.exists() and source.exists() and os.path.samefile(source, out):
-        raise UsageError(f"{out} is the file that is read; choose another name for what is written")
-    check_new([out], overwrite=overwrite)
+    check_not_a_state(str(source))
+    check_new([out], overwrite=overwrite, read=[source])
 
     from multibox.detector import Detector
 

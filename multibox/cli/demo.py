@@ -1,18 +1,17 @@
 """The command `multibox demo`."""
 
-import shutil
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
-from multibox.cli.arguments import LENGTH, MACHINE, OUTPUT, Overwrite, UsageError
+from multibox.cli.arguments import LENGTH, MACHINE, OUTPUT, Overwrite, UsageError, name_flag
 from multibox.cli.output import check_empty, check_folder
-from multibox.cli.terminal import info, stdout, training_bar
+from multibox.cli.terminal import info, show_log, stderr, stdout, training_bar
 from multibox.evaluation.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -39,14 +38,14 @@ def demo(
     *,
     out: Annotated[Path, Parameter(group=OUTPUT)] = Path("demo-output"),
     overwrite: Overwrite = False,
-    minutes: Annotated[float, Parameter(group=LENGTH, validator=Number(gt=0))] = 3.3,
+    minutes: Annotated[float, Parameter(group=LENGTH)] = 3.3,
     seed: Annotated[int, Parameter(group=MACHINE)] = 0,
 ) -> int:
     """Train, evaluate and detect on synthetic scenes, without a download.
 
     Args:
         out: Write everything to this new folder. Look at its summary.html.
-        overwrite: Replace what an earlier demo wrote to the folder.
+        overwrite: Replace the files that an earlier demo wrote to the folder, its run among them. Other files stay.
         minutes: Train for this many minutes.
         seed: Start the random weights and the random changes of the images from this number. The scenes are always the
             same.
@@ -60,7 +59,7 @@ def demo(
     try:
         config = TrainConfig(minutes=minutes, validate_every=1000, seed=seed)
     except ValueError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(name_flag(error, {"minutes", "seed"})) from error
     _make_folder(out, overwrite=overwrite)
 
     began = time.monotonic()
@@ -70,7 +69,7 @@ def demo(
 
     info(f"training ssd256-tiny from scratch for {minutes:g} min")
     detector = Detector.create("ssd256-tiny", CLASS_NAMES, seed=seed)
-    with training_bar() as show:
+    with training_bar() as show, nullcontext() if stderr().is_terminal else show_log():
         recipe = demo_recipe()
         detector = train(detector, train_set, None, config, out=out / "run", recipe=recipe, on_progress=show)
 
@@ -78,7 +77,7 @@ def demo(
     metrics = evaluate(detector, test_set)
     (out / "metrics.json").write_text(metrics.to_json() + "\n", encoding="utf-8")
     drawn = []
-    (out / "scenes").mkdir()
+    (out / "scenes").mkdir(exist_ok=True)
     for sample in test_set.samples[:SHOWN_SCENES]:
         image = draw_boxes(sample.open(), sample.truth.boxes, labels=sample.truth.labels, dashed=True)
         drawn.append(detector.detect(sample.image, score_threshold=0.5).draw(image))
@@ -94,20 +93,23 @@ def demo(
 
 
 def _make_folder(out: Path, *, overwrite: bool) -> None:
-    """Makes the folder, or empties it of what an earlier demo wrote.
+    """Makes the folder, or removes the run of an earlier demo from it. The demo's other files are written over.
 
     Raises:
         FileExistsError: The folder holds something that no demo wrote; or a demo wrote it, and `overwrite` is not set.
         OSError: The folder cannot be made or written to.
     """
-    if not (out / MARK).is_file():
-        check_empty(out)
-    elif not overwrite:
-        raise FileExistsError(f"{out} holds an earlier demo; choose another folder with --out, or --overwrite it")
+    from multibox.training.run_directory import remove_run
+
     check_folder(out)
-    for folder in ("run", "scenes"):
-        if (out / folder).is_dir():
-            shutil.rmtree(out / folder)
+    if not (out / MARK).is_file():
+        check_empty(out, by="demo" if overwrite else None)
+    elif not overwrite:
+        raise FileExistsError(
+            f"{out} holds an earlier demo; choose another folder with --out, or --overwrite it "
+            "(make demo OUT=another, or make demo ARGS=--overwrite)"
+        )
+    remove_run(out / "run")
     out.mkdir(parents=True, exist_ok=True)
     (out / MARK).touch()
 

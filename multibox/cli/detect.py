@@ -74,13 +74,13 @@ def detect(
     Args:
         sources: Images, folders of images, and patterns such as 'street/*.jpg'.
         model: A weights file, or the name of published weights ('multibox models' lists them).
-        score: Print and draw detections with a score above this.
+        score: Print, draw and write detections with a score above this.
         iou: Suppress a box that overlaps a better one by more than this.
         max_detections: Keep at most this many detections of an image.
         classes: Find only these classes. Put commas between the names.
         out: Save the images with their boxes drawn to this folder, which mirrors the folders of the images. With a
-            single image it may also be the name of a file.
-        json: Write all detections to this file; '-' prints them instead of the lines.
+            single image it may also be the name of an image file.
+        json: Write the detections with a score above --score to this file; '-' prints them instead of the lines.
         overwrite: Replace drawn images and the JSON file if they are there already.
         device: Compute on cpu, cuda or mps.
         precision: Compute convolutions in fp32; in bf16, which is faster on some processors at slightly different
@@ -91,12 +91,12 @@ def detect(
         raise UsageError("--classes takes names with commas between them, such as 'cat,dog'")
     if device is not None:
         choose_device(device)
-    fetch_weights(model)  # a wrong name is reported before anything else happens
+    weights = fetch_weights(model)  # a wrong name is reported before anything else happens
     images, failed = find_images(sources, out=out)
     total = len(images) + len(failed)
     targets = {} if out is None else _targets(images, out)
     files = [*targets.values(), *([json] if json not in (None, STANDARD_OUTPUT) else [])]
-    check_new(files, overwrite=overwrite)
+    check_new(files, overwrite=overwrite, read=[weights, *(image.path for image in images)])
     if not images:
         _report(failed, total)
         return 1
@@ -276,7 +276,7 @@ def _targets(images: list[Source], out: Path) -> dict[str, Path]:
     """Returns where each drawn image goes. Names that differ only in the suffix or in upper case get a number.
 
     Raises:
-        UsageError: A drawn image would replace an image that is read; or `out` names a file, but there are more images.
+        UsageError: `out` names a file, but there are more images.
     """
     if out.suffix.lower() in DRAWN_SUFFIXES and not out.is_dir():
         if len(images) > 1:
@@ -293,10 +293,6 @@ def _targets(images: list[Source], out: Path) -> dict[str, Path]:
                 drawn = image.drawn.with_name(f"{image.drawn.stem}-{number}{suffix}")
             taken.add(str(drawn).casefold())
             targets[image.path] = out / drawn
-    originals = {os.path.realpath(image.path) for image in images}
-    for target in targets.values():
-        if os.path.realpath(target) in originals:
-            raise UsageError(f"--out {out}: the drawn image would replace {target}; choose another folder")
     return targets
 
 

@@ -83,9 +83,9 @@ def evaluate(
     new_names = _renames(rename)
     if device is not None:
         choose_device(device)
+    weights = fetch_weights(model)  # a wrong name is reported before the data are read
     if json not in (None, STANDARD_OUTPUT):
-        check_new([json], overwrite=overwrite)
-    fetch_weights(model)  # a wrong name is reported before the data are read
+        check_new([json], overwrite=overwrite, read=[weights, data, *rename])
 
     from multibox.data import DatasetReader
     from multibox.data.read import EVALUATION_SPLITS

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from cyclopts import CycloptsError, MissingArgumentError, UnknownCommandError, UnknownOptionError
+from cyclopts import CycloptsError, MissingArgumentError, UnknownCommandError, UnknownOptionError, ValidationError
 
 COMMAND_WORDS = {
     "detect": ("predict", "infer", "inference", "detection", "run"),
@@ -63,6 +63,9 @@ def explain(mistake: CycloptsError, examples: Mapping[str, str]) -> str:
                 return f"there is no option {flag}; it is called {ours} here"
         if flag in POSITIONAL_WORDS and example:
             return f"there is no option {flag}; the path stands without one, such as {example}"
+    if isinstance(mistake, ValidationError) and mistake.argument is not None and mistake.argument.tokens:
+        token = mistake.argument.tokens[0]
+        return f"{token.keyword or mistake.argument.name} {mistake.exception_message}, but is {token.value}"
     if type(mistake) is MissingArgumentError and mistake.argument is not None and mistake.keyword is None and example:
         return f"{mistake.argument.name} is missing; for example: {example}"
     return re.sub(r"\s*\n\s*", " ", str(mistake))

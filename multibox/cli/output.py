@@ -4,7 +4,7 @@ Each check raises before any real work begins, and makes nothing.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from multibox.cli.arguments import UsageError
@@ -23,35 +23,50 @@ def check_folder(folder: Path) -> None:
     while not os.path.lexists(place) and place != place.parent:
         place = place.parent
     if not place.is_dir():
-        raise NotADirectoryError(f"{folder}: there can be no such folder, because {place} is a file; choose another")
+        where = "" if place == folder else f"{folder}: "
+        raise NotADirectoryError(f"{where}{place} is a file, not a folder; choose another folder")
     if not os.access(place, os.W_OK):
         raise PermissionError(f"{folder}: {place} cannot be written to; choose another folder")
 
 
-def check_empty(folder: Path, advice: str = "") -> None:
+def check_empty(folder: Path, *, by: str | None = None) -> None:
     """Checks that the folder is empty, or can be made.
 
     Args:
         folder: The folder that the command will write to.
-        advice: What the user may do other than choose another folder.
+        by: The command whose own files the user asked to overwrite, although the folder holds none.
 
     Raises:
         FileExistsError: Something is in the folder.
         OSError: The folder cannot be made or written to.
     """
     check_folder(folder)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty; choose another folder" + (f", or {advice}" if advice else ""))
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if names and by:
+        listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        raise FileExistsError(f"{folder} holds files that no {by} wrote ({listed}); choose another folder")
+    if names:
+        raise FileExistsError(f"{folder} is not empty; choose another folder")
 
 
-def check_new(files: Sequence[Path], *, overwrite: bool) -> None:
+def check_new(files: Sequence[Path], *, overwrite: bool, read: Iterable[str | Path]) -> None:
     """Checks that the files can be written, and that none of them is there already unless the user said `--overwrite`.
+
+    Args:
+        files: The files to write.
+        overwrite: Whether the user said `--overwrite`.
+        read: The files that the command reads, which it never replaces, and the folders with such files.
 
     Raises:
         FileExistsError: A file is there already.
-        UsageError: A folder has the name of the file.
+        UsageError: A folder has the name of the file, or the command reads the file.
         OSError: The folder of a file cannot be made or written to.
     """
+    inputs = {os.path.realpath(path) for path in read}
+    for file in filter(os.path.lexists, files):
+        place = Path(os.path.realpath(file))
+        if not inputs.isdisjoint(map(str, (place, *place.parents))):
+            raise UsageError(f"{file} is among the files that are read, so it is not replaced; choose another name")
     for folder in dict.fromkeys(file.parent for file in files):
         check_folder(folder)
     for file in files:

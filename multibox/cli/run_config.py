@@ -39,7 +39,7 @@ def read_resumed(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
 
     file = folder / "config.yaml"
     if not (is_run(folder) and file.is_file()):
-        raise UsageError(f"{folder} holds no run that could go on: there is no config.yaml of a run in it")
+        raise UsageError(f"{folder} holds no run to resume: there is no config.yaml of a run in it")
     values = read_config(file)
     missing = [name for name in ("data", "model") if name not in values and given.get(name) is None]
     if missing:

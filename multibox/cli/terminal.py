@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import multibox.training
 
 
+BESIDE_THE_BAR = 72
+"""Columns of the terminal that the words beside a progress bar may take. The bar takes the others."""
+
+
 @cache
 def stdout() -> "Console":
     """Returns the console for results. Away from a terminal, tables are as wide as they need to be."""
@@ -98,7 +102,7 @@ def progress_bar(
     columns = (
         SpinnerColumn(),  # turns while the work is silent, as during a validation
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=min(40, max(8, stderr().width - BESIDE_THE_BAR))),
         TaskProgressColumn(),
         TextColumn("{task.fields[words]}"),
         *([TimeRemainingColumn()] if time_left else []),
@@ -112,7 +116,7 @@ def progress_bar(
 def training_bar() -> Iterator[Callable[["multibox.training.Progress"], None]]:
     """Shows the bar of a training run. The context gives the function for the run's `on_progress`."""
     with progress_bar("training", 1.0, time_left=False) as bar:
-        yield lambda progress: bar(progress.fraction_done, str(progress))
+        yield lambda progress: bar(progress.fraction_done, progress.short())
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from multibox.cli.arguments import (
     check_not_a_state,
     choose_device,
     fetch_weights,
+    name_flag,
 )
 from multibox.cli.data import choose_split, choose_val_split, read_splits
 from multibox.cli.output import check_empty, check_folder
@@ -122,8 +123,8 @@ def train(
         flags: The values of the run.
         config: Take values that no flag gives from this YAML file, such as the config.yaml of another run. If the model
             is weights, the file's size, scales and start_from are not used.
-        resume: Go on with the run in this folder, or in --out. The folder knows the data, the model and all values;
-            flags change them.
+        resume: Go on with the run in this folder, or in --out. The folder holds the data's paths, the model and all
+            values; flags change them.
         on_problem: What to do about a bad record: 'skip' lists it and leaves it out, 'error' stops.
     """
     given: dict[str, Any] = {
@@ -167,7 +168,9 @@ def _make_plan(
     notes = {name: values.pop(name) for name in NOTES if name in values}
     data = data or [Path(each) for each in notes.get("data", ())]
     if not data:
-        raise UsageError("which data set? for example: multibox train raccoons/ --model ssd256-tiny --minutes 10")
+        raise UsageError(
+            "name the folder of a data set; for example: multibox train raccoons/ --model ssd256-tiny --minutes 10"
+        )
     model = notes.get("model")
     if model is None:
         raise UsageError("which model? give a preset or weights with --model, or a --config that names one")
@@ -178,7 +181,9 @@ def _make_plan(
     try:
         train_config = TrainConfig(**values)
     except ValueError as error:
-        raise UsageError(str(error)) from error
+        file = config or (folder / "config.yaml" if folder else None)
+        by_flags = {name for name, value in given.items() if value is not None}
+        raise UsageError(name_flag(error, by_flags, file)) from error
     if train_config.device is not None:
         choose_device(train_config.device)
     # absolute, so that the run can be resumed from another folder

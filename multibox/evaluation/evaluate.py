@@ -181,9 +181,12 @@ def _join_classes(
     if missing:
         left = [name for name, label in zip(known, labels, strict=True) if label < 0]
         names = ", ".join(f"'{name}'{_nearest(name, left)}" for name in missing)
+        trained = "multibox train DATA --model FILE"
+        if (labels < 0).all():
+            raise ValueError(f"the detector knows none of the classes of {dataset.name}: {names}; train it: {trained}")
         raise ValueError(
-            f"the detector has no class {names}, which {dataset.name} names; map with --rename, or train on: "
-            "multibox train DATA --model FILE"
+            f"{dataset.name} has classes that the detector does not know: {names}; map with --rename, or train on: "
+            + trained
         )
     return labels
 

@@ -113,8 +113,7 @@ def summary(card: Card) -> str:
     if best is not None:
         which = "best" if best["ap"] is not None else "last"
         lines.append(
-            f"{which} weights: {folder / 'best.safetensors'}, "
-            f"of epoch {_number(best['epoch'])} (step {best['step']:.0f})"
+            f"{which} weights: {folder / 'best.safetensors'}, of epoch {_epoch(best)} (step {best['step']:.0f})"
         )
     if card["facts"].get("time"):
         lines.append(f"time: {card['facts']['time']}")
@@ -193,8 +192,7 @@ def _markdown(card: Card) -> str:
     if best is not None:
         what = "the last ones, because nothing was validated" if best["ap"] is None else "the best of all validations"
         parts.append(
-            f"The weights in `best.safetensors` are of epoch {_number(best['epoch'])} "
-            f"(step {best['step']:.0f}): {what}."
+            f"The weights in `best.safetensors` are of epoch {_epoch(best)} (step {best['step']:.0f}): {what}."
         )
     if metrics is not None:
         parts.append(_table(["", metrics["rule"]], [[label, _percent(metrics[name])] for name, label in _ALL.items()]))
@@ -248,6 +246,11 @@ def _cell(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_cell, value)) or "none"
     return str(value)
+
+
+def _epoch(row: Row) -> str:
+    """Returns the epoch of a row, which need not be a whole number, with at most one decimal."""
+    return f"{round(row['epoch'] or 0, 1):g}"
 
 
 def _number(value: float) -> str:

@@ -14,6 +14,8 @@ from multibox.evaluation.precision_recall import FP, image_quality, match_detect
 Row = Mapping[str, float | None]
 """A row of a run's `metrics.csv`."""
 
+AP_TITLE = "average precision on the validation set, in percent"
+
 CELL_HEIGHT, CELL_WIDTH = 320, 426  # pixels of an image on the sheet
 MOST_CLASSES = 12  # in the legend of the sheet
 
@@ -32,35 +34,49 @@ def draw_curves(rows: Sequence[Row], path: Path, *, best_step: int) -> None:
 
     panels = [
         ("loss", {"localization": "localization", "confidence": "confidence"}),
-        ("average precision on the validation set", {"ap50": "AP50", "ap": "AP", "ap75": "AP75"}),
+        (AP_TITLE, {"ap50": "AP50", "ap": "AP", "ap75": "AP75"}),
         ("learning rate", {"learning_rate": ""}),
         ("gradient norm", {"gradient_norm": ""}),
     ]
     known = {name for row in rows for name, value in row.items() if value is not None}
     panels = [(title, names) for title, names in panels if title == "loss" or known & set(names)]
-    figure = Figure(figsize=(10, 4 if len(panels) <= 2 else 7), layout="constrained")
-    places = list(figure.subplots(1 if len(panels) <= 2 else 2, 2, squeeze=False).flat)
+    columns = 2 if len(panels) == 4 else len(panels)
+    figure = Figure(figsize=(5 * max(columns, 2), 7 if len(panels) == 4 else 4), layout="constrained")
+    places = figure.subplots(len(panels) // columns, columns, squeeze=False).flat
     best = best_row(rows, best_step)
-    for axes, (title, names) in zip(places, panels, strict=False):
-        highest = 0.0
+    for axes, (title, names) in zip(places, panels, strict=True):
+        is_ap = title == AP_TITLE
+        shown: list[float] = []
         for name, label in names.items():
-            points = [(row["epoch"], value) for row in rows if (value := row.get(name)) is not None]
+            points = [
+                (row["epoch"], value * (100 if is_ap else 1)) for row in rows if (value := row.get(name)) is not None
+            ]
             if points:
                 epochs, values = zip(*points, strict=True)
                 axes.plot(epochs, values, marker="." if len(points) < 30 else None, linewidth=1.3, label=label)
-                highest = max(highest, float(np.quantile(values, 0.97)), values[-1])
-        is_ap = title.startswith("average precision")
-        axes.set(xlabel="epoch", title=title, ylim=(0, 1 if is_ap else 1.1 * highest or 1))
+                shown += values
+        top = 100.0 if is_ap else _top(shown)
+        axes.set(xlabel="epoch", title=title, ylim=(0, top))
         axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
+        if max(shown, default=0.0) > top:
+            note = f"cut off: values up to {max(shown):.3g}"
+            axes.text(0.98, 0.02, note, transform=axes.transAxes, horizontalalignment="right")
         if is_ap and best is not None and best["ap"] is not None:
-            text = f"best: AP {best['ap']:.3f}, epoch {best['epoch']:.4g}"
+            text = f"best: AP {100 * best['ap']:.1f}, epoch {round(best['epoch'] or 0, 1):g}"
             axes.axvline(best["epoch"], color="black", linestyle=":", label=text)
         if len(axes.lines) > 1:
             axes.legend()
-    for axes in places[len(panels) :]:
-        axes.remove()
     figure.savefig(path, dpi=100)
+
+
+def _top(values: Sequence[float]) -> float:
+    """Returns the upper end of an axis: above all values, unless a few of them are far above all others."""
+    if not values:
+        return 1.0
+    usual = float(np.quantile(values, 0.9))
+    highest = max(values)
+    return 1.1 * (highest if highest <= 4 * usual else usual) or 1.0
 
 
 def draw_sheet(dataset: Dataset, found: Sequence[Detections], *, score_threshold: float) -> Image.Image:

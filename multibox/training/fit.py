@@ -123,7 +123,7 @@ def train(
         length = RunLength.of(config, epoch_steps=len(train_set) / recipe.batch_size)
         named = own_recipe or RECIPES[config.recipe or "modern"]
         for line in (
-            *_first_lines(state, train_set, named, recipe, length),
+            *_first_lines(state, train_set, named, recipe, length, patience=config.patience),
             *_machine_lines(trainer, config, recipe, group, workers),
             f"precision {precision}: {why}",
         ):
@@ -487,6 +487,8 @@ def _first_lines(
     named: Recipe,
     recipe: Recipe,
     length: RunLength,
+    *,
+    patience: int | None,
 ) -> Iterator[str]:
     """Yields the lines about a run that the log gets before the first step.
 
@@ -496,9 +498,21 @@ def _first_lines(
         named: The named recipe, without the values of the run.
         recipe: The recipe with the values of the run.
         length: Length of the run.
+        patience: Number of validations without a higher AP that end the run.
     """
-    yield f"{len(train_set)} images, {'from the start' if state.step == 0 else f'from step {state.step}'}"
-    yield f"the run takes {length}"
+    if state.step > 0 and state.step == state.validated:
+        if length.fraction_done(state.step, state.seconds) >= 1:
+            yield f"the run is finished (step {state.step}); give a longer --epochs, --steps or --minutes to go on"
+            return
+        if patience is not None and state.validations_since_best >= patience:
+            yield f"the run is finished (step {state.step}, no higher AP); give a longer --patience to go on"
+            return
+    if state.step == 0:
+        yield f"{len(train_set)} images, from the start"
+        yield f"the run takes {length}"
+    else:
+        yield f"{len(train_set)} images, from step {state.step}"
+        yield f"the run takes {length}; {length.left(state.step, state.seconds)} are left"
     usual = named.for_batch_size(recipe.batch_size).learning_rate
     says = f"the recipe's {named.learning_rate:g} for batches of {named.batch_size}"
     if not isclose(recipe.learning_rate, usual):

@@ -63,6 +63,12 @@ class Progress:
     def __str__(self) -> str:
         return ", ".join([f"epoch {self.epoch:.1f}", *self.losses(), self.speed(), self.time_left()])
 
+    def short(self) -> str:
+        """Returns the epoch, the loss, the speed and the time left as text that fits beside a bar in 80 columns."""
+        total = self.localization + self.confidence
+        loss = "no finite loss" if isnan(total) else f"loss {total:.2f}"
+        return ", ".join([f"epoch {self.epoch:.1f}", loss, self.speed(), self.time_left()])
+
     def losses(self) -> list[str]:
         """Returns the losses as text."""
         if isnan(self.localization):
@@ -119,6 +125,12 @@ class RunLength:
         by_time = seconds / self.seconds if self.seconds else 0.0
         return max(by_steps, by_time)
 
+    def left(self, step: int, seconds: float) -> str:
+        """Returns how much of the run is left, as text."""
+        parts = [] if self.steps is None else [f"{max(0, self.steps - step)} steps"]
+        parts += [] if self.seconds is None else [f"{max(0.0, self.seconds - seconds) / 60:.1f} min"]
+        return " or ".join(parts)
+
     def epoch(self, step: int) -> float:
         """Returns the epochs after this many steps.
 
@@ -139,7 +151,7 @@ class RunLength:
         parts = [] if self.steps is None else [f"{self.steps} steps"]
         parts += [] if self.seconds is None else [f"{self.seconds / 60:g} min"]
         epochs = "" if self.epochs is None else f"{self.epochs:g} epochs, "
-        return f"{epochs}{' or '.join(parts)}, at {self.epoch_steps:.4g} steps an epoch"
+        return f"{epochs}{' or '.join(parts)}, at {self.epoch_steps:.4g} steps per epoch"
 
 
 @dataclass

@@ -162,15 +162,15 @@ class TrainConfig:
             bf16 if it supports it; a CPU that supports it times a few batches of each.
         compile: Compile the network: a minute or more at the start, then faster steps.
         sync_batch_norm: Compute BatchNorm over the images of all processes. On GPUs only.
-        validate_every: Number of epochs between two validations. By default 1.
-        checkpoint_minutes: Minutes between two checkpoints: the most that a killed run can lose. By default 5.
+        validate_every: Number of epochs between two validations.
+        checkpoint_minutes: Minutes between two checkpoints: the most that a killed run can lose.
         max_unreadable: Fraction of the images that may be unreadable. Each is replaced by another image; if there are
-            more, the run stops. By default 0.05.
+            more, the run stops.
         skip_bad_steps: If a loss or gradient is not finite, go on without that step instead of stopping.
         trackers: Where else to write the metrics: `tensorboard`, which needs the package of that name.
         workers: Number of processes that read and augment images; torch uses the remaining cores. 0 for none.
         device: `cpu`, `cuda` or `mps`. By default `cuda` if there is a GPU.
-        seed: Seed of everything random, from 0 to 2**63 - 1. By default 0.
+        seed: Seed of everything random, from 0 to 2**63 - 1.
     """
 
     recipe: RecipeName | None = None

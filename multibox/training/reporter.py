@@ -117,7 +117,7 @@ class Reporter:
 
 def _validation_line(progress: Progress, interval: IntervalStats, metrics: Metrics | None) -> str:
     """Returns the line of the log for a validation: epoch, losses, AP in percent, and speed."""
-    parts = [f"epoch {progress.epoch:.4g}, step {progress.step}", *progress.losses()]
+    parts = [f"epoch {round(progress.epoch, 1):g}, step {progress.step}", *progress.losses()]
     if metrics is not None:
         named = {"AP": metrics.ap, "AP50": metrics.ap50, "AP75": metrics.ap75}
         parts += [f"{name} {100 * value:.1f}" for name, value in named.items() if value is not None]

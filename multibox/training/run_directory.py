@@ -28,6 +28,9 @@ FILES = (
 )
 """The files of a run beside its checkpoints."""
 
+STATE_FILES = ("last.pt", "previous.pt", ".lock")
+"""The checkpoints of a run, and its lock. A folder with one of them holds a run."""
+
 LOCK_SECONDS = 10.0
 """Seconds to wait for the lock. The readers of a run that was killed inherit its lock, and notice within 5 seconds."""
 
@@ -169,7 +172,13 @@ class RunDirectory:
 
 def is_run(folder: Path) -> bool:
     """Returns whether a training run has written to the folder."""
-    return any((folder / name).exists() for name in (".lock", "last.pt", "previous.pt"))
+    return any((folder / name).exists() for name in STATE_FILES)
+
+
+def remove_run(folder: Path) -> None:
+    """Removes the files of a run from the folder. All other files stay."""
+    for name in (*FILES, *STATE_FILES):
+        (folder / name).unlink(missing_ok=True)
 
 
 def step_of(weights: Path) -> int | None:

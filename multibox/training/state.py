@@ -179,8 +179,8 @@ def _check(values: dict[str, Any], detector: Detector, config: TrainConfig) -> N
     before, now = values["values"].get("batch_size"), config.batch_size
     if before != now:
         raise ValueError(
-            f"its steps are of {before} images, this run's of {now}; batch_size={before} would go on, with "
-            "accumulate=2 in less memory"
+            f"its steps are of {before} images, this run's of {now}; to resume it, keep {before} images a step "
+            "(--batch-size, batch_size); --accumulate 2 (accumulate=2) then needs less memory"
         )
 
 

@@ -95,7 +95,8 @@ def _not_ours(name: str, error: Exception) -> str:
     weights = Path(name).with_name("last.safetensors")
     if Path(name).suffix == ".pt" and weights.is_file():
         return f"{name}: a training state; the weights are {weights.name} beside it"
-    return f"{name}: not a .safetensors file, or damaged ({shortened(error)}); {_OTHER_PROJECT}"
+    advice = "download or copy it again" if Path(name).suffix == ".safetensors" else _OTHER_PROJECT
+    return f"{name}: not a .safetensors file, or damaged ({shortened(error)}); {advice}"
 
 
 def check_header_size(path: str | os.PathLike[str]) -> None:
@@ -103,7 +104,7 @@ def check_header_size(path: str | os.PathLike[str]) -> None:
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
     if size > _LARGEST_HEADER:
-        raise SafetensorError(f"its header would take {size:,} bytes")
+        raise SafetensorError("it does not begin with the header of such a file")
 
 
 def _version(name: str, header: Mapping[str, str]) -> tuple[int, int]:

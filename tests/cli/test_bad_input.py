@@ -232,6 +232,17 @@ def test_a_weights_file_that_is_none(multibox: Multibox, data: Path, tmp_path: P
         status, out, err = multibox(*command, "--model", tmp_path / "it.safetensors")
         assert (status, out) == (1, [])
         assert "it.safetensors: not a .safetensors file, or damaged" in err[-1]
+        assert "; download or copy it again" in err[-1]
+        assert "bytes" not in err[-1]
+    for name in ("it.safetensors", "last.pt"):  # text, and text beside the weights of a run
+        (tmp_path / name).write_text("a" * 200)
+    status, _, err = multibox("convert", tmp_path / "it.safetensors", tmp_path / "new.safetensors")
+    wrong = "truncated, damaged, or no weights file at all; download or copy it again"
+    assert (status, err) == (1, [f"multibox: {tmp_path / 'it.safetensors'}: {wrong}"])
+    (tmp_path / "last.safetensors").touch()
+    status, _, err = multibox("convert", tmp_path / "last.pt", tmp_path / "new.safetensors")
+    assert (status, len(err)) == (2, 1)
+    assert f"is the state of a training run, for --resume; its weights are in {tmp_path / 'last.safetensors'}" in err[0]
 
 
 def test_an_output_that_cannot_be_written(multibox: Multibox, data: Path, weights: Path, tmp_path: Path):
@@ -247,8 +258,7 @@ def test_an_output_that_cannot_be_written(multibox: Multibox, data: Path, weight
     ):
         status, out, err = multibox(*command)
         assert (status, out, len(err)) == (1, [], 1)
-        assert str(file) in err[0]
-        assert "choose another" in err[0]
+        assert f"{file} is a file, not a folder; choose another folder" in err[0]
 
 
 def test_a_folder_is_no_file_for_json(multibox: Multibox, data: Path, weights: Path, tmp_path: Path):

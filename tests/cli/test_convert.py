@@ -49,7 +49,7 @@ def test_it_never_overwrites_what_it_reads(multibox: Multibox, tmp_path: Path):
     for out_path in (source, link, tmp_path / "." / "it.safetensors"):
         status, out, err = multibox("convert", source, out_path)
         assert (status, out, len(err)) == (2, [], 1)
-        assert "is the file that is read; choose another name" in err[0]
+        assert "is among the files that are read, so it is not replaced; choose another name" in err[0]
     assert source.read_bytes() == b"precious"
 
 

@@ -147,7 +147,7 @@ def test_renamed_classes(multibox: Multibox, data: Path, tmp_path: Path):
     Detector.create("ssd256-tiny", others, seed=0).save(model := tmp_path / "other.safetensors")
     status, out, err = multibox("evaluate", data, "--model", model)
     assert (status, out, len(err)) == (1, [], 1)
-    assert "the detector has no class 'circle', 'rectangle', 'cross'" in err[0]
+    assert "my scenes, val has classes that the detector does not know: 'circle', 'rectangle', 'cross'; map" in err[0]
     assert "--rename" in err[0]
     renamed = ["--rename", "disc=circle", "--rename", "box=rectangle", "--rename", "dog=cross"]
     assert metrics_of(multibox("evaluate", data, "--model", model, "--json", "-", *renamed).out)["images"] == 3

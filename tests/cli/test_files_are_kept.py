@@ -122,3 +122,25 @@ def test_what_is_written_beside_them_leaves_them_alone(
         assert (multibox(*command).status, command) == (int(refused), command)
         after = contents(tmp_path)
         assert {path: after[path] for path in before} == before, command
+
+
+@pytest.mark.usefixtures("nothing_heavy")
+def test_json_never_replaces_what_the_command_reads(multibox: Multibox, images: Path, weights: Path, tmp_path: Path):
+    mine = tmp_path / "mine.safetensors"
+    mine.write_bytes(weights.read_bytes())
+    names = tmp_path / "names.txt"
+    names.write_text("ball=circle")
+    one, listed = images / "JPEGImages" / "one.png", images / "ImageSets" / "Main" / "val.txt"
+    before = contents(tmp_path)
+    for command in (
+        ["detect", one, "--model", mine, "--json", one],
+        ["detect", images, "--model", mine, "--json", one],
+        ["detect", one, "--model", mine, "--json", mine],
+        ["evaluate", images, "--model", mine, "--json", mine],
+        ["evaluate", images, "--model", mine, "--json", listed],
+        ["evaluate", images, "--model", mine, "--rename", names, "--json", names],
+    ):
+        status, out, err = multibox(*command, "--overwrite")
+        assert (status, out, len(err)) == (2, [], 1)
+        assert "is among the files that are read, so it is not replaced; choose another name" in err[0]
+        assert contents(tmp_path) == before

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -137,6 +138,12 @@ def test_every_option_is_explained(command: str):
         assert f" {name}: " in explained
 
 
+def test_no_default_is_said_twice(multibox):
+    text = re.sub(r"[\s│]+", " ", " ".join(multibox("train", "--help").out))
+    assert re.search(r"[Bb]y default [\d.]+ \[default", text) is None
+    assert text.count("[default: 0.05]") == 1
+
+
 def test_help_of_commands_does_not_load_torch():
     """The help of `train` imports the recipes, which import NumPy and Pillow."""
     code = (
@@ -173,11 +180,9 @@ def test_version(multibox):
         (["detect"], "SOURCES is missing; for example: multibox detect street/ "),
         (["detect", "a.jpg", "--model"], "--model requires an argument"),
         (["evaluate", "data", "--model", "m", "--rule", "voc207"], 'Did you mean "voc2007"?'),
-        (["detect", "a.jpg", "--model", "m", "--score", "50"], 'Invalid value "50.0" for --score. Must be <= 1'),
-        (
-            ["detect", "a.jpg", "--model", "m", "--max-detections", "0"],
-            'Invalid value "0" for --max-detections. Must be >= 1',
-        ),
+        (["detect", "a.jpg", "--model", "m", "--score", "50"], "--score must be from 0 to 1, but is 50"),
+        (["detect", "a.jpg", "--model", "m", "--iou=nan"], "--iou must be from 0 to 1, but is nan"),
+        (["detect", "a.jpg", "--model", "m", "--max-detections", "0"], "--max-detections must be at least 1, but is 0"),
         (["detect", "a.jpg", "--model", "m", "--score", "half"], 'unable to convert "half" into float'),
         (["detect", "a.jpg", "--model", "m", "--device", "gpu"], "no device is called 'gpu'; there are cpu, cuda"),
     ],

@@ -51,7 +51,7 @@ def test_a_run_from_scratch_and_on(multibox: Multibox, data: Path, tmp_path: Pat
     status, lines, err = multibox(*command, "--steps", 2)
     assert (status, lines) == (0, [])
     assert err[0] == "4 images to learn from (train), 3 to validate on (val)"
-    assert err[-1].startswith(f"written to {out}: best.safetensors, ")
+    assert err[-1] == f"written to {out}"
     assert sorted(path.name for path in out.iterdir()) == FILES
     assert Detector.load(out / "best.safetensors").class_names == CLASS_NAMES
     _, row = rows(out)
@@ -69,7 +69,14 @@ def test_a_run_from_scratch_and_on(multibox: Multibox, data: Path, tmp_path: Pat
     status, _, err = multibox(*command, "--steps", 3, "--resume")
     assert status == 0
     assert any("from step 2" in line for line in err)
+    assert any("; 1 steps are left" in line for line in err)
     assert [row["step"] for row in rows(out)] == ["1", "2", "3"]
+
+    status, _, err = multibox("train", "--resume", out)
+    assert status == 0
+    finished = "the run is finished (step 3); give a longer --epochs, --steps or --minutes to go on"
+    assert finished in err
+    assert not any("from step" in line or "the run takes" in line for line in err)
 
 
 def test_resume_begins_where_nothing_is_saved_yet(multibox: Multibox, data: Path, tmp_path: Path):
@@ -122,8 +129,8 @@ def test_a_length_takes_the_place_of_the_resumed_run_s(multibox: Multibox, data:
     ("arguments", "said"),
     [
         (["--resume"], "--resume takes the folder of a run; for example: multibox train --resume runs/raccoons"),
-        (["--resume", "none"], "none holds no run that could go on: there is no config.yaml of a run in it"),
-        (["--resume", "theirs"], "theirs holds no run that could go on"),
+        (["--resume", "none"], "none holds no run to resume: there is no config.yaml of a run in it"),
+        (["--resume", "theirs"], "theirs holds no run to resume"),
         (["--resume", "theirs", "--out", "run"], "--resume theirs and --out run are two folders"),
         (
             ["--resume", "python"],
@@ -151,7 +158,7 @@ def test_without_out_the_run_gets_a_folder_of_the_data_s_name(
     for number in (1, 2):
         status, _, err = multibox("train", data, "--model", "ssd256-tiny", "--val-split", "none", *SHORT)
         assert status == 0
-        assert err[-1].startswith(f"written to {Path('runs') / f'{data.name}-{number}'}: best.safetensors")
+        assert err[-1] == f"written to {Path('runs') / f'{data.name}-{number}'}"
     monkeypatch.setenv("WORLD_SIZE", "2")
     status, _, err = multibox("train", data, "--model", "ssd256-tiny", *SHORT)
     assert (status, len(err)) == (2, 1)
@@ -181,10 +188,11 @@ def test_what_came_out_is_said_at_the_end(multibox: Multibox, data: Path, tmp_pa
     out = tmp_path / "run"
     status, _, err = multibox("train", data, "--model", "ssd256-tiny", "--out", out, *SHORT)
     assert status == 0
+    assert sum(line.startswith("AP ") and " AP50 " in line for line in err) == 1
     assert (
-        sum(re.fullmatch(r"best at epoch \d+(\.\d+)?: AP \d+\.\d, AP50 \d+\.\d", line) is not None for line in err) == 1
+        sum(re.fullmatch(r"best weights: .*, of epoch \d+(\.\d)? \(step \d+\)", line) is not None for line in err) == 1
     )
-    (typed,) = (line for line in err if line.startswith("multibox detect "))
+    (typed,) = (line.removeprefix("to detect: ") for line in err if line.startswith("to detect: multibox detect "))
     assert multibox(*shlex.split(typed)[1:]).status == 0
 
 
@@ -286,20 +294,23 @@ def test_a_file_of_values_that_cannot_be(multibox: Multibox, data: Path, tmp_pat
     assert (status, lines) == (2, [])
     assert err[0].startswith("multibox: ")
     assert message in err[0]
+    assert "run.yaml: " in err[0] or "device" in text  # the message says where the value is from
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--steps", 0], "steps must be above 0, but is 0"),
-        (["--epochs", "inf"], "epochs must be above 0 and finite, but is inf"),
-        (["--minutes", "inf"], "minutes must be above 0 and finite, but is inf"),
-        (["--validate-every", "inf"], "validate_every must be above 0 and finite, but is inf"),
-        (["--seed=-1"], "seed must be from 0 to 2**63 - 1, but is -1"),
-        (["--seed", 10**20], "seed must be from 0 to 2**63 - 1, but is 1"),
-        (["--learning-rate", -1], "learning_rate must be above 0"),
-        (["--workers", -1], "workers must be 0 or more"),
+        (["--steps", 0], "--steps must be above 0, but is 0"),
+        (["--minutes", 0], "--minutes must be above 0, but is 0"),
+        (["--batch-size", 0], "--batch-size must be above 0, but is 0"),
+        (["--epochs", "inf"], "--epochs must be above 0 and finite, but is inf"),
+        (["--minutes", "inf"], "--minutes must be above 0 and finite, but is inf"),
+        (["--validate-every", "inf"], "--validate-every must be above 0 and finite, but is inf"),
+        (["--seed=-1"], "--seed must be from 0 to 2**63 - 1, but is -1"),
+        (["--seed", 10**20], "--seed must be from 0 to 2**63 - 1, but is 1"),
+        (["--learning-rate", -1], "--learning-rate must be above 0, but is -1"),
+        (["--workers", -1], "--workers must be 0 or more"),
         (["--recipe", "papre"], 'Did you mean "paper"?'),
         (["--precision", "fp16"], 'Choose from: "auto", "fp32", "bf16"'),
         (["--device", "cuda:x"], "no device is called 'cuda:x'"),

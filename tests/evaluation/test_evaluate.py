@@ -156,15 +156,19 @@ def test_unknown_classes_are_all_named_with_the_nearest() -> None:
     with pytest.raises(ValueError) as error:
         evaluate(detector, dataset)
     assert str(error.value) == (
-        "the detector has no class 'Helmet' (did you mean 'helmets'?), 'vest', which zoo (val) names; "
+        "zoo (val) has classes that the detector does not know: 'Helmet' (did you mean 'helmets'?), 'vest'; "
         "map with --rename, or train on: multibox train DATA --model FILE"
     )
 
 
 def test_a_class_that_is_known_already_is_no_suggestion() -> None:
     dataset = dataset_of(["cat", "cats"], [(0, LEFT), (1, RIGHT)])
-    with pytest.raises(ValueError, match=r"has no class 'cats', which"):
+    with pytest.raises(ValueError, match=r"that the detector does not know: 'cats'; map"):
         evaluate(detector_of(["cat", "dog"], Finds([])), dataset)
+    with pytest.raises(
+        ValueError, match=r"the detector knows none of the classes of .*: 'cat', 'cats'; train it: multibox"
+    ):
+        evaluate(detector_of(["dog"], Finds([])), dataset)
 
 
 def test_class_that_no_object_has_need_not_be_known() -> None:

@@ -16,20 +16,54 @@ def row(step, **values):
 
 
 @pytest.mark.parametrize(
-    ("rows", "best_step", "height"),
+    ("rows", "best_step", "size"),
     [
-        ([], 0, 400),
-        ([row(4)], 4, 700),
-        ([row(4, ap=None, ap50=None, ap75=None, gradient_norm=None)], 4, 400),
-        ([row(4), row(8, localization=None, confidence=None), row(12, ap=None, ap50=None)], 12, 700),
-        ([row(4, gradient_norm=None), row(8, gradient_norm=None)], 4, 700),
+        ([], 0, (1000, 400)),
+        ([row(4)], 4, (1000, 700)),
+        ([row(4, ap=None, ap50=None, ap75=None, gradient_norm=None)], 4, (1000, 400)),
+        ([row(4), row(8, localization=None, confidence=None), row(12, ap=None, ap50=None)], 12, (1000, 700)),
+        ([row(4, gradient_norm=None), row(8, gradient_norm=None)], 4, (1500, 400)),
     ],
     ids=["none", "one", "neither validation nor norm", "with gaps", "three panels"],
 )
-def test_curves_can_be_drawn_of_any_rows(tmp_path, rows, best_step, height):
+def test_curves_can_be_drawn_of_any_rows(tmp_path, rows, best_step, size):
     draw_curves(rows, tmp_path / "curves.png", best_step=best_step)
     with Image.open(tmp_path / "curves.png") as image:
-        assert image.size == (1000, height)
+        assert image.size == size
+
+
+@pytest.fixture
+def panels(monkeypatch):
+    """The axes of the curves that a test draws, by title."""
+    drawn = {}
+
+    def savefig(figure, *_, **__):
+        drawn.update({axes.get_title(): axes for axes in figure.axes})
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
+    return drawn
+
+
+def test_the_first_losses_are_on_the_curves(tmp_path, panels):
+    losses = [11.3, 6.0, *np.linspace(5, 3, 50)]
+    draw_curves([row(4 * n, confidence=value) for n, value in enumerate(losses)], tmp_path / "a.png", best_step=4)
+    assert panels["loss"].get_ylim()[1] > 11.3
+    assert not panels["loss"].texts
+
+
+def test_values_far_above_the_others_are_cut_off_with_a_remark(tmp_path, panels):
+    norms = [3.0] * 50 + [4000.0]
+    draw_curves([row(4 * n, gradient_norm=value) for n, value in enumerate(norms)], tmp_path / "a.png", best_step=4)
+    assert panels["gradient norm"].get_ylim()[1] < 10
+    assert [text.get_text() for text in panels["gradient norm"].texts] == ["cut off: values up to 4e+03"]
+
+
+def test_ap_is_in_percent(tmp_path, panels):
+    draw_curves([row(4, ap=0.297, epoch=3.551)], tmp_path / "a.png", best_step=4)
+    axes = panels["average precision on the validation set, in percent"]
+    assert axes.get_ylim() == (0, 100)
+    assert "best: AP 29.7, epoch 3.6" in [line.get_label() for line in axes.lines]
+    assert any(list(line.get_ydata()) == [pytest.approx(29.7)] for line in axes.lines)
 
 
 def test_the_best_row_is_that_of_the_weights_that_are_kept():

@@ -372,6 +372,7 @@ def test_resuming_where_nothing_was_saved_begins(undisturbed, tmp_path, new_dete
     # rows whose state was never saved are no part of a run that begins
     half = tmp_path / "half"
     half.mkdir()
+    (half / ".lock").touch()
     (half / "metrics.csv").write_bytes((undisturbed["modern"] / "metrics.csv").read_bytes())
     train(new_detector(), train_set, val_set, SHORT, out=half, resume=True)
     assert_same_end(half, undisturbed["modern"])
@@ -450,7 +451,7 @@ def test_the_best_weights_survive_a_stop_while_they_are_measured_anew(
     train(new_detector(), train_set, val_set, config, out=tmp_path)
     (tmp_path / "last.pt").write_bytes(b"torn")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(validation, "score", interrupting(validation.score))
+        patch.setattr(validation, "predict", interrupting(validation.predict))
         train(new_detector(), train_set, val_set, config, out=tmp_path, resume=True)
     scripted_ap([0.9, 0.8, 0.9])  # the best weights, a worse validation, and the best once more for the card
     train(new_detector(), train_set, val_set, config, out=tmp_path, resume=True)
@@ -522,7 +523,7 @@ def test_a_state_of_another_kind_is_said(tmp_path, new_detector, train_set):
 def test_a_state_of_other_batches_is_said(tmp_path, new_detector, train_set):
     train(new_detector(), train_set, None, replace(SHORT, steps=1), out=tmp_path)
     with pytest.raises(
-        ValueError, match=r"last\.pt: .*its steps are of 4 images, this run's of 8; batch_size=4 would go on"
+        ValueError, match=r"last\.pt: .*its steps are of 4 images, this run's of 8; to resume it, keep 4 images a step"
     ):
         train(new_detector(), train_set, None, replace(SHORT, batch_size=8), out=tmp_path, resume=True)
 
@@ -746,7 +747,7 @@ def test_a_run_ends_at_the_epoch_that_was_asked_for(tmp_path, new_detector, trai
     train(new_detector(), seven, None, TrainConfig(epochs=2, batch_size=4, validate_every=99), out=tmp_path)
     assert [(row["step"], row["epoch"]) for row in read_rows(tmp_path)] == [("4", "2")]
     log = (tmp_path / "log.txt").read_text(encoding="utf-8")
-    assert "the run takes 2 epochs, 4 steps, at 1.75 steps an epoch" in log
+    assert "the run takes 2 epochs, 4 steps, at 1.75 steps per epoch" in log
     assert re.search(
         r" epoch 2, step 4, loss \d+\.\d\d \(\d+\.\d\d localization \+ \d+\.\d\d confidence\), [\d.]+ images/s", log
     )

@@ -104,7 +104,9 @@ def test_a_missing_file_is_said(tmp_path: Path):
 )
 def test_a_damaged_file_is_said_to_be(path: Path, spoil):
     path.write_bytes(spoil(path.read_bytes()))
-    with pytest.raises(ValueError, match=r"it\.safetensors: not a \.safetensors file, or damaged .*; is it of"):
+    with pytest.raises(
+        ValueError, match=r"it\.safetensors: not a \.safetensors file, or damaged .*; download or copy it again"
+    ):
         Detector.load(path)
 
 
@@ -309,7 +311,9 @@ def test_a_huge_header_is_not_read(tmp_path: Path, size: int):
         file.truncate(min(size, 600 << 20))  # takes no room on the disk
     tracemalloc.start()
     try:
-        with pytest.raises(ValueError, match=rf"not a \.safetensors file, or damaged .*{size:,} bytes"):
+        with pytest.raises(
+            ValueError, match=r"not a \.safetensors file, or damaged \(it does not begin with the header"
+        ):
             Detector.load(path)
         assert tracemalloc.get_traced_memory()[1] < 10e6
     finally:

@@ -79,7 +79,7 @@ def _load(path: Path) -> object:
             f"{path}: not a file of plain tensors: it is damaged, or holds code, which is never run"
         ) from error
     except Exception as error:  # torch lets through whatever a damaged pickle makes its parts raise
-        raise _damaged(path, error) from error
+        raise _damaged(path) from error
 
 
 def _check_sizes(path: Path) -> None:
@@ -100,7 +100,7 @@ def _check_sizes(path: Path) -> None:
                     reader.load()
                     total += sum(reader.sizes.values())
     except Exception as error:
-        raise _damaged(path, error) from error
+        raise _damaged(path) from error
     if total > size:
         raise ValueError(
             f"{path}: truncated or damaged: its parts would take {total:,} bytes, but the file has {size:,}"
@@ -144,9 +144,8 @@ class _Sizes(pickle._Unpickler):
         return _StandIn()
 
 
-def _damaged(path: Path, error: Exception) -> ValueError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return ValueError(f"{path}: truncated, damaged, or no file of tensors at all ({shortened(reason)})")
+def _damaged(path: Path) -> ValueError:
+    return ValueError(f"{path}: truncated, damaged, or no weights file at all; download or copy it again")
 
 
 def _arrays(path: Path, found: object) -> dict[str, np.ndarray]:
