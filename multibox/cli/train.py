@@ -138,14 +138,17 @@ def train(
     }
     import multibox.training.fit  # noqa: F401 - a missing package is reported before the data are read
     from multibox.data import DatasetReader
+    from multibox.training.distributed import join_processes
 
     plan = _make_plan(data or [], given, config, out, resume)
     _check_run_folder(plan)
     reader = DatasetReader(plan.data)
     plan = _choose_splits(plan, reader)
-    train_set, val_set = _read_data(plan, reader, on_problem)
-    detector = _make_detector(plan, train_set.class_names)
-    _run(plan, detector, train_set, val_set)
+    # the processes of torchrun join once, for the checks of the data and the run: a second time could hang
+    with join_processes(plan.config.device):
+        train_set, val_set = _read_data(plan, reader, on_problem)
+        detector = _make_detector(plan, train_set.class_names)
+        _run(plan, detector, train_set, val_set)
     info(f"written to {plan.out}")
     return 0
 
