@@ -65,9 +65,18 @@ def run_one(data: Path, batch_size: int, rule: Rule, *, epochs: float, seed: int
         replace(dataset, samples=dataset.samples[:limit])
         for dataset in (multibox.read_dataset(data, split=split, on_problem="skip") for split in ("train", "val"))
     )
-    recipe = replace(RECIPES["modern"], batch_scaling=rule)
+    recipe = RECIPES["modern"]
+    ratio = batch_size / recipe.batch_size
+    learning_rate = recipe.learning_rate * {"linear": ratio, "sqrt": ratio**0.5, "none": 1.0}[rule]
     config = multibox.TrainConfig(
-        epochs=epochs, batch_size=batch_size, seed=seed, validate_every=1e6, precision="fp32", workers=0, device="cpu"
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        validate_every=1e6,
+        precision="fp32",
+        workers=0,
+        device="cpu",
     )
     detector = Detector.create(MODEL, train_set.class_names, seed=seed)
     began = time.process_time()
@@ -78,7 +87,7 @@ def run_one(data: Path, batch_size: int, rule: Rule, *, epochs: float, seed: int
     return {
         "batch_size": batch_size,
         "rule": rule,
-        "learning_rate": recipe.for_batch_size(batch_size).learning_rate,
+        "learning_rate": learning_rate,
         "seed": seed,
         "epochs": epochs,
         "ap": metrics.ap or 0.0,

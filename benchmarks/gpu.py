@@ -194,7 +194,7 @@ class Profile:
         return asdict(self)
 
     def markdown(self) -> str:
-        header = [self.title, "ms a step", "idle", "launches", "host waits"]
+        header = [self.title, "ms per step", "idle", "launches", "host waits"]
         lines = [header, ["---", *["---:"] * 4]]
         for part in self.parts:
             idle = "" if part.idle is None else f"{part.idle:.0%}"

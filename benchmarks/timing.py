@@ -106,7 +106,7 @@ class Comparison:
         if not self.rows:
             return f"{self.title}: {' '.join(self.notes)}\n"
         extras = list(dict.fromkeys(name for row in self.rows for name in row.extras))
-        header = [self.title, f"ms a {self.unit}", "quartiles", *["images/s"] * bool(self.images)]
+        header = [self.title, f"ms per {self.unit}", "quartiles", *["images/s"] * bool(self.images)]
         header += ["times as fast", "quartiles", *extras]
         lines = [header, ["---", *["---:"] * (len(header) - 1)]]
         for row in self.rows:

@@ -162,7 +162,7 @@ def test_progress_is_sane(finished):
     assert [at.step for at in progress] == list(range(1, 33))
     assert [at.epoch for at in progress] == [step / 2 for step in range(1, 33)]
     assert [at.fraction_done for at in progress] == [step / 32 for step in range(1, 33)]
-    recipe = replace(RECIPES["modern"], learning_rate=RECIPES["modern"].learning_rate * math.sqrt(6 / 4))
+    recipe = replace(RECIPES["modern"], learning_rate=RECIPES["modern"].learning_rate * 6 / 4)
     assert [at.learning_rate for at in progress] == [recipe.learning_rate_at((step - 1) / 32) for step in range(1, 33)]
     assert all(at.images_per_second > 0 for at in progress)
     assert all(at.localization > 0 and at.confidence > 0 for at in progress)
@@ -187,7 +187,7 @@ def test_the_config_of_a_run_gives_the_run_again(finished):
         precision="fp32",
         batch_size=6,
         validate_every=4,
-        learning_rate=recipe.learning_rate * math.sqrt(6 / 4),
+        learning_rate=recipe.learning_rate * 6 / 4,
         warmup=recipe.warmup,
         milestones=recipe.milestones,
         expand_probability=recipe.augmentation.expand_probability,
