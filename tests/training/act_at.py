@@ -159,7 +159,7 @@ MOMENTS = {
     "data are loaded": before(_AugmentedImages, "__getitem__"),  # in a process that reads images
     "within a step": before(cpu, "multibox_loss"),  # statistics are new, weights are old
     "between weights and average": before(trainer.Trainer, "_update_ema"),
-    "in a validation": before(Detector, "detect"),
+    "in a validation": before(Detector, "prepare_image"),
     "after a validation's row": after_a_validations_row,
     "half of the weights written": half_a_weights_file,
     "half of a state written": half_a_state,

@@ -210,7 +210,7 @@ def test_another_number_of_processes_takes_a_run_up(one, two, tmp_path_factory, 
         ("SIGTERM", "parent", "within a step", 2),
         ("SIGINT", "parent", "within a step", 2),
         ("SIGTERM", "second", "within a step", 3),
-        ("SIGTERM", "second", "in a validation", 3),
+        ("SIGTERM", "second", "in a validation", 24),  # two calls for each of nine images: in the second one
     ],
 )
 def test_all_processes_stop_at_the_same_step(tmp_path, name, whom, moment, count):
