@@ -970,7 +970,7 @@ def test_a_line_of_the_log_now_and_then(tmp_path, new_detector, train_set, monke
 
 def test_the_log_says_what_the_rate_came_to(finished):
     text = (finished[0] / "log.txt").read_text(encoding="utf-8")
-    assert "6 images a step at a learning rate of up to 0.00245, the recipe's 0.002 for batches of 4" in text
+    assert "6 images a step at a learning rate of up to 0.003, the recipe's 0.002 for batches of 4" in text
 
 
 def test_negatives_of_images_without_objects(tmp_path, new_detector, train_set):

@@ -170,8 +170,8 @@ def test_a_run_has_milestones_and_expansion_of_its_own():
         ("paper", 8, 1e-3 / 4, 0.0),
         ("paper", 128, 4e-3, 0.02),
         ("modern", 8, 2e-3, 0.05),
-        ("modern", 32, 4e-3, 0.05),  # the square root
-        ("modern", 2, 1e-3, 0.05),
+        ("modern", 32, 8e-3, 0.05),
+        ("modern", 2, 5e-4, 0.05),
     ],
 )
 def test_the_rate_follows_the_batch_size(name, batch_size, rate, warmup):
