@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from multibox.cli.demo import demo_recipe
-from multibox.data.synthetic import CLASS_NAMES, drawn_scene, synthetic_scenes
+from multibox.data.synthetic import CLASS_NAMES, synthetic_scene, synthetic_scenes
 from multibox.detector import Detector
 from multibox.evaluation.evaluate import evaluate
 from multibox.training import Progress, TrainConfig, train
@@ -47,7 +47,7 @@ def main() -> None:
 
 def draw_example(detector: Detector) -> None:
     """Saves the example image, and a copy of twice the size with the detections drawn on it."""
-    example = drawn_scene(EXAMPLE_SCENE, seed=EXAMPLE_SEED, height=320, width=320).open()
+    example = synthetic_scene(EXAMPLE_SCENE, seed=EXAMPLE_SEED, height=320, width=320).open()
     example.save(EXAMPLE_IMAGE, optimize=True)
     found = detector.detect(example)
     large = example.resize((example.width * 2, example.height * 2), Image.Resampling.LANCZOS)

@@ -32,6 +32,7 @@ def _from(low: float, high: float, words: str) -> Callable[[Any, float | None], 
 Fraction = Annotated[float, Parameter(validator=_from(0, 1, "from 0 to 1"))]
 Count = Annotated[int, Parameter(validator=_from(1, inf, "at least 1"))]
 Device = Annotated[str | None, Parameter(group=MACHINE, show_default="cuda if there is one, else cpu")]
+# `config.PrecisionChoice` spelled out: importing it would load NumPy, and --help must not
 DetectPrecision = Annotated[Literal["fp32", "bf16", "auto"], Parameter(group=MACHINE)]
 Overwrite = Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False)]
 

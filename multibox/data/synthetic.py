@@ -88,11 +88,11 @@ def synthetic_scenes(count: int, *, seed: int, height: int = 256, width: int = 2
     """
     if count < 0:
         raise ValueError(f"the number of scenes must be 0 or more, not {count}")
-    samples = [drawn_scene(index, seed=seed, height=height, width=width) for index in range(count)]
+    samples = [synthetic_scene(index, seed=seed, height=height, width=width) for index in range(count)]
     return Dataset(f"synthetic scenes, seed {seed}", CLASS_NAMES, samples)
 
 
-def drawn_scene(index: int, *, seed: int, height: int = 256, width: int = 256) -> Sample:
+def synthetic_scene(index: int, *, seed: int, height: int = 256, width: int = 256) -> Sample:
     """Returns scene `index` of a seed, which `synthetic_scenes` returns at that position.
 
     Raises:

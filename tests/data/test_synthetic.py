@@ -5,7 +5,7 @@ import pytest
 
 from multibox.boxes import area, box_iou, clip
 from multibox.data import synthetic
-from multibox.data.synthetic import CLASS_NAMES, drawn_scene, synthetic_scenes
+from multibox.data.synthetic import CLASS_NAMES, synthetic_scene, synthetic_scenes
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def longer_sides(boxes):
 
 def test_a_scene_depends_on_seed_and_index_only():
     whole = synthetic_scenes(5, seed=1, height=80, width=96)
-    alone = drawn_scene(3, seed=1, height=80, width=96)
+    alone = synthetic_scene(3, seed=1, height=80, width=96)
     assert alone.name == whole[3].name
     np.testing.assert_array_equal(alone.read(), whole[3].read())
     np.testing.assert_array_equal(alone.truth.boxes, whole[3].truth.boxes)
@@ -100,7 +100,7 @@ def test_the_image_shows_the_object_where_its_box_is(monkeypatch):
     paint = synthetic._paint_object
     compared = 0
     for index in range(25):
-        whole = drawn_scene(index, seed=11, height=128, width=160)
+        whole = synthetic_scene(index, seed=11, height=128, width=160)
         if len(whole.truth) == 0:
             continue
         last = tuple(whole.truth.boxes[-1].tolist())
@@ -110,7 +110,7 @@ def test_the_image_shows_the_object_where_its_box_is(monkeypatch):
                 "_paint_object",
                 lambda canvas, thing, rng, last=last: None if thing.box == last else paint(canvas, thing, rng),
             )
-            without = drawn_scene(index, seed=11, height=128, width=160)
+            without = synthetic_scene(index, seed=11, height=128, width=160)
         rows, columns = np.nonzero((whole.read() != without.read()).any(axis=0))
         extent = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         # a faintly covered pixel at the edge may round to what was there

@@ -21,7 +21,7 @@ from torchvision.ops import box_iou
 from torchvision.transforms.functional import pil_to_tensor
 
 from multibox.config import Postprocess
-from multibox.data.synthetic import drawn_scene
+from multibox.data.synthetic import synthetic_scene
 from multibox.detector import Detector
 from multibox.ssd.boxes import center_to_corner
 from multibox.weights.convert import convert_weights
@@ -92,7 +92,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     paths = []
     for index, (height, width) in enumerate([(375, 500), (240, 200)]):
         paths.append(folder / f"{index}.png")
-        drawn_scene(index, seed=5, height=height, width=width).open().save(paths[-1])
+        synthetic_scene(index, seed=5, height=height, width=width).open().save(paths[-1])
     return paths
 
 
