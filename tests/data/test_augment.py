@@ -659,8 +659,8 @@ def check_pixels():
     augmentation = replace(PAPER, interpolations=("nearest",))
     ours = []
     for _ in range(500):
-        params = sample_params(rng, normalized_boxes(sample), augmentation)
-        image = render(sample, params, height=SIDE, width=SIDE, margin=MEAN).image
+        params = PARAMS_MODULE.sample_params(rng, normalized_boxes(sample), augmentation)
+        image = RENDER_MODULE.render(sample, params, height=SIDE, width=SIDE, margin=MEAN).image
         ours.append(pixel_statistics(image.transpose(1, 2, 0)))
     assert_same_means(ours, LITERAL_MEANS, LITERAL_DEVIATIONS, count=LITERAL_IMAGES)
 
@@ -706,31 +706,27 @@ def keep_whatever_is_touched(monkeypatch):
 
 
 def change_the_margin_too(monkeypatch):
-    render_window = RENDER_MODULE._render_window
+    def changed(sample, params, **size_and_margin):
+        augmented = render(sample, params._replace(colors=UNCHANGED), **size_and_margin)
+        return augmented._replace(image=change_colors(augmented.image, params.colors))
 
-    def changed(sample, params, *rest):
-        image, seen = render_window(sample, params._replace(colors=UNCHANGED), *rest)
-        return change_colors(image, params.colors), seen
-
-    monkeypatch.setattr(RENDER_MODULE, "_render_window", changed)
+    monkeypatch.setattr(RENDER_MODULE, "render", changed)
 
 
 def only_raise_the_contrast(monkeypatch):
-    sample_colors = PARAMS_MODULE._sample_colors
+    def raised(rng, boxes, augmentation):
+        params = sample_params(rng, boxes, augmentation)
+        contrast = 1 + abs(params.colors.contrast - 1)
+        return params._replace(colors=params.colors._replace(contrast=contrast))
 
-    def raised(rng, augmentation):
-        colors = sample_colors(rng, augmentation)
-        return colors._replace(contrast=1 + abs(colors.contrast - 1))
-
-    monkeypatch.setattr(PARAMS_MODULE, "_sample_colors", raised)
+    monkeypatch.setattr(PARAMS_MODULE, "sample_params", raised)
 
 
 def change_every_image(monkeypatch):
-    sample_colors = PARAMS_MODULE._sample_colors
     monkeypatch.setattr(
         PARAMS_MODULE,
-        "_sample_colors",
-        lambda rng, augmentation: sample_colors(rng, replace(augmentation, color_probability=1.0)),
+        "sample_params",
+        lambda rng, boxes, augmentation: sample_params(rng, boxes, replace(augmentation, color_probability=1.0)),
     )
 
 

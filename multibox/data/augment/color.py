@@ -32,26 +32,19 @@ def change_colors(pixels: UInt8[np.ndarray, "3 height width"], colors: Colors) -
 
     Saturation and hue are those of HSV, without OpenCV's rounding to 8-bit HSV. Both are changed in one step.
     """
-    pixels = _add(pixels, round(colors.brightness))
+    brightness = round(colors.brightness)
+    change = np.uint8(min(abs(brightness), 255))
+    # `minimum` and `maximum` of numpy are many times faster with a whole array than with a single number
+    if brightness > 0:
+        pixels = np.minimum(pixels, np.full_like(pixels, 255 - change)) + change
+    elif brightness < 0:
+        pixels = np.maximum(pixels, np.full_like(pixels, change)) - change
     if not colors.contrast_last:
         pixels = _multiply(pixels, colors.contrast)
     pixels = _change_saturation_and_hue(pixels, colors.saturation, colors.hue)
     if colors.contrast_last:
         pixels = _multiply(pixels, colors.contrast)
     return pixels
-
-
-def _add(pixels: UInt8[np.ndarray, "3 height width"], amount: int) -> UInt8[np.ndarray, "3 height width"]:
-    if amount == 0:
-        return pixels
-    change = min(abs(amount), 255)
-    # `minimum` and `maximum` of numpy are many times faster with a whole array than with a single number
-    added: UInt8[np.ndarray, "3 height width"]
-    if amount > 0:
-        added = np.minimum(pixels, np.full_like(pixels, 255 - change)) + np.uint8(change)
-    else:
-        added = np.maximum(pixels, np.full_like(pixels, change)) - np.uint8(change)
-    return added
 
 
 def _multiply(pixels: UInt8[np.ndarray, "3 height width"], factor: float) -> UInt8[np.ndarray, "3 height width"]:

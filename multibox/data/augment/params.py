@@ -89,7 +89,15 @@ def sample_params(
         boxes: Boxes of the objects in corner form, normalized by the size of the image.
         augmentation: How far each change may go.
     """
-    colors = _sample_colors(rng, augmentation)
+    change = rng.random(4) < augmentation.color_probability
+    amount = rng.uniform(-1, 1, 4)
+    colors = Colors(
+        brightness=change[0] * amount[0] * augmentation.brightness,
+        contrast=1 + change[1] * amount[1] * augmentation.contrast,
+        saturation=1 + change[2] * amount[2] * augmentation.saturation,
+        hue=change[3] * amount[3] * augmentation.hue,
+        contrast_last=bool(rng.random() < 0.5),
+    )
 
     expansion, left, top = 1.0, 0.0, 0.0
     if rng.random() < augmentation.expand_probability:
@@ -144,16 +152,3 @@ def random_crops(rng: np.random.Generator, count: int) -> Float[np.ndarray, "cou
     size = np.stack([scale * root, scale / root])
     corner = rng.uniform(0, 1, (2, count)) * (1 - size)
     return np.concatenate([corner, corner + size]).T
-
-
-def _sample_colors(rng: np.random.Generator, augmentation: Augmentation) -> Colors:
-    """Draws the changes of color of one sample."""
-    change = rng.random(4) < augmentation.color_probability
-    amount = rng.uniform(-1, 1, 4)
-    return Colors(
-        brightness=change[0] * amount[0] * augmentation.brightness,
-        contrast=1 + change[1] * amount[1] * augmentation.contrast,
-        saturation=1 + change[2] * amount[2] * augmentation.saturation,
-        hue=change[3] * amount[3] * augmentation.hue,
-        contrast_last=bool(rng.random() < 0.5),
-    )

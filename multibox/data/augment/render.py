@@ -42,7 +42,22 @@ def render(
         width: Width of the network input in pixels.
         margin: Color outside the image: the mean that the network subtracts.
     """
-    image, window = _render_window(sample, params, height, width, margin)
+    image = np.empty((3, height, width), np.uint8)
+    image[:] = np.array([round(value) for value in margin], np.uint8)[:, None, None]
+    window = params.window
+    left, top, right, bottom = window.tolist()
+    if max(left, top) < 1 and min(right, bottom) > 0:  # a crop of an expanded image may show nothing but margin
+        at_least = ceil(height / (bottom - top)), ceil(width / (right - left))
+        pixels = decode_image(sample.image, at_least=at_least).pixels
+        x, columns, (left, right) = _whole_pixels(left, right, pixels.shape[1], width)
+        y, rows, (top, bottom) = _whole_pixels(top, bottom, pixels.shape[0], height)
+        window = np.array([left, top, right, bottom])
+        part = _resize(pixels[y.start : y.stop, x.start : x.stop], len(rows), len(columns), params.interpolation)
+        if params.flip:
+            part = part[:, ::-1]
+            columns = range(width - columns.stop, width - columns.start)
+        color_first = np.ascontiguousarray(part.transpose(2, 0, 1))
+        image[:, rows.start : rows.stop, columns.start : columns.stop] = change_colors(color_first, params.colors)
     boxes, kept = crop_boxes(normalized_boxes(sample), params._replace(window=window))
     return Augmented(image, boxes, sample.truth.labels[~sample.truth.crowd][kept])
 
@@ -69,32 +84,6 @@ def normalized_boxes(sample: Sample) -> Float[np.ndarray, "objects 4"]:
     sides = np.array([sample.width, sample.height] * 2, dtype=np.float64)
     boxes: Float[np.ndarray, "objects 4"] = sample.truth.boxes[~sample.truth.crowd] / sides
     return boxes
-
-
-def _render_window(
-    sample: Sample, params: AugmentParams, height: int, width: int, margin: tuple[float, float, float]
-) -> tuple[UInt8[np.ndarray, "3 height width"], Float[np.ndarray, " 4"]]:
-    """Crops and resizes the visible part of the image straight into its place in the augmented image.
-
-    Returns the augmented image and the window that it shows: `params.window`, rounded to whole pixels.
-    """
-    image = np.empty((3, height, width), np.uint8)
-    image[:] = np.array([round(value) for value in margin], np.uint8)[:, None, None]
-    left, top, right, bottom = params.window.tolist()
-    if max(left, top) >= 1 or min(right, bottom) <= 0:  # a crop of an expanded image may show nothing but margin
-        return image, params.window
-
-    at_least = ceil(height / (bottom - top)), ceil(width / (right - left))
-    pixels = decode_image(sample.image, at_least=at_least).pixels
-    x, columns, (left, right) = _whole_pixels(left, right, pixels.shape[1], width)
-    y, rows, (top, bottom) = _whole_pixels(top, bottom, pixels.shape[0], height)
-    part = _resize(pixels[y.start : y.stop, x.start : x.stop], len(rows), len(columns), params.interpolation)
-    if params.flip:
-        part = part[:, ::-1]
-        columns = range(width - columns.stop, width - columns.start)
-    color_first = np.ascontiguousarray(part.transpose(2, 0, 1))
-    image[:, rows.start : rows.stop, columns.start : columns.stop] = change_colors(color_first, params.colors)
-    return image, np.array([left, top, right, bottom])
 
 
 def _whole_pixels(low: float, high: float, pixels: int, wanted: int) -> tuple[range, range, tuple[float, float]]:
