@@ -18,7 +18,7 @@ from multibox.data.augment import Augmented, normalized_boxes
 from multibox.data.sample import Dataset, Sample
 from multibox.detector import Detector
 from multibox.images import to_array
-from multibox.training.loading import Batch, collate
+from multibox.training.loading import Batch, Read, collate
 
 PASSING = 300
 """Number of pairs of a default box and a class that pass the threshold in an image, about as for a trained detector."""
@@ -145,8 +145,10 @@ def batch_of(samples: Sequence[Sample], height: int, width: int) -> Batch:
     for sample in samples:
         image = to_array(sample.open().resize((width, height)))
         boxes = normalized_boxes(sample).astype(np.float32)
-        items.append((sample.name, Augmented(image, boxes, sample.truth.labels)))
-    return collate(items)
+        items.append(Read(sample.name, Augmented(image, boxes, sample.truth.labels)))
+    batch = collate(items)
+    assert isinstance(batch, Batch)
+    return batch
 
 
 def as_theirs(batch: Batch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:

@@ -1,7 +1,7 @@
 """Reads a data set in batches. Which images a step gets depends only on the seed and the number of the step."""
 
 import multiprocessing
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -85,7 +85,7 @@ def make_loader(
     loader: DataLoader[_Item] = DataLoader(
         _AugmentedImages(dataset, config, augmentation, seed),
         batch_sampler=_Stream(weights, batch_size, first_step, steps, seed, rank, world_size),
-        collate_fn=_collate_or_error,
+        collate_fn=collate,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         pin_memory=pin_memory,
@@ -120,44 +120,48 @@ def image_weights(dataset: Dataset) -> Float[np.ndarray, " images"]:
     return np.array([repeat[labels].max(initial=1.0) for labels in classes])
 
 
-def collate(images: list[tuple[str, Augmented]], unreadable: tuple[str, ...] = ()) -> Batch:
-    """Returns a batch of augmented images, with their objects padded to the same number.
+class Read(NamedTuple):
+    """An augmented image of the data set.
 
-    The number is a multiple of `PADDING`, so that a GPU sees few different shapes.
-
-    Args:
-        images: Names and augmented images.
-        unreadable: Errors of images that could not be read.
+    Attributes:
+        name: Name of the image.
+        image: The augmented image and its objects.
+        unreadable: Errors of images that could not be read and were replaced by this one.
     """
-    most = max(1, *(len(augmented.labels) for _, augmented in images))
-    most += -most % PADDING
-    boxes = torch.zeros(len(images), most, 4)
-    labels = torch.full((len(images), most), -1)
-    for row, (_, augmented) in enumerate(images):
-        boxes[row, : len(augmented.labels)] = torch.from_numpy(augmented.boxes)
-        labels[row, : len(augmented.labels)] = torch.from_numpy(augmented.labels)
-    inputs = torch.from_numpy(np.stack([augmented.image for _, augmented in images]))
-    return Batch(inputs, boxes, labels, tuple(name for name, _ in images), unreadable)
 
-
-class _Read(NamedTuple):
     name: str
     image: Augmented
-    unreadable: tuple[str, ...]
+    unreadable: tuple[str, ...] = ()
 
 
-_Item = _Read | Exception
+_Item = Read | Exception
 """A reader returns its error as a value: if it raised the error, torch would add the traceback to the message."""
 
 
-def _collate_or_error(items: list[_Item]) -> Batch | Exception:
-    read: list[_Read] = []
+def collate(items: Sequence[_Item]) -> Batch | Exception:
+    """Returns the items as a batch, with their objects padded to the same number, or the first error among them.
+
+    The number is a multiple of `PADDING`, so that a GPU sees few different shapes.
+    """
+    read: list[Read] = []
     for item in items:
         if isinstance(item, Exception):
             return item
         read.append(item)
-    unreadable = tuple(error for item in read for error in item.unreadable)
-    return collate([(item.name, item.image) for item in read], unreadable)
+    most = max(1, *(len(item.image.labels) for item in read))
+    most += -most % PADDING
+    boxes = torch.zeros(len(read), most, 4)
+    labels = torch.full((len(read), most), -1)
+    for row, (_, augmented, _) in enumerate(read):
+        boxes[row, : len(augmented.labels)] = torch.from_numpy(augmented.boxes)
+        labels[row, : len(augmented.labels)] = torch.from_numpy(augmented.labels)
+    return Batch(
+        inputs=torch.from_numpy(np.stack([item.image.image for item in read])),
+        boxes=boxes,
+        labels=labels,
+        names=tuple(item.name for item in read),
+        unreadable=tuple(error for item in read for error in item.unreadable),
+    )
 
 
 class _AugmentedImages(TorchDataset[_Item]):
@@ -183,7 +187,7 @@ class _AugmentedImages(TorchDataset[_Item]):
                 last = error
                 unreadable.append(str(error))
             else:
-                return _Read(sample.name, image, tuple(unreadable))
+                return Read(sample.name, image, tuple(unreadable))
         return last
 
 

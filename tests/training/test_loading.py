@@ -16,7 +16,7 @@ from PIL import Image
 from multibox.data.augment import Augmentation, Augmented, normalized_boxes, render, sample_params
 from multibox.data.sample import Dataset, GroundTruth, Sample
 from multibox.data.synthetic import CLASS_NAMES, synthetic_scenes
-from multibox.training.loading import collate, image_weights, make_loader
+from multibox.training.loading import Read, collate, image_weights, make_loader
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def augmented(*labels):
 
 
 def test_images_with_fewer_objects_are_padded():
-    batch = collate([("none", augmented()), ("two", augmented(0, 5)), ("one", augmented(3))])
+    batch = collate([Read("none", augmented()), Read("two", augmented(0, 5)), Read("one", augmented(3))])
     assert batch.names == ("none", "two", "one")
     assert batch.labels.shape == (3, 8)  # to a multiple of eight, so that shapes are few
     assert batch.labels[:, :2].tolist() == [[-1, -1], [0, 5], [3, -1]]
@@ -152,7 +152,7 @@ def test_images_with_fewer_objects_are_padded():
 
 
 def test_a_batch_without_objects():
-    batch = collate([("a", augmented()), ("b", augmented())])
+    batch = collate([Read("a", augmented()), Read("b", augmented())])
     assert batch.boxes.shape == (2, 8, 4) and (batch.labels == -1).all()
 
 
