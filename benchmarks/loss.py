@@ -14,8 +14,7 @@ from benchmarks.timing import Comparison, Settings, compare, peak_memory
 from multibox.default_boxes import make_default_boxes
 from multibox.presets import preset
 from multibox.ssd import cpu, loss, matching
-from multibox.ssd.boxes import center_to_corner
-from multibox.ssd.coder import BoxCoder
+from multibox.ssd.coder import BoxCoder, center_to_corner
 from multibox.ssd.network import Predictions
 
 SIDE, CLASSES = 300, 20

@@ -25,7 +25,7 @@ from torchvision.transforms import v2
 
 from multibox.data.sample import Dataset
 from multibox.detector import Detector
-from multibox.ssd.boxes import center_to_corner
+from multibox.ssd.coder import center_to_corner
 from multibox.ssd.network import SSD as Network
 
 Target = dict[str, Tensor]

@@ -122,11 +122,16 @@ def _iou(boxes1: Float[np.ndarray, "4 *#rows"], boxes2: Float[np.ndarray, "4 *#r
     """Returns the overlap of boxes given as four rows of coordinates, which numpy handles faster than columns."""
     x_min, y_min, x_max, y_max = boxes1
     left, top, right, bottom = boxes2
-    width = np.minimum(x_max, right) - np.maximum(x_min, left)
-    height = np.minimum(y_max, bottom) - np.maximum(y_min, top)
-    intersection = np.maximum(width, 0) * np.maximum(height, 0)
+    # in place: new memory for each large table would take as long as the arithmetic
+    width = np.minimum(x_max, right)
+    width -= np.maximum(x_min, left)
+    height = np.minimum(y_max, bottom)
+    height -= np.maximum(y_min, top)
+    intersection: Float[np.ndarray, "*rows"] = np.maximum(width, 0, out=width)
+    intersection *= np.maximum(height, 0, out=height)
     areas = np.maximum(x_max - x_min, 0) * np.maximum(y_max - y_min, 0)
     other_areas = np.maximum(right - left, 0) * np.maximum(bottom - top, 0)
-    union = areas + other_areas - intersection
-    iou: Float[np.ndarray, "*rows"] = intersection / np.maximum(union, np.finfo(union.dtype).tiny)  # 0 / 0 is 0
-    return iou
+    union = areas + other_areas
+    union -= intersection
+    intersection /= np.maximum(union, np.finfo(union.dtype).tiny, out=union)  # 0 / 0 is 0
+    return intersection

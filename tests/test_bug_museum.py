@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multibox.boxes import box_iou
+from multibox.boxes import box_iou, corner_to_center
 from multibox.config import Postprocess
 from multibox.data import Dataset, GroundTruth, Sample, read_dataset
 from multibox.data.augment import (
@@ -38,7 +38,6 @@ from multibox.default_boxes import make_default_boxes
 from multibox.detector import Detector
 from multibox.postprocess import postprocess
 from multibox.presets import paper_box_sizes, preset
-from multibox.ssd.boxes import corner_to_center
 from multibox.ssd.loss import multibox_loss
 from multibox.ssd.matching import UNMATCHED, Targets, match
 from multibox.ssd.network import SSD, L2Norm, Predictions
@@ -697,7 +696,7 @@ def test_batches_do_not_end_with_the_epoch():
 def selected(boxes: Tensor, scores: Tensor, settings: Postprocess = SSD300.postprocess) -> list[int]:
     """Returns the indices of the boxes that are kept, in order, from boxes in corner form and scores by class."""
     logits = torch.cat([1 - scores.sum(dim=1, keepdim=True), scores], dim=1).log()
-    centers = corner_to_center(boxes).numpy()
+    centers = corner_to_center(boxes.numpy())
     found = postprocess(np.zeros((len(boxes), 4), np.float32), logits.numpy(), centers, SSD300, settings=settings)
     return sorted(found.default_box_indices.tolist())
 

@@ -14,12 +14,11 @@ from torchvision.ops import batched_nms
 import multibox.boxes
 import multibox.postprocess
 import multibox.ssd.postprocess
-from multibox.boxes import box_iou
+from multibox.boxes import box_iou, corner_to_center
 from multibox.config import Postprocess
 from multibox.default_boxes import make_default_boxes
 from multibox.postprocess import NormalizedDetections
 from multibox.presets import preset
-from multibox.ssd.boxes import center_to_corner, corner_to_center
 from multibox.ssd.coder import BoxCoder
 
 CODER = BoxCoder(center_variance=0.1, size_variance=0.2)
@@ -65,7 +64,7 @@ both = pytest.mark.parametrize("run", [in_numpy, in_torch])
 
 def slow_select(scores, offsets, default_boxes, settings, labels=None):
     """DetectionOutput as it is described: one candidate after the other. `scores` begin with the background's."""
-    corners = center_to_corner(CODER.decode(offsets.float(), default_boxes)).double().numpy()
+    corners = CODER.decode(offsets.float(), default_boxes).double().numpy()
     overlaps = box_iou(corners, corners)
     threshold = float(np.float32(settings.score_threshold))
     columns = scores.shape[1]
@@ -92,7 +91,7 @@ def assert_is_the_oracles(run, offsets, logits, default_boxes, settings, labels=
     assert found.default_box_indices.tolist() == rows
     assert found.labels.tolist() == names
     assert found.scores.tolist() == scores
-    expected = center_to_corner(CODER.decode(offsets[rows].float(), default_boxes[rows]))
+    expected = CODER.decode(offsets[rows].float(), default_boxes[rows])
     np.testing.assert_allclose(found.boxes, expected.numpy(), rtol=0, atol=1e-6)
     return found
 
@@ -110,7 +109,7 @@ def logits_of(scores):
 
 def select_boxes(run, boxes, scores, settings=PAPER, **arguments):
     """Of these boxes in corner form, which are default boxes with offsets 0."""
-    centers = corner_to_center(torch.tensor(boxes))
+    centers = torch.from_numpy(corner_to_center(np.array(boxes, np.float32)))
     return run(torch.zeros(len(boxes), 4), logits_of(scores), centers, settings, **arguments)
 
 
@@ -330,7 +329,8 @@ def small_cases(draw):
         max_detections=draw(st.integers(1, 12)),
     )
     labels = draw(st.none() | st.sets(st.integers(0, classes - 1)).map(sorted))
-    return corner_to_center(boxes), torch.tensor(logits).float().reshape(count, classes + 1), settings, labels
+    centers = torch.from_numpy(corner_to_center(boxes.numpy()))
+    return centers, torch.tensor(logits).float().reshape(count, classes + 1), settings, labels
 
 
 @both
@@ -349,7 +349,7 @@ def test_postprocess_is_the_oracle_with_ties_and_chunks_of_any_size(run, case, c
 def torchvision_select(offsets, logits, default_boxes, settings):
     """The steps of torchvision's SSD.postprocess_detections, without clipping."""
     scores = logits.softmax(dim=1)
-    boxes = center_to_corner(CODER.decode(offsets, default_boxes))
+    boxes = CODER.decode(offsets, default_boxes)
     chosen = []
     for label in range(1, logits.shape[1]):
         rows = (scores[:, label] > settings.score_threshold).nonzero()[:, 0]
@@ -412,7 +412,7 @@ def test_boxes_too_large_for_a_number_and_empty_ones_do_no_harm(run):
     offsets = torch.zeros(4, 4)
     offsets[0, 2:], offsets[1, 2:] = 1e3, -1e3  # exp(200) and exp(-200) times as large
     logits = torch.tensor([[0.0, 3.0], [0.0, 2.0], [0.0, 1.0], [0.0, 0.5]])
-    default_boxes = corner_to_center(torch.tensor([[0.0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 0.9]]))
+    default_boxes = torch.tensor([[0.5, 0.5, 1, 1], [0.5, 0.5, 1, 1], [0.5, 0.5, 1, 1], [0.5, 0.45, 1, 0.9]])
     found = run(offsets, logits, default_boxes, settings=PAPER)
     assert found.default_box_indices.tolist() == [0, 1, 2]
     assert not np.isnan(found.boxes).any()

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from multibox.ssd.boxes import box_iou, center_to_corner, corner_to_center
-from multibox.ssd.coder import BoxCoder
+from multibox.boxes import box_iou
+from multibox.ssd.coder import BoxCoder, center_to_corner
 from multibox.ssd.loss import Losses, at_least_single, count_matches
 from multibox.ssd.matching import NO_OVERLAP, UNMATCHED, Targets
 from multibox.ssd.network import Predictions
@@ -30,7 +30,7 @@ def make_targets(
     matched = match(boxes, labels >= 0, center_to_corner(default_boxes_center))
     image, place = (matched != UNMATCHED).nonzero(as_tuple=True)
     index = matched[image, place]
-    offsets = coder.encode(corner_to_center(boxes[image, index]), default_boxes_center[place])
+    offsets = coder.encode(boxes[image, index], default_boxes_center[place])
     targets = Targets(offsets.new_zeros(*matched.shape, 4), torch.zeros_like(matched))
     targets.offsets[image, place] = offsets
     targets.labels[image, place] = labels[image, index] + 1
@@ -45,13 +45,13 @@ def match(
     iou_threshold: float = 0.5,
 ) -> Int[Tensor, "batch default_boxes"]:
     """Returns what `matching.match` returns; measures the overlaps of one image at a time, without padding rows."""
-    boxes, default_boxes = boxes.float(), default_boxes.float().T.contiguous().T  # as box_iou reads them fastest
+    default_boxes = default_boxes.float().T.contiguous().T  # as box_iou reads them fastest
     matched = torch.full((len(boxes), len(default_boxes)), UNMATCHED)
     for image, rows in enumerate(present):
         objects = rows.nonzero()[:, 0]
         if len(objects):
-            overlaps = box_iou(boxes[image, objects, None], default_boxes)
-            matched[image] = torch.from_numpy(_match_image(overlaps.numpy(), objects.numpy(), iou_threshold))
+            overlaps = box_iou(boxes[image, objects].float().numpy(), default_boxes.numpy())
+            matched[image] = torch.from_numpy(_match_image(overlaps, objects.numpy(), iou_threshold))
     return matched
 
 

@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from multibox.ssd.boxes import box_iou, center_to_corner, corner_to_center
-from multibox.ssd.coder import BoxCoder
+from multibox.ssd.coder import BoxCoder, center_to_corner
 
 UNMATCHED = -1
 """Stands in for the index of an object: the default box has no match, and learns the background."""
@@ -51,7 +50,7 @@ def make_targets(
         return Targets(boxes.new_zeros(*matched.shape, 4), torch.zeros_like(matched))
     positive = matched != UNMATCHED
     index = matched.clamp(min=0)
-    matched_boxes = corner_to_center(boxes).gather(1, index[..., None].expand(-1, -1, 4))
+    matched_boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
     offsets = coder.encode(matched_boxes, default_boxes_center.expand_as(matched_boxes))
     return Targets(
         offsets=torch.where(positive[..., None], offsets, 0.0),
@@ -87,6 +86,23 @@ def match(
     largest, closest_object = overlaps.max(dim=1)
     matched = torch.where((largest > 0) & (largest >= iou_threshold), closest_object, UNMATCHED)
     return _give_each_object_its_own(matched, overlaps)
+
+
+def box_iou(boxes1: Float[Tensor, "*#rows 4"], boxes2: Float[Tensor, "*#rows 4"]) -> Float[Tensor, "*rows"]:
+    """Returns the jaccard overlap of boxes in corner form, row by row; 0 if both boxes are empty.
+
+    Rows are broadcast: `box_iou(boxes1[:, None], boxes2)` is the table of all pairs. (`torchvision.ops.box_iou` takes
+    two lists of boxes. Here and in suppression, each image of a batch has a table of its own.)
+    """
+    # one coordinate at a time, each contiguous, is faster than tensors of shape (..., 2)
+    x_min, y_min, x_max, y_max = boxes1.movedim(-1, 0).contiguous().unbind()
+    left, top, right, bottom = boxes2.movedim(-1, 0).contiguous().unbind()
+    width = torch.minimum(x_max, right).sub_(torch.maximum(x_min, left)).clamp_(min=0)
+    height = torch.minimum(y_max, bottom).sub_(torch.maximum(y_min, top)).clamp_(min=0)
+    intersection = width.mul_(height)
+    del height  # frees memory: these tables are large
+    union = ((x_max - x_min) * (y_max - y_min) + (right - left) * (bottom - top)).sub_(intersection)
+    return intersection.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))  # 0 / 0 where both are empty
 
 
 def _give_each_object_its_own(

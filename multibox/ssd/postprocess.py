@@ -10,8 +10,8 @@ from torch import Tensor
 
 from multibox.config import DetectorConfig, Postprocess
 from multibox.postprocess import NormalizedDetections, not_finite
-from multibox.ssd.boxes import box_iou, center_to_corner
 from multibox.ssd.coder import BoxCoder
+from multibox.ssd.matching import box_iou
 
 _CHUNK = 512
 """Number of candidates of each image that suppression looks at in one round."""
@@ -64,7 +64,7 @@ def postprocess(
         places = torch.where(keys > 0, _LOW_BITS - (keys & _LOW_BITS), 0)
         indices = places // num_classes
         chosen = offsets.gather(1, indices[..., None].expand(-1, -1, 4))
-        boxes = center_to_corner(coder.decode(chosen, default_boxes_center[indices]))
+        boxes = coder.decode(chosen, default_boxes_center[indices])
         return (boxes.clamp(0, 1) if config.clip_boxes else boxes), places
 
     candidates = _rank(scores, settings, labels)

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from multibox.boxes import box_iou
 from multibox.ssd import cpu, loss, matching
-from multibox.ssd.boxes import center_to_corner
 from multibox.ssd.coder import BoxCoder
 from multibox.ssd.loss import count_matches
 from multibox.ssd.matching import Targets
@@ -287,7 +286,7 @@ def test_targets_decode_to_the_objects(make_targets):
     boxes, labels = padded(case[0], case[1])
     default_boxes = double(case[2])
     targets = make_targets(boxes, labels, default_boxes, CODER)
-    decoded = center_to_corner(CODER.decode(targets.offsets, default_boxes.expand(5, -1, -1)))
+    decoded = CODER.decode(targets.offsets, default_boxes.expand(5, -1, -1))
     assert (targets.labels > 0).any(dim=1).tolist() == [len(some) > 0 for some in case[0]]
     for image, place in (targets.labels > 0).nonzero().tolist():
         near = (boxes[image] - decoded[image, place]).abs().amax(dim=1)

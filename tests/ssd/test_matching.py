@@ -8,8 +8,9 @@ from multibox.boxes import box_iou
 from multibox.default_boxes import make_default_boxes
 from multibox.presets import preset
 from multibox.ssd import cpu, matching
-from multibox.ssd.boxes import center_to_corner
+from multibox.ssd.coder import center_to_corner
 from multibox.ssd.matching import UNMATCHED
+from tests.strategies import boxes
 
 
 @pytest.fixture(params=[matching.match, cpu.match], ids=["batched", "image by image"], scope="module")
@@ -266,3 +267,16 @@ def test_the_order_of_the_objects_does_not_matter_where_no_overlaps_are_equal(
     order = random.sample(range(len(objects)), len(objects))
     shuffled = match_one(objects[order], default_boxes)
     assert [index if index == UNMATCHED else order[index] for index in shuffled] == match_one(objects, default_boxes)
+
+
+def test_the_overlap_of_empty_boxes_is_0():
+    point, empty, some = (torch.tensor(box) for box in ([0.5] * 4, [0.2, 0.2, 0.2, 0.8], [0.0, 0.0, 1.0, 1.0]))
+    assert matching.box_iou(point, point) == matching.box_iou(point, empty) == matching.box_iou(empty, some) == 0
+    assert matching.box_iou(some, some) == 1
+    assert matching.box_iou(torch.zeros(0, 1, 4), torch.zeros(7, 4)).shape == (0, 7)
+
+
+@given(boxes(max_count=5), boxes(max_count=5))
+def test_the_table_of_all_pairs_is_that_of_the_arrays(some, others):
+    table = matching.box_iou(torch.tensor(some)[:, None], torch.tensor(others))
+    np.testing.assert_allclose(table.numpy(), box_iou(some, others), rtol=1e-9, atol=1e-12)

@@ -11,7 +11,7 @@ import torch
 from multibox.default_boxes import make_default_boxes
 from multibox.presets import preset
 from multibox.ssd import cpu, loss, matching
-from multibox.ssd.boxes import center_to_corner
+from multibox.ssd.coder import center_to_corner
 from multibox.ssd.network import Predictions
 from tests.ssd.test_loss import CODER, double, padded, random_case
 from tests.tolerances import assert_close

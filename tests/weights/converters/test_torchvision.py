@@ -23,7 +23,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from multibox.config import Postprocess
 from multibox.data.synthetic import synthetic_scene
 from multibox.detector import Detector
-from multibox.ssd.boxes import center_to_corner
+from multibox.ssd.coder import center_to_corner
 from multibox.weights.convert import convert_weights
 
 BUILD: dict[str, Callable[..., SSD]] = {

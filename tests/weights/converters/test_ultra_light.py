@@ -12,7 +12,6 @@ from PIL import Image
 from multibox.config import Postprocess
 from multibox.detector import Detector
 from multibox.postprocess import NormalizedDetections, postprocess
-from multibox.ssd.boxes import center_to_corner
 from multibox.ssd.coder import BoxCoder
 from multibox.weights.convert import convert_weights
 
@@ -53,7 +52,7 @@ def decoded(detector: Detector, offsets: np.ndarray) -> np.ndarray:
     config = detector.config
     coder = BoxCoder(config.center_variance, config.size_variance, config.max_log_size)
     table = detector.network.default_boxes.expand(offsets.shape)
-    return center_to_corner(coder.decode(torch.from_numpy(offsets), table)).numpy()
+    return coder.decode(torch.from_numpy(offsets), table).numpy()
 
 
 def test_rfb_gives_the_golden_offsets_scores_and_boxes(shared_file: SharedFile, detectors: dict[str, Detector]):
