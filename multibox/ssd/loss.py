@@ -58,7 +58,7 @@ def multibox_loss(
             N of the whole (see `count_matches`): the losses of the parts then add up to the loss of the whole.
             None: the N of this batch.
     """
-    offsets, logits = (at_least_single(values) for values in predictions)
+    offsets, logits = (values.to(torch.promote_types(values.dtype, torch.float32)) for values in predictions)
     positive = targets.labels > 0
     # unmatched default boxes have the label of the background: mining ranks by the very loss that is learned
     cross_entropy = F.cross_entropy(logits.flatten(0, 1), targets.labels.flatten(), reduction="none")
@@ -115,8 +115,3 @@ def count_matches(
     positives = (targets.labels > 0).sum(dim=1).float()
     alone = negatives_without_matches / negatives_per_positive if negatives_without_matches else 0.0
     return torch.where(positives > 0, positives, alone).sum()
-
-
-def at_least_single(values: Tensor) -> Tensor:
-    """Returns the values in single precision, or in double precision if they already are."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))

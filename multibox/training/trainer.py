@@ -155,9 +155,11 @@ class Trainer:
             with alone:
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=self.precision == "bf16"):
                     predictions = predict(part_inputs.contiguous(memory_format=self._memory_format))
-                part_losses = multibox_loss(predictions, Targets(*part_targets), divisor=divisor, **rules)
-                (part_losses.total * size).backward()  # DDP takes the mean over the processes
-            losses += torch.stack([part_losses.localization, part_losses.confidence]).detach()
+                localization, confidence, _ = multibox_loss(
+                    predictions, Targets(*part_targets), divisor=divisor, **rules
+                )
+                ((localization + confidence) * size).backward()  # DDP takes the mean over the processes
+            losses += torch.stack([localization, confidence]).detach()
         return self._group.sum_(losses)
 
     def _update(self, nonfinite: Bool[Tensor, ""], learning_rate: float) -> None:
