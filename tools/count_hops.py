@@ -1,7 +1,7 @@
 """Count the functions of multibox that an image passes on its way: `python tools/count_hops.py detect` or `train`.
 
-`detect` runs an image file to its detections, `train` an image of a data set to its loss. Every call of a function of
-the package is traced; nested functions, generators and lambdas count for the function that holds them, and functions
+`detect` runs an image file to its detections, `train` an image file of a data set to its loss. Every call of a function
+of the package is traced; nested functions, generators and lambdas count for the function that holds them, and functions
 that run once for a detector or a run (loading, making tables) do not count.
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 import multibox
+from multibox.data.sample import Dataset
 from multibox.data.synthetic import CLASS_NAMES, synthetic_scenes
 from multibox.detector import Detector
 
@@ -65,19 +66,33 @@ def detect(model: str = "ssd300-vgg16") -> list[tuple[str, str]]:
 
 
 def train(model: str = "ssd300-vgg16") -> list[tuple[str, str]]:
-    """Returns the hops of an image of a data set to its loss: augmentation, batch, network, targets, loss."""
+    """Returns the hops of an image file of a data set to its loss: augmentation, batch, targets, network, loss."""
     from multibox.training.distributed import ProcessGroup
     from multibox.training.loading import make_loader
     from multibox.training.recipes import RECIPES, TrainConfig
     from multibox.training.trainer import Trainer
 
     detector = Detector.create(model, CLASS_NAMES, seed=0)
-    recipe, dataset, config = RECIPES["paper"], synthetic_scenes(8, seed=0), detector.config
+    recipe, config = RECIPES["paper"], detector.config
     group = ProcessGroup(rank=0, size=1, device="cpu")
     trainer = Trainer(detector, recipe, TrainConfig(device="cpu"), precision="fp32", group=group)
-    batches = make_loader(dataset, config, recipe.augmentation, batch_size=4, first_step=0, steps=2, seed=0, workers=0)
-    next(batches)  # what a run makes once
-    return hops(lambda: trainer.step(next(batches), learning_rate=1e-3))
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = _as_files(synthetic_scenes(8, seed=0), Path(folder))
+        batches = make_loader(
+            dataset, config, recipe.augmentation, batch_size=4, first_step=0, steps=2, seed=0, workers=0
+        )
+        next(batches)  # what a run makes once
+        result = hops(lambda: trainer.step(next(batches), learning_rate=1e-3))
+    return result[: result.index(("training/trainer.py", "Trainer._update"))]  # what follows the loss
+
+
+def _as_files(dataset: Dataset, folder: Path) -> Dataset:
+    samples = []
+    for sample in dataset:
+        path = folder / f"{sample.name}.jpg"
+        sample.open().save(path)
+        samples.append(dataclasses.replace(sample, image=path))
+    return dataclasses.replace(dataset, samples=samples)
 
 
 def main() -> None:
