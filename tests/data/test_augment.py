@@ -143,17 +143,38 @@ def test_at_the_size_of_the_original_the_pixels_are_the_originals():
     np.testing.assert_array_equal(same.labels, [4])
 
 
-@pytest.mark.parametrize(("height", "width"), [(31, 45), (40, 100), (25, 30), (64, 20), (13, 90)])
-@pytest.mark.parametrize("interpolation", ["box", "nearest"])
-def test_box_and_nearest_are_pillows(interpolation, height, width):
-    pixels = np.random.default_rng(4).integers(0, 256, (3, 31, 45), dtype=np.uint8)
+def ours_and_pillows(interpolation, height, width, *, levels=(0, 256)):
+    """Returns noise that is rendered at another size, and the same from Pillow's own resize."""
+    pixels = np.random.default_rng(4).integers(*levels, (3, 31, 45), dtype=np.uint8)
     sample = Sample("noise", pixels, 31, 45, GroundTruth([[1, 2, 30, 20]], [4]), 0)
     rendered = render(
         sample, WHOLE._replace(interpolation=interpolation), height=height, width=width, margin=BLACK
     ).image
     image = Image.fromarray(pixels.transpose(1, 2, 0))
-    expected = image.resize((width, height), Image.Resampling[interpolation.upper()])
-    np.testing.assert_array_equal(rendered.transpose(1, 2, 0), expected)
+    resized = image.resize((width, height), Image.Resampling[interpolation.upper()])
+    return rendered.transpose(1, 2, 0), np.asarray(resized)
+
+
+@pytest.mark.parametrize(("height", "width"), [(31, 45), (40, 100), (25, 30), (64, 20), (13, 90)])
+@pytest.mark.parametrize("interpolation", ["box", "nearest"])
+def test_box_and_nearest_are_pillows(interpolation, height, width):
+    np.testing.assert_array_equal(*ours_and_pillows(interpolation, height, width))
+
+
+@pytest.mark.parametrize(("height", "width"), [(31, 45), (40, 100), (25, 30), (64, 20), (13, 90)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+def test_torchs_kernels_are_within_two_levels_of_pillows(interpolation, height, width):
+    # Pillow may begin with the other axis; what overshoots 0 or 255 in between is cut off, so that no level may do so
+    ours, pillows = ours_and_pillows(interpolation, height, width, levels=(80, 176))
+    np.testing.assert_allclose(ours.astype(int), pillows, rtol=0, atol=2)
+
+
+def test_lanczos_is_pillows_where_torch_has_no_kernel(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.11.0"))
+    np.testing.assert_array_equal(*ours_and_pillows("lanczos", 40, 100))
+    np.testing.assert_array_equal(*ours_and_pillows("lanczos", 25, 30))
 
 
 def stored_as(pixels, orientation, path):

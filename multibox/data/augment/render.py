@@ -126,6 +126,8 @@ def _resize(
         return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX))
     import torch
 
+    if interpolation == "lanczos" and torch.__version__ < "2.12":  # without that kernel
+        return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
     channels_last = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     resized = torch.nn.functional.interpolate(channels_last, (height, width), mode=interpolation, antialias=True)
     part = resized[0].permute(1, 2, 0).numpy()
