@@ -180,7 +180,7 @@ def peak_memory(run: Callable[[], object], *, device: str) -> float:
         torch.cuda.reset_peak_memory_stats()
         run()
         return (torch.cuda.max_memory_allocated() - before) / MEBIBYTE
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         run()
     held = most = 0
     # the profiler's summaries are by operation; the peak is found in the single events, in the order of time

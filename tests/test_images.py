@@ -280,7 +280,8 @@ def test_half_transparent():
 
 
 def test_gray_with_transparency():
-    image = Image.fromarray(np.array([[[9, 0], [9, 255]]], np.uint8), "LA")
+    image = Image.fromarray(np.array([[[9, 0], [9, 255]]], np.uint8))
+    assert image.mode == "LA"
     np.testing.assert_array_equal(read_image(encoded(image, "PNG"))[0], [[255, 9]])
 
 
