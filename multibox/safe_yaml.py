@@ -1,6 +1,7 @@
 """Read YAML that strangers wrote: plain values only, and no small file that grows or keeps PyYAML busy."""
 
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,15 @@ TEXT_LIMIT = 4096
 """Largest number of characters of an unquoted value."""
 
 
-def read_yaml(file: Path) -> Any:
+def read_yaml(file: Path, *, as_text: Collection[str] = ()) -> Any:
     """Returns what a YAML file holds: mappings, lists, texts, numbers, dates. No code in it is run.
 
     Anchors, aliases, merge keys and keys that occur twice are refused.
+
+    Args:
+        file: The file to read.
+        as_text: Keys of the whole file below which all values are texts as written: YAML turns the name `007` into 7,
+            and `no` into False.
 
     Raises:
         ValueError: The file cannot be read, is too large, or is not such YAML. The message, one sentence, is meant to
@@ -29,7 +35,13 @@ def read_yaml(file: Path) -> Any:
         size = file.stat().st_size
         if size > YAML_LIMIT:
             raise ValueError(f"it has {size:,} bytes, more than {YAML_LIMIT:,}")
-        return yaml.load(read_text(file), _Loader)  # a SafeLoader: no code is run
+        loader = _Loader(read_text(file))  # a SafeLoader: no code is run
+        root = loader.get_single_node()
+        if isinstance(root, yaml.MappingNode):
+            for key, value in root.value:
+                if key.value in as_text:
+                    _keep_texts(value)
+        return None if root is None else loader.construct_document(root)
     except yaml.YAMLError as error:
         raise ValueError(f"the YAML cannot be read: {shortened(_in_one_line(error))}") from error
     except RecursionError as error:
@@ -38,6 +50,19 @@ def read_yaml(file: Path) -> Any:
         raise ValueError(f"the YAML cannot be read: {error.strerror}") from error
     except (ValueError, ArithmeticError, LookupError, AttributeError) as error:  # impossible dates, YAML tags
         raise ValueError(f"the YAML cannot be read: {shortened(error)}") from error
+
+
+def _keep_texts(node: yaml.Node) -> None:
+    """Makes all plain values of a node texts."""
+    if isinstance(node, yaml.ScalarNode):
+        node.tag = "tag:yaml.org,2002:str"
+    elif isinstance(node, yaml.SequenceNode):
+        for each in node.value:
+            _keep_texts(each)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            _keep_texts(key)
+            _keep_texts(value)
 
 
 class _Loader(yaml.SafeLoader):

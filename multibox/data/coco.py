@@ -1,143 +1,135 @@
-"""COCO's layout: one JSON for each split (`annotations/instances_<split>.json`), and the images in folders beside."""
+"""Read COCO's JSON: a file for a whole split, with its images, annotations and categories."""
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from multibox.data.files import FileFinder, path_variants
-from multibox.data.records import AnnotatedImage, Object, make_dataset, similar_classes, to_numbers, to_size
-from multibox.data.sample import Dataset, DatasetError, Problem
+from multibox.data.class_names import BACKGROUND
+from multibox.data.records import AnnotatedImage, Object, similar_classes, to_numbers, to_size
+from multibox.data.sample import DatasetError, Problem
 from multibox.files import read_text
 from multibox.messages import quoted
 
 OTHER_TASKS = ("captions_", "image_info_", "panoptic_", "person_keypoints_", "stuff_")
-ROBOFLOW = "_annotations.coco.json"
-"""Roboflow gives all its files this name; the folder of each says the split."""
+"""How COCO's files of other tasks begin, which lie beside those of instances."""
+
+NAMES = ("file_name", "coco_url", "path", "filename", "flickr_url")
+"""Where the name of an image may be stated: the first that is there. LVIS has a `coco_url` only."""
 
 AREA_LIMIT = 1e12
 """The area of an image with a million pixels in each direction: no object is larger."""
 
 PARTS = ("images", "annotations", "categories")
 
+Id = int | str
 Row = Mapping[str, Any]  # the values of a JSON object are checked where they are used
+Find = Callable[[str], list[Path]]
+"""Returns the image that a stated path means, or several if it cannot be told which, or none."""
 
 
 class _Category(NamedTuple):
-    id: int
+    id: Id
     name: str
 
 
 class _Image(NamedTuple):
-    id: int
+    id: Id
     name: str
     shown: str  # the name as messages show it
     where: str
     size: tuple[int, int] | None
 
 
-class CocoLayout:
-    """A data set in the layout of COCO. The JSON of a split is parsed when the split is read.
+class CocoTable:
+    """The content of a COCO JSON.
 
     Attributes:
-        path: The folder of `annotations`, or the JSON of one split.
+        file: The file.
+        class_names: The names of the categories in the order of the file.
+        category_ids: The number of each category; None if one has a text instead.
     """
 
-    name = "COCO"
-    signs = "annotations/instances_<split>.json or <split>/_annotations.coco.json"
-
-    def __init__(self, path: Path, files: list[Path]) -> None:
-        self.path = path
-        self._files = files
-
-    @classmethod
-    def recognize(cls, path: Path) -> "CocoLayout | None":
-        """Returns the layout if this folder, or this JSON of a split, is COCO's, or else None."""
-        files = _json_files(path)
-        return cls(path, files) if files else None
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The names of the JSON files without `instances_`, or of the folders of Roboflow's files."""
-        return tuple(self._split_files)
-
-    def read(self, split: str) -> Dataset:
-        """Reads the images of a split, one of `splits`, with the classes in the order of the file.
+    def __init__(self, file: Path) -> None:
+        """Parses the file.
 
         Raises:
-            DatasetError: The file cannot be read, or none of its images can be used.
+            DatasetError: The file cannot be read, or is not COCO's.
         """
-        file = self._split_files[split]
-        content = _parse(file)
-        entries = list(_categories(str(file), content["categories"]))
-        categories = [entry for entry in entries if isinstance(entry, _Category)]
-        names = [category.name for category in categories]
-        ids = [category.id for category in categories]
+        self.file = file
+        self._content = _parse(file)
+        found = list(_categories(str(file), self._content))
+        self._problems = [each for each in found if isinstance(each, Problem)]
+        categories = [each for each in found if isinstance(each, _Category)]
+        self.class_names = [each.name for each in categories]
+        self._labels = {each.id: label for label, each in enumerate(categories)}
+        ids = [each.id for each in categories]
+        self.category_ids = [each for each in ids if isinstance(each, int)] if _are_numbers(ids) else None
 
-        def findings() -> Iterator[AnnotatedImage | Problem]:
-            yield from (entry for entry in entries if isinstance(entry, Problem))
-            yield from similar_classes(str(file), names)
-            yield from _annotated_images(file, split, content, {category: label for label, category in enumerate(ids)})
+    def image_paths(self, find: Find) -> Iterator[Path]:
+        """Yields the path of each image that is there."""
+        for image in _images(str(self.file), self._content["images"]):
+            if isinstance(image, _Image) and (found := find(image.name)):
+                yield found[0]
 
-        return make_dataset(f"{self.path}, {split}", names, findings(), category_ids=ids)
+    def records(self, find: Find, root: Path) -> Iterator[AnnotatedImage | Problem]:
+        """Yields the images with their objects, and what is wrong with the file.
 
-    @cached_property
-    def _split_files(self) -> dict[str, Path]:
-        found: dict[str, Path] = {}
-        for file in self._files:
-            split = file.parent.name if file.name == ROBOFLOW else file.stem.removeprefix("instances_")
-            if split in found:
-                raise DatasetError(f"{found[split]} and {file} are both of split '{split}'; rename or remove one")
-            found[split] = file
-        return found
-
-
-def _annotated_images(
-    file: Path, split: str, content: Mapping[str, list[Row]], labels: Mapping[int, int]
-) -> Iterator[AnnotatedImage | Problem]:
-    images: dict[int, _Image] = {}
-    for image in _images(str(file), content["images"]):
-        if isinstance(image, Problem):
-            yield image
-        elif image.id in images:
-            yield Problem(image.where, f"{images[image.id].shown} has the same id", "image left out")
-        else:
-            images[image.id] = image
-
-    objects: dict[int, list[Object | Problem]] = {id: [] for id in images}
-    seen: dict[int, Row] = {}
-    for place, row in enumerate(content["annotations"]):
-        id, image_id = _whole(row.get("id")), _whole(row.get("image_id"))
-        where = f"{file}, annotation {place if id is None else id}"
-        if image_id is None or image_id not in images:
-            what = f"image_id {quoted(row.get('image_id'))} is none of the images"
-            yield Problem(where, what, "annotation left out")
-            continue
-        where = f"{where} of image {images[image_id].shown}"
-        if id is not None and (first := seen.setdefault(id, row)) is not row:
-            same = _equal(row, first)
-            yield Problem(where, "the id is used twice", "taken once" if same else "both annotations kept")
-            if same:
+        Args:
+            find: Finds images by the paths that the file states.
+            root: The folder that was searched for images.
+        """
+        yield from self._problems
+        yield from similar_classes(str(self.file), self.class_names)
+        images: dict[Id, _Image] = {}
+        for image in _images(str(self.file), self._content["images"]):
+            if isinstance(image, Problem):
+                yield image
+            elif image.id in images:
+                yield Problem(image.where, f"{images[image.id].shown} has the same id", "image left out")
+            else:
+                images[image.id] = image
+        numbered = _are_numbers(images)
+        objects: dict[Id, list[Object | Problem]] = {id: [] for id in images}
+        yield from self._fill(objects, images)
+        for image in images.values():
+            found = find(image.name)
+            if not found:
+                yield Problem(image.where, f"there is no such image in {root}", "image left out")
                 continue
-        objects[image_id] += _object(where, row, labels)
-
-    folders, finder = _image_folders(file, split), FileFinder()
-    for image in images.values():
-        places = [folder / name for name in path_variants(image.name) for folder in folders]
-        file_found = next(filter(None, map(finder.find, places)), None)
-        if file_found is None:
-            looked = ", ".join(map(str, folders))
-            yield Problem(image.where, f"there is no such image in {looked}", "image left out")
-        else:
-            yield AnnotatedImage(
-                image.name, file_found, image.where, image.where, objects[image.id], image.size, image_id=image.id
+            path = found[0]
+            if len(found) > 1:
+                what = f"{image.shown} is the name of {len(found)} images"
+                yield Problem(image.where, what, f"{path.relative_to(root)} taken")
+            whole = path.as_posix().endswith(f"/{image.name}")
+            name = (
+                image.name if whole else path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
             )
+            number = image.id if numbered and isinstance(image.id, int) else None
+            yield AnnotatedImage(name, path, image.where, image.where, objects[image.id], image.size, image_id=number)
+
+    def _fill(self, objects: Mapping[Id, list[Object | Problem]], images: Mapping[Id, _Image]) -> Iterator[Problem]:
+        """Adds each annotation to the objects of its image; yields those that belong to none."""
+        seen: dict[Id, Row] = {}
+        for place, row in enumerate(self._content["annotations"]):
+            id, image_id = _id(row.get("id")), _id(row.get("image_id"))
+            where = f"{self.file}, annotation {place if id is None else quoted(id) if isinstance(id, str) else id}"
+            if image_id is None or image_id not in images:
+                what = f"image_id {quoted(row.get('image_id'))} is none of the images"
+                yield Problem(where, what, "annotation left out")
+                continue
+            where = f"{where} of image {images[image_id].shown}"
+            if id is not None and (first := seen.setdefault(id, row)) is not row:
+                same = _equal(row, first)
+                yield Problem(where, "the id is used twice", "taken once" if same else "both annotations kept")
+                if same:
+                    continue
+            objects[image_id] += _object(where, row, self._labels)
 
 
-def _object(where: str, row: Row, labels: Mapping[int, int]) -> Iterator[Object | Problem]:
-    category, bbox, area = _whole(row.get("category_id")), row.get("bbox"), row.get("area")
+def _object(where: str, row: Row, labels: Mapping[Id, int]) -> Iterator[Object | Problem]:
+    category, bbox, area = _id(row.get("category_id")), row.get("bbox"), row.get("area")
     if category is None or category not in labels:
         what = f"category_id {quoted(row.get('category_id'))} is none of the categories"
         yield Problem(where, what, "box left out")
@@ -157,37 +149,70 @@ def _object(where: str, row: Row, labels: Mapping[int, int]) -> Iterator[Object 
     yield Object(where, (x, y, x + width, y + height), labels[category], crowd=row.get("iscrowd") == 1, area=stated)
 
 
-def _categories(where: str, rows: list[Row]) -> Iterator[_Category | Problem]:
-    names: dict[int, str] = {}
+def _categories(where: str, content: Mapping[str, list[Row]]) -> Iterator[_Category | Problem]:
+    names: dict[Id, str] = {}
+    rows = content["categories"]
+    unused = _unused(content) if any(_is_no_class(row, rows) for row in rows) else set()
     for place, row in enumerate(rows):
-        id, name = _whole(row.get("id")), row.get("name")
+        id, name = _id(row.get("id")), row.get("name")
         if id is None or not isinstance(name, str) or not name.strip():
             yield Problem(where, f"category {place} has no id or no name", "category left out")
         elif id in names:
             what = f"categories {quoted(names[id])} and {quoted(name)} have the same id {id}"
             yield Problem(where, what, f"{quoted(name)} left out")
+        elif id in unused and _is_no_class(row, rows):
+            names[id] = name
+            what = f"category {quoted(name)} is the background or the heading of all others, and no object has it"
+            yield Problem(where, what, "category left out")
         else:
             names[id] = name
             yield _Category(id, name)
 
 
+def _is_no_class(row: Row, rows: list[Row]) -> bool:
+    """Returns whether a category is the background, or the heading that Roboflow makes up for all others."""
+    name = row.get("name")
+    if isinstance(name, str) and name.lower() in BACKGROUND and len(rows) > 1:
+        return True
+    if row.get("supercategory") != "none" or len(rows) < 2:
+        return False
+    return all(other.get("supercategory") == name for other in rows if other is not row)
+
+
+def _unused(content: Mapping[str, list[Row]]) -> set[Id]:
+    ids = {id for row in content["categories"] if (id := _id(row.get("id"))) is not None}
+    return ids - {id for row in content["annotations"] if (id := _id(row.get("category_id"))) is not None}
+
+
 def _images(file: str, rows: list[Row]) -> Iterator[_Image | Problem]:
     for place, row in enumerate(rows):
-        id, name = _whole(row.get("id")), row.get("file_name")
-        if id is None or not isinstance(name, str) or not name:
-            yield Problem(f"{file}, image {place}", "no id that is a whole number or no file_name", "image left out")
+        id, name = _id(row.get("id")), next((row[key] for key in NAMES if row.get(key)), None)
+        if id is None:
+            yield Problem(
+                f"{file}, image {place}", f"id {quoted(row.get('id'))} is no number and no text", "image left out"
+            )
+        elif not isinstance(name, str):
+            yield Problem(f"{file}, image {place}", "no file_name", "image left out")
         else:
             size, shown = to_size(row.get("height"), row.get("width")), quoted(name)
-            yield _Image(id, name, shown, f"{file}, image {id} {shown}", size)
+            where = f"{file}, image {shown}" if isinstance(id, str) else f"{file}, image {id} {shown}"
+            yield _Image(id, name, shown, where, size)
 
 
-def _whole(value: object) -> int | None:
-    """Returns the value as a whole number of at most 64 bits, or None. 7.0 counts too, because pandas writes it."""
-    if isinstance(value, bool):
-        return None
+def _id(value: object) -> Id | None:
+    """Returns a number of at most 64 bits, or a text, that names something; or None.
+
+    `7.0` is 7, because pandas writes it so, and so is the text `"7"`.
+    """
+    if isinstance(value, str):
+        return int(value) if len(value) < 19 and value.isdecimal() and str(int(value)) == value else value or None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return value if isinstance(value, int) and -(2**63) <= value < 2**63 else None
+    return value if type(value) is int and -(2**63) <= value < 2**63 else None
+
+
+def _are_numbers(ids: Iterable[Id]) -> bool:
+    return all(isinstance(id, int) for id in ids)
 
 
 def _equal(one: Row, other: Row) -> bool:
@@ -208,31 +233,7 @@ def _parse(file: Path) -> dict[str, list[Row]]:
     return {part: [row if isinstance(row, dict) else {} for row in content[part]] for part in PARTS}
 
 
-def _json_files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path] if path.suffix.lower() == ".json" else []
-    named = [file for file in sorted(path.glob("annotations/*.json")) if not file.name.startswith(OTHER_TASKS)]
-    return (
-        [file for file in named if file.name.startswith("instances_") or _has_parts(file)]
-        or sorted(path.glob(f"*/{ROBOFLOW}"))
-        or [file for file in sorted(path.glob("*.json")) if not file.name.startswith(OTHER_TASKS) and _has_parts(file)]
-    )
-
-
-def _has_parts(file: Path) -> bool:
+def has_parts(file: Path) -> bool:
     """Returns whether a JSON file could be COCO's, without parsing it."""
     text = file.read_bytes()
     return all(f'"{part}"'.encode() in text for part in PARTS)
-
-
-def _image_folders(file: Path, split: str) -> list[Path]:
-    """Returns where to look for images: folders of the split (also `train2017` for `train`), then the others."""
-    if file.name == ROBOFLOW:
-        return [file.parent]
-    root = file.parent.parent if file.parent.name == "annotations" else file.parent
-    kind = split.rstrip("0123456789")
-    folders = []
-    for base in (root, root / "images"):
-        alike = [folder for folder in base.glob("*/") if folder.name.rstrip("0123456789") == kind]
-        folders += sorted(alike, key=lambda folder: (folder.name != split, folder.name))
-    return [*folders, root / "images", root]

@@ -1,12 +1,14 @@
 """Turn the content of annotation files into samples. Images, sizes and boxes are checked alike for every format.
 
-A reader yields annotated images and problems in the order of its files; `make_dataset` checks the images.
+The formats say what each file states (`Entry`, `ImageAnnotation`); `source` joins it with an image (`AnnotatedImage`),
+and `make_dataset` checks the images.
 """
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -18,6 +20,44 @@ from multibox.messages import quoted
 
 PIXEL_TOLERANCE = 1.0
 """How many pixels a box may reach beyond the image without a report: some tools count from 1, others round."""
+
+
+FRACTION_LIMIT = 1.05
+"""Boxes in pixels whose corners all lie below this were written as fractions of the image."""
+
+
+class Entry(NamedTuple):
+    """One object as a file of annotations states it.
+
+    Attributes:
+        where: The file, and the line or object in it.
+        name: Name of the class; in YOLO's files its number.
+        box: The numbers of the box, or the reason why there are none. In corner form, except before `yolo.to_boxes`.
+        difficult: VOC's mark of difficult objects.
+    """
+
+    where: str
+    name: str
+    box: Sequence[float] | str
+    difficult: bool = False
+
+
+class ImageAnnotation(NamedTuple):
+    """The content of a file that annotates one image.
+
+    Attributes:
+        file: The file.
+        fault: Why the file cannot be read; "" if it can.
+        stated: Names or paths of the image, as the file states them.
+        size: `(height, width)` as written; None where nothing is given.
+        objects: The objects in the order of the file.
+    """
+
+    file: Path
+    fault: str = ""
+    stated: tuple[str, ...] = ()
+    size: tuple[object, object] = (None, None)
+    objects: tuple[Entry, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -163,6 +203,7 @@ def _check(found: AnnotatedImage, place: int, labels: Sequence[int]) -> tuple[Sa
     height, width = stored[::-1] if turned else stored
 
     problems = [entry for entry in found.objects if isinstance(entry, Problem)]
+    classes = [labels[entry.label] for entry in found.objects if isinstance(entry, Object)]
     objects = [entry for entry in found.objects if isinstance(entry, Object)]
     written = np.array([entry.box for entry in objects], dtype=np.float64).reshape(-1, 4)
     with np.errstate(over="ignore"):
@@ -178,27 +219,40 @@ def _check(found: AnnotatedImage, place: int, labels: Sequence[int]) -> tuple[Sa
     inside = clip(boxes, height, width)
     beyond = np.abs(boxes - inside).max(axis=1, initial=0)
     image = f"the image ({_size(height, width)})"
-    kept = []
-    for index, (entry, fault) in enumerate(zip(objects, _faults(written, inside, image), strict=True)):
+    faults = _faults(written, inside, image)
+    if not found.normalized and _in_fractions(written, height, width):
+        faults = [fault or "is in fractions of the image, 0 to 1, not in pixels" for fault in faults]
+    kept: dict[tuple[object, ...], int] = {}
+    for index, (entry, fault) in enumerate(zip(objects, faults, strict=True)):
         box = f"box {[round(value, 2) for value in written[index].tolist()]}"
+        same = (*boxes[index].tolist(), classes[index], entry.crowd)
         if fault:
             problems.append(Problem(entry.where, f"{box} {fault}", "box left out"))
+            continue
+        if same in kept:
+            problems.append(Problem(entry.where, f"{box} of the same class stands there twice", "taken once"))
             continue
         if beyond[index] > PIXEL_TOLERANCE:
             what = f"{box} reaches {beyond[index]:.1f} pixels beyond {image}"
             problems.append(Problem(entry.where, what, "clipped to the image"))
-        kept.append(index)
+        kept[same] = index
+    rows = list(kept.values())
     stated = [entry.area for entry in objects]
     areas = [box if outline is None else outline for box, outline in zip(area(inside).tolist(), stated, strict=True)]
     truth = GroundTruth(
-        inside[kept],
-        [labels[objects[index].label] for index in kept],
-        difficult=[objects[index].difficult for index in kept],
-        crowd=[objects[index].crowd for index in kept],
-        areas=[areas[index] for index in kept],
+        inside[rows],
+        [classes[index] for index in rows],
+        difficult=[objects[index].difficult for index in rows],
+        crowd=[objects[index].crowd for index in rows],
+        areas=[areas[index] for index in rows],
     )
     image_id = place if found.image_id is None else found.image_id
     return Sample(found.name, found.image, height, width, truth, image_id), problems
+
+
+def _in_fractions(written: Float[np.ndarray, "objects 4"], height: int, width: int) -> bool:
+    """Returns whether all boxes of an image, though said to be in pixels, lie within 0 to 1."""
+    return bool(len(written) and min(height, width) > 2 and (np.abs(written) <= FRACTION_LIMIT).all())
 
 
 def _faults(written: Float[np.ndarray, "objects 4"], inside: Float[np.ndarray, "objects 4"], image: str) -> list[str]:

@@ -1,245 +1,271 @@
-"""YOLO's layout: a `data.yaml` with class names and splits, and a text file for each image with a line for each object.
+"""Read YOLO's text files, one for each image, and the `data.yaml` or `obj.data` that describes a set of them.
 
-A line is `class center_x center_y width height` in fractions of the image, or a class and the corners of an outline.
+A line is a class and numbers in fractions of the image. What the numbers mean is decided for a whole split by what
+`data.yaml` says and by the numbers themselves, never by their count alone.
 """
 
-import os
-import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from multibox.data.files import FileFinder, list_files, path_variants, read_lines, read_list
-from multibox.data.records import AnnotatedImage, Object, make_dataset, similar_classes, to_numbers
-from multibox.data.sample import Dataset, DatasetError, Problem
-from multibox.files import read_text
-from multibox.images import IMAGE_SUFFIXES
-from multibox.messages import quoted, shortened
-from multibox.safe_yaml import YAML_LIMIT, read_yaml
+import numpy as np
+from jaxtyping import Float
 
-SPLITS = ("train", "val", "test")
+from multibox.boxes import center_to_corner
+from multibox.data.files import read_lines, read_list
+from multibox.data.records import Entry, ImageAnnotation, to_numbers
+from multibox.data.sample import DatasetError, Problem
+from multibox.messages import counted, quoted, shortened
+from multibox.safe_yaml import read_yaml
+
+SPLITS = ("train", "val", "valid", "validation", "test")
+"""The keys of a `data.yaml` or `obj.data` that name splits."""
+
 FRACTION_LIMIT = 2.0
 """A box may reach a little beyond the image. Numbers above this were written in pixels, not as fractions."""
 
-PATH_LIMIT = 4096
-"""Largest number of characters of a path."""
+MOST_POINTS = 200
+"""Key points that a line may have. Rows of more numbers are outlines."""
 
-Config = dict[str, Any]  # the values of a YAML are checked where they are used
+TOLERANCE = 0.01
+"""How far, as a fraction of the image, rounded numbers may be off."""
+
+Rows = Float[np.ndarray, "lines numbers"]
 
 
-class YoloLayout:
-    """A data set in the layout of YOLO. Its `data.yaml` is parsed once, when it is first needed.
+@dataclass(frozen=True)
+class YoloConfig:
+    """What a `data.yaml` or `obj.data` says.
 
     Attributes:
-        path: The folder of `data.yaml`, or the file itself.
+        file: The file.
+        names: The class names in their order; None if the file has none.
+        entries: What it names for each split.
+        root: The folder that entries start from; "" if none is stated.
+        key_points: The number of key points and of values for each (`kpt_shape`), or None.
+        problems: What is wrong with the file.
     """
 
-    name = "YOLO"
-    signs = "data.yaml with names, train and val"
-
-    def __init__(self, path: Path, files: list[Path]) -> None:
-        self.path = path
-        self._files = files
-
-    @classmethod
-    def recognize(cls, path: Path) -> "YoloLayout | None":
-        """Returns the layout if this folder, or this `data.yaml`, is YOLO's, or else None."""
-        files = _yaml_files(path)
-        return cls(path, files) if files else None
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits that `data.yaml` names (`train`, `val`, `test`). Raises a `DatasetError` if it cannot be read."""
-        return tuple(split for split in SPLITS if self._config.get(split))
-
-    def read(self, split: str) -> Dataset:
-        """Reads the images of a split, one of `splits`, with the classes in the order of `data.yaml`.
-
-        The images come in the order of their list, or in the order of their names if the split is a folder.
-
-        Raises:
-            DatasetError: `data.yaml` cannot be read, what it names does not exist, or none of the images can be used.
-        """
-        file, config = self._file, self._config
-        class_names = _class_names(file, config)
-        entries = config[split] if isinstance(config[split], list) else [config[split]]
-        sources = Counter(_locate(file, config, entry) for entry in entries)
-
-        def findings() -> Iterator[AnnotatedImage | Problem]:
-            stated = config.get("nc", len(class_names))
-            if stated != len(class_names):
-                what = f"nc is {quoted(stated)}, but there are {len(class_names)} names"
-                yield Problem(str(file), what, "names taken")
-            yield from similar_classes(str(file), class_names)
-            for source, times in sources.items():
-                if times > 1:
-                    yield Problem(str(file), f"{split} names {source} {times} times", "taken once")
-            yield from _annotated_images(file, list(sources), len(class_names))
-
-        return make_dataset(f"{self.path}, {split}", class_names, findings())
-
-    @property
-    def _file(self) -> Path:
-        if len(self._files) > 1:
-            first, second, *_ = self._files
-            raise DatasetError(f"{first} and {second} both describe the set; give the path of one of them")
-        return self._files[0]
-
-    @cached_property
-    def _config(self) -> Config:
-        return _parse(self._file)
+    file: Path
+    names: tuple[str, ...] | None
+    entries: Mapping[str, object]
+    root: object = ""
+    key_points: tuple[int, int] | None = None
+    problems: tuple[Problem, ...] = ()
 
 
-def _annotated_images(file: Path, sources: Sequence[Path], num_classes: int) -> Iterator[AnnotatedImage | Problem]:
-    finder = FileFinder()
-    images: list[tuple[str, Path]] = []
-    for source in sources:
-        for listed, image in _images(file, source, finder):
-            if image is None:
-                yield Problem(listed, "there is no such image", "image left out")
-            else:
-                images.append((listed, image))
-    # a list may hold relative and absolute paths
-    common = os.path.commonpath([os.path.abspath(image.parent) for _, image in images] or [str(file.parent)])
-    label_files: set[Path] = set()
-    for listed, image in images:
-        place = _label_place(image, file.parent)
-        label_file = finder.find(place)
-        objects: list[Object | Problem] = []
-        if label_file is not None:
-            label_files.add(label_file)
-            try:
-                lines = read_lines(label_file)
-            except ValueError as error:
-                yield Problem(str(label_file), str(error), "image left out")
-                continue
-            objects = [_object(f"{label_file}, line {number}", line, num_classes, file.name) for number, line in lines]
-        name = Path(os.path.abspath(image)).relative_to(common).as_posix()
-        yield AnnotatedImage(name, image, listed, str(label_file or place), objects, normalized=True)
-    for spare in _label_files(file, sources):
-        if spare not in label_files:
-            yield Problem(str(spare), "a label file without its image", "label left out")
-    if images and not label_files:
-        what = f"none of the {len(images)} images has a label file like {_label_place(images[0][1], file.parent)}"
-        yield Problem(str(file), what, "taken as images without objects")
-
-
-def _object(where: str, line: str, num_classes: int, names_file: str) -> Object | Problem:
+def is_darknet(file: Path) -> bool:
+    """Returns whether a file is Darknet's `obj.data`: lines such as `names = data/obj.names`."""
     try:
-        label, *values = to_numbers(line.split())
+        keys = {line.partition("=")[0].strip() for _, line in read_lines(file)}
+    except ValueError:
+        return False
+    return bool(keys & {"names", "classes"}) and bool(keys & {"train", "valid", "names"})
+
+
+def read_config(file: Path) -> YoloConfig:
+    """Returns what a `data.yaml` or `obj.data` says.
+
+    Raises:
+        DatasetError: The file cannot be read, or says what no set of YOLO has.
+    """
+    if file.suffix.lower() == ".data":
+        pairs = (line.partition("=") for _, line in read_list(file))
+        config = {key.strip(): value.strip() for key, _, value in pairs}
+        return YoloConfig(file, None, {split: config[split] for split in SPLITS if config.get(split)})
+    try:
+        content = read_yaml(file, as_text=("names",))
     except ValueError as error:
-        return Problem(where, str(error), "box left out")
-    if label not in range(num_classes):
-        what = f"class {shortened(line.split(maxsplit=1)[0], 60)}, but {names_file} names only 0 to {num_classes - 1}"
-        return Problem(where, what, "box left out")
-    if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-        what = f"{len(values)} numbers behind the class are neither 4 of a box nor pairs of an outline"
-        return Problem(where, what, "box left out")
-    if any(abs(value) > FRACTION_LIMIT for value in values):
-        return Problem(where, f"{quoted(line)} is not in fractions of the image, 0 to 1", "box left out")
-    if len(values) == 4:
-        x, y, width, height = values
-        return Object(where, (x - width / 2, y - height / 2, x + width / 2, y + height / 2), int(label))
-    across, down = values[::2], values[1::2]
-    return Object(where, (min(across), min(down), max(across), max(down)), int(label))
+        raise DatasetError(f"{file}: {error}") from error
+    if not isinstance(content, dict):
+        raise DatasetError(f"{file}: there are no names and no splits in it")
+    names = _class_names(file, content)
+    stated = content.get("nc", len(names))
+    what = f"nc is {quoted(stated)}, but there are {len(names)} names"
+    problems = (Problem(str(file), what, "names taken"),) if stated != len(names) else ()
+    entries = {split: content[split] for split in SPLITS if content.get(split)}
+    root = content.get("path") or ""
+    return YoloConfig(file, tuple(names), entries, root, _key_points(file, content.get("kpt_shape")), problems)
 
 
-def _images(file: Path, source: Path, finder: FileFinder) -> Iterator[tuple[str, Path | None]]:
-    """Yields for each image the place that names it, and its file, or None if the file does not exist."""
-    if source.is_dir():
-        yield from ((str(image), image) for image in list_files(source, IMAGE_SUFFIXES))
-        return
-    for number, line in read_list(source):
-        places = [base / name for name in path_variants(line) for base in (source.parent, file.parent)]
-        image = next(filter(None, map(finder.find, places)), None)
-        yield f"{source}, line {number}, {quoted(line)}", image
-
-
-def _label_place(image: Path, root: Path) -> Path:
-    """Returns the text file of an image: with `labels` for the last `images` of its path, or else beside the image."""
-    inside = image.relative_to(root) if image.is_relative_to(root) else image
-    parts = list(inside.with_suffix(".txt").parts)
-    if "images" in parts[:-1]:
-        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    return root.joinpath(*parts)
-
-
-def _label_files(file: Path, sources: Sequence[Path]) -> list[Path]:
-    """Returns all label files in the folders that belong to whole folders of images.
-
-    `classes.txt` is not a label file (labelImg writes it beside them), and other texts may lie beside `data.yaml`.
-    """
-    folders = {_label_place(source / "any", file.parent).parent for source in sources if source.is_dir()}
-    found = {text for folder in folders if folder != file.parent for text in list_files(folder, {".txt"})}
-    return sorted(text for text in found if text.name != "classes.txt")
-
-
-def _locate(file: Path, config: Config, entry: object) -> Path:
-    """Returns the folder or list of images that `data.yaml` means.
-
-    An entry that was written on another machine (`../train/images`, `D:/raccoons/train/images`) may not exist here.
-    Then the longest end of it that exists beside `data.yaml` is used.
-    """
-    root = config.get("path") or ""
-    if not isinstance(root, str) or len(root) > PATH_LIMIT:
-        raise DatasetError(f"{file}: path is {quoted(root)}, which is no folder")
-    if not isinstance(entry, str) or not 0 < len(entry) <= PATH_LIMIT:
-        raise DatasetError(f"{file}: {quoted(entry)} is no folder and no list of images")
-    parts = Path(entry.replace("\\", "/")).parts
-    tails = [file.parent.joinpath(*parts[start:]) for start in range(1, len(parts))]
-    for place in (file.parent / root / entry, file.parent / entry, *tails):
-        if os.path.isdir(place) or (place.suffix == ".txt" and os.path.isfile(place)):
-            return place
-    looked = shortened(str(file.parent / root / entry), 300)
-    raise DatasetError(f"{file}: there is no folder and no list of images {quoted(entry)}; looked for {looked}")
-
-
-def _class_names(file: Path, config: Config) -> list[str]:
+def _class_names(file: Path, config: Mapping[Any, Any]) -> list[str]:
     names = config.get("names")
     if isinstance(names, dict):
-        numbered = {str(number): name for number, name in names.items() if _is_short(number)}
-        missing = [number for number in range(len(names)) if str(number) not in numbered]
+        missing = [number for number in range(len(names)) if str(number) not in names]
         if missing:
             raise DatasetError(f"{file}: names must number the classes from 0 without gaps; there is no {missing[0]}")
-        names = [numbered[str(number)] for number in range(len(numbered))]
+        names = [names[str(number)] for number in range(len(names))]
     if not isinstance(names, list) or not names:
         raise DatasetError(f"{file}: names must be a list of class names or a table 0: name, 1: name, ...")
     for name in names:
-        if isinstance(name, bool) or not isinstance(name, str | int | float) or not _is_short(name):
-            raise DatasetError(f"{file}: {quoted(name)} is no class name to YAML; write it in quotes")
-    return [str(name) for name in names]
+        if not isinstance(name, str) or not name.strip():
+            raise DatasetError(f"{file}: {quoted(name)} is no class name")
+    return names
 
 
-def _is_short(value: object) -> bool:
-    """Returns whether Python can write the value as text: it refuses whole numbers with thousands of digits."""
-    return not isinstance(value, int) or abs(value) < 10**18
+def _key_points(file: Path, shape: object) -> tuple[int, int] | None:
+    if shape is None:
+        return None
+    if isinstance(shape, list) and len(shape) == 2 and all(type(value) is int for value in shape):
+        points, values = shape
+        if 0 < points <= MOST_POINTS and values in (2, 3):
+            return points, values
+    raise DatasetError(f"{file}: kpt_shape is {quoted(shape)}, but must be [number of key points, 2 or 3]")
 
 
-def _parse(file: Path) -> Config:
+def parse(file: Path) -> ImageAnnotation:
+    """Returns the lines of a label file, with all numbers behind the class. `fault` says why it cannot be read."""
     try:
-        config = read_yaml(file)
+        lines = read_lines(file)
     except ValueError as error:
-        raise DatasetError(f"{file}: {error}") from error
-    if not isinstance(config, dict):
-        raise DatasetError(f"{file}: there are no names and no splits in it")
-    return config
+        return ImageAnnotation(file, str(error))
+    return ImageAnnotation(file, objects=tuple(_entry(f"{file}, line {number}", line) for number, line in lines))
 
 
-def _yaml_files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path] if path.suffix.lower() in (".yaml", ".yml") else []
-    named = [file for file in (path / "data.yaml", path / "data.yml") if file.is_file()]
-    return named or [file for file in sorted(path.glob("*.y*ml")) if _names_classes(file)]
-
-
-def _names_classes(file: Path) -> bool:
-    """Returns whether a YAML file could be a `data.yaml`, without parsing it."""
+def _entry(where: str, line: str) -> Entry:
     try:
-        if file.stat().st_size > YAML_LIMIT:
-            return False
-        text = read_text(file)
-    except (OSError, ValueError):
+        label, *numbers = to_numbers(line.split())
+    except ValueError as error:
+        return Entry(where, "", str(error))
+    name = str(int(label)) if label.is_integer() and abs(label) < 1e9 else shortened(line.split(maxsplit=1)[0], 60)
+    return Entry(where, name, numbers)
+
+
+def looks_like_labels(annotation: ImageAnnotation) -> bool:
+    """Returns whether the first line of a text is a class and the numbers of a box."""
+    first = annotation.objects[0]
+    return first.name.isdigit() and not isinstance(first.box, str) and len(first.box) >= 4
+
+
+def to_boxes(entries: Sequence[Entry], key_points: tuple[int, int] | None) -> tuple[list[Entry], list[Problem]]:
+    """Returns the lines of a split with corners of boxes in place of their numbers, and what was left aside.
+
+    Args:
+        entries: The lines as `parse` returns them.
+        key_points: The `kpt_shape` of the set, if it states one.
+    """
+    by_count: dict[int, list[int]] = {}
+    for place, entry in enumerate(entries):
+        if not isinstance(entry.box, str):
+            by_count.setdefault(len(entry.box), []).append(place)
+    result = list(entries)
+    problems = []
+    several = len([count for count in by_count if count > 5]) > 1
+    for count, places in by_count.items():
+        rows = np.array([entries[place].box for place in places], dtype=np.float64).reshape(len(places), count)
+        meaning = _meaning(rows, several, key_points)
+        if isinstance(meaning, str):
+            for place in places:
+                result[place] = entries[place]._replace(box=meaning)
+            continue
+        if meaning.aside:
+            what = f"{counted(len(places), 'line')} {'has' if len(places) == 1 else 'have'} {meaning.aside}"
+            problems.append(Problem(entries[places[0]].where, what, "left aside"))
+        numbers = rows[:, : meaning.used]
+        with np.errstate(invalid="ignore"):
+            corners = _around(numbers) if meaning.is_outline else center_to_corner(numbers)
+        in_pixels = np.any(np.abs(numbers) > FRACTION_LIMIT, axis=1).tolist()
+        for row, place in enumerate(places):
+            box: Sequence[float] | str = corners[row].tolist()
+            if in_pixels[row]:
+                line = " ".join([entries[place].name, *(f"{value:.6g}" for value in rows[row, :40])])
+                box = f"{quoted(line)} is not in fractions of the image, 0 to 1"
+            result[place] = entries[place]._replace(box=box)
+    return result, problems
+
+
+class _Meaning(NamedTuple):
+    """What the numbers of lines are: the first `used` are a box or an outline; what comes behind is left aside."""
+
+    used: int
+    is_outline: bool = False
+    aside: str = ""
+
+
+def _meaning(rows: Rows, several: bool, key_points: tuple[int, int] | None) -> _Meaning | str:
+    """Returns what the numbers of lines of the same length mean, or why it cannot be told.
+
+    Args:
+        rows: The numbers behind the class.
+        several: Whether the split has lines of different lengths beyond a box.
+        key_points: The `kpt_shape` of the set, if it states one.
+    """
+    count = rows.shape[1]
+    if count == 4:
+        return _Meaning(4)
+    if key_points is not None:
+        points, values = key_points
+        if count in (4 + points * values, 5 + points * values):  # a track's number may come last
+            return _Meaning(4)
+        return f"{count} numbers behind the class, but kpt_shape [{points}, {values}] makes {4 + points * values}"
+    whole = _is_whole(rows[:, -1])
+    if count == 5:
+        last = rows[:, 4]
+        if whole or ((last >= 0) & (last <= 1)).all():
+            return _Meaning(4, aside=f"a sixth number ({last[0]:g}), a confidence or the number of a track")
+        odd = last[~((last >= 0) & (last <= 1))][0]
+        return f"the sixth number ({odd:g}) is neither a confidence nor the number of a track, perhaps an angle"
+    if count < 6 or (count % 2 and not whole and not _has_visibility(rows)):
+        return f"{count} numbers behind the class are neither 4 of a box nor pairs of an outline"
+    if _has_visibility(rows) and count > 7:
+        return _Meaning(4, aside=f"{(count - 4) // 3} key points")
+    track = ", the number of a track" if count % 2 else ""
+    pairs = rows[:, : count - count % 2]
+    outline = _Meaning(
+        pairs.shape[1], is_outline=True, aside=f"a last number ({rows[0, -1]:g}){track}" if track else ""
+    )
+    if several or count > 4 + 2 * MOST_POINTS or _is_oriented(pairs) or not _may_be_key_points(pairs):
+        return outline
+    if _is_far(pairs):
+        return _Meaning(4, aside=f"{(count - 4) // 2} key points")
+    return (
+        f"{count} numbers behind the class are an outline or a box with key points; say which in data.yaml: "
+        f"kpt_shape: [{(count - 4) // 2}, 2], if they are key points"
+    )
+
+
+def _is_whole(numbers: Float[np.ndarray, " lines"]) -> bool:
+    return bool(((numbers >= 0) & (numbers == np.floor(numbers))).all())
+
+
+def _has_visibility(rows: Rows) -> bool:
+    """Returns whether each third number behind the first four is 0, 1 or 2, as the visibility of key points is."""
+    marks = rows[:, 6::3]
+    return (rows.shape[1] - 4) % 3 == 0 and bool(np.isin(marks, (0, 1, 2)).all())
+
+
+def _is_oriented(rows: Rows) -> bool:
+    """Returns whether all rows are the four corners of a turned rectangle."""
+    if rows.shape[1] != 8:
         return False
-    return all(re.search(pattern, text, re.MULTILINE) for pattern in (r"^names\s*:", r"^(train|val|test)\s*:"))
+    corners = rows.reshape(-1, 4, 2)
+    return bool((np.abs(corners[:, 0] - corners[:, 1] + corners[:, 2] - corners[:, 3]) < TOLERANCE).all())
+
+
+def _may_be_key_points(rows: Rows) -> bool:
+    """Returns whether in all rows the first four numbers are a box in the image, and the others points in the box."""
+    low, high = np.split(center_to_corner(rows[:, :4]), 2, axis=1)
+    in_image = (low >= -TOLERANCE) & (high <= 1 + TOLERANCE) & (low < high)
+    points = rows[:, 4:].reshape(len(rows), -1, 2)
+    margin = (high - low)[:, None] / 10
+    in_box = (points >= low[:, None] - margin) & (points <= high[:, None] + margin)
+    return bool(in_image.all() and (in_box | (points == 0)).all())
+
+
+def _is_far(rows: Rows) -> bool:
+    """Returns whether in a row the third and fourth number, as a point, lie far from all other points.
+
+    The second corner of an outline is near the others. The size of a box, taken for a point, may be anywhere.
+    """
+    points = rows.reshape(len(rows), -1, 2)
+    others = np.delete(points, 1, axis=1)
+    low, high = others.min(axis=1), others.max(axis=1)
+    margin = (high - low).max(axis=1, keepdims=True) + TOLERANCE
+    return bool(((points[:, 1] < low - margin) | (points[:, 1] > high + margin)).any())
+
+
+def _around(outlines: Rows) -> Float[np.ndarray, "lines 4"]:
+    """Returns the corners of the boxes around outlines."""
+    points = outlines.reshape(len(outlines), -1, 2)
+    return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)

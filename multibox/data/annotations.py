@@ -1,0 +1,215 @@
+"""Answer the first question of reading: what annotates the images of a folder?
+
+The content of files tells, wherever they lie: VOC's XML, COCO's JSON, labelme's JSON, YOLO's text files.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from multibox.data import coco, labelme, voc, yolo
+from multibox.data.class_names import is_class_list
+from multibox.data.files import FileTree, stem_of
+from multibox.data.records import ImageAnnotation
+from multibox.data.sample import DatasetError
+from multibox.data.splits import split_word
+from multibox.files import read_text
+from multibox.messages import counted
+from multibox.safe_yaml import YAML_LIMIT
+
+
+class Format(NamedTuple):
+    """A kind of annotation.
+
+    Attributes:
+        name: What messages call it.
+        signs: The files that it is recognized by.
+        parse: Reads a file that annotates one image; None where a file annotates a whole split.
+    """
+
+    name: str
+    signs: str
+    parse: Callable[[Path], ImageAnnotation] | None
+
+
+VOC = Format("VOC XML", "an .xml for each image", voc.parse)
+COCO = Format("COCO JSON", "a .json with images, annotations and categories", None)
+LABELME = Format("labelme JSON", "a .json with shapes for each image", labelme.parse)
+YOLO = Format("YOLO text", "a .txt for each image, or a data.yaml", yolo.parse)
+FORMATS = (VOC, COCO, LABELME, YOLO)
+
+OTHERS = {
+    ".xml": [(rb"<annotations>", "CVAT's own XML", "export the task as 'COCO 1.0' or 'Pascal VOC 1.1'")],
+    ".json": [
+        (rb'"_via_', "a project of VIA", "export the annotations as COCO"),
+        (
+            rb'"(?:from_name|annotations)".*"(?:from_name|result)"',
+            "Label Studio's own JSON",
+            "export as COCO, VOC or YOLO",
+        ),
+        (rb'"label".*"coordinates"', "CreateML's JSON", "export as COCO, VOC or YOLO"),
+        (rb'"assets".*"regions"|"visitedAssets', "a project of VoTT", "export as Pascal VOC"),
+    ],
+}
+"""Signs of annotations that are not read here: a pattern of the content, a name, and the step that helps."""
+
+HEAD = 65_536
+"""How many bytes at the start of a file are looked at for the signs of `OTHERS`."""
+
+
+class Annotations(NamedTuple):
+    """What annotates a data set.
+
+    Attributes:
+        format: The kind of annotation.
+        files: The files that annotate images or splits, sorted.
+        config: The `data.yaml` or `obj.data` that describes a set of YOLO, or None.
+    """
+
+    format: Format
+    files: tuple[Path, ...]
+    config: Path | None = None
+
+    def __str__(self) -> str:
+        if self.config is not None:
+            return f"{self.format.name} ({self.config.name})"
+        return f"{counted(len(self.files), self.format.name + ' file')}"
+
+
+def find_annotations(tree: FileTree, only: Path | None = None) -> Annotations:
+    """Returns what annotates the images of a folder.
+
+    Args:
+        tree: The files of the folder.
+        only: A file or folder to take annotations from; None for all.
+
+    Raises:
+        DatasetError: Nothing annotates the images, or files of several kinds or sets do.
+    """
+    files = [file for file in tree.files if only is None or file == only or file.is_relative_to(only)]
+    xmls, jsons = _with_suffix(files, ".xml"), _with_suffix(files, ".json")
+    configs = (
+        _configs(files, tree.root) if only is None or only.is_dir() else _with_suffix([only], ".yaml", ".yml", ".data")
+    )
+    texts = [] if configs else _label_files(files, tree)
+    tables = _tables(jsons, only)
+    found = [
+        Annotations(VOC, tuple(xmls)) if _is_voc(xmls) else None,
+        Annotations(COCO, tuple(tables)) if tables else None,
+        Annotations(LABELME, tuple(shapes)) if (shapes := [] if tables else _labelme_files(jsons)) else None,
+        Annotations(YOLO, tuple(texts), configs[0] if configs else None) if configs or texts else None,
+    ]
+    kinds = [each for each in found if each is not None]
+    if len(kinds) > 1:
+        advice = "keep one of them here, or give the path of the data.yaml, the JSON, or the folder of the annotations"
+        raise DatasetError(f"{tree.root} holds {len(kinds)} layouts at once: {' and '.join(map(str, kinds))}; {advice}")
+    if not kinds:
+        raise DatasetError(_nothing(tree, files))
+    return kinds[0]
+
+
+def _nothing(tree: FileTree, files: Sequence[Path]) -> str:
+    """Returns a message that says what is in a folder that nothing annotates, and the step that helps."""
+    images = len(tree.images())
+    where = f"{tree.root}: {counted(images, 'image')}, but " if images else f"{tree.root}: "
+    for file in files:
+        for pattern, name, step in OTHERS.get(file.suffix.lower(), ()):
+            with file.open("rb") as content:
+                if re.search(pattern, content.read(HEAD), re.DOTALL):
+                    return f"{where}the annotations ({file.name}) are {name}, which is not read here; {step}"
+    found = [
+        counted(len(some), f"{suffix} file")
+        for suffix in (".xml", ".json", ".txt")
+        if (some := _with_suffix(files, suffix))
+    ]
+    others = f" (found {', '.join(found)} of other content)" if found else ""
+    signs = "; ".join(f"{each.name} ({each.signs})" for each in FORMATS)
+    step = "label the images first, or give the folder that holds the annotations too"
+    return f"{where}no data set is here or in the folders below{others}; looked for {signs}; {step}"
+
+
+def _with_suffix(files: Sequence[Path], *suffixes: str) -> list[Path]:
+    return [file for file in files if file.suffix.lower() in suffixes]
+
+
+def _is_voc(files: Sequence[Path]) -> bool:
+    """Returns whether an XML is VOC's, or so damaged that it could be."""
+    return any(not fault or "not well-formed" in fault for fault in (voc.parse(file).fault for file in files[:20]))
+
+
+def _tables(files: Sequence[Path], only: Path | None) -> list[Path]:
+    """Returns the files that are COCO's. Those of other tasks, as COCO names them, count only by themselves."""
+    if files == [only]:
+        return [] if _has(files[0], b'"shapes"') and not coco.has_parts(files[0]) else list(files)
+    instances = [file for file in files if file.name.startswith("instances_")]
+    named = [file for file in files if not file.name.startswith(coco.OTHER_TASKS)]
+    return [file for file in named if file in instances or coco.has_parts(file)]
+
+
+def _labelme_files(files: Sequence[Path]) -> list[Path]:
+    return [
+        file for file in files if _has(file, b'"shapes"') and (_has(file, b'"imagePath"') or _has(file, b'"points"'))
+    ]
+
+
+def _has(file: Path, word: bytes) -> bool:
+    try:
+        return word in file.read_bytes()
+    except OSError:
+        return False
+
+
+def _configs(files: Sequence[Path], root: Path) -> list[Path]:
+    """Returns the files that describe a set of YOLO: the `data.yaml`, or another YAML of this kind, or `obj.data`.
+
+    Raises:
+        DatasetError: There are several.
+    """
+    yamls = _with_suffix(files, ".yaml", ".yml")
+    named = [file for file in yamls if file.stem == "data"] or [file for file in yamls if _names_classes(file)]
+    named = named or [file for file in _with_suffix(files, ".data") if yolo.is_darknet(file)]
+    depth = min((len(file.parts) for file in named), default=0)
+    named = [file for file in named if len(file.parts) == depth]
+    if len({file.parent for file in named}) > 1:
+        places = ", ".join(str(file.parent) for file in named)
+        raise DatasetError(f"{root} holds {len(named)} data sets; give one of them: {places}")
+    if len(named) > 1:
+        raise DatasetError(f"{named[0]} and {named[1]} both describe the set; give the path of one of them")
+    return named
+
+
+def _names_classes(file: Path) -> bool:
+    """Returns whether a YAML file could be a `data.yaml`, without parsing it."""
+    try:
+        if file.stat().st_size > YAML_LIMIT:
+            return False
+        text = read_text(file)
+    except (OSError, ValueError):
+        return False
+    return all(
+        re.search(pattern, text, re.MULTILINE) for pattern in (r"^names\s*:", r"^(train|val|valid|validation|test)\s*:")
+    )
+
+
+def _label_files(files: Sequence[Path], tree: FileTree) -> list[Path]:
+    """Returns the label files of YOLO, if there are any: texts called like an image, or in a folder `labels`."""
+    images = {stem_of(image.name) for image in tree.images()}
+    texts = [
+        file
+        for file in _with_suffix(files, ".txt")
+        if not is_class_list(file) and (file.stem in images or _is_for_labels(file)) and not _is_list(file, images)
+    ]
+    content = (yolo.parse(file) for file in texts)
+    looks = [yolo.looks_like_labels(each) for each in islice((each for each in content if each.objects), 5)]
+    return texts if texts and (any(looks) or not looks) else []
+
+
+def _is_for_labels(file: Path) -> bool:
+    return any(part.lower() in ("labels", "label") for part in file.parts[:-1])
+
+
+def _is_list(file: Path, images: set[str]) -> bool:
+    """Returns whether a text is called like a split and like no image."""
+    return split_word(file.stem) is not None and file.stem not in images
