@@ -4,9 +4,10 @@ The content of files tells, wherever they lie: VOC's XML, COCO's JSON, labelme's
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from multibox.data import coco, labelme, voc, yolo
@@ -55,6 +56,9 @@ OTHERS = {
 }
 """Signs of annotations that are not read here: a pattern of the content, a name, and the step that helps."""
 
+LOOKED_AT = 20
+"""How many files of a suffix are looked at before their kind is known."""
+
 HEAD = 65_536
 """How many bytes at the start of a file are looked at for the signs of `OTHERS`."""
 
@@ -66,11 +70,13 @@ class Annotations(NamedTuple):
         format: The kind of annotation.
         files: The files that annotate images or splits, sorted.
         config: The `data.yaml` or `obj.data` that describes a set of YOLO, or None.
+        parsed: The files that had to be parsed to find out.
     """
 
     format: Format
     files: tuple[Path, ...]
     config: Path | None = None
+    parsed: Mapping[Path, ImageAnnotation] = MappingProxyType({})
 
     def __str__(self) -> str:
         if self.config is not None:
@@ -96,7 +102,7 @@ def find_annotations(tree: FileTree, only: Path | None = None) -> Annotations:
     texts = [] if configs else _label_files(files, tree)
     tables = _tables(jsons, only)
     found = [
-        Annotations(VOC, tuple(xmls)) if _is_voc(xmls) else None,
+        Annotations(VOC, tuple(xmls), parsed=parsed) if (parsed := _parse_until_voc(xmls)) else None,
         Annotations(COCO, tuple(tables)) if tables else None,
         Annotations(LABELME, tuple(shapes)) if (shapes := [] if tables else _labelme_files(jsons)) else None,
         Annotations(YOLO, tuple(texts), configs[0] if configs else None) if configs or texts else None,
@@ -134,9 +140,14 @@ def _with_suffix(files: Sequence[Path], *suffixes: str) -> list[Path]:
     return [file for file in files if file.suffix.lower() in suffixes]
 
 
-def _is_voc(files: Sequence[Path]) -> bool:
-    """Returns whether an XML is VOC's, or so damaged that it could be."""
-    return any(not fault or "not well-formed" in fault for fault in (voc.parse(file).fault for file in files[:20]))
+def _parse_until_voc(files: Sequence[Path]) -> dict[Path, ImageAnnotation]:
+    """Parses XML files up to the first that is VOC's, or so damaged that it could be. Returns none if none is."""
+    parsed = {}
+    for file in files[:LOOKED_AT]:
+        parsed[file] = voc.parse(file)
+        if not parsed[file].fault or "not well-formed" in parsed[file].fault:
+            return parsed
+    return {}
 
 
 def _tables(files: Sequence[Path], only: Path | None) -> list[Path]:

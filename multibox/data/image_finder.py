@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from multibox.data.files import FileIndex, stem_of
-from multibox.data.splits import PLAIN_FOLDERS, kinds_in, kinds_of
+from multibox.data.splits import PATH_LIMIT, PLAIN_FOLDERS, kinds_in, kinds_of
 
 
 class ImageFinder:
@@ -31,7 +31,7 @@ class ImageFinder:
             split: The split that the image is in, if it is known. An image in the folder of another split is not taken
                 if the path does not name that folder.
         """
-        for text in path_variants(stated):
+        for text in path_variants(stated if len(stated) <= PATH_LIMIT else ""):
             *folders, name = [part for part in text.split("/") if part not in ("", ".", "..")] or [""]
             images = self._by_name.find(None, stem_of(name)) if name else []
             wanted = kinds_in(folders[::-1]) | kinds_of(split)  # the last folder: the others may be of a user

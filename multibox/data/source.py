@@ -167,7 +167,7 @@ class LabeledImages:
         self.annotations = annotations
         self._tree = tree
         self._options = options
-        self._parsed: dict[Path, ImageAnnotation] = {}
+        self._parsed = dict(annotations.parsed)
         self._labels = FileFinder()
 
     @cached_property
@@ -414,7 +414,7 @@ class LabeledImages:
         where = str(self.annotations.config or root)
         if len(without) == len(images) and is_yolo:
             place = _label_place(without[0], root)
-            what = f"none of the {counted(len(images), 'image')} has a label file like {place}"
+            what = f"none of the {len(images)} images has a label file like {place}"
         else:
             what = f"{len(without)} of {counted(len(images), 'image')} have no {kind} file, such as {without[0].name}"
         if as_empty:

@@ -143,6 +143,8 @@ def by_lists(tree: FileTree) -> dict[str, Sources]:
     named = named or [file for file in texts if file.parent.name.lower() == "imagesets"]
     if not named:
         named = [file for file in texts if split_word(file.stem) and _lists_images(file)]
+    depth = min((len(file.parts) for file in named), default=0)  # a set below a set is another one
+    named = [file for file in named if len(file.parts) == depth]
     homes = sorted({file.parent for file in named})
     if len(homes) > 1:
         places = ", ".join(str(_home(home)) for home in homes)
@@ -212,7 +214,7 @@ def _locate(file: Path, root: str, entry: object) -> tuple[Path, Path | None]:
         looked = shortened(str(file.parent / root / entry), 300)
         raise DatasetError(f"{file}: there is no folder and no list of images {quoted(entry)}; looked for {looked}")
     beside = next((place for place in found if ".." not in place.parts), found[0])
-    if not root and parts[0] == ".." and found[0] != beside:
+    if not root and parts[:1] == ("..",) and found[0] != beside:
         return beside, found[0]
     return found[0], None
 

@@ -82,7 +82,7 @@ ANCHORS = "anchors .* and aliases .* are not read here; write the value out"
         ("path: [1, 2]\nnames: [cat]\ntrain: images/train", r"path is \[1, 2\], which is no folder"),
         (f"names: [{'a, ' * 400_000}]\ntrain: images/train", "it has 1,200,0.. bytes, more than 1,000,000"),
         (f"names:\n  ? 0x1{'0' * 4000}\n  : cat\ntrain: images/train", "names must number the classes from 0"),
-        (f"names: [0x1{'0' * 4000}]\ntrain: images/train", "a number of over 3,000 digits is no class name to YAML"),
+        (f"names: [[0x1{'0' * 4000}]]\ntrain: images/train", "is no class name"),
         ("names: [cat]\ntrain: !!timestamp x", "the YAML cannot be read"),
         ("names: [cat]\ntrain: !!bool x", "the YAML cannot be read"),
         ('names: [cat]\ntrain: !!int ""', "the YAML cannot be read"),
@@ -170,7 +170,7 @@ def coco_json(**changes: object) -> str:
     row = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 8, 20, 32], **changes}
     content = {
         "images": [{"id": 1, "file_name": "a.png"}],
-        "annotations": [row, {"id": 2, "image_id": 1, "category_id": 1, "bbox": [10, 8, 20, 32]}],
+        "annotations": [row, {"id": 2, "image_id": 1, "category_id": 1, "bbox": [10, 8, 20, 30]}],
         "categories": [{"id": 1, "name": "cat"}],
     }
     return json.dumps(content)
@@ -232,7 +232,7 @@ def test_a_json_that_cannot_be_parsed(tmp_path: Path, text: str):
 
 def test_equal_numbers_of_deep_annotations(tmp_path: Path):
     """Two rows of one number are compared, lists in lists in lists included."""
-    row = f'{{"id": 7, "image_id": 1, "category_id": 1, "bbox": [10, 8, 20, 32], "segmentation": {DEEP}}}'
+    row = f'{{"id": 7, "image_id": 1, "category_id": 1, "bbox": [10, 8, 20, 28], "segmentation": {DEEP}}}'
     text = coco_json().replace('"annotations": [', f'"annotations": [{row}, {row}, ')
     dataset = read_dataset(coco_set(tmp_path, text))
     assert [problem.what for problem in dataset.problems] == ["the id is used twice"]
@@ -317,11 +317,12 @@ def test_many_names_of_classes_in_a_list(tmp_path: Path):
 
 
 def test_messages_about_classes_that_differ_are_short(tmp_path: Path):
+    """They are joined by name, and how they differ is a problem."""
     for name in ("one", "two"):
         write_voc_set(tmp_path / name, {name: voc_xml(CAT)})
         write_text(
             tmp_path / name / "classes.txt", f"cat\n{name}{LONG}\n" + "".join(f"{name} {n}\n" for n in range(10_000))
         )
-    with pytest.raises(DatasetError, match="and 9971 more") as caught:
-        read_dataset([tmp_path / "one", tmp_path / "two"])
-    assert len(str(caught.value).replace(str(tmp_path), "")) < 2000
+    (problem,) = read_dataset([tmp_path / "one", tmp_path / "two"]).problems
+    assert "and 9971 more" in problem.what
+    assert len(str(problem).replace(str(tmp_path), "")) < 2000

@@ -1,4 +1,5 @@
 import io
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +49,7 @@ LAYOUTS = ["VOC", "COCO", "YOLO"]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("above", [0, 1, 2, 3])
+@pytest.mark.parametrize("above", [0, 1, 2, 5])
 def test_the_same_set_from_each_layout_and_from_above(tmp_path: Path, layout: str, above: int):
     write_set(layout, tmp_path.joinpath(*["deeper"] * above))
     write_text(tmp_path / "__MACOSX" / "data.yaml", "names: [x]\ntrain: y")
@@ -61,17 +62,12 @@ def test_the_same_set_from_each_layout_and_from_above(tmp_path: Path, layout: st
     assert list_splits(tmp_path) == ("train",)
 
 
-def test_a_set_four_folders_below_is_not_looked_for(tmp_path: Path):
-    write_set("YOLO", tmp_path.joinpath(*["deeper"] * 4))
-    with pytest.raises(DatasetError, match="no data set is here"):
-        read_dataset(tmp_path)
-
-
 @pytest.mark.parametrize("file", ["data.yaml", "annotations/instances_train.json"])
 def test_two_layouts_at_once(tmp_path: Path, file: str):
     write_set("YOLO", write_set("COCO", tmp_path))
     with pytest.raises(
-        DatasetError, match=r"2 layouts at once: COCO \(.*\) and YOLO \(.*\); keep one .* or give the path"
+        DatasetError,
+        match=r"2 layouts at once: 1 COCO JSON file and YOLO text \(data.yaml\); keep one .* or give the path",
     ):
         read_clean(tmp_path)
     assert len(read_clean(tmp_path / file)) == 1
@@ -86,7 +82,7 @@ def test_two_sets_below(tmp_path: Path):
 
 def test_no_set_at_all(tmp_path: Path):
     with pytest.raises(
-        DatasetError, match=r"no data set is here .* VOC \(Annotations.*COCO \(annotations.*YOLO \(data\.yaml"
+        DatasetError, match=r"no data set is here .* VOC XML \(an .xml.*COCO JSON \(a \.json.*YOLO text \(.* data\.yaml"
     ):
         read_clean(tmp_path)
     write_image(tmp_path / "a.png")
@@ -100,10 +96,13 @@ def test_a_folder_that_is_not_there(tmp_path: Path):
 
 
 def test_a_set_without_a_split(tmp_path: Path):
-    write_text(tmp_path / "Annotations" / "a.xml", XML)
-    with pytest.raises(DatasetError, match=r"a VOC set without a split; looked for .*ImageSets/Main/<split>"):
-        read_clean(tmp_path)
-    assert list_splits(tmp_path) == ()
+    write_voc_set(tmp_path, {"a": XML})
+    (tmp_path / "ImageSets" / "Main" / "train.txt").unlink()
+    assert list_splits(tmp_path) == ("all",)
+    assert len(read_clean(tmp_path)) == 1
+    says = r"has no split 'train': 1 image, 1 VOC XML file, no split; read it without a split, and divide it"
+    with pytest.raises(DatasetError, match=says):
+        read_clean(tmp_path, split="train")
 
 
 def test_the_split_is_chosen_or_the_only_one(tmp_path: Path):
@@ -135,6 +134,9 @@ def test_problems_are_raised_or_kept(tmp_path: Path, layout: str):
         write_json(tmp_path / "annotations" / "instances_train.json", content)
     if layout == "VOC":
         write_voc_set(tmp_path, {"a": XML, "b": XML, "c": XML})
+    if layout == "YOLO":
+        for name in ("b", "c"):
+            write_text(tmp_path / "labels" / "train" / f"{name}.txt", "")
     for name in ("b", "c"):
         write_text(image.with_name(f"{name}.png"), "this is text")
     with pytest.raises(
@@ -190,20 +192,29 @@ def test_problems_of_several_sets_are_gathered(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("classes", "message"),
+    ("classes", "joined", "what"),
     [
-        (("cat\ndog", "cat\ncow\nhen"), "only .*one, train has 'dog'; only .*two, train has 'cow', 'hen'"),
-        (("cat", "cat\ndog"), r"differ: only .*two, train has 'dog' \(where a set has no object of a class"),
-        (("cat\ndog", "dog\ncat"), "are in another order"),
+        (
+            ("cat\ndog", "hen\ncow\ncat"),
+            ("cat", "dog", "hen", "cow"),
+            "only .*one, train has 'dog'; only .*two, train has 'hen', 'cow'",
+        ),
+        (("cat", "dog\ncat"), ("cat", "dog"), r"the classes differ: only .*two, train has 'dog'$"),
+        (("dog\ncat", "cat\ndog"), ("dog", "cat"), None),
     ],
 )
-def test_sets_of_other_classes_are_not_joined(tmp_path: Path, classes: tuple[str, str], message: str):
+def test_classes_of_several_sets_are_joined_by_name(
+    tmp_path: Path, classes: tuple[str, str], joined: tuple[str, ...], what: str | None
+):
     paths = []
     for name, text in zip(("one", "two"), classes, strict=True):
         paths.append(write_voc_set(tmp_path / name, {name: XML}))
         write_text(tmp_path / name / "classes.txt", text)
-    with pytest.raises(DatasetError, match=message):
-        read_clean(paths)
+    dataset = read_dataset(paths)
+    assert dataset.class_names == joined
+    assert [[joined[label] for label in sample.truth.labels] for sample in dataset] == [["cat"], ["cat"]]
+    assert len(dataset.problems) == (what is not None)
+    assert all(re.search(str(what), problem.what) and problem.done == "joined by name" for problem in dataset.problems)
 
 
 def test_a_set_given_twice_and_none_at_all(tmp_path: Path):

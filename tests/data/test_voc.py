@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multibox.data import Dataset, DatasetError, Problem, list_splits, read_dataset
-from multibox.data.voc import VocLayout
+from multibox.data import Dataset, DatasetError, DatasetReader, Problem, list_splits, read_dataset
+
 from tests.data.folders import read_clean, voc_object, voc_xml, write_image, write_text, write_voc_set
 
 CAT = voc_object("cat", (10, 8, 30.5, 40.25))
@@ -39,7 +39,7 @@ def test_reads_boxes_as_written(tmp_path: Path):
 
 def test_the_devkits_pixels_from_one(tmp_path: Path):
     folder = write_voc_set(tmp_path, {"a": voc_xml(voc_object("cat", (1, 1, 64, 48)))})
-    assert VocLayout(folder).read("train", pixels_from_one=True)[0].truth.boxes.tolist() == [[0, 0, 64, 48]]
+    assert DatasetReader(folder, pixels_from_one=True).read("train")[0].truth.boxes.tolist() == [[0, 0, 64, 48]]
 
 
 def test_classes_are_those_of_all_splits(tmp_path: Path):
@@ -129,10 +129,10 @@ def test_what_is_offered_as_a_split_can_be_read(tmp_path: Path):
     write_text(lists / "older" / "val.txt", "a")
     write_text(lists / ".hidden.txt", "a")
     (lists / "folder.txt").mkdir()
-    assert list_splits(folder) == ("Train",)
-    assert len(read(folder, "Train")) == 1
+    assert list_splits(folder) == ("train",)
+    assert len(read(folder, "train")) == len(read(folder, "Train")) == 1
     write_text(lists / "Train.txt", "a")
-    with pytest.raises(DatasetError, match=r"Train\.TXT and .*Train\.txt are both of split 'Train'; rename one"):
+    with pytest.raises(DatasetError, match=r"Train\.TXT and .*Train\.txt are both of split 'train'; rename one"):
         list_splits(folder)
 
 
@@ -167,17 +167,17 @@ def test_upper_case_suffix(tmp_path: Path):
     ],
 )
 def test_boxes_that_are_left_out(tmp_path: Path, box: tuple[object, ...], what: str):
-    write_voc_set(tmp_path, {"a": voc_xml(CAT, voc_object("cat", box), CAT)})
+    write_voc_set(tmp_path, {"a": voc_xml(CAT, voc_object("cat", box), voc_object("cat", (0, 0, 9, 9)))})
     dataset = read(tmp_path)
     assert said(dataset) == [("a.xml, object 2 (cat)", what, "box left out")]
-    assert dataset[0].truth.boxes.tolist() == [[10, 8, 30.5, 40.25]] * 2
+    assert dataset[0].truth.boxes.tolist() == [[10, 8, 30.5, 40.25], [0, 0, 9, 9]]
 
 
 @pytest.mark.parametrize(
     ("element", "what"),
     [
         ("<object><name>cat</name></object>", "no <xmin> in <bndbox>"),
-        (CAT.replace("<name>cat</name>", ""), "no <name>"),
+        (CAT.replace("<name>cat</name>", ""), "no class is named"),
     ],
 )
 def test_objects_that_lack_something(tmp_path: Path, element: str, what: str):
@@ -242,17 +242,22 @@ def test_all_problems_of_a_set_in_one_error(tmp_path: Path):
         read_clean(folder, split="train")
     problems = error.value.problems
     assert [problem.where.rpartition("/")[2] for problem in problems] == [
+        "train.txt, line 5",
+        folder.name,
         "empty.xml, object 1 (cat)",
         "torn.xml",
         "text.png",
-        "train.txt, line 5",
-        "train.txt, line 6",
     ]
-    assert [problem.done for problem in problems] == ["box left out"] + ["image left out"] * 4
-    assert problems[1].what.startswith("not well-formed XML (")
-    assert problems[2].what == "not an image that can be read here; save it as JPEG or PNG"
-    assert problems[3].what == "there is no image 'lonely' in JPEGImages"
-    assert problems[4].what == "there is no 'bare.xml' in Annotations"
+    assert [problem.done for problem in problems] == [
+        "image left out",
+        "left out as unlabelled",
+        "box left out",
+        *["image left out"] * 2,
+    ]
+    assert problems[0].what == "there is no image 'lonely'"
+    assert problems[1].what == "1 of 5 images have no VOC XML file, such as bare.png"
+    assert problems[3].what.startswith("not well-formed XML (")
+    assert problems[4].what == "not an image that can be read here; save it as JPEG or PNG"
     assert all(str(problem) in str(error.value) for problem in problems)
     assert "5 problems" in str(error.value)
     dataset = read(folder)
@@ -273,7 +278,7 @@ def test_an_image_listed_twice(tmp_path: Path):
 def test_two_images_of_one_name(tmp_path: Path):
     folder = write_voc_set(tmp_path, {"a": voc_xml(CAT)})
     write_image(folder / "JPEGImages" / "a.jpg")
-    assert said(read(folder)) == [("train.txt, line 1", "'a' is the name of 2 images", "a.jpg taken")]
+    assert said(read(folder)) == [("a.xml", "'a' is the name of 2 images", "a.jpg taken")]
     write_text(folder / "Annotations" / "a.xml", voc_xml("<filename>a.png</filename>", CAT))
     assert [sample.name for sample in read_clean(folder)] == ["a.png"]
 
@@ -343,5 +348,7 @@ def test_a_split_without_any_usable_image(tmp_path: Path):
 def test_a_set_without_images_folder(tmp_path: Path):
     write_text(tmp_path / "Annotations" / "a.xml", voc_xml(CAT))
     write_text(tmp_path / "ImageSets" / "Main" / "train.txt", "a")
-    with pytest.raises(DatasetError, match="JPEGImages: there is no such folder"):
+    with pytest.raises(
+        DatasetError, match=r"(?s)there is no image that can be used.*line 1: there is no image 'a'"
+    ):
         read(tmp_path)
