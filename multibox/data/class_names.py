@@ -8,7 +8,7 @@ from pathlib import Path
 from multibox.data.files import FileTree, read_list
 from multibox.data.sample import Problem
 from multibox.files import read_text
-from multibox.messages import counted, list_names, quoted
+from multibox.messages import list_names, quoted
 
 BACKGROUND = ("background", "__background__", "_background_")
 """Names, in lower case, of what is no object. The detector has an output of its own for it."""
@@ -49,14 +49,14 @@ def order_classes(
     if found is None:
         return str(where), sorted(used), []
     file, names = found
-    if len(names) == 1 and names[0] not in used and "," in names[0]:
-        names = [name.strip() for name in names[0].split(",") if name.strip()]
+    parts = (part.strip() for name in names for part in ([name] if name in used else name.split(",")))
+    names = [name for name in parts if name]
     ignored = [name for name in names if name.lower() in BACKGROUND and name not in used]
     problems = [Problem(str(file), f"{quoted(name)} is no class of objects", "line left out") for name in ignored]
     names = [name for name in names if name not in ignored]
     if used and not set(used) & set(names):
         has = list_names(sorted(used), 5)
-        what = f"none of the {counted(len(names), 'class')} is in the annotations, which have {has}"
+        what = f"no class in it ({list_names(names, 5)}) is in the annotations, which have {has}"
         return str(where), sorted(used), [*problems, Problem(str(file), what, "the names in the annotations taken")]
     return str(file), names, problems
 

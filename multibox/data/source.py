@@ -3,6 +3,7 @@
 what annotates (`annotations`), which image belongs to each annotation (`image_finder`), which split (`splits`).
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
@@ -39,6 +40,8 @@ from multibox.data.splits import (
 )
 from multibox.messages import counted, quoted
 
+log = logging.getLogger("multibox")
+
 Unlabelled = Literal["empty", "skip"]
 
 CLIMB = 2
@@ -56,9 +59,6 @@ class Options(NamedTuple):
 
     unlabelled: Unlabelled | None = None
     pixels_from_one: bool = False
-
-
-Source = "LabeledImages | CocoTables"
 
 
 def open_source(path: Path, options: Options) -> "LabeledImages | CocoTables":
@@ -416,13 +416,15 @@ class LabeledImages:
             place = _label_place(without[0], root)
             what = f"none of the {len(images)} images has a label file like {place}"
         else:
-            what = f"{len(without)} of {counted(len(images), 'image')} have no {kind} file, such as {without[0].name}"
-        if as_empty:
-            return True, [Problem(where, what, "taken as images without objects")]
-        because = (
-            f", because {counted(empty, 'file')} without objects mark the empty ones" if empty and not chosen else ""
-        )
-        return False, [Problem(where, f"{what}{because}", "left out as unlabelled")]
+            have = "has" if len(without) == 1 else "have"
+            what = f"{len(without)} of {counted(len(images), 'image')} {have} no {kind} file, such as {without[0].name}"
+        if not as_empty and chosen is None and is_yolo:
+            what += f"; images without objects have an empty file here ({empty} of them)"
+        done = "taken as empty; unlabelled=skip leaves them out"
+        problem = Problem(where, what, done if as_empty else "left out; unlabelled=empty takes them as empty")
+        if chosen is not None:
+            log.info(problem)  # as it was asked for, it is no problem
+        return as_empty, [problem] if chosen is None else []
 
     def _object_maker(self, names: Sequence[str]) -> Callable[[Entry], Object | Problem]:
         is_yolo = self.annotations.format is YOLO

@@ -162,6 +162,8 @@ def by_lists(tree: FileTree) -> dict[str, Sources]:
             of_classes.setdefault(split_word(split) or split, []).append(file)
     in_class = {file for group in of_classes.values() for file in group}
     whole = {name: (file,) for name, file in files.items() if file not in in_class}
+    if list(whole) == ["default"]:  # what CVAT calls images that are in no subset
+        whole = {ALL: whole["default"]}
     return whole | {split: tuple(group) for split, group in of_classes.items() if split not in whole}
 
 

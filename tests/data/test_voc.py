@@ -6,7 +6,6 @@ import pytest
 from PIL import Image
 
 from multibox.data import Dataset, DatasetError, DatasetReader, Problem, list_splits, read_dataset
-
 from tests.data.folders import read_clean, voc_object, voc_xml, write_image, write_text, write_voc_set
 
 CAT = voc_object("cat", (10, 8, 30.5, 40.25))
@@ -250,12 +249,12 @@ def test_all_problems_of_a_set_in_one_error(tmp_path: Path):
     ]
     assert [problem.done for problem in problems] == [
         "image left out",
-        "left out as unlabelled",
+        "left out; unlabelled=empty takes them as empty",
         "box left out",
         *["image left out"] * 2,
     ]
     assert problems[0].what == "there is no image 'lonely'"
-    assert problems[1].what == "1 of 5 images have no VOC XML file, such as bare.png"
+    assert problems[1].what == "1 of 5 images has no VOC XML file, such as bare.png"
     assert problems[3].what.startswith("not well-formed XML (")
     assert problems[4].what == "not an image that can be read here; save it as JPEG or PNG"
     assert all(str(problem) in str(error.value) for problem in problems)
@@ -348,7 +347,5 @@ def test_a_split_without_any_usable_image(tmp_path: Path):
 def test_a_set_without_images_folder(tmp_path: Path):
     write_text(tmp_path / "Annotations" / "a.xml", voc_xml(CAT))
     write_text(tmp_path / "ImageSets" / "Main" / "train.txt", "a")
-    with pytest.raises(
-        DatasetError, match=r"(?s)there is no image that can be used.*line 1: there is no image 'a'"
-    ):
+    with pytest.raises(DatasetError, match=r"(?s)there is no image that can be used.*line 1: there is no image 'a'"):
         read(tmp_path)

@@ -144,8 +144,8 @@ def test_a_path_is_recognized_once_and_its_usual_split_read(tmp_path: Path, monk
     train = dataset_of(["cat"], [(0, LEFT)], [(0, RIGHT)])
     write_coco({"val2017": dataset_of(["cat"], [(0, LEFT)]), "train2017": train}, tmp_path)
     recognized = []
-    recognize = read._recognize
-    monkeypatch.setattr(read, "_recognize", lambda path: recognized.append(path) or recognize(path))
+    open_source = read.open_source
+    monkeypatch.setattr(read, "open_source", lambda path, *rest: recognized.append(path) or open_source(path, *rest))
     assert evaluate(detector_of(["cat"], Finds([(0, 0.9, LEFT)])), tmp_path).images == 1
     assert recognized == [tmp_path]
 
