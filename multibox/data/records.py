@@ -223,9 +223,10 @@ def _check(found: AnnotatedImage, place: int, labels: Sequence[int]) -> tuple[Sa
     if not found.normalized and _in_fractions(written, height, width):
         faults = [fault or "is in fractions of the image, 0 to 1, not in pixels" for fault in faults]
     kept: dict[tuple[object, ...], int] = {}
-    for index, (entry, fault) in enumerate(zip(objects, faults, strict=True)):
-        box = f"box {[round(value, 2) for value in written[index].tolist()]}"
-        same = (*boxes[index].tolist(), classes[index], entry.crowd)
+    for index, (entry, fault, corners) in enumerate(zip(objects, faults, written.tolist(), strict=True)):
+        same = (*corners, classes[index], entry.crowd)
+        is_sound = not fault and same not in kept and beyond[index] <= PIXEL_TOLERANCE
+        box = "" if is_sound else f"box {[round(value, 2) for value in corners]}"
         if fault:
             problems.append(Problem(entry.where, f"{box} {fault}", "box left out"))
             continue

@@ -372,7 +372,9 @@ class LabeledImages:
         yield from said
         to_object = self._object_maker(names)
         doubts = {} if self.annotations.config is not None else self._pairs[1]
-        common = os.path.commonpath([os.path.abspath(image.parent) for _, image in images] or [str(self._tree.root)])
+        places = {image.parent for _, image in images} or {self._tree.root}
+        common = os.path.commonpath([os.path.abspath(place) for place in places])
+        folders: dict[Path, Path] = {}
         for listed, image in images:
             if image in doubts:
                 yield doubts.pop(image)
@@ -380,7 +382,9 @@ class LabeledImages:
             if annotation is not None and annotation.fault:
                 yield Problem(str(annotation.file), annotation.fault, "image left out")
             elif annotation is not None or as_empty:
-                name = Path(os.path.relpath(os.path.abspath(image), common)).as_posix()
+                if image.parent not in folders:
+                    folders[image.parent] = Path(os.path.relpath(os.path.abspath(image.parent), common))
+                name = (folders[image.parent] / image.name).as_posix()
                 objects = [to_object(entry) for entry in annotation.objects] if annotation else []
                 size = to_size(*annotation.size) if annotation else None
                 where = str(annotation.file if annotation else image)

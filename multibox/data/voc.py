@@ -49,7 +49,9 @@ def _entry(file: Path, number: int, element: Element) -> Entry:
 
 def _box(element: Element) -> list[float] | str:
     """Returns the corners of an object's box, or why there are none. An oriented box becomes the one around it."""
-    texts = [element.findtext(f"bndbox/{side}") for side in SIDES]
+    parts = element.find("bndbox")
+    found = {} if parts is None else {part.tag: part.text or "" for part in parts}
+    texts = [found.get(side) for side in SIDES]
     try:
         if None not in texts:
             return to_numbers(texts)
