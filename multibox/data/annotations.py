@@ -5,7 +5,6 @@ The content of files tells, wherever they lie: VOC's XML, COCO's JSON, labelme's
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -99,7 +98,9 @@ def find_annotations(tree: FileTree, only: Path | None = None) -> Annotations:
     configs = (
         _configs(files, tree.root) if only is None or only.is_dir() else _with_suffix([only], ".yaml", ".yml", ".data")
     )
-    texts = [] if configs else _label_files(files, tree)
+    texts = _label_files(files, tree)
+    if not configs and not _are_labels(texts):
+        texts = []
     tables = _tables(jsons, only)
     found = [
         Annotations(VOC, tuple(xmls), parsed=parsed) if (parsed := _parse_until_voc(xmls)) else None,
@@ -205,16 +206,20 @@ def _names_classes(file: Path) -> bool:
 
 
 def _label_files(files: Sequence[Path], tree: FileTree) -> list[Path]:
-    """Returns the label files of YOLO, if there are any: texts called like an image, or in a folder `labels`."""
+    """Returns the texts that may be label files of YOLO: those called like an image, or in a folder `labels`."""
     images = {stem_of(image.name) for image in tree.images()}
-    texts = [
+    return [
         file
         for file in _with_suffix(files, ".txt")
         if not is_class_list(file) and (file.stem in images or _is_for_labels(file)) and not _is_list(file, images)
     ]
-    content = (yolo.parse(file) for file in texts)
-    looks = [yolo.looks_like_labels(each) for each in islice((each for each in content if each.objects), 5)]
-    return texts if texts and (any(looks) or not looks) else []
+
+
+def _are_labels(texts: Sequence[Path]) -> bool:
+    """Returns whether the first texts that are not empty look like lines of YOLO; all may be empty."""
+    content = (yolo.parse(file) for file in texts[:LOOKED_AT])
+    looks = [yolo.looks_like_labels(each) for each in content if each.objects]
+    return bool(texts) and (any(looks) or not looks)
 
 
 def _is_for_labels(file: Path) -> bool:

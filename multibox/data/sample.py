@@ -227,9 +227,8 @@ class Dataset:
         order = sorted(set(places))
         wanted = ["val", "test", "train"] if test else ["val", "train"]
         if len(order) < len(wanted):
-            raise ValueError(
-                f"{self.name}: {counted(len(self.samples), 'image')} cannot be divided into {len(wanted)} parts"
-            )
+            images = f"{counted(len(self.samples), 'image')} of {counted(len(order), 'name')}"
+            raise ValueError(f"{self.name}: {images} cannot be divided into {len(wanted)} parts")
         # bounds between the parts, moved only as far as each part needs one image
         first = min(max(sum(place < val for place in order), 1), len(order) - len(wanted) + 1)
         second = min(max(sum(place < val + test for place in order), first + 1), len(order) - 1) if test else first

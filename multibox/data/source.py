@@ -173,7 +173,7 @@ class LabeledImages:
     @cached_property
     def splits(self) -> tuple[str, ...]:
         """The names of the splits."""
-        return tuple(self._config.entries) if self._has_entries else tuple(self._sources[0])
+        return tuple(self._config.entries) if self._by_rule else tuple(self._sources[0])
 
     @property
     def counts(self) -> str:
@@ -250,9 +250,14 @@ class LabeledImages:
                     doubts[image] = Problem(str(file), what, f"{image.name} taken")
         return pairs, doubts, lonely
 
+    @cached_property
+    def _by_rule(self) -> bool:
+        """Whether a `data.yaml` names the images: YOLO's rule then says where their label files are."""
+        return self._config.file.suffix.lower() in (".yaml", ".yml") and bool(self._config.entries)
+
     def _annotation_of(self, image: Path) -> Path | None:
-        """Returns the file that annotates an image. A `data.yaml` implies YOLO's rule: `labels` for `images`."""
-        if self.annotations.config is not None:
+        """Returns the file that annotates an image."""
+        if self._by_rule:
             return self._labels.find(_label_place(image, self._tree.root))
         return self._pairs[0].get(image)
 
@@ -262,17 +267,13 @@ class LabeledImages:
         with_file = [image for image in found if self._annotation_of(image) is not None]
         if found:
             return (with_file or found)[0]
-        return None if self.annotations.config is not None else self._images_by_file.get(nfc(stem_of(line)))
+        return None if self._by_rule else self._images_by_file.get(nfc(stem_of(line)))
 
     @cached_property
     def _images_by_file(self) -> dict[str, Path]:
         return {nfc(stem_of(file.stem)): image for image, file in self._pairs[0].items()}
 
     # Which split
-
-    @property
-    def _has_entries(self) -> bool:
-        return bool(self._config.entries) and not (self._config.file.suffix.lower() == ".data" and self._sources[0])
 
     @cached_property
     def _sources(self) -> tuple[dict[str, Sources], list[Problem]]:
@@ -293,12 +294,10 @@ class LabeledImages:
             DatasetError: No image has annotations.
         """
         images = self._tree.images()
-        if self.annotations.config is not None:
-            return images
         pairs = self._pairs[0]
         if not pairs:
-            file = self.annotations.files[0]
-            stated = next(iter(self._parse(file).stated), file.stem)
+            files = self.annotations.files[:1]
+            stated = next((name for file in files for name in (*self._parse(file).stated, file.stem)), "a label file")
             raise DatasetError(
                 f"{self._tree.root}: {self.counts}, but no image belongs to one of them (looked for {quoted(stated)}); "
                 "put the images beside the annotations, or give the folder that holds both"
@@ -308,7 +307,7 @@ class LabeledImages:
 
     def _members(self, split: str) -> Iterator[tuple[str, Path] | Problem]:
         """Yields each image of a split with the place that lists it, and what is wrong with the lists."""
-        if self._has_entries:
+        if self._by_rule:
             config = self._config
             found, problems = by_entries(config.file, {split: config.entries[split]}, config.root)
             sources = found[split]
@@ -339,7 +338,7 @@ class LabeledImages:
 
     def _spares(self, split: str, sources: Sources) -> Iterator[Problem]:
         """Yields the files of annotations whose images are missing, where no list says what is in a split."""
-        if self.annotations.config is None:
+        if not self._by_rule:
             for file in self._pairs[2]:
                 word = folder_split(_below(file.parent, self._tree.root))
                 if not any(source.suffix.lower() == ".txt" for source in sources) and (not word or word[1] == split):
@@ -371,7 +370,7 @@ class LabeledImages:
         as_empty, said = self._unlabelled(list(files), parsed)
         yield from said
         to_object = self._object_maker(names)
-        doubts = {} if self.annotations.config is not None else self._pairs[1]
+        doubts = {} if self._by_rule else self._pairs[1]
         places = {image.parent for _, image in images} or {self._tree.root}
         common = os.path.commonpath([os.path.abspath(place) for place in places])
         folders: dict[Path, Path] = {}

@@ -61,3 +61,40 @@ def write_yolo_set(folder: Path, labels: dict[str, str], *, names: str = "[cat, 
         write_text(folder / "labels" / "train" / f"{name}.txt", lines)
     write_text(folder / "data.yaml", f"train: images/train\nnames: {names}\n")
     return folder
+
+
+BOX = [20, 16, 60, 56]
+"""The box of the exports below, in pixels of an image of 128 x 96."""
+
+LINE = "0 0.3125 0.375 0.3125 0.4166667"
+"""The same box of the first class, as a line of YOLO."""
+
+
+def write_picture(folder: Path, *parts: str) -> Path:
+    """Writes an image of 128 x 96."""
+    return write_image(folder.joinpath(*parts), width=128, height=96)
+
+
+def box_xml(name: str = "valve", file_name: str = "", box: Iterable[object] = BOX, extra: str = "") -> str:
+    """Returns VOC's XML with one object; the image has 128 x 96 pixels."""
+    named = f"<filename>{file_name}</filename>" if file_name else ""
+    return voc_xml(named, voc_object(name, box, extra), width=128, height=96)
+
+
+def coco_of(*file_names: str, names: Sequence[str] = ("valve",), **image: object) -> dict[str, list[dict[str, object]]]:
+    """Returns the content of a COCO JSON: each image has the same box, of the first class."""
+    x, y, right, bottom = BOX
+    numbers = range(len(file_names))
+    return {
+        "images": [{"id": number, "file_name": file_names[number], **image} for number in numbers],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(names)],
+        "annotations": [
+            {"id": number, "image_id": number, "category_id": 0, "bbox": [x, y, right - x, bottom - y]}
+            for number in numbers
+        ],
+    }
+
+
+def boxes_of(dataset: Dataset) -> dict[str, list[list[float]]]:
+    """Returns the boxes of each image, rounded, by the name of the image."""
+    return {sample.name: sample.truth.boxes.round(2).tolist() for sample in dataset}

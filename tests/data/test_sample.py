@@ -73,3 +73,53 @@ def test_a_box_without_width_is_refused():
 def test_a_sample_opens_its_file(tmp_path: Path):
     assert sample(0).open().size == (500, 375)
     assert sample(0).read().shape == (3, 375, 500)
+
+
+def dataset_of(*names: str) -> Dataset:
+    return Dataset("set, all", ("cat",), [sample(1, name) for name in names], (PROBLEM,), (7,))
+
+
+def names_of(*datasets: Dataset) -> list[set[str]]:
+    return [{each.name for each in dataset} for dataset in datasets]
+
+
+def test_a_split_takes_about_the_fractions_and_each_image_once():
+    whole = dataset_of(*(f"{number}.jpg" for number in range(2000)))
+    train, val, test = whole.split(val=0.2, test=0.1)
+    assert sum(map(len, (train, val, test))) == 2000 and set.union(*names_of(train, val, test)) == names_of(whole)[0]
+    assert (len(val), len(test)) == (pytest.approx(400, abs=60), pytest.approx(200, abs=45))
+    assert [each.name for each in val] == [each.name for each in whole if each.name in names_of(val)[0]]
+    assert (train.name, val.category_ids, test.problems) == ("set, all, train part", (7,), (PROBLEM,))
+    assert names_of(*whole.split()) == names_of(*whole.split(val=0.2))
+    assert names_of(whole.split(val=0.2)[1]) == names_of(val)  # the test part is taken from the training images
+
+
+def test_more_images_move_none():
+    few, many = (dataset_of(*(f"{number}.jpg" for number in range(count))) for count in (200, 300))
+    for before, after in zip(
+        names_of(*few.split(val=0.3, test=0.2)), names_of(*many.split(val=0.3, test=0.2)), strict=True
+    ):
+        assert before <= after
+
+
+def test_copies_of_an_image_stay_together():
+    names = [f"{number}_jpg.rf.{copy}a{number}f.jpg" for number in range(40) for copy in range(3)]
+    for part in names_of(*dataset_of(*names, *(f"other/{number}_jpg.png" for number in range(40))).split(val=0.5)):
+        stems = {name.rpartition("/")[2].partition("_")[0] for name in part}
+        assert len(part) == 4 * len(stems)
+
+
+@pytest.mark.parametrize("count", range(3, 12))
+def test_no_part_is_empty(count: int):
+    whole = dataset_of(*(f"{number}.jpg" for number in range(count)))
+    for val, test in ((0.01, 0.01), (0.98, 0.01), (0.01, 0.98), (0.3, 0.3)):
+        parts = whole.split(val=val, test=test)
+        assert all(parts) and sum(map(len, parts)) == count
+
+
+@pytest.mark.parametrize(("val", "test"), [(0, 0), (1, 0), (0.5, 0.5), (-0.1, 0), (0.2, -0.1)])
+def test_fractions_that_leave_nothing(val: float, test: float):
+    with pytest.raises(ValueError, match="val and test must be fractions"):
+        dataset_of("a.jpg", "b.jpg", "c.jpg").split(val=val, test=test)
+    with pytest.raises(ValueError, match="set, all: 3 images of 1 name cannot be divided into 2 parts"):
+        dataset_of("a.jpg", "b/a.jpg", "a.png").split()
