@@ -40,8 +40,9 @@ class DatasetReader:
         paths: The folders or files of the data set; several data sets are joined.
     """
 
-    def __init__(self, path: Paths) -> None:
+    def __init__(self, path: Paths, *, unlabelled: Literal["empty", "skip"] | None = None) -> None:
         """Takes a path or several, as `read_dataset` does. Nothing is read before `splits` or `read` need it."""
+        self.unlabelled = unlabelled
         self.paths = tuple(Path(each) for each in ([path] if isinstance(path, str | Path) else path))
         if not self.paths:
             raise ValueError("there is no path to read a data set from")

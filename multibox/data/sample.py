@@ -1,8 +1,10 @@
 """The types of a data set: images with their ground truth, and the problems that were found in its files."""
 
+import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,13 @@ from multibox.images import open_image, read_image
 from multibox.messages import counted, list_names
 
 PROBLEMS_SHOWN = 100
-"""The number of problems that a message lists one by one."""
+"""The number of kinds of problems that a message lists."""
+
+_VALUE = (
+    r"""(?:(?<!\w)'[^']*'(?!\w)|(?<!\w)"[^"]*"(?!\w)|[-+]?\b(?:\d[\w.,:+-]*|nan|inf)\b|[^\s'",;()]+\.[A-Za-z]\w+\b)"""
+)
+_VALUES = re.compile(rf"{_VALUE}(?:(?:, | and | to | x | ){_VALUE})*")
+"""Numbers, quoted values and names of files in a text, or lists of them: problems of one kind may differ by these."""
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -149,10 +157,37 @@ class DatasetError(ValueError):
 
 
 def list_problems(heading: str, problems: Sequence[Problem]) -> str:
-    """Returns the heading, then the first `PROBLEMS_SHOWN` problems, one on each line, and the number of the rest."""
-    more = len(problems) - PROBLEMS_SHOWN
-    lines = [heading, *map(str, problems[:PROBLEMS_SHOWN]), *([f"... and {more} more"] if more > 0 else [])]
-    return "\n  ".join(lines)
+    """Returns the heading, then a line for each kind of problem: at most `PROBLEMS_SHOWN`, then the number of the rest.
+
+    A kind of several problems is shown by its first problem, with their number in front.
+    """
+    groups = group_problems(problems)
+    more = sum(count for _, count in groups[PROBLEMS_SHOWN:])
+    lines = [_line(*group) for group in groups[:PROBLEMS_SHOWN]]
+    return "\n  ".join([heading, *lines, *([f"... and {more} more"] if more else [])])
+
+
+def group_problems(problems: Sequence[Problem]) -> list[tuple[Problem, int]]:
+    """Returns the first problem of each kind with the number of problems of this kind, in the order of the first ones.
+
+    Problems are of one kind if the same was done about them, and their texts are equal but for numbers, quoted
+    values and names of files.
+    """
+    groups: dict[tuple[str, str], tuple[Problem, int]] = {}
+    for problem in problems:
+        kind = (_VALUES.sub("#", problem.what), _VALUES.sub("#", problem.done))
+        first, count = groups.get(kind, (problem, 0))
+        groups[kind] = first, count + 1
+    return list(groups.values())
+
+
+def main_problem(problems: Sequence[Problem]) -> str:
+    """Returns the most frequent kind of problem as `list_problems` shows it, or "" if there is no problem."""
+    return _line(*max(group_problems(problems), key=lambda group: group[1])) if problems else ""
+
+
+def _line(first: Problem, count: int) -> str:
+    return str(first) if count == 1 else f"{count} x {first.what} ({first.done}), first in {first.where}"
 
 
 def summarize_problems(problems: Sequence[Problem]) -> str:
@@ -206,6 +241,46 @@ class Dataset:
 
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
+
+    def with_classes(self, class_names: Sequence[str]) -> "Dataset":
+        """Returns the data set with these classes, joined by name.
+
+        Raises:
+            DatasetError: An object has a class that is not among them.
+        """
+        names = tuple(class_names)
+        if names == self.class_names:
+            return self
+        labels = np.array([names.index(name) if name in names else -1 for name in self.class_names], dtype=np.int64)
+        used = {label for sample in self.samples for label in sample.truth.labels.tolist()}
+        if missing := [name for label, name in enumerate(self.class_names) if label in used and labels[label] < 0]:
+            raise DatasetError(
+                f"{self.name} has objects of {list_names(missing)}, which is none of {list_names(names)}"
+            )
+        samples = []
+        for sample in self.samples:
+            truth = sample.truth
+            renamed = GroundTruth(
+                truth.boxes, labels[truth.labels], difficult=truth.difficult, crowd=truth.crowd, areas=truth.areas
+            )
+            samples.append(replace(sample, truth=renamed))
+        return replace(self, class_names=names, samples=samples, category_ids=None)
+
+    def split(self, val: float = 0.2, test: float = 0.0) -> tuple["Dataset", ...]:
+        """Returns the parts to learn from and to validate on; with `test`, also a part to test on.
+
+        The part of an image follows from a hash of the stem of its name, so that adding images moves none.
+        """
+        parts: dict[str, list[Sample]] = {"train": [], "val": [], "test": []}
+        for sample in self.samples:
+            stem = Path(sample.name).stem.partition(".rf.")[0]
+            place = int.from_bytes(hashlib.sha256(stem.encode()).digest()[:8]) / 2**64
+            parts["val" if place < val else "test" if place < val + test else "train"].append(sample)
+        return tuple(
+            replace(self, name=f"{self.name} ({name})", samples=samples)
+            for name, samples in parts.items()
+            if name != "test" or test > 0
+        )
 
 
 def compare_classes(one: str, names: Sequence[str], other: str, other_names: Sequence[str]) -> str:
