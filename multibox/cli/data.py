@@ -90,8 +90,8 @@ def read_for_evaluation(
     if holdout is None or part is None:
         return dataset
     info(
-        f"scored on the {percent(getattr(holdout, part))} % of '{split}' that the training kept for "
-        f"{'validation' if part == 'val' else 'a test'}; --split {split} scores on all of it"
+        f"scoring on the {percent(getattr(holdout, part))} % of '{split}' that the training kept for "
+        f"{'validation' if part == 'val' else 'a test'}; for all of it: --split {split}"
     )
     return holdout.divide(dataset)[part]
 

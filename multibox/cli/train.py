@@ -159,8 +159,12 @@ def train(
         "unlabelled": unlabelled,
         **(vars(flags) if flags else {}),
     }
+    from multibox.weights.file import load_weights
+
     plan = _make_plan(data or [], given, config, out, resume)
     _check_run_folder(plan)
+    if plan.network is None:
+        load_weights(fetch_weights(plan.model))  # wrong or damaged weights are reported before the data are read
 
     from multibox.data import DatasetReader
 
@@ -410,7 +414,6 @@ def _make_detector(plan: Plan, class_names: tuple[str, ...]) -> "Detector":
             return Detector.create(
                 plan.network, class_names, start_from=plan.notes.get("start_from"), seed=seed, on_progress=show
             )
-    fetch_weights(plan.model)
     detector = Detector.load(plan.model)
     kept = [name for name in class_names if name in detector.class_names]
     new = [name for name in class_names if name not in detector.class_names]

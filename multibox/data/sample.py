@@ -17,7 +17,10 @@ from multibox.images import open_image, read_image
 from multibox.messages import counted, list_names
 
 PROBLEMS_SHOWN = 100
-"""The number of kinds of problems that a message lists."""
+"""The number of lines in which a message lists problems."""
+
+ALIKE_SHOWN = 3
+"""The number of problems of one kind that a message lists one by one."""
 
 _VALUE = (
     r"""(?:(?<!\w)'[^']*'(?!\w)|(?<!\w)"[^"]*"(?!\w)|[-+]?\b(?:\d[\w.,:+-]*|nan|inf)\b|[^\s'",;()]+\.[A-Za-z]\w+\b)"""
@@ -157,37 +160,39 @@ class DatasetError(ValueError):
 
 
 def list_problems(heading: str, problems: Sequence[Problem]) -> str:
-    """Returns the heading, then a line for each kind of problem: at most `PROBLEMS_SHOWN`, then the number of the rest.
+    """Returns the heading, then what is wrong: at most `PROBLEMS_SHOWN` lines, then the number of the other problems.
 
-    A kind of several problems is shown by its first problem, with their number in front.
+    Up to `ALIKE_SHOWN` problems of a kind have a line each. More have one line, with their number and the first one.
     """
-    groups = group_problems(problems)
-    more = sum(count for _, count in groups[PROBLEMS_SHOWN:])
-    lines = [_line(*group) for group in groups[:PROBLEMS_SHOWN]]
-    return "\n  ".join([heading, *lines, *([f"... and {more} more"] if more else [])])
+    lines: list[tuple[str, int]] = []
+    for kind in group_problems(problems):
+        alone = len(kind) <= ALIKE_SHOWN
+        lines += [(str(problem), 1) for problem in kind] if alone else [(_line(kind), len(kind))]
+    more = sum(count for _, count in lines[PROBLEMS_SHOWN:])
+    shown = [line for line, _ in lines[:PROBLEMS_SHOWN]]
+    return "\n  ".join([heading, *shown, *([f"... and {more} more"] if more else [])])
 
 
-def group_problems(problems: Sequence[Problem]) -> list[tuple[Problem, int]]:
-    """Returns the first problem of each kind with the number of problems of this kind, in the order of the first ones.
+def group_problems(problems: Sequence[Problem]) -> list[list[Problem]]:
+    """Returns the problems of each kind, in the order of the first ones.
 
-    Problems are of one kind if the same was done about them, and their texts are equal but for numbers, quoted
-    values and names of files.
+    Problems are of one kind if the same was done about them, and their texts are equal but for numbers, quoted values
+    and names of files.
     """
-    groups: dict[tuple[str, str], tuple[Problem, int]] = {}
+    kinds: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
-        kind = (_VALUES.sub("#", problem.what), _VALUES.sub("#", problem.done))
-        first, count = groups.get(kind, (problem, 0))
-        groups[kind] = first, count + 1
-    return list(groups.values())
+        kinds.setdefault((_VALUES.sub("#", problem.what), _VALUES.sub("#", problem.done)), []).append(problem)
+    return list(kinds.values())
 
 
 def main_problem(problems: Sequence[Problem]) -> str:
-    """Returns the most frequent kind of problem as `list_problems` shows it, or "" if there is no problem."""
-    return _line(*max(group_problems(problems), key=lambda group: group[1])) if problems else ""
+    """Returns the most frequent kind of problem with its number and its first one, or "" if there is no problem."""
+    return _line(max(group_problems(problems), key=len)) if problems else ""
 
 
-def _line(first: Problem, count: int) -> str:
-    return str(first) if count == 1 else f"{count} x {first.what} ({first.done}), first in {first.where}"
+def _line(kind: Sequence[Problem]) -> str:
+    first = kind[0]
+    return f"{len(kind)} x {first.what} ({first.done}), first in {first.where}"
 
 
 def summarize_problems(problems: Sequence[Problem]) -> str:
