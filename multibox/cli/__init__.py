@@ -36,7 +36,7 @@ COMMANDS = {
         "Convert a weights file of another project to multibox's format.",
         "multibox convert VGG_VOC0712_SSD_300x300.caffemodel ssd300.safetensors",
     ),
-    "runs": Command("List the training runs with their accuracy, time, model and data.", "multibox runs"),
+    "runs": Command("List your training runs and their accuracy.", "multibox runs"),
     "models": Command("List the detectors that can be created or loaded.", "multibox models"),
 }
 

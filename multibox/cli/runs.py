@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter
 
@@ -55,13 +55,12 @@ def runs(folder: Annotated[Path, Parameter(group=DATA)] = Path("runs"), /) -> in
         raise FileNotFoundError(f"{folder}: no run of multibox train is here or in the folders below")
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("run", overflow="fold")
-    for name in ("AP", "AP50", "epochs", "time"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("model", "data"):
-        table.add_column(name, overflow="ellipsis", no_wrap=True)
-    table.add_column("state", no_wrap=True)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in Run._fields:
+        is_text = name in ("folder", "model", "data")
+        title = {"folder": "run", "ap": "AP", "ap50": "AP50"}.get(name, name)
+        justify: Literal["left", "right"] = "left" if is_text or name == "state" else "right"
+        table.add_column(title, justify=justify, overflow="fold", no_wrap=not is_text)
     for each in found:
         table.add_row(*read_run(each))
     stdout().print(table)
@@ -154,8 +153,11 @@ def _state(config: Mapping[str, Any], validated: Sequence[Row], last: Row, *, ha
 
 
 def _model(model: str) -> str:
-    """Returns the name of a preset, or the folder and the file of weights."""
-    return model if not os.path.isabs(model) else "/".join(Path(model).parts[-2:])
+    """Returns the name of a preset, of the run whose best weights these are, or of other weights."""
+    path = Path(model)
+    if not path.is_absolute():
+        return model
+    return path.parent.name if path.name == "best.safetensors" else path.name
 
 
 def _percent(value: float | None) -> str:

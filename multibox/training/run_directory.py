@@ -67,6 +67,8 @@ class RunDirectory:
         self._log.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
 
     def _open(self, *, resume: bool) -> None:
+        if self.folder.exists() and not self.folder.is_dir():
+            raise NotADirectoryError(f"{self.folder} is a file, not a folder; choose another folder")
         if is_run(self.folder):
             if not resume:
                 raise FileExistsError(
