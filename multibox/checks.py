@@ -78,10 +78,11 @@ def checked_values(values: Mapping[Any, object], hints: Mapping[str, Any], *, ow
         ValueError: There is no field of that name, or a value does not fit its annotation.
     """
     given = {name: value for name, value in values.items() if value is not None}
+    some = ", ".join([*hints][:30]) + (f" and {len(hints) - 30} more" if len(hints) > 30 else "")
     for name in given:
         if name not in hints:
             near = get_close_matches(name, hints, n=1) if isinstance(name, str) else []
-            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(hints)}"
+            hint = f"did you mean '{near[0]}'?" if near else f"there are {some}"
             raise ValueError(f"{owner} has no value {quoted(name)}; {hint}")
     return {name: _checked_text(name, value, hints[name]) for name, value in given.items()}
 

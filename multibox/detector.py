@@ -176,9 +176,9 @@ class Detector:
         """Loads a detector from a weights file, or from published weights by name.
 
         Args:
-            model: A path; a name that `multibox models` lists (`torchvision/ssd300-vgg16-coco`), fetched into the cache
-                (`MULTIBOX_CACHE`, by default `~/.cache/multibox`); or a repository of the Hugging Face Hub,
-                `hf://owner/name`.
+            model: Path of a weights file, or of the folder of a run for its best weights; a name that `multibox models`
+                lists (`torchvision/ssd300-vgg16-coco`), fetched into the cache (`MULTIBOX_CACHE`, by default
+                `~/.cache/multibox`); or a repository of the Hugging Face Hub, `hf://owner/name`.
             device: Device that the network runs on: `cpu`, `cuda`, `mps`.
             precision: Precision of the convolutions, as in `to`.
             on_progress: Called while a file is fetched, with the bytes so far, all bytes, and bytes per second.

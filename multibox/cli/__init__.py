@@ -27,17 +27,16 @@ COMMANDS = {
         "Train a detector on a data set of your own.",
         "multibox train raccoons/ --model ssd256-tiny --minutes 10 --out runs/raccoons",
     ),
-    "evaluate": Command(
-        "Score a detector on a data set.", "multibox evaluate raccoons/ --model runs/raccoons/best.safetensors"
-    ),
+    "evaluate": Command("Score a detector on a data set.", "multibox evaluate raccoons/ --model runs/raccoons"),
     "detect": Command(
         "Find objects in images.",
-        "multibox detect street/ --model runs/raccoons/best.safetensors --out found/",
+        "multibox detect street/ --model runs/raccoons --out found/",
     ),
     "convert": Command(
         "Convert a weights file of another project to multibox's format.",
         "multibox convert VGG_VOC0712_SSD_300x300.caffemodel ssd300.safetensors",
     ),
+    "runs": Command("List your training runs and their accuracy.", "multibox runs"),
     "models": Command("List the detectors that can be created or loaded.", "multibox models"),
 }
 

@@ -17,6 +17,7 @@ DATA, MODEL, LENGTH, OPTIMIZATION, OUTPUT, MACHINE = (
 )
 
 OnProblem = Literal["error", "skip"]
+Unlabelled = Annotated[Literal["empty", "skip"] | None, Parameter(group=DATA, show_default="as the format marks them")]
 
 
 def _from(low: float, high: float, words: str) -> Callable[[Any, float | None], None]:
@@ -89,7 +90,7 @@ def fetch_weights(model: str) -> Path:
     """
     from multibox.presets import PRESETS
 
-    if model in PRESETS and not Path(model).exists():
+    if model in PRESETS and not Path(model).is_file():
         raise UsageError(
             f"'{model}' is a preset, a network that is not trained yet; train it first: "
             f"multibox train DATA --model {model}"
@@ -107,4 +108,4 @@ def check_not_a_state(model: str) -> None:
     """
     weights = Path(model).with_name("last.safetensors")
     if Path(model).name in ("last.pt", "previous.pt") and weights.is_file():
-        raise UsageError(f"{model} is the state of a training run, for --resume; its weights are in {weights}")
+        raise UsageError(f"{model} is a training state, for --resume; the weights are {weights.name} beside it")

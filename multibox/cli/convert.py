@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from multibox.cli.arguments import OUTPUT, Overwrite, UsageError, check_not_a_state
 from multibox.cli.output import check_new
 from multibox.cli.terminal import stdout
+from multibox.weights.published import find_weights
 
 if TYPE_CHECKING:
     import multibox.config
@@ -33,6 +34,8 @@ def convert(source: Path, out: Annotated[Path, Parameter(group=OUTPUT)], /, *, o
     if out.is_dir():
         raise UsageError(f"{out} is a folder; the second argument is the file to write")
     check_not_a_state(str(source))
+    if source.is_dir():
+        source = find_weights(source)  # the folder of a run, whose weights are multibox's own already
     check_new([out], overwrite=overwrite, read=[source])
 
     from multibox.detector import Detector

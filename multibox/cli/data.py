@@ -1,7 +1,7 @@
 """Reads and checks the data sets of the commands that take one."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from multibox.cli.arguments import OnProblem, UsageError
@@ -12,19 +12,48 @@ if TYPE_CHECKING:
     from multibox.data import Dataset, DatasetReader
 
 
-def read_splits(reader: "DatasetReader", splits: Sequence[str], on_problem: OnProblem) -> list["Dataset"]:
+def read_splits(
+    reader: "DatasetReader",
+    splits: Sequence[str],
+    on_problem: OnProblem,
+    *,
+    check: Callable[["Dataset"], object] | None = None,
+) -> list["Dataset"]:
     """Reads splits of a data set, without the images that cannot be decoded. Lists each problem once.
+
+    Args:
+        reader: The data set.
+        splits: Names of the splits.
+        on_problem: What to do if there are problems.
+        check: A check of the first split, which raises before all images are decoded.
 
     Raises:
         DatasetError: A split cannot be read; or, with `error`, there is a problem.
     """
-    from multibox.data import DatasetError
     from multibox.data.check import leave_out
-    from multibox.data.sample import list_problems
 
     datasets = [reader.read(split) for split in splits]
+    if check is not None:
+        try:
+            check(datasets[0])
+        except ValueError:
+            _list_problems(datasets, splits, "skip")
+            raise
     faults = _in_main_process(lambda: [_find_undecodable(dataset) for dataset in datasets])
     datasets = [leave_out(*each) for each in zip(datasets, faults, strict=True)]
+    _list_problems(datasets, splits, on_problem)
+    return datasets
+
+
+def _list_problems(datasets: Sequence["Dataset"], splits: Sequence[str], on_problem: OnProblem) -> None:
+    """Lists the problems of all splits on the terminal, those of a kind in one line.
+
+    Raises:
+        DatasetError: There is a problem, and `on_problem` is `error`.
+    """
+    from multibox.data import DatasetError
+    from multibox.data.sample import list_problems
+
     # A problem of the whole data set is found in each of its splits.
     problems = list(dict.fromkeys(problem for dataset in datasets for problem in dataset.problems))
     if problems:
@@ -32,7 +61,44 @@ def read_splits(reader: "DatasetReader", splits: Sequence[str], on_problem: OnPr
         if on_problem == "error":
             raise DatasetError(f"{found}; mend the files, or --on-problem skip them", problems)
         info(list_problems(found, problems))
-    return datasets
+
+
+def read_for_evaluation(
+    reader: "DatasetReader",
+    wanted: str | None,
+    provenance: Mapping[str, str],
+    on_problem: OnProblem,
+    *,
+    check: Callable[["Dataset"], object],
+) -> "Dataset":
+    """Reads the split to score a detector on, or the part of one that its training held out.
+
+    Args:
+        reader: The data set.
+        wanted: The value of `--split`.
+        provenance: Provenance of the detector's weights, which says what its training held out.
+        on_problem: What to do if there are problems.
+        check: A check of the data set, which raises before all images are decoded.
+    """
+    from multibox.data.holdout import Holdout
+    from multibox.data.read import EVALUATION_SPLITS
+
+    holdout = Holdout.from_provenance(provenance)
+    part = holdout.find(reader.splits, wanted) if holdout else None
+    split = holdout.split if holdout and part else choose_split(reader, wanted, EVALUATION_SPLITS, "--split")
+    (dataset,) = read_splits(reader, [split], on_problem, check=check)
+    if holdout is None or part is None:
+        return dataset
+    info(
+        f"scoring on the {percent(getattr(holdout, part))} % of '{split}' that the training kept for "
+        f"{'validation' if part == 'val' else 'a test'}; for all of it: --split {split}"
+    )
+    return holdout.divide(dataset)[part]
+
+
+def percent(fraction: float) -> str:
+    """Returns a fraction in percent, without digits that say nothing: 20, 12.5."""
+    return f"{100 * fraction:g}"
 
 
 def _find_undecodable(dataset: "Dataset") -> dict[int, str]:

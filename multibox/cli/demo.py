@@ -99,7 +99,7 @@ def _make_folder(out: Path, *, overwrite: bool) -> None:
         FileExistsError: The folder holds something that no demo wrote; or a demo wrote it, and `overwrite` is not set.
         OSError: The folder cannot be made or written to.
     """
-    from multibox.training.run_directory import remove_run
+    from multibox.training.run_files import remove_run
 
     check_folder(out)
     if not (out / MARK).is_file():

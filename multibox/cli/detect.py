@@ -73,7 +73,8 @@ def detect(
 
     Args:
         sources: Images, folders of images, and patterns such as 'street/*.jpg'.
-        model: A weights file, or the name of published weights ('multibox models' lists them).
+        model: A weights file, the folder of a run for its best weights, or the name of published weights ('multibox
+            models' lists them).
         score: Print, draw and write detections with a score above this.
         iou: Suppress a box that overlaps a better one by more than this.
         max_detections: Keep at most this many detections of an image.

@@ -18,11 +18,12 @@ from multibox.cli.arguments import (
     Fraction,
     OnProblem,
     Overwrite,
+    Unlabelled,
     UsageError,
     choose_device,
     fetch_weights,
 )
-from multibox.cli.data import choose_split, read_splits
+from multibox.cli.data import read_for_evaluation
 from multibox.cli.output import STANDARD_OUTPUT, check_new
 from multibox.cli.terminal import info, progress_bar, stdout
 from multibox.evaluation.metrics import Metrics, Pixels, Rule
@@ -53,13 +54,16 @@ def evaluate(
     json: Annotated[Path | None, Parameter(group=OUTPUT, allow_leading_hyphen=True)] = None,
     overwrite: Overwrite = False,
     on_problem: Annotated[OnProblem, Parameter(group=DATA)] = "skip",
+    unlabelled: Unlabelled = None,
 ) -> int:
     """Score a detector on a data set.
 
     Args:
         data: The folder of the data set, in the layout of VOC, COCO or YOLO.
-        model: A weights file, or the name of published weights ('multibox models' lists them).
-        split: The split of the data set to score on.
+        model: A weights file, the folder of a run for its best weights, or the name of published weights ('multibox
+            models' lists them).
+        split: The split of the data set to score on; also val or test for the part that the training held out with
+            --val-fraction or --test-fraction.
         rule: Whose definition of AP to use: COCO's mean over overlaps from 0.50 to 0.95, VOC 2007's mean over 11
             points of recall, or VOC 2010's area under the curve.
         pixels: How to measure overlap: 'inclusive' counts the last pixel of a box, as the VOC rules do by default.
@@ -77,6 +81,8 @@ def evaluate(
         json: Write all numbers to this file; '-' prints them instead of the tables.
         overwrite: Replace the JSON file if it is there already.
         on_problem: What to do about a bad record: 'skip' lists it and leaves it out, 'error' stops.
+        unlabelled: What an image without a label file is: 'empty' takes it as one without objects, 'skip' leaves it
+            out.
     """
     if rule == "coco" and pixels == "inclusive":
         raise UsageError("COCO's rule has no last pixel to include: leave out --pixels inclusive, or take a VOC rule")
@@ -87,21 +93,26 @@ def evaluate(
     if json not in (None, STANDARD_OUTPUT):
         check_new([json], overwrite=overwrite, read=[weights, data, *rename])
 
-    from multibox.data import DatasetReader
-    from multibox.data.read import EVALUATION_SPLITS
+    from multibox.data import Dataset, DatasetReader
+    from multibox.evaluation.evaluate import check_classes, check_rename
+    from multibox.evaluation.evaluate import evaluate as run
+    from multibox.weights.file import load_weights
 
-    reader = DatasetReader(data)
-    (dataset,) = read_splits(reader, [choose_split(reader, split, EVALUATION_SPLITS, "--split")], on_problem)
+    header = load_weights(weights)
+
+    def check(dataset: Dataset) -> None:
+        try:
+            check_rename(new_names, header.class_names, dataset)
+        except ValueError as error:
+            raise UsageError(f"--rename: {error}") from error
+        check_classes([new_names.get(name, name) for name in header.class_names], dataset)
+
+    reader = DatasetReader(data, unlabelled=unlabelled)
+    dataset = read_for_evaluation(reader, split, header.provenance, on_problem, check=check)
 
     from multibox.detector import Detector
-    from multibox.evaluation.evaluate import check_rename
-    from multibox.evaluation.evaluate import evaluate as run
 
     detector = Detector.load(model, device=choose_device(device), precision=precision)
-    try:
-        check_rename(new_names, detector.class_names, dataset)
-    except ValueError as error:
-        raise UsageError(f"--rename: {error}") from error
     began = time.monotonic()
     with progress_bar("evaluating", len(dataset)) as bar:
 

@@ -19,6 +19,9 @@ NOTES: dict[str, Any] = {
     "start_from": StartFrom | None,
     "train_split": str,
     "val_split": str,
+    "val_fraction": float,
+    "test_fraction": float,
+    "unlabelled": Literal["empty", "skip"] | None,
 }
 """Values that a `config.yaml` holds besides those of `TrainConfig`."""
 
@@ -35,7 +38,7 @@ def read_resumed(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: There is no run in the folder, or it was started from Python, so that its data are not known.
     """
-    from multibox.training.run_directory import is_run
+    from multibox.training.run_files import is_run
 
     file = folder / "config.yaml"
     if not (is_run(folder) and file.is_file()):

@@ -18,14 +18,16 @@ from multibox.cli.arguments import (
     MODEL,
     OPTIMIZATION,
     OUTPUT,
+    Fraction,
     OnProblem,
+    Unlabelled,
     UsageError,
     check_not_a_state,
     choose_device,
     fetch_weights,
     name_flag,
 )
-from multibox.cli.data import choose_split, choose_val_split, read_splits
+from multibox.cli.data import choose_split, choose_val_split, percent, read_splits
 from multibox.cli.output import check_empty, check_folder
 from multibox.cli.run_config import NOTES, ScalesName, StartFrom, read_config, read_resumed
 from multibox.cli.terminal import download_bar, info, show_log, training_bar
@@ -36,7 +38,11 @@ from multibox.weights.published import find_weights, is_weights
 if TYPE_CHECKING:
     from multibox.config import DetectorConfig, Scales
     from multibox.data import Dataset, DatasetReader
+    from multibox.data.holdout import Holdout
     from multibox.detector import Detector
+
+VAL_FRACTION = 0.2
+"""Fraction of the images that a run validates on if the data set has no split for it."""
 
 GROUPS = {
     LENGTH: ("epochs", "steps", "minutes", "patience", "validate_every"),
@@ -79,6 +85,7 @@ class Plan:
         config: All other values of the run.
         out: The folder of the run.
         resume: Whether to go on with the run in the folder.
+        holdout: What the run holds out of the split to learn from; known once the data's splits are.
     """
 
     data: list[Path]
@@ -88,6 +95,7 @@ class Plan:
     config: TrainConfig
     out: Path
     resume: bool
+    holdout: "Holdout | None" = None
 
 
 def train(
@@ -100,6 +108,10 @@ def train(
         str | None, Parameter(group=DATA, show_default="train, or trainval, or the only one")
     ] = None,
     val_split: Annotated[str | None, Parameter(group=DATA, show_default="val if there is one")] = None,
+    val_fraction: Annotated[
+        Fraction | None, Parameter(group=DATA, show_default=f"{VAL_FRACTION:g} if there is no validation split")
+    ] = None,
+    test_fraction: Annotated[Fraction | None, Parameter(group=DATA, show_default="0")] = None,
     size: Annotated[str | None, Parameter(group=MODEL, show_default="the preset's own")] = None,
     scales: Annotated[ScalesName | None, Parameter(group=MODEL)] = None,
     start_from: Annotated[StartFrom | None, Parameter(group=MODEL, show_default="random weights")] = None,
@@ -107,16 +119,22 @@ def train(
     config: Annotated[Path | None, Parameter(group=DATA)] = None,
     resume: Annotated[list[Path] | None, Parameter(group=OUTPUT, negative="", consume_multiple=(0, 1))] = None,
     on_problem: Annotated[OnProblem, Parameter(group=DATA)] = "skip",
+    unlabelled: Unlabelled = None,
 ) -> int:
     """Train a detector on a data set of your own.
 
     Args:
         data: The folder of the data set, in the layout of VOC, COCO or YOLO. Several folders of the same classes are
             joined.
-        model: A preset or timm/NAME to train a new detector ('multibox models' lists them), or weights to train on.
+        model: A preset or timm/NAME to train a new detector ('multibox models' lists them), or weights to train on: a
+            file, or the folder of a run for its best ones.
         out: Write the weights, metrics, curves and images of the run to this new folder.
         train_split: The split to learn from.
         val_split: The split to validate on; 'none' for no validation.
+        val_fraction: Keep this fraction of the images that would be learned from for validation. A hash of their names
+            chooses them, so that adding images moves none.
+        test_fraction: Keep this fraction of the images as well, neither to learn from nor to validate on. 'multibox
+            evaluate --split test' scores on them.
         size: The input size of a preset in pixels, HEIGHTxWIDTH (240x320) or one number for both.
         scales: The sizes of a preset's default boxes: for VOC, or for COCO's smaller objects.
         start_from: The weights that a preset's backbone starts from. They are downloaded if need be.
@@ -126,6 +144,8 @@ def train(
         resume: Go on with the run in this folder, or in --out. The folder holds the data's paths, the model and all
             values; flags change them.
         on_problem: What to do about a bad record: 'skip' lists it and leaves it out, 'error' stops.
+        unlabelled: What an image without a label file is: 'empty' takes it as one without objects, 'skip' leaves it
+            out.
     """
     given: dict[str, Any] = {
         "model": model,
@@ -134,22 +154,36 @@ def train(
         "start_from": start_from,
         "train_split": train_split,
         "val_split": val_split,
+        "val_fraction": val_fraction,
+        "test_fraction": test_fraction,
+        "unlabelled": unlabelled,
         **(vars(flags) if flags else {}),
     }
-    import multibox.training.fit  # noqa: F401 - a missing package is reported before the data are read
-    from multibox.data import DatasetReader
-    from multibox.training.distributed import join_processes
+    from multibox.weights.file import load_weights
 
     plan = _make_plan(data or [], given, config, out, resume)
     _check_run_folder(plan)
-    reader = DatasetReader(plan.data)
+    if plan.network is None:
+        load_weights(fetch_weights(plan.model))  # wrong or damaged weights are reported before the data are read
+
+    from multibox.data import DatasetReader
+
+    reader = DatasetReader(plan.data, unlabelled=plan.notes.get("unlabelled"))
     plan = _choose_splits(plan, reader)
+
+    import multibox.training.fit  # noqa: F401 - a missing package is reported before the data are read
+    from multibox.training.distributed import join_processes
+
     # the processes of torchrun join once, for the checks of the data and the run: a second time could hang
     with join_processes(plan.config.device):
         train_set, val_set = _read_data(plan, reader, on_problem)
         detector = _make_detector(plan, train_set.class_names)
         _run(plan, detector, train_set, val_set)
     info(f"written to {plan.out}")
+    if plan.holdout and plan.holdout.test:
+        for each in plan.data:
+            command = shlex.join(["multibox", "evaluate", str(each), "--split", "test", "--model", str(plan.out)])
+            info(f"to score on the images that were kept for a test: {command}")
     return 0
 
 
@@ -167,7 +201,18 @@ def _make_plan(
     if folder and config is None and not (data and not (folder / "config.yaml").is_file()):
         values = read_resumed(folder, given | {"data": data or None})
     values |= read_config(config) if config else {}
+    if given["val_split"] is not None and given["val_fraction"]:
+        raise UsageError(
+            f"--val-split {given['val_split']} and --val-fraction are two ways to validate; give one of them"
+        )
+    for flag, other in (("val_split", "val_fraction"), ("val_fraction", "val_split")):
+        if given[flag] is not None:
+            values.pop(other, None)
     values |= {name: value for name, value in given.items() if value is not None}
+    if values.get("val_fraction", 0) + values.get("test_fraction", 0) >= 1:
+        raise UsageError(
+            "--val-fraction and --test-fraction leave no image to learn from; together they must be below 1"
+        )
     notes = {name: values.pop(name) for name in NOTES if name in values}
     data = data or [Path(each) for each in notes.get("data", ())]
     if not data:
@@ -191,7 +236,7 @@ def _make_plan(
         choose_device(train_config.device)
     # absolute, so that the run can be resumed from another folder
     notes |= {"data": [os.path.abspath(each) for each in data]}
-    if Path(model).is_file():
+    if is_weights(model) and Path(model).exists():
         notes |= {"model": os.path.abspath(model)}
     return Plan(data, model, network, notes, train_config, folder or out or _new_run_folder(data), folder is not None)
 
@@ -279,7 +324,7 @@ def _check_run_folder(plan: Plan) -> None:
         FileExistsError: The folder is not empty; or, to resume, it holds something else than a run.
         OSError: The folder cannot be made or written to.
     """
-    from multibox.training.run_directory import is_run
+    from multibox.training.run_files import is_run
 
     goes_on = f"go on with its run: multibox train --resume {shlex.quote(str(plan.out))}"
     if not is_run(plan.out):
@@ -290,42 +335,69 @@ def _check_run_folder(plan: Plan) -> None:
 
 
 def _choose_splits(plan: Plan, reader: "DatasetReader") -> Plan:
-    """Returns the plan with the names of the splits to learn from and to validate on."""
-    train_split = choose_split(reader, plan.notes.get("train_split"), ["train", "trainval"], "--train-split")
-    val_split = choose_val_split(reader, plan.notes.get("val_split")) or "none"
-    return dataclasses.replace(plan, notes=plan.notes | {"train_split": train_split, "val_split": val_split})
+    """Returns the plan with the splits to learn from and to validate on, and what is held out of the first.
+
+    Raises:
+        UsageError: There is no such split; or a fraction is to be held out that the data set has a split for.
+    """
+    from multibox.data.holdout import Holdout
+    from multibox.data.read import usual_split
+
+    notes = plan.notes
+    train_split = choose_split(reader, notes.get("train_split"), ["train", "trainval"], "--train-split")
+    val_split = choose_val_split(reader, notes.get("val_split"))
+    val, test = notes.get("val_fraction"), notes.get("test_fraction", 0.0)
+    for part, fraction, names in (("val", val, ["val", "valid"]), ("test", test, ["test"])):
+        if fraction and (split := usual_split(reader.splits, names)):
+            raise UsageError(
+                f"--{part}-fraction is for data without such a split, but {plan.data[0]} has '{split}'; leave it out, "
+                f"or remove the split '{split}'"
+            )
+    if val is None and val_split is None and notes.get("val_split") != "none":
+        val = VAL_FRACTION
+        info(
+            f"no validation split: {percent(val)} % of the images, by a hash of their names, are kept for validation "
+            "(--val-fraction; --val-split none for none)"
+        )
+    holdout = Holdout(train_split, val or 0.0, test) if val or test else None
+    notes = {name: value for name, value in notes.items() if name not in ("val_split", "val_fraction")}
+    how = {"val_fraction": val} if val else {"val_split": val_split or "none"}
+    return dataclasses.replace(plan, notes=notes | {"train_split": train_split} | how, holdout=holdout)
 
 
 def _read_data(plan: Plan, reader: "DatasetReader", on_problem: OnProblem) -> tuple["Dataset", "Dataset | None"]:
-    """Returns the sets to learn from and to validate on.
+    """Returns the sets to learn from and to validate on. The second one has the classes of the first.
 
     Raises:
-        ValueError: A set cannot be read, no image has an object, or the two sets have different classes.
+        ValueError: A set cannot be read, no image has a usable box, or the second set has a class that the first one
+            does not have.
     """
-    from multibox.data.check import find_shared_images
-    from multibox.data.sample import compare_classes
+    from multibox.data.check import check_learnable, find_shared_images
 
-    learned, validated = plan.notes["train_split"], plan.notes["val_split"]
-    train_set, *others = read_splits(reader, [learned, *([] if validated == "none" else [validated])], on_problem)
-    val_set = others[0] if others else None
-    info(
-        f"{counted(len(train_set), 'image')} to learn from ({learned}), "
-        + (
-            f"{len(val_set)} to validate on ({validated})"
-            if val_set
-            else "none to validate on: the last weights are kept"
-        )
+    learned, validated, holdout = plan.notes["train_split"], plan.notes.get("val_split", "none"), plan.holdout
+    train_set, *others = read_splits(
+        reader, [learned, *([] if validated == "none" else [validated])], on_problem, check=check_learnable
     )
-    if not train_set.class_names:
-        raise ValueError(f"no image of {train_set.name} has an object: there is nothing to learn")
+    val_set = others[0] if others else None
+    kept = (
+        f"{len(val_set)} to validate on ({validated})" if val_set else "none to validate on: the last weights are kept"
+    )
+    if holdout:
+        parts = holdout.divide(train_set)
+        train_set = parts["train"]
+        if "val" in parts:
+            val_set = parts["val"]
+            kept = f"{len(val_set)} to validate on ({percent(holdout.val)} % of {learned})"
+        if "test" in parts:
+            kept += f", {len(parts['test'])} for a test ({percent(holdout.test)} %)"
+    info(f"{counted(len(train_set), 'image')} to learn from ({learned}), {kept}")
+    check_learnable(train_set)
     if val_set is None:
         return train_set, None
-    difference = compare_classes(learned, train_set.class_names, validated, val_set.class_names)
-    if difference:
-        raise ValueError(
-            f"the splits to learn from and to validate on do not have the same classes: {difference}; give both "
-            "the same list of classes, in the same order, or --val-split none"
-        )
+    try:
+        val_set = val_set.with_classes(train_set.class_names)
+    except ValueError as error:
+        raise ValueError(f"{error}; name the class in both splits, or --val-split none") from error
     shared = len(find_shared_images(train_set, val_set))
     if shared:
         info(f"{counted(shared, 'validation image')} also in the training set: the scores will be too good")
@@ -342,7 +414,6 @@ def _make_detector(plan: Plan, class_names: tuple[str, ...]) -> "Detector":
             return Detector.create(
                 plan.network, class_names, start_from=plan.notes.get("start_from"), seed=seed, on_progress=show
             )
-    fetch_weights(plan.model)
     detector = Detector.load(plan.model)
     kept = [name for name in class_names if name in detector.class_names]
     new = [name for name in class_names if name not in detector.class_names]
@@ -372,6 +443,7 @@ def _run(plan: Plan, detector: "Detector", train_set: "Dataset", val_set: "Datas
                 on_progress=show,
                 notes=plan.notes,
                 data=[str(each) for each in plan.data],
+                holdout=plan.holdout,
             )
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(f"{error}; to go on:\n{_resume_command(plan)}" if str(error) else "") from error

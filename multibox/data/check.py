@@ -14,7 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
-from multibox.data.sample import Dataset, DatasetError, Problem, Sample
+from multibox.data.sample import Dataset, DatasetError, Problem, Sample, main_problem
 from multibox.messages import counted, list_names
 
 Progress = Callable[[int, int], None]
@@ -124,6 +124,19 @@ def find_shared_images(one: Dataset, other: Dataset) -> list[SharedImage]:
         if (same := digests[size].get(_digest(sample))) is not None:
             shared.append(SharedImage(same, sample))
     return shared
+
+
+def check_learnable(dataset: Dataset) -> None:
+    """Checks that there is something to learn in a training set.
+
+    Raises:
+        DatasetError: No image has a box that can be learned from. The message names the main reason with its count.
+    """
+    if all(sample.truth.crowd.all() for sample in dataset):
+        reason = main_problem(dataset.problems) or "no image has an annotated object"
+        raise DatasetError(
+            f"{dataset.name}: no image to learn from has a usable box: {counted(len(dataset), 'image')}, {reason}"
+        )
 
 
 def find_unused_classes(dataset: Dataset) -> tuple[str, ...]:

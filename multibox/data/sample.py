@@ -18,7 +18,16 @@ from multibox.images import open_image, read_image
 from multibox.messages import counted, list_names
 
 PROBLEMS_SHOWN = 100
-"""The number of problems that a message lists one by one."""
+"""The number of lines in which a message lists problems."""
+
+ALIKE_SHOWN = 3
+"""The number of problems of one kind that a message lists one by one."""
+
+_VALUE = (
+    r"""(?:(?<!\w)'[^']*'(?!\w)|(?<!\w)"[^"]*"(?!\w)|[-+]?\b(?:\d[\w.,:+-]*|nan|inf)\b|[^\s'",;()]+\.[A-Za-z]\w+\b)"""
+)
+_VALUES = re.compile(rf"{_VALUE}(?:(?:, | and | to | x | ){_VALUE})*")
+"""Numbers, quoted values and names of files in a text, or lists of them: problems of one kind may differ by these."""
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -156,10 +165,39 @@ class DatasetError(ValueError):
 
 
 def list_problems(heading: str, problems: Sequence[Problem]) -> str:
-    """Returns the heading, then the first `PROBLEMS_SHOWN` problems, one on each line, and the number of the rest."""
-    more = len(problems) - PROBLEMS_SHOWN
-    lines = [heading, *map(str, problems[:PROBLEMS_SHOWN]), *([f"... and {more} more"] if more > 0 else [])]
-    return "\n  ".join(lines)
+    """Returns the heading, then what is wrong: at most `PROBLEMS_SHOWN` lines, then the number of the other problems.
+
+    Up to `ALIKE_SHOWN` problems of a kind have a line each. More have one line, with their number and the first one.
+    """
+    lines: list[tuple[str, int]] = []
+    for kind in group_problems(problems):
+        alone = len(kind) <= ALIKE_SHOWN
+        lines += [(str(problem), 1) for problem in kind] if alone else [(_line(kind), len(kind))]
+    more = sum(count for _, count in lines[PROBLEMS_SHOWN:])
+    shown = [line for line, _ in lines[:PROBLEMS_SHOWN]]
+    return "\n  ".join([heading, *shown, *([f"... and {more} more"] if more else [])])
+
+
+def group_problems(problems: Sequence[Problem]) -> list[list[Problem]]:
+    """Returns the problems of each kind, in the order of the first ones.
+
+    Problems are of one kind if the same was done about them, and their texts are equal but for numbers, quoted values
+    and names of files.
+    """
+    kinds: dict[tuple[str, str], list[Problem]] = {}
+    for problem in problems:
+        kinds.setdefault((_VALUES.sub("#", problem.what), _VALUES.sub("#", problem.done)), []).append(problem)
+    return list(kinds.values())
+
+
+def main_problem(problems: Sequence[Problem]) -> str:
+    """Returns the most frequent kind of problem with its number and its first one, or "" if there is no problem."""
+    return _line(max(group_problems(problems), key=len)) if problems else ""
+
+
+def _line(kind: Sequence[Problem]) -> str:
+    first = kind[0]
+    return f"{len(kind)} x {first.what} ({first.done}), first in {first.where}"
 
 
 def summarize_problems(problems: Sequence[Problem]) -> str:

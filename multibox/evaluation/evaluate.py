@@ -9,6 +9,7 @@ from typing import get_args
 import numpy as np
 from jaxtyping import Int
 
+from multibox.data.holdout import Holdout
 from multibox.data.read import EVALUATION_SPLITS, DatasetReader, usual_split, warn_of_problems
 from multibox.data.sample import Dataset, GroundTruth
 from multibox.detections import Detections
@@ -42,7 +43,8 @@ def evaluate(
     Args:
         detector: Detector to be scored, with all of its classes.
         dataset: Data set, or the path of one as `read_dataset` takes it.
-        split: Split of a data set given by its path; by default `val`, or `test` if there is no `val`.
+        split: Split of a data set given by its path; by default `val`, or `test` if there is no `val`. If the data set
+            has neither, the parts that the detector's training held out are called so.
         rule: Rule of average precision, as in `score`.
         pixels: How overlap is measured, as in `score`.
         score_threshold: Only boxes with a score above this become detections. This and the next three are by default
@@ -63,7 +65,7 @@ def evaluate(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
-    dataset = _read(dataset, split)
+    dataset = _read(dataset, split, detector.provenance)
     truths = [sample.truth for sample in dataset]
     if rename:
         check_rename(rename, detector.class_names, dataset)
@@ -158,13 +160,26 @@ def check_rename(rename: Mapping[str, str], known: Sequence[str], dataset: Datas
             raise ValueError(f"cannot rename '{old}' to '{new}': {dataset.name} has no such class{near}")
 
 
-def _read(dataset: Dataset | str | os.PathLike[str], split: str | None) -> Dataset:
+def check_classes(known: Sequence[str], dataset: Dataset) -> None:
+    """Checks that a detector of these classes knows the class of each object.
+
+    Raises:
+        ValueError: It does not know one.
+    """
+    _join_classes(known, dataset, [sample.truth for sample in dataset])
+
+
+def _read(dataset: Dataset | str | os.PathLike[str], split: str | None, provenance: Mapping[str, str]) -> Dataset:
     if isinstance(dataset, Dataset):
         if split is not None:
             raise ValueError(f"split='{split}' is for a path; the data set {dataset.name} has been read already")
         return dataset
     reader = DatasetReader(os.fspath(dataset))
-    dataset = reader.read(usual_split(reader.splits, EVALUATION_SPLITS) if split is None else split)
+    holdout = Holdout.from_provenance(provenance)
+    if holdout and (part := holdout.find(reader.splits, split)):
+        dataset = holdout.divide(reader.read(holdout.split))[part]
+    else:
+        dataset = reader.read(usual_split(reader.splits, EVALUATION_SPLITS) if split is None else split)
     warn_of_problems(dataset)
     return dataset
 

@@ -38,6 +38,7 @@ def write_card(
     facts: Mapping[str, object],
     data: Sequence[str] = (),
     val_split: str | None = None,
+    unlabelled: str | None = None,
 ) -> tuple[Card, Image.Image]:
     """Writes `card.json`, its text form `card.md`, `curves.png`, and the sheet of images.
 
@@ -57,6 +58,7 @@ def write_card(
         facts: Further facts about the run (device, processes, times, ...), by name.
         data: Folders of the data set, for the commands.
         val_split: Name of the validation split, for the commands.
+        unlabelled: How unlabelled images were read, for the commands; None for the reader's own way.
 
     Returns:
         The card, and the sheet of images.
@@ -78,7 +80,7 @@ def write_card(
         "config": dict(config),
         "facts": dict(facts),
         "versions": versions(),
-        "commands": commands(folder, data, val_split, shown, score_threshold=threshold),
+        "commands": commands(folder, data, val_split, shown, score_threshold=threshold, unlabelled=unlabelled),
     }
     draw_curves(rows, folder / "curves.png", best_step=best_step)
     sheet = draw_sheet(shown, found, score_threshold=threshold)
@@ -130,7 +132,13 @@ def images_to_show(train_set: Dataset, *, most: int = 64) -> Dataset:
 
 
 def commands(
-    folder: Path, data: Sequence[str], val_split: str | None, shown: Dataset, *, score_threshold: float
+    folder: Path,
+    data: Sequence[str],
+    val_split: str | None,
+    shown: Dataset,
+    *,
+    score_threshold: float,
+    unlabelled: str | None = None,
 ) -> dict[str, str]:
     """Returns the commands to detect with the best weights, to evaluate them, and to train again.
 
@@ -140,6 +148,7 @@ def commands(
         val_split: Name of the validation split, if there is one.
         shown: Images of the run. The first one that is a file is the example to detect in.
         score_threshold: The threshold to detect with.
+        unlabelled: How unlabelled images were read; None for the reader's own way.
     """
     best = shlex.quote(str(folder / "best.safetensors"))
     image = next((str(sample.image) for sample in shown if isinstance(sample.image, Path)), "IMAGE.jpg")
@@ -153,7 +162,8 @@ def commands(
     if data and val_split is not None:
         for number, each in enumerate(data, start=1):
             name = "evaluate" if len(data) == 1 else f"evaluate {number}"
-            lines[name] = f"multibox evaluate {shlex.quote(each)} --split {shlex.quote(val_split)} --model {best}"
+            read = f"--split {shlex.quote(val_split)}" + (f" --unlabelled {unlabelled}" if unlabelled else "")
+            lines[name] = f"multibox evaluate {shlex.quote(each)} {read} --model {best}"
     return lines
 
 

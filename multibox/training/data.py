@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Int
 
+from multibox.data.check import check_learnable
 from multibox.data.fingerprint import fingerprint
 from multibox.data.sample import Dataset, compare_classes
 from multibox.detector import Detector
@@ -20,13 +21,16 @@ DatasetFingerprints = Mapping[str, Mapping[str, int | str]]
 _NAMES = {"train": "training set", "val": "validation set"}
 
 
-def check_data(detector: Detector, datasets: Sequence[Dataset]) -> None:
+def check_data(detector: Detector, datasets: Sequence[Dataset]) -> list[Dataset]:
     """Checks that the detector can be trained on the first data set and validated on the second.
+
+    Returns:
+        The data sets. The classes of the second one are those of the first, joined by name.
 
     Raises:
         TypeError: A data set is not a `Dataset` but, for example, a path.
-        ValueError: The detector scores by sigmoids, or a data set has no images, or its classes differ from the
-            detector's.
+        ValueError: The detector scores by sigmoids; a data set has no images; the first one has no usable box, or other
+            classes than the detector; or the second one has objects of a class that the first one does not have.
     """
     if detector.config.scoring != "softmax":
         raise ValueError(
@@ -41,9 +45,12 @@ def check_data(detector: Detector, datasets: Sequence[Dataset]) -> None:
             )
         if len(dataset) == 0:
             raise ValueError(f"{dataset.name} has no images")
-        difference = compare_classes(dataset.name, dataset.class_names, "the detector", detector.class_names)
-        if difference:
-            raise ValueError(f"{difference}; make one for the data with detector.with_classes(dataset.class_names)")
+    train_set, *others = datasets
+    difference = compare_classes(train_set.name, train_set.class_names, "the detector", detector.class_names)
+    if difference:
+        raise ValueError(f"{difference}; make one for the data with detector.with_classes(dataset.class_names)")
+    check_learnable(train_set)
+    return [train_set, *(dataset.with_classes(train_set.class_names) for dataset in others)]
 
 
 def check_same(group: ProcessGroup, datasets: Sequence[Dataset], fingerprints: DatasetFingerprints) -> None:

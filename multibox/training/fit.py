@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from multibox.data.holdout import Holdout, forget_holdout
 from multibox.data.sample import Dataset
 from multibox.detector import Detector
 from multibox.report.card import images_to_show, summary, write_card
@@ -58,6 +59,7 @@ def train(
     on_row: Callable[[Mapping[str, float | None]], None] | None = None,
     notes: Mapping[str, Any] | None = None,
     data: Sequence[str] = (),
+    holdout: Holdout | None = None,
 ) -> Detector:
     """Trains a detector, and returns the best detector of the run.
 
@@ -75,10 +77,10 @@ def train(
     whatever reason.
 
     Args:
-        detector: The detector to train. Its classes must be those of the data, in the same order: see
+        detector: The detector to train. Its classes must be those of the training set, in the same order: see
             `Detector.with_classes`.
         train_set: The images to learn from.
-        val_set: The images to validate on.
+        val_set: The images to validate on. Its classes are joined with those of the training set by name.
         config: Values of the run. Values that are not set are taken from the recipe.
         out: Folder of the run. It is created if need be.
         recipe: A recipe of your own, instead of one that the config names.
@@ -87,20 +89,23 @@ def train(
         on_row: Called with each row of `metrics.csv`, in the main process: a number or `None` for each column.
         notes: Further values for `config.yaml`, such as the command line's model and splits.
         data: Folders of the data set, for the commands on the card.
+        holdout: What the run holds out of a split, for the provenance of the weights and the commands on the card.
 
     Returns:
         The best detector, on the CPU.
 
     Raises:
         TypeError: A data set is not a `Dataset` but, for example, a path.
-        ValueError: The classes differ, a set is empty, a loss is not finite, too many images cannot be read, the
-            checkpoint in `out` is of another detector or other batches, or the processes do not have the same data.
+        ValueError: The classes differ, a set is empty, no training image has a usable box, a loss is not finite, too
+            many images cannot be read, the checkpoint in `out` is of another detector or other batches, or the
+            processes do not have the same data.
         ImportError: A package that the run needs is not installed.
         FileExistsError: `out` holds a run and `resume` is false, or another process is writing to it.
         KeyboardInterrupt: The run received Ctrl-C or SIGTERM. Everything is saved.
     """
-    datasets = [train_set] if val_set is None else [train_set, val_set]
-    check_data(detector, datasets)
+    datasets = check_data(detector, [train_set] if val_set is None else [train_set, val_set])
+    val_set = None if val_set is None else datasets[1]
+    forget_holdout(detector.provenance)  # of the run that its weights come from
     own_recipe = recipe
     config, recipe = (config or TrainConfig()).resolve(backbone=detector.config.backbone, recipe=recipe)
     import_packages(config, validates=val_set is not None)
@@ -120,6 +125,7 @@ def train(
         if checkpoint is not None:
             restore(checkpoint, trainer, state, detector, config)
         directory.begin(config, notes or {}, step=state.row_step)
+        directory.write_problems([problem for dataset in datasets for problem in dataset.problems])
         length = RunLength.of(config, epoch_steps=len(train_set) / recipe.batch_size)
         named = own_recipe or RECIPES[config.recipe or "modern"]
         for line in (
@@ -139,7 +145,7 @@ def train(
             state,
             val_set,
             config=config,
-            provenance=_provenance(config, train_set),
+            provenance=_provenance(config, train_set, holdout),
             directory=directory,
             reporter=reporter,
             saver=saver,
@@ -202,7 +208,12 @@ def train(
                 config=config,
                 facts=facts,
                 data=data,
-                val_split=(notes or {}).get("val_split") if val_set else None,
+                val_split=None
+                if val_set is None
+                else "val"
+                if holdout and holdout.val
+                else (notes or {}).get("val_split"),
+                unlabelled=(notes or {}).get("unlabelled"),
                 directory=directory,
                 reporter=reporter,
                 group=group,
@@ -411,6 +422,7 @@ def finalize(
     facts: Mapping[str, object],
     data: Sequence[str],
     val_split: str | None,
+    unlabelled: str | None,
     directory: RunDirectory,
     reporter: Reporter,
     group: ProcessGroup,
@@ -428,6 +440,7 @@ def finalize(
         facts: Further facts about the run, by name.
         data: Folders of the data set, for the commands on the card.
         val_split: Name of the validation split, for these commands.
+        unlabelled: How unlabelled images were read, for these commands; None for the reader's own way.
         directory: Folder of the run.
         reporter: Writes the sheet of images for TensorBoard.
         group: The processes of the run.
@@ -460,15 +473,17 @@ def finalize(
         },
         data=data,
         val_split=val_split,
+        unlabelled=unlabelled,
     )
     for line in summary(card).splitlines():
         log.info(line)
     reporter.image(state.step, "validation" if val_set else "training", sheet)
 
 
-def _provenance(config: TrainConfig, train_set: Dataset) -> dict[str, str]:
+def _provenance(config: TrainConfig, train_set: Dataset, holdout: Holdout | None) -> dict[str, str]:
     """Returns the provenance that the weights files state, except for the step."""
     return {
+        **(holdout.to_provenance() if holdout else {}),
         "trained with": f"multibox {version('multibox')}",
         "trained on": train_set.name,
         "recipe": config.recipe or "custom",

@@ -12,24 +12,18 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
+from multibox.data.sample import Problem
 from multibox.files import atomic_write, remove_leftovers
+from multibox.messages import counted
 from multibox.training.distributed import ProcessGroup
 from multibox.training.loading import Batch
 from multibox.training.progress import COLUMNS, Row
 from multibox.training.recipes import TrainConfig
+from multibox.training.run_files import FILES, is_run
 from multibox.training.state import Checkpoints
 from multibox.weights.file import load_weights
 
 log = logging.getLogger("multibox")
-
-FILES = (
-    *("best.safetensors", "last.safetensors", "metrics.csv", "config.yaml", "log.txt"),
-    *("card.md", "card.json", "curves.png", "validation.jpg", "training.jpg"),
-)
-"""The files of a run beside its checkpoints."""
-
-STATE_FILES = ("last.pt", "previous.pt", ".lock")
-"""The checkpoints of a run, and its lock. A folder with one of them holds a run."""
 
 LOCK_SECONDS = 10.0
 """Seconds to wait for the lock. The readers of a run that was killed inherit its lock, and notice within 5 seconds."""
@@ -66,11 +60,15 @@ class RunDirectory:
         self._lock = FileLock(folder / ".lock")
         group.broadcast_from_main(partial(self._open, resume=resume))
         self._log: logging.Handler = (
-            logging.FileHandler(folder / "log.txt", encoding="utf-8") if group.is_main else logging.NullHandler()
+            logging.FileHandler(folder / "log.txt", encoding="utf-8", errors="backslashreplace")
+            if group.is_main
+            else logging.NullHandler()
         )
         self._log.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
 
     def _open(self, *, resume: bool) -> None:
+        if self.folder.exists() and not self.folder.is_dir():
+            raise NotADirectoryError(f"{self.folder} is a file, not a folder; choose another folder")
         if is_run(self.folder):
             if not resume:
                 raise FileExistsError(
@@ -102,8 +100,7 @@ class RunDirectory:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is not None:  # in the file only: the caller receives the error itself
-            message = f"stopped: {str(error) or type(error).__name__}"
-            self._log.handle(logging.LogRecord(log.name, logging.INFO, __file__, 0, message, None, None))
+            self._log_to_file(f"stopped: {str(error) or type(error).__name__}")
         log.removeHandler(self._log)
         log.setLevel(self._level_before)
         self._log.close()
@@ -128,6 +125,35 @@ class RunDirectory:
             self._write_rows([row for row in self.rows() if row["step"] is not None and row["step"] <= step])
         with atomic_write(self.folder / "config.yaml") as part:
             part.write_text(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+    def write_problems(self, problems: Sequence[Problem]) -> None:
+        """Writes the problems of the data to `problems.csv`, and to the log if they were not there before.
+
+        The terminal does not get them: who read the data has shown them already.
+        """
+        if self._group.is_main:
+            self._write_problems(list(dict.fromkeys(problems)))
+
+    def _write_problems(self, problems: Sequence[Problem]) -> None:
+        file = self.folder / "problems.csv"
+        if not problems:
+            file.unlink(missing_ok=True)
+            return
+        before = file.read_bytes() if file.exists() else None
+        with (
+            atomic_write(file) as part,
+            part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as lines,
+        ):
+            writer = csv.writer(lines)
+            writer.writerow(["where", "what", "done"])
+            writer.writerows([problem.where, problem.what, problem.done] for problem in problems)
+        if file.read_bytes() != before:
+            self._log_to_file(f"{counted(len(problems), 'problem')} of the data:")
+            for problem in problems:
+                self._log_to_file(f"  {problem}")
+
+    def _log_to_file(self, message: str) -> None:
+        self._log.handle(logging.LogRecord(log.name, logging.INFO, __file__, 0, message, None, None))
 
     def write_row(self, row: Row) -> None:
         """Adds a row to `metrics.csv`."""
@@ -168,17 +194,6 @@ class RunDirectory:
         path = self.folder / (f"bad-step-{step}.pt" if rank == 0 else f"bad-step-{step}-process-{rank}.pt")
         torch.save(batch._asdict(), path)
         return path
-
-
-def is_run(folder: Path) -> bool:
-    """Returns whether a training run has written to the folder."""
-    return any((folder / name).exists() for name in STATE_FILES)
-
-
-def remove_run(folder: Path) -> None:
-    """Removes the files of a run from the folder. All other files stay."""
-    for name in (*FILES, *STATE_FILES):
-        (folder / name).unlink(missing_ok=True)
 
 
 def step_of(weights: Path) -> int | None:

@@ -73,16 +73,25 @@ _CONVERSION = 1
 
 
 def is_weights(name: str | os.PathLike[str]) -> bool:
-    """Returns whether this is a file, or the name of published weights. Nothing is fetched."""
+    """Returns whether this is a file, the folder of a run, or the name of published weights. Nothing is fetched."""
     text = os.fspath(name)
-    return text in PUBLISHED or text.startswith(HUB) or Path(text).is_file()
+    return text in PUBLISHED or text.startswith(HUB) or Path(text).is_file() or _best_of_run(text) is not None
+
+
+def _best_of_run(text: str) -> Path | None:
+    """Returns the best weights in the folder of a run, or None for anything else, such as the name of a preset."""
+    from multibox.presets import PRESETS  # not needed by the command line's help, which must come at once
+
+    best = Path(text) / "best.safetensors"
+    return best if text not in PRESETS and best.is_file() else None
 
 
 def find_weights(name: str | os.PathLike[str], *, on_progress: "OnProgress | None" = None) -> Path:
     """Returns the path of a weights file. Published weights are fetched into the cache if they are not there.
 
     Args:
-        name: Path of a file, or name of published weights: `multibox/shapes`, `hf://owner/name`.
+        name: Path of a file, or of the folder of a run for its `best.safetensors`; or name of published weights:
+            `multibox/shapes`, `hf://owner/name`.
         on_progress: Called with the progress of a download.
 
     Raises:
@@ -101,12 +110,15 @@ def find_weights(name: str | os.PathLike[str], *, on_progress: "OnProgress | Non
     path = Path(text)
     if path.is_file():
         return path
-    if path.is_dir():
+    if (best := _best_of_run(text)) is not None:
+        return best
+    from multibox.presets import PRESETS
+
+    if path.is_dir() and text not in PRESETS:
         inside = sorted(path.glob("*.safetensors"))
         hint = f"; did you mean '{inside[0]}'?" if inside else ""
         raise FileNotFoundError(f"'{text}' is a folder, not a weights file{hint}")
     from multibox.messages import shortened
-    from multibox.presets import PRESETS  # not needed by the command line's help, which must come at once
 
     if text in PRESETS or text.startswith("timm/"):
         raise FileNotFoundError(

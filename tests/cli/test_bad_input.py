@@ -4,6 +4,8 @@ Status 1 where something in the files failed, 2 where the command itself was wro
 listed once and left out, unless `--on-problem error` says otherwise.
 """
 
+import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from PIL import Image
 
 from multibox.data.synthetic import CLASS_NAMES
 from multibox.data.write import write_coco, write_yolo
+from multibox.detector import Detector
 from tests.cli.conftest import Multibox, scenes
 from tests.data.folders import voc_object, voc_xml, write_text
 
@@ -144,10 +147,13 @@ def test_splits_of_other_classes(multibox: Multibox, tmp_path: Path):
     write_coco({"train": scenes(2, seed=1), "val": scenes(2, seed=2)}, tmp_path / "coco")
     file = tmp_path / "coco" / "annotations" / "instances_val.json"
     file.write_text(file.read_text().replace('"circle"', '"disc"'))
-    status, _, err = multibox("train", tmp_path / "coco", "--model", "ssd256-tiny", "--out", tmp_path / "run")
+    status, _, err = multibox(
+        "train", tmp_path / "coco", "--model", "ssd256-tiny", "--out", tmp_path / "run", "--steps", 1
+    )
     assert status == 1
-    assert err[-1].startswith("multibox: the splits to learn from and to validate on do not have the same classes: ")
-    assert "only train has 'circle'; only val has 'disc'" in err[-1]
+    assert err[-1].startswith(f"multibox: {tmp_path / 'coco'}, val has objects of 'disc', which ")
+    assert err[-1].endswith("; name the class in both splits, or --val-split none")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_set_without_a_single_good_image(multibox: Multibox, data: Path, weights: Path):
@@ -242,7 +248,7 @@ def test_a_weights_file_that_is_none(multibox: Multibox, data: Path, tmp_path: P
     (tmp_path / "last.safetensors").touch()
     status, _, err = multibox("convert", tmp_path / "last.pt", tmp_path / "new.safetensors")
     assert (status, len(err)) == (2, 1)
-    assert f"is the state of a training run, for --resume; its weights are in {tmp_path / 'last.safetensors'}" in err[0]
+    assert "last.pt is a training state, for --resume; the weights are last.safetensors beside it" in err[0]
 
 
 def test_an_output_that_cannot_be_written(multibox: Multibox, data: Path, weights: Path, tmp_path: Path):
@@ -265,3 +271,71 @@ def test_a_folder_is_no_file_for_json(multibox: Multibox, data: Path, weights: P
     status, out, err = multibox("detect", data, "--model", weights, "--json", tmp_path)
     assert (status, out) == (2, [])
     assert err == [f"multibox: {tmp_path} is a folder; give the name of a file"]
+
+
+def test_a_set_in_which_nothing_can_be_learned(multibox: Multibox, tmp_path: Path):
+    """Two thousand lines of unknown classes are one line with their number, and end the run before it starts."""
+    data = tmp_path / "yolo"
+    write_yolo({"train": scenes(4, seed=1), "val": scenes(2, seed=2)}, data)
+    for labels in (data / "labels" / "train").iterdir():
+        labels.write_text("".join(f"{6 + n} 0.5 0.5 0.2 0.2\n" for n in range(500)) + "0 0.5 0.5 0.2 0\n")
+    status, lines, err = multibox("train", data, "--model", "ssd256-tiny", "--out", tmp_path / "run", "--steps", 1)
+    assert (status, lines) == (1, [])
+    assert not (tmp_path / "run").exists()
+    assert len(err) <= 10
+    assert err[0] == f"{data}, train and val: 2004 problems"
+    assert err[1].startswith("  2000 x ")
+    assert err[-1].startswith(
+        f"multibox: {data}, train: no image to learn from has a usable box: 4 images, {err[1].strip()}"
+    )
+
+
+def test_splits_that_list_their_classes_differently_are_joined_by_name(multibox: Multibox, tmp_path: Path):
+    """The classes of `train` decide; `val` has them in another order, and does not list all of them."""
+    write_coco({"train": scenes(4, seed=1), "val": scenes(3, seed=2)}, tmp_path / "coco")
+    file = tmp_path / "coco" / "annotations" / "instances_val.json"
+    content = json.loads(file.read_text())
+    used = {each["category_id"] for each in content["annotations"]}
+    content["categories"] = [each for each in reversed(content["categories"]) if each["id"] in used]
+    assert len(content["categories"]) > 1
+    file.write_text(json.dumps(content))
+    command = ["train", tmp_path / "coco", "--model", "ssd256-tiny", "--out", tmp_path / "run", "--steps", 1]
+    status, _, err = multibox(*command, "--batch-size", 2, "--workers", 0, "--device", "cpu")
+    assert status == 0, err
+    card = json.loads((tmp_path / "run" / "card.json").read_text())
+    truths = [sample.truth for sample in scenes(3, seed=2)]
+    objects = {name: sum((truth.labels == n).sum() for truth in truths) for n, name in enumerate(CLASS_NAMES)}
+    assert {name: values["objects"] for name, values in card["metrics"]["per_class"].items()} == objects
+
+
+def test_a_class_that_the_detector_does_not_know_is_found_before_torch_is_needed(
+    multibox: Multibox, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def load(*args, **kwargs):
+        raise AssertionError("the network is built")
+
+    Detector.create("ssd256-tiny", ["ring", "dog"], seed=0).save(tmp_path / "other.safetensors")
+    monkeypatch.setattr("multibox.data.check.find_undecodable", load)
+    monkeypatch.setattr(Detector, "load", load)
+    status, _, err = multibox("evaluate", data, "--model", tmp_path / "other.safetensors")
+    assert (status, len(err)) == (1, 1)
+    assert "has classes that the detector does not know: 'circle'" in err[0]
+    status, _, err = multibox("evaluate", data, "--model", tmp_path / "other.safetensors", "--rename", "cat=circle")
+    assert (status, len(err)) == (2, 1)
+    assert err[0].startswith("multibox: --rename: cannot rename 'cat': the detector has no such class")
+
+
+def test_what_is_wrong_with_the_data_stands_in_the_folder_of_the_run(multibox: Multibox, data: Path, tmp_path: Path):
+    said = [missing_image(data, "train"), box_without_size(data, "val")]
+    command = ["train", data, "--model", "ssd256-tiny", "--out", tmp_path / "run", "--steps", 1, "--batch-size", 2]
+    status, _, err = multibox(*command, "--workers", 0, "--device", "cpu")
+    assert status == 0
+    with (tmp_path / "run" / "problems.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
+    lines = [f"{row['where']}: {row['what']} ({row['done']})" for row in rows]
+    assert len(rows) == 2
+    for text, line in zip(said, lines, strict=True):
+        assert text in line
+        assert line in log
+        assert sum(text in each for each in err) == 1  # the terminal gets it once

@@ -20,7 +20,7 @@ from multibox.presets import PRESETS
 from multibox.training.recipes import TrainConfig
 from multibox.weights.published import PUBLISHED
 
-COMMANDS = ("convert", "demo", "detect", "evaluate", "models", "train")
+COMMANDS = ("convert", "demo", "detect", "evaluate", "models", "runs", "train")
 PACKAGE = Path(package.__file__).parent
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+from multibox.data.holdout import Holdout
 from multibox.data.read import usual_split
 from multibox.data.synthetic import CLASS_NAMES
 from multibox.data.write import write_coco, write_yolo
@@ -165,23 +166,52 @@ def test_without_out_the_run_gets_a_folder_of_the_data_s_name(
     assert "--out is missing: the processes that torchrun starts" in err[0]
 
 
-@pytest.mark.parametrize(
-    "flags", [["--batch-size", 0], ["--epochs", 0], ["--out", "full"], ["--out", "file"], ["--resume", "--out", "full"]]
-)
-def test_what_needs_no_data_is_checked_before_they_are_read(
-    multibox: Multibox, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list
-):
-    def read(*args, **kwargs):
-        raise AssertionError("the data are read")
+WITHOUT_TORCH = """
+import sys
+from multibox.cli import main
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("multibox.data.read_dataset", read)
-    monkeypatch.setattr("multibox.data.list_splits", read)
+sys.modules["torch"] = None  # to import it is an error
+for line in sys.stdin:
+    print(main(line.split()), file=sys.stderr)
+"""
+
+
+def test_a_command_that_cannot_succeed_ends_before_torch_is_imported_and_data_are_read(tmp_path: Path):
+    """There are no data, which would be said if they were looked for."""
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").touch()
-    (tmp_path / "file").touch()
-    status, lines, err = multibox("train", data, "--model", "ssd256-tiny", *flags)
-    assert (status, lines, len(err)) == (2 if flags[-1] == 0 else 1, [], 1)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.pt").touch()
+    (tmp_path / "file").write_text("no weights")
+    said = {
+        "--model ssd256-tiny --batch-size 0": "--batch-size must be above 0, but is 0",
+        "--model ssd256-tiny --epochs 0": "--epochs must be above 0, but is 0",
+        "--model ssd256-tiny --out full": "full is not empty; choose another folder",
+        "--model ssd256-tiny --out file": "file is a file, not a folder; choose another folder",
+        "--model ssd256-tiny --out run": "run holds a run already; choose another folder, or go on with its run",
+        "--model ssd256-tiny --resume --out full": "full is not empty; choose another folder",
+        "--model ssd256-tiny --val-fraction 1.5": "--val-fraction must be from 0 to 1, but is 1.5",
+        "--model ssd256-tiny --val-fraction 0.6 --test-fraction 0.4": "leave no image to learn from",
+        "--model ssd256-tiny --val-fraction 0.6 --val-split val": "are two ways to validate; give one of them",
+        "--model ssd256-tin": "did you mean 'ssd256-tiny'?",
+        "--model none.safetensors": "'none.safetensors' is neither a weights file nor the name of published weights",
+        "--model file": "file: not a .safetensors file, or damaged",
+        "--model full": "'full' is a folder, not a weights file",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH],
+        input="\n".join(f"train data {flags}" for flags in said),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    lines = done.stderr.splitlines()
+    assert len(lines) == 2 * len(said), done.stderr
+    for text, line, status in zip(said.values(), lines[::2], lines[1::2], strict=True):
+        assert text in line
+        assert status in ("1", "2")
 
 
 def test_what_came_out_is_said_at_the_end(multibox: Multibox, data: Path, tmp_path: Path):
@@ -201,10 +231,10 @@ def test_a_state_or_a_preset_is_no_weights_file(multibox: Multibox, data: Path, 
     run.mkdir()
     for name in ("last.pt", "last.safetensors"):
         (run / name).touch()
-    said = f"multibox: {run / 'last.pt'} is the state of a training run, for --resume; its weights are in "
+    said = f"multibox: {run / 'last.pt'} is a training state, for --resume; the weights are last.safetensors beside it"
     for command in (["train", data, "--out", tmp_path / "new"], ["evaluate", data], ["detect", data]):
         status, lines, err = multibox(*command, "--model", run / "last.pt")
-        assert (status, lines, err) == (2, [], [said + str(run / "last.safetensors")])
+        assert (status, lines, err) == (2, [], [said])
     for command in (["evaluate", data], ["detect", data]):
         status, lines, err = multibox(*command, "--model", "ssd256-tiny")
         assert (status, lines, len(err)) == (2, [], 1)
@@ -321,6 +351,26 @@ def test_flags_that_cannot_be(multibox: Multibox, data: Path, tmp_path: Path, fl
     assert (status, lines, len(err)) == (2, [], 1)
     assert message in err[0]
     assert not (tmp_path / "run").exists()
+
+
+def test_the_folder_of_a_run_is_its_best_weights(
+    multibox: Multibox, data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """In every command with --model. The weights may be trained further, and then forget what their run held out."""
+    monkeypatch.chdir(tmp_path)
+    detector = Detector.load(weights)
+    detector.provenance |= Holdout("train", 0.2, 0.1).to_provenance()
+    (tmp_path / "run").mkdir()
+    detector.save(tmp_path / "run" / "best.safetensors")
+    image = next((data / "JPEGImages").iterdir())
+    assert multibox("detect", image, "--model", "run").status == 0
+    assert multibox("evaluate", data, "--model", "run").out[0].startswith(f"{data}, val: ")
+    status, _, err = multibox("convert", "run", "new.safetensors")
+    assert (status, len(err)) == (1, 1)
+    assert "best.safetensors: is a weights file of multibox already" in err[0]
+    assert multibox("train", data, "--model", "run", *SHORT, "--out", "new", "--val-split", "none").status == 0
+    assert config_of(tmp_path / "new")["model"] == str(tmp_path / "run")
+    assert Holdout.from_provenance(Detector.load("new").provenance) is None
 
 
 def test_fine_tuning_says_which_classes_are_kept(multibox: Multibox, data: Path, tmp_path: Path):

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from multibox.data import Dataset, DatasetError, GroundTruth, Problem, Sample
-from multibox.data.sample import PROBLEMS_SHOWN, compare_classes, list_problems, summarize_problems
+from multibox.data.sample import (
+    PROBLEMS_SHOWN,
+    compare_classes,
+    group_problems,
+    list_problems,
+    main_problem,
+    summarize_problems,
+)
 
 PROBLEM = Problem("a.txt, line 3", "class 7", "box left out")
 
@@ -33,16 +40,51 @@ def test_problems_are_summed_up_by_what_was_done():
 
 @pytest.mark.parametrize("more", [0, 1, 5])
 def test_an_error_lists_a_hundred_problems(more: int):
-    problems = [Problem("a.txt", str(number), "box left out") for number in range(PROBLEMS_SHOWN + more)]
+    problems = [Problem("a.txt", f"kind {'x' * number}y", "box left out") for number in range(PROBLEMS_SHOWN + more)]
     error = DatasetError("bad", problems)
     lines = str(error).splitlines()
-    assert lines[0] == "bad" and lines[1] == "  a.txt: 0 (box left out)"
+    assert lines[0] == "bad" and lines[1] == "  a.txt: kind y (box left out)"
     assert len(lines) == 1 + PROBLEMS_SHOWN + (more > 0)
     assert (lines[-1] == f"  ... and {more} more") == (more > 0)
     assert list_problems("bad", problems) == str(error)
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.problems) == (str(error), tuple(problems))
     assert str(DatasetError("bad")) == "bad"
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "class {n}, but data.yaml names only 0 to 4",
+        "box [{n}.5, {n}, -1e-05, nan] has no width",
+        "there is no image 'it {n}' in JPEGImages",
+        'class "it\'s {n}" is none of 4 known',
+        "no image has an object of {names}",
+        "folder/img_{n}.jpg: the image is truncated ({n} bytes not processed)",
+    ],
+)
+def test_like_problems_are_one_line_with_their_number_and_the_first(what: str):
+    problems = [
+        Problem(f"labels/{n}.txt, line {n}", what.format(n=n, names=", ".join(["'a'"] * n)), "box left out")
+        for n in range(1, 2001)
+    ]
+    other = Problem("data.yaml", "nc is 3, but there are 4 names", "names taken")
+    first, *_ = problems
+    assert list_problems("bad", [*problems[:7], other, *problems[7:]]).splitlines() == [
+        "bad",
+        f"  2000 x {first.what} (box left out), first in labels/1.txt, line 1",
+        f"  {other}",
+    ]
+    assert list_problems("bad", problems[:3]).splitlines() == ["bad", *(f"  {each}" for each in problems[:3])]
+
+
+def test_problems_are_of_another_kind_if_the_words_differ_or_what_was_done():
+    one = [Problem("a.txt", f"class {n}, but there are 4", "box left out") for n in range(5)]
+    two = [Problem("a.txt", f"class {n}, but there are none", "box left out") for n in range(6)]
+    three = [Problem("a.txt", f"class {n}, but there are 4", "kept") for n in range(4)]
+    assert [len(kind) for kind in group_problems([*one, *two, *three])] == [5, 6, 4]
+    assert main_problem([*one, *two, *three]) == "6 x class 0, but there are none (box left out), first in a.txt"
+    assert main_problem([]) == ""
 
 
 def test_a_label_without_a_class_is_refused():

@@ -1,0 +1,23 @@
+"""The names of the files in the folder of a run, and what they say without torch."""
+
+from pathlib import Path
+
+FILES = (
+    *("best.safetensors", "last.safetensors", "metrics.csv", "config.yaml", "log.txt", "problems.csv"),
+    *("card.md", "card.json", "curves.png", "validation.jpg", "training.jpg"),
+)
+"""The files of a run beside its checkpoints."""
+
+STATE_FILES = ("last.pt", "previous.pt", ".lock")
+"""The checkpoints of a run, and its lock. A folder with one of them holds a run."""
+
+
+def is_run(folder: Path) -> bool:
+    """Returns whether a training run has written to the folder."""
+    return any((folder / name).exists() for name in STATE_FILES)
+
+
+def remove_run(folder: Path) -> None:
+    """Removes the files of a run from the folder. All other files stay."""
+    for name in (*FILES, *STATE_FILES):
+        (folder / name).unlink(missing_ok=True)
