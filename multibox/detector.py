@@ -352,7 +352,7 @@ class Detector:
             )
         at_least = (config.height, config.width) if config.draft_decoding else None
         pixels, height, width = decode_image(image, at_least=at_least)
-        resized = resize(Image.fromarray(pixels), config.height, config.width, config.resize)
+        resized = resize(pixels, config.height, config.width, config.resize)
         return PreparedImage(resized, height, width)
 
     # the overloads overlap in `str`, which is a path here, never an iterable of images

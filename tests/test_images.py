@@ -12,6 +12,7 @@ from PIL import Image
 
 from multibox import images
 from multibox.images import decode_image, image_size, open_image, read_image, resize, to_array
+from tests.golden import opencv_resize
 
 # EXIF orientations: the side of the shown image that the first stored row holds, and that of the first stored column
 ORIENTATIONS = {
@@ -656,10 +657,26 @@ SIZES = pytest.mark.parametrize("size", [(7, 11), (5, 4), (20, 30), (3, 40), (1,
 
 
 @SIZES
-def test_plain_bilinear_is_opencvs(size):
+def test_plain_bilinear_interpolates_between_four_pixels(size):
     pixels = noise(7, 11)
     ours = resize(Image.fromarray(pixels), *size, "bilinear").transpose(1, 2, 0).astype(np.float64)
     np.testing.assert_allclose(ours, bilinear(pixels, *size), atol=1)
+
+
+@pytest.mark.parametrize(("size", "to"), opencv_resize.SIZES)
+def test_plain_bilinear_gives_opencvs_pixels_to_the_bit(size, to):
+    pixels = opencv_resize.source(*size)
+    with np.load(opencv_resize.FILE) as golden:
+        expected = golden[opencv_resize.key(size, to)]
+    np.testing.assert_array_equal(resize(pixels, *to, "bilinear"), expected)
+    np.testing.assert_array_equal(resize(Image.fromarray(pixels), *to, "bilinear"), expected)
+
+
+@pytest.mark.parametrize("rule", ["bilinear", "antialias", "float"])
+def test_an_image_is_resized_like_its_pixels(rule):
+    pixels = noise(40, 31)
+    for image in (Image.fromarray(pixels), np.asfortranarray(pixels)):
+        np.testing.assert_array_equal(resize(image, 30, 50, rule), resize(pixels, 30, 50, rule))
 
 
 @SIZES
