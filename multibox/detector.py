@@ -192,14 +192,23 @@ class Detector:
         return cls._of_weights(load_weights(path), path).to(device, precision=precision)
 
     @classmethod
-    def convert(cls, path: str | os.PathLike[str]) -> "Detector":
+    def convert(
+        cls, path: str | os.PathLike[str], *, height: int | None = None, width: int | None = None
+    ) -> "Detector":
         """Converts a weights file of another project; the config holds that project's own rules.
+
+        Args:
+            path: Path of the file.
+            height: Height of the network input in pixels, for the Ultra-Light face detectors: their file does not tell
+                it, and 240 x 320 is the default.
+            width: Width of the network input in pixels. If only one of the two is given, the input is square.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The file is of no known kind, is damaged, or holds code.
+            ValueError: The file is of no known kind, is damaged, or holds code; or its detector has an input of another
+                size.
         """
-        return cls._of_weights(convert_weights(path), path).to("cpu")
+        return cls._of_weights(convert_weights(path, height=height, width=width), path).to("cpu")
 
     @classmethod
     def _of_weights(cls, weights: Weights, path: str | os.PathLike[str]) -> "Detector":
