@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -198,6 +199,19 @@ def test_any_size_that_is_wanted_is_the_networks(shared_file: SharedFile, tmp_pa
     for wrong in (0, -5, 31, 5000):
         with pytest.raises(ValueError, match=f"the height of the input must be from 32 to 4096 pixels, but is {wrong}"):
             Detector.convert(path, height=wrong, width=320)
+
+
+def test_what_1e_5_in_the_denominator_of_the_overlap_changes():
+    """The table of docs/weights.md: the overlap at which the IoU with 1e-5 reaches its threshold."""
+    text = (Path(__file__).parents[3] / "docs" / "weights.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\| (\d+) x (\d+) pixels \| 0\.45 \| ([\d.]+) \| 0\.3 \| ([\d.]+) \|", text)
+    assert len(rows) == 4
+    for width, height, at_300, at_320 in rows:
+        for stated, threshold, pixels in ((at_300, 0.45, 300 * 300), (at_320, 0.3, 320 * 240)):
+            area, extra = int(width) * int(height), 1e-5 * pixels
+            overlap = float(stated)
+            shared = 2 * area * overlap / (1 + overlap)
+            assert shared / (2 * area - shared + extra) == pytest.approx(threshold, abs=5e-6)
 
 
 # what is refused
