@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import evaluation, gpu, input, loss, machine, network, postprocess, step
+from benchmarks import evaluation, gpu, input, loss, machine, network, postprocess, resize, step
 from benchmarks.timing import Comparison, Settings
 from multibox.presets import PRESETS
 
@@ -24,6 +24,7 @@ Part = Callable[[Settings], Iterable[Comparison | gpu.Profile]]
 
 CPU_PARTS: dict[str, Part] = {
     "input": input.measure,
+    "resize": resize.measure,
     "loss": loss.measure,
     "step": step.measure,
     "network": network.measure,

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 
 from multibox.drawing import draw_boxes
-from multibox.images import Source, open_image
+from multibox.images import ColorOrder, Source, open_image
 
 if TYPE_CHECKING:
     import pandas
@@ -225,11 +225,19 @@ class Detections:
             }
         )
 
-    def draw(self, image: Source, *, line_width: int | None = None, font_size: int | None = None) -> Image.Image:
+    def draw(
+        self,
+        image: Source,
+        *,
+        channels: ColorOrder = "rgb",
+        line_width: int | None = None,
+        font_size: int | None = None,
+    ) -> Image.Image:
         """Returns a copy of the image with an outline around each object, and its name and score beside it.
 
         Args:
             image: The image that was given to `Detector.detect`, in any form.
+            channels: Order of the colors in an array or tensor: `rgb`, or `bgr` as OpenCV has it. The copy is RGB.
             line_width: Width of the outlines in pixels; by default it follows the size of the image.
             font_size: Size of the letters in pixels; by default it follows the size of the image.
 
@@ -237,7 +245,7 @@ class Detections:
             ValueError: The image cannot be read, or a size is below 1.
         """
         return draw_boxes(
-            open_image(image),
+            open_image(image, channels=channels),
             self.boxes,
             labels=self.labels,
             texts=[f"{found.name} {found.score:.2f}" for found in self],

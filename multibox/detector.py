@@ -16,7 +16,7 @@ from PIL import Image
 from multibox.checks import check_class_names
 from multibox.config import DetectorConfig, Postprocess, PrecisionChoice, Scales
 from multibox.detections import Detections, label_of
-from multibox.images import Source, decode_image, resize
+from multibox.images import ColorOrder, Source, decode_image, resize
 from multibox.inference import predict
 from multibox.postprocess import NormalizedDetections, postprocess
 from multibox.presets import preset
@@ -192,14 +192,23 @@ class Detector:
         return cls._of_weights(load_weights(path), path).to(device, precision=precision)
 
     @classmethod
-    def convert(cls, path: str | os.PathLike[str]) -> "Detector":
+    def convert(
+        cls, path: str | os.PathLike[str], *, height: int | None = None, width: int | None = None
+    ) -> "Detector":
         """Converts a weights file of another project; the config holds that project's own rules.
+
+        Args:
+            path: Path of the file.
+            height: Height of the network input in pixels, for the Ultra-Light face detectors: their file does not tell
+                it, and 240 x 320 is the default.
+            width: Width of the network input in pixels. If only one of the two is given, the input is square.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The file is of no known kind, is damaged, or holds code.
+            ValueError: The file is of no known kind, is damaged, or holds code; or its detector has an input of another
+                size.
         """
-        return cls._of_weights(convert_weights(path), path).to("cpu")
+        return cls._of_weights(convert_weights(path, height=height, width=width), path).to("cpu")
 
     @classmethod
     def _of_weights(cls, weights: Weights, path: str | os.PathLike[str]) -> "Detector":
@@ -320,28 +329,41 @@ class Detector:
             self.config, class_names, self._runtime, provenance=self.provenance, merged_labels=merged_labels
         )
 
-    def prepare(self, images: Detectable | Iterable[Detectable]) -> Shaped[np.ndarray, "batch 3 height width"]:
+    def prepare(
+        self, images: Detectable | Iterable[Detectable], *, channels: ColorOrder = "rgb"
+    ) -> Shaped[np.ndarray, "batch 3 height width"]:
         """Returns one or many images as the network takes them: RGB, resized by the config's rule, not yet normalized.
 
-        The pixels are `uint8`, or `float32` if the rule does not round.
+        The pixels are `uint8`, or `float32` if the rule does not round. Images and `channels` are as `detect` takes
+        them.
         """
         many = [images] if _is_one(images) else images
-        prepared = [self.prepare_image(image) for image in many]  # type: ignore[arg-type, union-attr]
+        prepared = [self.prepare_image(image, channels=channels) for image in many]  # type: ignore[arg-type, union-attr]
         if not prepared:
             return np.empty((0, 3, self.config.height, self.config.width), np.uint8)
         return np.stack([image.pixels for image in prepared])
 
-    def prepare_image(self, image: Detectable) -> PreparedImage:
+    def prepare_image(self, image: Detectable, *, channels: ColorOrder = "rgb") -> PreparedImage:
         """Returns one image as the network takes it, with the size that the image itself has.
 
         `detect` takes the result in place of the image. A caller that prepares its images in an iterator decides for
         each image what happens if it cannot be read.
 
+        Args:
+            image: An image, as `detect` takes it.
+            channels: Order of the colors in an array or tensor: `rgb`, or `bgr` as OpenCV has it.
+
         Raises:
             FileNotFoundError: The image does not exist.
-            ValueError: The image cannot be read, or the path is a folder.
+            ValueError: The image cannot be read, the path is a folder, or `channels` is `bgr` for something else than
+                an array.
         """
         if isinstance(image, PreparedImage):
+            if channels != "rgb":
+                raise ValueError(
+                    f"channels='{channels}' is for arrays and tensors of pixels alone; a prepared image holds RGB, so "
+                    "give it to prepare_image"
+                )
             return image
         config = self.config
         if isinstance(image, str | os.PathLike) and os.path.isdir(image):
@@ -351,8 +373,8 @@ class Detector:
                 f"or run: multibox detect {name}"
             )
         at_least = (config.height, config.width) if config.draft_decoding else None
-        pixels, height, width = decode_image(image, at_least=at_least)
-        resized = resize(Image.fromarray(pixels), config.height, config.width, config.resize)
+        pixels, height, width = decode_image(image, at_least=at_least, channels=channels)
+        resized = resize(pixels, config.height, config.width, config.resize)
         return PreparedImage(resized, height, width)
 
     # the overloads overlap in `str`, which is a path here, never an iterable of images
@@ -366,6 +388,7 @@ class Detector:
         class_agnostic: bool | None = None,
         max_detections: int | None = None,
         class_names: Sequence[str] | None = None,
+        channels: ColorOrder = "rgb",
         batch_size: int = 8,
     ) -> Detections: ...
 
@@ -379,6 +402,7 @@ class Detector:
         class_agnostic: bool | None = None,
         max_detections: int | None = None,
         class_names: Sequence[str] | None = None,
+        channels: ColorOrder = "rgb",
         batch_size: int = 8,
     ) -> Iterator[Detections]: ...
 
@@ -392,6 +416,7 @@ class Detector:
         class_agnostic: bool | None = None,
         max_detections: int | None = None,
         class_names: Sequence[str] | None = None,
+        channels: ColorOrder = "rgb",
         batch_size: int = 8,
     ) -> list[Detections]: ...
 
@@ -404,6 +429,7 @@ class Detector:
         class_agnostic: bool | None = None,
         max_detections: int | None = None,
         class_names: Sequence[str] | None = None,
+        channels: ColorOrder = "rgb",
         batch_size: int = 8,
     ) -> Detections | Iterator[Detections] | list[Detections]:
         """Finds objects in one or many images.
@@ -413,20 +439,22 @@ class Detector:
         the next `batch_size` images from the iterator and decodes them.
 
         Args:
-            images: One or many of: a path, the bytes of a file, a PIL image, `uint8` RGB pixels as an array or tensor,
-                or the result of `prepare_image`.
+            images: One or many of: a path, the bytes of a file, a PIL image, `uint8` pixels as an array or tensor (in
+                RGB, unless `channels` says otherwise), or the result of `prepare_image`.
             score_threshold: Detections score above this; by default above the config's `detect_score_threshold`.
             iou_threshold: A box is suppressed if it overlaps a better one by more than this. This and the next two are
                 by default the detector's own.
             class_agnostic: Whether better boxes of all classes suppress a box, or only those of its own class.
             max_detections: Largest number of detections of an image.
             class_names: Names of the wanted classes; by default all.
+            channels: Order of the colors in arrays and tensors: `rgb`, or `bgr` as OpenCV has it. Other images are
+                refused with `bgr`, because they hold their own order.
             batch_size: Number of images that go through the network at once.
 
         Raises:
             FileNotFoundError: An image does not exist.
-            ValueError: An image cannot be read, a path is a folder, there is no such class, a number is out of its
-                range, or the network gives NaN.
+            ValueError: An image cannot be read, a path is a folder, `channels` is `bgr` for something else than an
+                array, there is no such class, a number is out of its range, or the network gives NaN.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
@@ -440,9 +468,10 @@ class Detector:
             )
         labels = None if class_names is None else self._labels(class_names)
         if _is_one(images):
-            return self._detect([self.prepare_image(images)], settings, labels)[0]  # type: ignore[arg-type]
+            return self._detect([self.prepare_image(images, channels=channels)], settings, labels)[0]  # type: ignore[arg-type]
         run = partial(self._detect, settings=settings, labels=labels)
-        found = predict(images, self.prepare_image, run, batch_size=batch_size)  # type: ignore[arg-type]
+        prepare = partial(self.prepare_image, channels=channels)
+        found = predict(images, prepare, run, batch_size=batch_size)  # type: ignore[arg-type]
         return found if isinstance(images, Iterator) else list(found)
 
     def _detect(self, batch: list[PreparedImage], settings: Postprocess, labels: list[int] | None) -> list[Detections]:

@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, UInt8
+from jaxtyping import Float, Float32, Int, Int32, UInt8
 from PIL import Image, UnidentifiedImageError
 
 from multibox.messages import quoted
@@ -40,6 +40,9 @@ MAX_PIXELS = 89_478_485
 """The default limit on pixels: as RGB they take a quarter of a GiB. Pillow warns above the same number."""
 
 Resize = Literal["bilinear", "antialias", "float"]
+
+ColorOrder = Literal["rgb", "bgr"]
+"""Order of the colors in an array of pixels. OpenCV's are `bgr`."""
 
 _JPEG_START = b"\xff\xd8"
 
@@ -99,34 +102,46 @@ BinaryFile = io.BufferedReader | io.BytesIO
 Source = str | os.PathLike[str] | bytes | Image.Image | ArrayLike
 
 
-def open_image(source: Source, *, at_least: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(
+    source: Source,
+    *,
+    at_least: tuple[int, int] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    channels: ColorOrder = "rgb",
+) -> Image.Image:
     """Opens an image as PIL's RGB, turned as its EXIF orientation says.
 
     Args:
-        source: A path; the bytes of a file; a PIL image; or `uint8` pixels in RGB as an array or tensor of shape
-            `(3, height, width)`, `(height, width, 3)` or, for gray, `(height, width)`.
+        source: A path; the bytes of a file; a PIL image; or `uint8` pixels, in RGB unless `channels` says otherwise, as
+            an array or tensor of shape `(3, height, width)`, `(height, width, 3)` or, for gray, `(height, width)`.
         at_least: A `(height, width)` that is enough for the caller. A JPEG may then be decoded at a half, a quarter or
             an eighth of its size, as long as it stays at least this large.
         max_pixels: Largest number of pixels, width times height, of a file that is decoded. The number is read from the
             header of the file. PIL images and arrays are in memory already and are not limited.
+        channels: Order of the colors in an array or tensor: `rgb`, or `bgr` as OpenCV has it. Files and PIL images hold
+            their own order, and are refused with `bgr`.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The source is not an image in a supported format, is truncated or damaged, has too many pixels or
-            only transparent ones; or the array has another type or shape, or one that fits both `(3, height, width)`
-            and `(height, width, 3)`.
+            only transparent ones; the array has another type or shape, or one that fits both `(3, height, width)` and
+            `(height, width, 3)`; or `channels` is unknown, or `bgr` for something else than an array.
         TypeError: The source is none of these things.
     """
-    return _open(source, at_least, max_pixels)[0]
+    return _open(source, at_least, max_pixels, channels)[0]
 
 
-def read_image(source: Source) -> UInt8[np.ndarray, "3 height width"]:
-    """Returns the pixels of `open_image(source)`, with the color as the first axis."""
-    return to_array(open_image(source))
+def read_image(source: Source, *, channels: ColorOrder = "rgb") -> UInt8[np.ndarray, "3 height width"]:
+    """Returns the pixels of `open_image(source, channels=channels)`: RGB, with the color as the first axis."""
+    return to_array(open_image(source, channels=channels))
 
 
 def decode_image(
-    source: Source, *, at_least: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+    source: Source,
+    *,
+    at_least: tuple[int, int] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    channels: ColorOrder = "rgb",
 ) -> DecodedImage:
     """Decodes an image as `open_image` does. The result also holds its full size.
 
@@ -137,11 +152,11 @@ def decode_image(
         ValueError: The image is refused for one of the reasons that `open_image` lists.
         TypeError: The source is of a type that `open_image` does not take.
     """
-    if isinstance(source, bytes | str | os.PathLike) and (decode := _fast_decoder()):
+    if channels == "rgb" and isinstance(source, bytes | str | os.PathLike) and (decode := _fast_decoder()):
         decoded = _decode_fast(source, at_least, max_pixels, decode)
         if decoded is not None:
             return decoded
-    image, (height, width) = _open(source, at_least, max_pixels)
+    image, (height, width) = _open(source, at_least, max_pixels, channels)
     return DecodedImage(np.array(image), height, width)
 
 
@@ -169,17 +184,18 @@ def image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
 
 
 def resize(
-    image: Image.Image, height: int, width: int, rule: Resize
+    image: Image.Image | UInt8[np.ndarray, "rows columns 3"], height: int, width: int, rule: Resize
 ) -> UInt8[np.ndarray, "3 height width"] | Float32[np.ndarray, "3 height width"]:
     """Warps the whole image to `height` x `width`. The aspect ratio is not kept, as in the authors' code.
 
     Args:
-        image: An RGB image.
+        image: An RGB image, or its pixels with the color as the last axis.
         height: Height of the result in pixels.
         width: Width of the result in pixels.
-        rule: `bilinear` interpolates between the four nearest pixels, as OpenCV does in the authors' code. `float` does
-            the same without rounding the result to whole numbers, as torchvision's detectors do. `antialias` averages
-            over all pixels that fall into a new one, which keeps more of a large image that becomes small.
+        rule: `bilinear` interpolates between the four nearest pixels in OpenCV's whole numbers, as the authors' code
+            and most PyTorch ports do: its pixels are those of `cv2.resize`. `float` interpolates without rounding, as
+            torchvision's detectors do. `antialias` averages over all pixels that fall into a new one, which keeps more
+            of a large image that becomes small.
 
     Raises:
         ValueError: There is no such rule.
@@ -188,13 +204,60 @@ def resize(
         case "float":
             return _interpolate(np.asarray(image), height, width)
         case "antialias":
-            small = image.resize((width, height), Image.Resampling.BILINEAR)
+            if not isinstance(image, Image.Image):
+                image = Image.fromarray(image)
+            small = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
         case "bilinear":
-            whole = (0, 0, image.width, image.height)
-            small = image.transform((width, height), Image.Transform.EXTENT, whole, Image.Resampling.BILINEAR)
+            small = _interpolate_as_opencv(np.asarray(image), height, width)
         case unknown:
             raise ValueError(f"rule must be one of {', '.join(get_args(Resize))}, but is {quoted(unknown)}")
-    return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
+    return np.ascontiguousarray(small.transpose(2, 0, 1))
+
+
+def _interpolate_as_opencv(
+    pixels: UInt8[np.ndarray, "rows columns 3"], height: int, width: int
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Interpolates as OpenCV's INTER_LINEAR does for 8-bit pixels, to the bit (modules/imgproc/src/resize.cpp).
+
+    First columns are blended and cut off to 16 bits, then rows: each product is cut off to a quarter of a gray level,
+    and their sum is rounded. OpenCV's special cases need none here: these steps copy an image of equal size, and give
+    the rounded mean of 2 x 2 pixels at half the size.
+    """
+    rows, columns, colors = pixels.shape
+    above, below, to_above, to_below = _neighbors_as_opencv(rows, height)
+    left, right, to_left, to_right = _neighbors_as_opencv(columns, width)
+    to_left[left == right], to_right[left == right] = 2048, 0  # at the border; rows keep both weights there
+    left, right = ((each[:, None] * colors + np.arange(colors)).ravel() for each in (left, right))
+
+    used, places = np.unique([above, below], return_inverse=True)
+    lines = pixels.take(used, axis=0).reshape(len(used), columns * colors)
+    blended = lines.take(left, axis=1) * np.repeat(to_left, colors)
+    blended += lines.take(right, axis=1) * np.repeat(to_right, colors)
+    blended >>= 4
+    upper, lower = (blended.take(each, axis=0) for each in places.reshape(2, height))
+    upper *= to_above[:, None]
+    upper >>= 16
+    lower *= to_below[:, None]
+    lower >>= 16
+    upper += lower
+    upper += 2
+    upper >>= 2
+    resized: UInt8[np.ndarray, "height width 3"] = upper.astype(np.uint8).reshape(height, width, colors)
+    return resized
+
+
+def _neighbors_as_opencv(
+    count: int, wanted: int
+) -> tuple[
+    Int[np.ndarray, " wanted"], Int[np.ndarray, " wanted"], Int32[np.ndarray, " wanted"], Int32[np.ndarray, " wanted"]
+]:
+    """Returns the two old rows nearest to each new row, and the weights of both in whole 2048ths."""
+    place = ((np.arange(wanted) + 0.5) * (1 / (wanted / count)) - 0.5).astype(np.float32)
+    first = np.floor(place)
+    weight = place - first
+    rows = first.astype(np.int64)
+    to_first, to_second = (np.rint(each * np.float32(2048)).astype(np.int32) for each in (1 - weight, weight))
+    return rows.clip(0, count - 1), (rows + 1).clip(0, count - 1), to_first, to_second
 
 
 def _interpolate(
@@ -217,8 +280,20 @@ def _neighbors(
     return first, np.minimum(first + 1, count - 1), place - first.astype(np.float32)
 
 
-def _open(source: Source, at_least: tuple[int, int] | None, max_pixels: int) -> tuple[Image.Image, tuple[int, int]]:
+def _open(
+    source: Source, at_least: tuple[int, int] | None, max_pixels: int, channels: ColorOrder
+) -> tuple[Image.Image, tuple[int, int]]:
     """Returns the image as RGB, right way up, and its full `(height, width)`; see `open_image`."""
+    if channels not in get_args(ColorOrder):
+        raise ValueError(f"channels must be one of {', '.join(get_args(ColorOrder))}, but is {quoted(channels)}")
+    if channels != "rgb" and isinstance(source, Image.Image | bytes | str | os.PathLike):
+        what = (
+            os.fspath(source) if isinstance(source, str | os.PathLike) else f"an image of type {type(source).__name__}"
+        )
+        raise ValueError(
+            f"{what}: channels='{channels}' is for arrays and tensors of pixels alone; files and PIL images hold the "
+            "order of their colors, so leave it out for them"
+        )
     if isinstance(source, Image.Image):
         with _translated("the image"):  # Pillow decodes an image from `Image.open` only now
             upright = _upright(source)
@@ -231,7 +306,7 @@ def _open(source: Source, at_least: tuple[int, int] | None, max_pixels: int) -> 
         with open(name, "rb") as file:
             return _decode(file, name, at_least, max_pixels)
     if isinstance(source, ArrayLike):
-        image = _from_array(np.asarray(source))
+        image = _from_array(np.asarray(source), channels)
         return image, (image.height, image.width)
     raise TypeError(f"an image is a path, bytes, a PIL image, an array or a tensor, not {type(source).__name__}")
 
@@ -398,8 +473,8 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _from_array(pixels: np.ndarray) -> Image.Image:
-    """Makes an image of `uint8` pixels, gray or RGB with the colors in the first or last axis.
+def _from_array(pixels: np.ndarray, channels: ColorOrder) -> Image.Image:
+    """Makes an image of `uint8` pixels, gray or in color with the colors in the first or last axis.
 
     Raises:
         ValueError: The array has another type or shape, or both its first and its last axis could hold the colors.
@@ -421,4 +496,4 @@ def _from_array(pixels: np.ndarray) -> Image.Image:
         raise ValueError(
             f"pixels must be (3, height, width), (height, width, 3) or (height, width), but the array is {pixels.shape}"
         )
-    return Image.fromarray(np.ascontiguousarray(pixels))
+    return Image.fromarray(np.ascontiguousarray(pixels if channels == "rgb" else pixels[:, :, ::-1]))

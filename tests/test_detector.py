@@ -119,6 +119,31 @@ def test_a_text_is_no_list_of_names(detector: Detector):
         detector.detect(pixels(0), class_names="cat")
 
 
+def test_opencvs_order_of_colors_is_taken_if_it_is_said(detector: Detector, tmp_path: Path):
+    rgb = [pixels(0), pixels(1)]
+    bgr = [image[::-1].copy() for image in rgb]
+    expected = detector.detect(rgb, score_threshold=LOW)
+    assert len(expected[0]) > 0
+    options = {"score_threshold": LOW, "channels": "bgr"}
+    one = detector.detect(bgr[0], **options)
+    assert_same(one, expected[0])
+    for found in (detector.detect(bgr, **options), list(detector.detect(iter(bgr), **options))):
+        for ours, theirs in zip(found, expected, strict=True):
+            assert_same(ours, theirs)
+    assert not np.array_equal(detector.detect(bgr[0], score_threshold=LOW).scores, expected[0].scores)
+    np.testing.assert_array_equal(detector.prepare(bgr, channels="bgr"), detector.prepare(rgb))
+    assert one.draw(bgr[0], channels="bgr").tobytes() == one.draw(rgb[0]).tobytes()
+
+    file = tmp_path / "some.png"
+    Image.fromarray(np.zeros((5, 5, 3), np.uint8)).save(file)
+    with pytest.raises(ValueError, match=r"some\.png: channels='bgr' is for arrays and tensors of pixels alone"):
+        detector.detect([bgr[0], file], channels="bgr")
+    prepared = detector.prepare_image(bgr[0], channels="bgr")
+    assert_same(detector.detect(prepared, score_threshold=LOW), expected[0])
+    with pytest.raises(ValueError, match="a prepared image holds RGB, so give it to prepare_image"):
+        detector.detect(prepared, channels="bgr")
+
+
 def test_an_input_of_any_size():
     detector = Detector.create("ssd256-tiny", NAMES, height=96, width=160, seed=0)
     assert detector.prepare([pixels(0)]).shape == (1, 3, 96, 160)

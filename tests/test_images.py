@@ -12,6 +12,7 @@ from PIL import Image
 
 from multibox import images
 from multibox.images import decode_image, image_size, open_image, read_image, resize, to_array
+from tests.golden import opencv_resize
 
 # EXIF orientations: the side of the shown image that the first stored row holds, and that of the first stored column
 ORIENTATIONS = {
@@ -427,6 +428,35 @@ def test_a_file_that_is_not_there(read, tmp_path):
         read(tmp_path)
 
 
+@pytest.mark.parametrize("read", [read_image, open_pixels])
+def test_an_array_may_hold_opencvs_order_of_colors(read):
+    rgb = noise(4, 6)
+    bgr = rgb[..., ::-1]
+    expected = read(rgb)
+    for source in (bgr, bgr.transpose(2, 0, 1), torch.from_numpy(bgr.copy())):
+        np.testing.assert_array_equal(read(source, channels="bgr"), expected)
+    gray = rgb[..., 0]
+    np.testing.assert_array_equal(read(gray, channels="bgr"), read(gray))
+
+
+def test_files_and_pil_images_hold_their_own_order_of_colors(tmp_path):
+    image = Image.fromarray(noise(4, 6))
+    file = tmp_path / "some.jpg"
+    image.save(file)
+    for source, name in (
+        (file, str(file)),
+        (str(file), str(file)),
+        (file.read_bytes(), "an image of type bytes"),
+        (image, "an image of type Image"),
+    ):
+        for read in (open_image, read_image, decode_image):
+            with pytest.raises(
+                ValueError, match="channels='bgr' is for arrays and tensors of pixels alone; files and"
+            ) as e:
+                read(source, channels="bgr")
+            assert str(e.value).startswith(f"{name}: ")
+
+
 def test_something_else():
     with pytest.raises(TypeError, match=r"an image is a path|Type-check"):  # the types are checked in the tests
         open_image(4711)
@@ -656,10 +686,26 @@ SIZES = pytest.mark.parametrize("size", [(7, 11), (5, 4), (20, 30), (3, 40), (1,
 
 
 @SIZES
-def test_plain_bilinear_is_opencvs(size):
+def test_plain_bilinear_interpolates_between_four_pixels(size):
     pixels = noise(7, 11)
     ours = resize(Image.fromarray(pixels), *size, "bilinear").transpose(1, 2, 0).astype(np.float64)
     np.testing.assert_allclose(ours, bilinear(pixels, *size), atol=1)
+
+
+@pytest.mark.parametrize(("size", "to"), opencv_resize.SIZES)
+def test_plain_bilinear_gives_opencvs_pixels_to_the_bit(size, to):
+    pixels = opencv_resize.source(*size)
+    with np.load(opencv_resize.FILE) as golden:
+        expected = golden[opencv_resize.key(size, to)]
+    np.testing.assert_array_equal(resize(pixels, *to, "bilinear"), expected)
+    np.testing.assert_array_equal(resize(Image.fromarray(pixels), *to, "bilinear"), expected)
+
+
+@pytest.mark.parametrize("rule", ["bilinear", "antialias", "float"])
+def test_an_image_is_resized_like_its_pixels(rule):
+    pixels = noise(40, 31)
+    for image in (Image.fromarray(pixels), np.asfortranarray(pixels)):
+        np.testing.assert_array_equal(resize(image, 30, 50, rule), resize(pixels, 30, 50, rule))
 
 
 @SIZES

@@ -57,6 +57,20 @@ def name_flag(error: ValueError, given: Container[str], file: Path | None = None
     return message if file is None else f"{file}: {message}"
 
 
+def height_and_width(size: str | None) -> tuple[int | None, int | None]:
+    """Returns the two numbers of a flag such as `--size 240x320`, in pixels.
+
+    Raises:
+        UsageError: The text is not of that form.
+    """
+    if size is None:
+        return None, None
+    parts = re.fullmatch(r"(\d{1,9})(?:[xX\u00d7](\d{1,9}))?", size.strip(), re.ASCII)
+    if parts is None:
+        raise UsageError(f"--size takes HEIGHTxWIDTH in pixels, such as 240x320, or one number for both, not '{size}'")
+    return int(parts[1]), int(parts[2] or parts[1])
+
+
 def choose_device(device: str | None) -> str:
     """Returns the device to compute on: the given one, else CUDA if there is a GPU for it, else the CPU.
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from multibox.cli.arguments import OUTPUT, Overwrite, UsageError, check_not_a_state
+from multibox.cli.arguments import MODEL, OUTPUT, Overwrite, UsageError, check_not_a_state, height_and_width
 from multibox.cli.output import check_new
 from multibox.cli.terminal import stdout
 from multibox.weights.published import find_weights
@@ -21,18 +21,28 @@ _RESIZE = {
 _CLIPPED = {"none": "not clipped", "size": "width and height clipped", "all": "all four numbers clipped"}
 
 
-def convert(source: Path, out: Annotated[Path, Parameter(group=OUTPUT)], /, *, overwrite: Overwrite = False) -> int:
+def convert(
+    source: Path,
+    out: Annotated[Path, Parameter(group=OUTPUT)],
+    /,
+    *,
+    size: Annotated[str | None, Parameter(group=MODEL, show_default="240x320")] = None,
+    overwrite: Overwrite = False,
+) -> int:
     """Convert a weights file of another project to multibox's format.
 
     Args:
         source: The file to convert. Its contents tell which project it is from. No code in the file is run.
         out: The .safetensors file to write.
+        size: The size of the network input in pixels, HEIGHTxWIDTH, for the Ultra-Light face detectors, whose file does
+            not tell it: 480x640 for version-RFB-640.
         overwrite: Replace the file if it is there already.
     """
     if out.suffix != ".safetensors":
         raise UsageError(f"a weights file of multibox is called .safetensors, unlike {out}")
     if out.is_dir():
         raise UsageError(f"{out} is a folder; the second argument is the file to write")
+    height, width = height_and_width(size)
     check_not_a_state(str(source))
     if source.is_dir():
         source = find_weights(source)  # the folder of a run, whose weights are multibox's own already
@@ -40,11 +50,13 @@ def convert(source: Path, out: Annotated[Path, Parameter(group=OUTPUT)], /, *, o
 
     from multibox.detector import Detector
 
-    detector = Detector.convert(source)
+    detector = Detector.convert(source, height=height, width=width)
     out.parent.mkdir(parents=True, exist_ok=True)
     detector.save(out)
     stdout().print(f"{source}: {detector.provenance.get('converted from', 'converted')}")
     stdout().print("\n".join(_rules(detector.config)))
+    if size is None and detector.config.backbone.startswith("ultra-light"):
+        stdout().print("size: not told by the file; version-RFB-640 and version-slim-640 need --size 480x640")
     names = ", ".join(detector.class_names[:8]) + (", ..." if len(detector.class_names) > 8 else "")
     stdout().print(f"classes: {len(detector.class_names)}, {names}")
     stdout().print(f"written to {out} ({out.stat().st_size / 1e6:.1f} MB)")

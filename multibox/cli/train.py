@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import os
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from multibox.cli.arguments import (
     check_not_a_state,
     choose_device,
     fetch_weights,
+    height_and_width,
     name_flag,
 )
 from multibox.cli.data import choose_split, choose_val_split, percent, read_splits
@@ -295,7 +295,7 @@ def _new_network(model: str, size: str | None, scales: "Scales | None") -> "Dete
     """Returns the config of a preset, or of a backbone of timm, for an input of that size."""
     from multibox.presets import preset
 
-    height, width = _height_and_width(size)
+    height, width = height_and_width(size)
     try:
         if model.startswith("timm/"):
             from multibox.ssd.build import timm_config
@@ -306,15 +306,6 @@ def _new_network(model: str, size: str | None, scales: "Scales | None") -> "Dete
         return preset(model, scales=scales, height=height, width=width)
     except ValueError as error:
         raise UsageError(str(error)) from error
-
-
-def _height_and_width(size: str | None) -> tuple[int | None, int | None]:
-    if size is None:
-        return None, None
-    parts = re.fullmatch(r"(\d{1,9})(?:[xX\u00d7](\d{1,9}))?", size.strip(), re.ASCII)
-    if parts is None:
-        raise UsageError(f"--size takes HEIGHTxWIDTH in pixels, such as 240x320, or one number for both, not '{size}'")
-    return int(parts[1]), int(parts[2] or parts[1])
 
 
 def _check_run_folder(plan: Plan) -> None:

@@ -108,7 +108,7 @@ class Sample:
 
     Attributes:
         name: The name in messages and output files; no other sample of the data set has it.
-        image: Path of the image file, or the pixels themselves.
+        image: Path of the image file, or the RGB pixels themselves.
         height: Height in pixels of the image as it is shown, with its EXIF orientation applied.
         width: Width in pixels of the image as it is shown, with its EXIF orientation applied.
         truth: The objects, with boxes in pixels of the image as it is shown.

@@ -1,13 +1,16 @@
 """Tests `multibox convert`: the lines that it prints, and the files that it refuses to replace."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 from multibox.detector import Detector
 from tests.cli.conftest import Multibox
+from tests.golden import ultra_light
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +42,34 @@ def test_it_says_what_it_is_and_what_its_rules_are(multibox: Multibox, foreign: 
     assert (status, out) == (1, [])
     assert err == [f"multibox: {out_path} is there already; choose another name, or --overwrite"]
     assert multibox("convert", foreign, out_path, "--overwrite").status == 0
+
+
+def test_size_is_for_weights_that_do_not_tell_it(multibox: Multibox, foreign: Path, tmp_path: Path):
+    """tests/weights/converters/test_ultra_light.py has those weights by a rule."""
+    with np.load(ultra_light.FILE) as golden:
+        shapes = json.loads(str(golden["slim shapes"]))
+    state = {key: torch.from_numpy(ultra_light.rule_tensor(key, tuple(shape))) for key, shape in shapes.items()}
+    torch.save(state, tmp_path / "version-slim-640.pth")
+    hint = "size: not told by the file; version-RFB-640 and version-slim-640 need --size 480x640"
+    for flags, size, hinted in (((), "240 x 320", True), (("--size", "480x640"), "480 x 640", False)):
+        out_path = tmp_path / f"{size}.safetensors"
+        status, out, err = multibox("convert", tmp_path / "version-slim-640.pth", out_path, *flags)
+        assert (status, err) == (0, [])
+        assert any(line.startswith(f"input: {size}, bilinear") for line in out)
+        assert (hint in out) == hinted
+    for source, size, wrong, words in (
+        (foreign, "320x200", 1, f"{foreign}: its input has 320 x 320 pixels (height x width), not 320 x 200; only the"),
+        (
+            foreign,
+            "large",
+            2,
+            "--size takes HEIGHTxWIDTH in pixels, such as 240x320, or one number for both, not 'large'",
+        ),
+    ):
+        status, out, err = multibox("convert", source, tmp_path / "no.safetensors", "--size", size)
+        assert (status, out, len(err)) == (wrong, [], 1)
+        assert words in err[0]
+    assert multibox("convert", foreign, tmp_path / "same.safetensors", "--size", "320").status == 0
 
 
 def test_it_never_overwrites_what_it_reads(multibox: Multibox, tmp_path: Path):

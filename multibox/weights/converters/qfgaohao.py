@@ -5,8 +5,8 @@ vision/utils/box_utils.py). The best 200 boxes of each class with a score above 
 a limit over all classes (vision/ssd/predictor.py). Pixels are RGB after OpenCV's bilinear resize of 8-bit pixels: less
 127 and divided by 128 for the MobileNets (vision/ssd/config/mobilenetv1_ssd_config.py, which mb2-ssd-lite uses too), or
 less VGG's mean (vgg_ssd_config.py). BatchNorm replaces L2 normalization (vision/ssd/vgg_ssd.py). One thing is not
-carried over: its IoU has 1e-5 of the image's area in the denominator, so that boxes of up to ten pixels suppress each
-other a little less.
+carried over: its IoU has 1e-5 of the image's area in the denominator, so that boxes, small ones most, suppress each
+other a little less (docs/weights.md).
 """
 
 from collections.abc import Mapping

@@ -1,10 +1,12 @@
 """Converts the face detectors `slim` and `RFB` of Linzaer's Ultra-Light-Fast-Generic-Face-Detector-1MB (MIT).
 
-Rules come from its `vision/ssd/{mb_tiny_fd,mb_tiny_RFB_fd,predictor}.py` and `vision/ssd/config/fd_config.py`. Default
-boxes are squares, several on each map, clipped to the image. The weights do not show that the input is 320 x 240.
+Rules come from its `vision/ssd/{mb_tiny_fd,mb_tiny_RFB_fd,predictor}.py`, `vision/ssd/config/fd_config.py` and, for the
+limits (1,500 candidates, 750 faces), `detect_imgs.py`. Default boxes are squares, several on each map, clipped to the
+image. The same layers take an input of any size, and the weights do not show which one they were trained for.
 """
 
 from collections.abc import Iterator, Mapping
+from math import ceil
 
 import numpy as np
 
@@ -13,15 +15,13 @@ from multibox.messages import quoted
 from multibox.weights.converters.layers import batch_norm, convolution, join, norm_of_bias
 from multibox.weights.file import Weights
 
-_HEIGHT, _WIDTH = 240, 320
-
 _MAPS = (
-    ("block7", 30, 40, (10, 16, 24)),
-    ("block10", 15, 20, (32, 48)),
-    ("block12", 8, 10, (64, 96)),
-    ("block13_3", 4, 5, (128, 192, 256)),
+    ("block7", 8, (10, 16, 24)),
+    ("block10", 16, (32, 48)),
+    ("block12", 32, (64, 96)),
+    ("block13_3", 64, (128, 192, 256)),
 )
-"""Layer, rows, columns and sides of the default boxes in pixels, for each feature map."""
+"""Layer, stride, and sides of the default boxes in pixels, for each feature map. An incomplete cell counts as one."""
 
 _EXTRAS = {"block13_1": "extras.0.0", "block13_2": "extras.0.2.0", "block13_3": "extras.0.2.2"}
 """The project's name of each of our extra layers."""
@@ -37,7 +37,7 @@ _RFB_BLOCK = {
 
 
 def convert(tensors: Mapping[str, np.ndarray]) -> Weights | None:
-    """Returns the detector of a state dict, or `None` if it is not one of these two.
+    """Returns the detector of a state dict, for an input of 320 x 240, or `None` if it is not one of these two.
 
     Raises:
         KeyError: A tensor is missing.
@@ -57,19 +57,20 @@ def convert(tensors: Mapping[str, np.ndarray]) -> Weights | None:
     extras = [convolution(tensors, source, f"extras.{name}") for name, source in _EXTRAS.items()]
     ours = join([*backbone, *extras, *_heads(tensors)])
     source = f"Ultra-Light-Fast-Generic-Face-Detector-1MB, version {version}"
-    return Weights(_config(rfb=rfb), ("face",), ours, {"converted from": source, "license": "MIT"})
+    config = config_for(f"ultra-light-{version.lower()}", height=240, width=320)
+    return Weights(config, ("face",), ours, {"converted from": source, "license": "MIT"})
 
 
-def _config(*, rfb: bool) -> DetectorConfig:
-    version = "rfb" if rfb else "slim"
+def config_for(backbone: str, *, height: int, width: int) -> DetectorConfig:
+    """Returns the config of the detector with this backbone for an input of this size."""
     return DetectorConfig(
-        name=f"ssd{_HEIGHT}x{_WIDTH}-ultra-light-{version}",
-        height=_HEIGHT,
-        width=_WIDTH,
+        name=f"ssd{height}x{width}-{backbone}",
+        height=height,
+        width=width,
         mean=(127.0, 127.0, 127.0),
         scale=(128.0, 128.0, 128.0),
         resize="bilinear",
-        backbone=f"ultra-light-{version}",
+        backbone=backbone,
         extras=(
             ExtraLayer("block13_1", 64, 1),
             ExtraLayer("block13_2", 64, 3, stride=2, padding=1, depthwise=True),
@@ -79,17 +80,17 @@ def _config(*, rfb: bool) -> DetectorConfig:
         feature_maps=tuple(
             FeatureMap(
                 layer,
-                rows,
-                columns,
-                (_HEIGHT / rows, _WIDTH / columns),
+                rows := ceil(height / stride),
+                columns := ceil(width / stride),
+                (height / rows, width / columns),
                 tuple((float(side), float(side)) for side in sides),
                 head="conv3x3" if layer == "block13_3" else "separable",
             )
-            for layer, rows, columns, sides in _MAPS
+            for layer, stride, sides in _MAPS
         ),
         clip_default_boxes="all",
         postprocess=Postprocess(
-            score_threshold=0.01, iou_threshold=0.3, max_candidates_per_class=200, max_detections=200
+            score_threshold=0.01, iou_threshold=0.3, max_candidates_per_class=1500, max_detections=750
         ),
     )
 

@@ -23,6 +23,7 @@ from multibox.weights.convert import convert_weights
 from multibox.weights.converters import tflite
 from multibox.weights.converters.class_names import COCO_BY_ID
 from multibox.weights.converters.flatbuffer import Table, flex_numbers
+from tests.weights.converters.make_golden_tflite import pixels_of
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_tflite.json").read_text(encoding="utf-8"))
 """What TensorFlow Lite (ai-edge-litert 2.3.0) finds in images of VOC 2007 test, written by make_golden_tflite.py."""
@@ -113,7 +114,7 @@ def test_offsets_and_logits_are_those_of_the_graph_in_floats(path: Path, detecto
 def test_what_tensorflow_lite_is_sure_of_is_found(detector: Detector, image):
     overlap_with_best = []
     for name, rows in GOLDEN.items():
-        pixels = detector.prepare(image(name))
+        pixels = pixels_of(image(name))[None]
         settings = detector.config.postprocess
         (offsets,), (logits,), default_boxes = detector._runtime(pixels, settings=settings)
         raw = postprocess(offsets, logits, default_boxes, detector.config, settings=settings)

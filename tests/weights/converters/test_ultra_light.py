@@ -1,27 +1,25 @@
 """The ultra-light face detectors: against the project's recorded numbers, and its ONNX files on frames of people."""
 
+import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from multibox.config import Postprocess
+from multibox.default_boxes import make_default_boxes
 from multibox.detector import Detector
 from multibox.postprocess import NormalizedDetections, postprocess
 from multibox.ssd.coder import BoxCoder
 from multibox.weights.convert import convert_weights
+from multibox.weights.converters import ultra_light
+from tests.golden import ultra_light as golden
 
 SharedFile = Callable[[str], Path]
-
-CLIPS = {
-    "clips/face-demographics-walking.gif": (0, 8, 16, 24, 32),
-    "clips/face-demographics-walking-and-pause.gif": (0, 10, 20, 30, 40),
-}
-"""Frames, spread over the clips."""
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +30,10 @@ def detectors(shared_file: SharedFile) -> dict[str, Detector]:
 @pytest.fixture(scope="module")
 def frames(shared_file: SharedFile) -> np.ndarray:
     """Ten images of 240 x 320, cut from the middle of frames of 270 x 480."""
-    cut = []
-    for name, numbers in CLIPS.items():
-        with Image.open(shared_file(name)) as clip:
-            for number in numbers:
-                clip.seek(number)
-                cut.append(np.asarray(clip.convert("RGB"))[15:255, 80:400].transpose(2, 0, 1))
-    return np.stack(cut)
+    for name in golden.CLIPS:
+        shared_file(name)
+    data = shared_file(name).parents[1]
+    return np.stack([np.asarray(image)[15:255, 80:400].transpose(2, 0, 1) for _, image in golden.frames(data)])
 
 
 def predict(detector: Detector, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -56,15 +51,15 @@ def decoded(detector: Detector, offsets: np.ndarray) -> np.ndarray:
 
 
 def test_rfb_gives_the_golden_offsets_scores_and_boxes(shared_file: SharedFile, detectors: dict[str, Detector]):
-    golden = np.load(shared_file("face/golden.npz"))
-    pixels = (golden["input"] * 128 + 127).astype(np.uint8)
+    recorded = np.load(shared_file("face/golden.npz"))
+    pixels = (recorded["input"] * 128 + 127).astype(np.uint8)
     offsets, scores = predict(detectors["RFB"], pixels)
-    np.testing.assert_allclose(offsets[0], golden["raw_loc"], atol=1e-4)
-    np.testing.assert_allclose(scores[0], golden["scores"], atol=1e-5)
-    np.testing.assert_allclose(decoded(detectors["RFB"], offsets)[0], golden["boxes"], atol=1e-5)
+    np.testing.assert_allclose(offsets[0], recorded["raw_loc"], atol=1e-4)
+    np.testing.assert_allclose(scores[0], recorded["scores"], atol=1e-5)
+    np.testing.assert_allclose(decoded(detectors["RFB"], offsets)[0], recorded["boxes"], atol=1e-5)
     found = select(detectors["RFB"], pixels, score_threshold=0.7)
-    np.testing.assert_allclose(found.boxes, golden["kept_boxes"], atol=1e-5)
-    np.testing.assert_allclose(found.scores, golden["kept_scores"], atol=1e-5)
+    np.testing.assert_allclose(found.boxes, recorded["kept_boxes"], atol=1e-5)
+    np.testing.assert_allclose(found.scores, recorded["kept_scores"], atol=1e-5)
 
 
 def select(detector: Detector, pixels: np.ndarray, *, score_threshold: float) -> NormalizedDetections:
@@ -92,13 +87,68 @@ def test_both_equal_their_onnx_files_on_ten_frames(
     assert faces >= 10  # it is about faces
 
 
+@pytest.fixture(scope="module")
+def found_by_onnx() -> dict[str, np.ndarray]:
+    """What the ONNX files find in images that OpenCV read and resized."""
+    with np.load(golden.FILE) as file:
+        return dict(file)
+
+
+def check_equal(
+    detector: Detector, path: Path, score_threshold: float, found_by_onnx: dict[str, np.ndarray], key: str
+) -> None:
+    """Checks every box of an image file, before and after suppression: to 0.01 pixel, and 1e-4 of score."""
+    boxes, scores, indices, kept = (found_by_onnx[f"{key} {name}"] for name in ("boxes", "scores", "indices", "kept"))
+    for chosen, options in ((slice(None), {"iou_threshold": 1.0}), (np.sort(kept), {})):
+        ours = detector.detect(path, score_threshold=score_threshold, max_detections=1500, **options)
+        order = np.argsort(ours.default_box_indices)
+        np.testing.assert_array_equal(ours.default_box_indices[order], indices[chosen])
+        np.testing.assert_allclose(ours.boxes[order], boxes[chosen], atol=0.01, rtol=0)
+        np.testing.assert_allclose(ours.scores[order], scores[chosen], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["RFB", "slim"])
+@pytest.mark.parametrize("size", golden.SIZES)
+def test_from_the_file_of_an_image_both_find_what_their_onnx_files_find(
+    name: str, size: tuple[int, int], shared_file: SharedFile, tmp_path: Path, found_by_onnx: dict[str, np.ndarray]
+):
+    height, width = size
+    weights = shared_file(f"face/version-{name}-320.pth")
+    detector = Detector.convert(weights, height=height, width=width)
+    for clip in golden.CLIPS:
+        shared_file(clip)
+    count = 0
+    for frame, image in golden.frames(weights.parents[1]):
+        image.save(tmp_path / f"{frame}.png")
+        key = f"{name} {height}x{width} {frame}"
+        check_equal(detector, tmp_path / f"{frame}.png", golden.SCORE_THRESHOLDS["frames"], found_by_onnx, key)
+        count += 1
+    assert count == 10
+
+
+@pytest.mark.parametrize("name", ["RFB", "slim"])
+@pytest.mark.parametrize("size", golden.SIZES)
+def test_with_weights_by_a_rule_both_find_what_their_onnx_files_find_in_a_drawn_image(
+    name: str, size: tuple[int, int], tmp_path: Path, found_by_onnx: dict[str, np.ndarray]
+):
+    """Needs no published weights."""
+    shapes = json.loads(str(found_by_onnx[f"{name} shapes"]))
+    state = {key: torch.from_numpy(golden.rule_tensor(key, tuple(shape))) for key, shape in shapes.items()}
+    torch.save(state, tmp_path / "rule.pth")
+    golden.drawn().save(tmp_path / "drawn.png")
+    height, width = size
+    detector = Detector.convert(tmp_path / "rule.pth", height=height, width=width)
+    key = f"{name} {height}x{width} drawn"
+    check_equal(detector, tmp_path / "drawn.png", golden.SCORE_THRESHOLDS["drawn"], found_by_onnx, key)
+
+
 def test_its_own_rules_are_in_the_config(detectors: dict[str, Detector]):
     for name, detector in detectors.items():
         config = detector.config
         assert (config.height, config.width, config.num_default_boxes) == (240, 320, 4420)
         assert config.backbone == f"ultra-light-{name.lower()}"
         assert config.postprocess == Postprocess(
-            score_threshold=0.01, iou_threshold=0.3, max_candidates_per_class=200, max_detections=200
+            score_threshold=0.01, iou_threshold=0.3, max_candidates_per_class=1500, max_detections=750
         )
         assert detector.class_names == ("face",)
         table = detector.network.default_boxes.numpy()
@@ -116,6 +166,52 @@ def test_saved_and_loaded_it_detects_the_same(detectors: dict[str, Detector], fr
         ):
             assert len(ours)
             assert list(ours) == list(again)
+
+
+@pytest.mark.parametrize(
+    ("size", "rows", "columns"),
+    [
+        ((96, 128), (12, 6, 3, 2), (16, 8, 4, 2)),
+        ((120, 160), (15, 8, 4, 2), (20, 10, 5, 3)),
+        ((240, 320), (30, 15, 8, 4), (40, 20, 10, 5)),
+        ((360, 480), (45, 23, 12, 6), (60, 30, 15, 8)),
+        ((480, 640), (60, 30, 15, 8), (80, 40, 20, 10)),
+        ((960, 1280), (120, 60, 30, 15), (160, 80, 40, 20)),
+    ],
+)
+def test_maps_have_the_sizes_of_the_projects_table(size, rows, columns):
+    """`feature_map_w_h_list_dict` of its vision/ssd/config/fd_config.py."""
+    height, width = size
+    config = ultra_light.config_for("ultra-light-slim", height=height, width=width)
+    assert tuple(row.rows for row in config.feature_maps) == rows
+    assert tuple(row.columns for row in config.feature_maps) == columns
+    np.testing.assert_allclose(make_default_boxes(config), golden.default_boxes(height, width), atol=1e-6)
+
+
+def test_any_size_that_is_wanted_is_the_networks(shared_file: SharedFile, tmp_path: Path):
+    path = shared_file("face/version-slim-320.pth")
+    for wanted, size in (({"height": 101, "width": 67}, (101, 67)), ({"width": 160}, (160, 160)), ({}, (240, 320))):
+        detector = Detector.convert(path, **wanted)
+        assert (detector.config.height, detector.config.width) == size
+        detector.detect(np.zeros((50, 60, 3), np.uint8))  # offsets and default boxes are as many
+        detector.save(tmp_path / "it.safetensors")
+        assert Detector.load(tmp_path / "it.safetensors").config == detector.config
+    for wrong in (0, -5, 31, 5000):
+        with pytest.raises(ValueError, match=f"the height of the input must be from 32 to 4096 pixels, but is {wrong}"):
+            Detector.convert(path, height=wrong, width=320)
+
+
+def test_what_1e_5_in_the_denominator_of_the_overlap_changes():
+    """The table of docs/weights.md: the overlap at which the IoU with 1e-5 reaches its threshold."""
+    text = (Path(__file__).parents[3] / "docs" / "weights.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\| (\d+) x (\d+) pixels \| 0\.45 \| ([\d.]+) \| 0\.3 \| ([\d.]+) \|", text)
+    assert len(rows) == 4
+    for width, height, at_300, at_320 in rows:
+        for stated, threshold, pixels in ((at_300, 0.45, 300 * 300), (at_320, 0.3, 320 * 240)):
+            area, extra = int(width) * int(height), 1e-5 * pixels
+            overlap = float(stated)
+            shared = 2 * area * overlap / (1 + overlap)
+            assert shared / (2 * area - shared + extra) == pytest.approx(threshold, abs=5e-6)
 
 
 # what is refused
