@@ -126,7 +126,7 @@ def precision_recall_by_class(
             curves begin there.
     """
     joined = _join(truths, detections, None)
-    thresholds = THRESHOLDS[THRESHOLDS > score_threshold - 1e-9]
+    thresholds = THRESHOLDS[score_threshold - 1e-9 < THRESHOLDS]
     return joined.curve(None, thresholds), [joined.curve(label, thresholds) for label in range(num_classes)]
 
 
@@ -157,7 +157,7 @@ def _join(
     if matches is None:
         matches = list(map(match_detections, truths, detections))
     if not len(truths) == len(detections) == len(matches):
-        raise ValueError(f"{len(truths)} images with objects, {len(detections)} with detections, {len(matches)} matched")
+        raise ValueError(f"ground truth of {len(truths)} images, but detections in {len(detections)}")
     none = np.zeros(0, np.int64)
     return _JoinedImages(
         np.concatenate([np.zeros(0), *(found.scores for found in detections)]),
