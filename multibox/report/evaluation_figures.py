@@ -14,6 +14,7 @@ from multibox.drawing import class_color, contact_sheet, draw_boxes, find_font
 from multibox.evaluation.errors import BACKGROUND, ImageErrors
 from multibox.evaluation.metrics import Metrics
 from multibox.evaluation.precision_recall import PrecisionRecall
+from multibox.messages import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +24,7 @@ CELL_HEIGHT, CELL_WIDTH = 480, 640  # pixels of an image on the sheet of the wor
 WORST = 12  # images on the sheet
 COUNTS_WRITTEN = 20  # more classes than this have colors alone in the confusion matrix
 NAMES_WRITTEN = 100  # more classes than this have no names there
+LONGEST_NAME = 24  # characters of a name in a figure
 CURVES_NAMED = 10  # more classes than this have thin gray curves
 
 
@@ -45,7 +47,7 @@ def draw_confusions(path: Path, confusions: Int[np.ndarray, "objects detections"
     """Draws the confusion matrix into a PNG file; a color is the share of its row."""
     from matplotlib.figure import Figure
 
-    names = [*class_names, BACKGROUND]
+    names = [shortened(name, LONGEST_NAME) for name in [*class_names, BACKGROUND]]
     count = len(names)
     side = min(max(5.0, 1.5 + (0.6 if count <= COUNTS_WRITTEN else 0.22) * count), 30.0)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
@@ -78,7 +80,7 @@ def draw_precision_recall(
     figure = Figure(figsize=(8, 7), layout="constrained")
     axes = figure.subplots()
     labels = [
-        f"{name}  AP50 {percent(row['ap50'])}, best at {two_digits(row['score_threshold'])}"
+        f"{shortened(name, LONGEST_NAME)}  AP50 {percent(row['ap50'])}, best at {two_digits(row['score_threshold'])}"
         for name, row in metrics.per_class.items()
     ]
     labels.append(f"all classes  AP50 {percent(metrics.ap50)}, best at {two_digits(metrics.score_threshold)}")
@@ -105,7 +107,7 @@ def draw_f1(
     axes.set(title="F1 at an overlap of 0.5", xlabel="score threshold", ylabel="F1 (percent)")
     points = [curve.at_best_threshold() for curve in [*by_class, overall]]
     labels = [
-        f"{name}  F1 {percent(point['f1'])} at {two_digits(point['score_threshold'])}"
+        f"{shortened(name, LONGEST_NAME)}  F1 {percent(point['f1'])} at {two_digits(point['score_threshold'])}"
         for name, point in zip([*class_names, "all classes"], points, strict=True)
     ]
 
