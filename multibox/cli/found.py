@@ -88,6 +88,9 @@ def write_labels(
         image = file if file.suffix.lower() in IMAGE_SUFFIXES else read_image(file)  # readers would not look at it
         samples.append(Sample(names[record["file"]], image, record["height"], record["width"], truth, number))
     WRITERS[layout]({"train": Dataset(str(folder), tuple(class_names), samples)}, folder)
+    if layout == "yolo":  # labelImg looks for the names beside the labels
+        text = "".join(f"{name}\n" for name in class_names)
+        (folder / "labels" / "train" / "classes.txt").write_text(text, encoding="utf-8", newline="\n")
 
 
 def label_names(images: Mapping[str, PurePath]) -> dict[str, str]:

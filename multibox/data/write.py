@@ -96,16 +96,15 @@ def write_coco(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) ->
 def write_yolo(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) -> None:
     """Writes `images/<split>/`, `labels/<split>/` and `data.yaml` of YOLO's layout.
 
-    An image without objects gets an empty label file. Beside the label files, `classes.txt` has the class names for
-    labelImg. Areas of outlines are not kept.
+    An image without objects gets an empty label file. Areas of outlines are not kept.
 
     Args:
         splits: The data set of each split, by the name of the split: `train`, `val` or `test`.
         folder: A new or empty folder.
 
     Raises:
-        ValueError: A split is not `train`, `val` or `test`, the splits have different classes, two images of a split
-            would have the same name, or an image would be called `classes`.
+        ValueError: A split is not `train`, `val` or `test`, the splits have different classes, or two
+            images of a split would have the same name.
         FileExistsError: The folder has files already.
     """
     root, class_names = _prepare(splits, folder)
@@ -113,8 +112,6 @@ def write_yolo(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) ->
         if split not in ("train", "val", "test"):
             raise ValueError(f"YOLO's splits are 'train', 'val' and 'test', not '{split}'")
         _refuse_repeats(map(_stem, dataset), f"images of '{split}' would be called")
-        if any(_stem(sample).casefold() == "classes" for sample in dataset):
-            raise ValueError(f"an image of '{split}' is called 'classes', as the file of the class names is; rename it")
     for split, dataset in splits.items():
         labels = root / "labels" / split
         labels.mkdir(parents=True)
@@ -126,7 +123,6 @@ def write_yolo(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) ->
                 for label, row in zip(truth.labels, corner_to_center(truth.boxes / sides), strict=True)
             ]
             _write_text(labels / f"{_stem(sample)}.txt", "".join(f"{line}\n" for line in lines))
-        _write_text(labels / "classes.txt", "".join(f"{name}\n" for name in class_names))
     content = {split: f"images/{split}" for split in splits} | {"names": dict(enumerate(class_names))}
     _write_text(root / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 

@@ -4,9 +4,10 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
-from multibox.detections import Detections
+if TYPE_CHECKING:  # NumPy is not loaded for the help of the command line
+    import multibox.detections
 
 Rule = Literal["coco", "voc2007", "voc2010"]
 Pixels = Literal["inclusive", "continuous"]
@@ -100,7 +101,7 @@ class Metrics:
     false_positives: int = 0
     postprocess: Mapping[str, float | int | str] = field(default_factory=dict)
     ignored_classes: tuple[str, ...] = ()
-    detections: Sequence[Detections] = field(default=(), repr=False, compare=False)
+    detections: Sequence["multibox.detections.Detections"] = field(default=(), repr=False, compare=False)
 
     def to_json(self) -> str:
         """Returns one JSON object with all attributes but the detections; `None` becomes `null`.

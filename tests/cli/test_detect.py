@@ -215,7 +215,7 @@ def test_an_error_keeps_the_json_of_what_is_done(
     file = tmp_path / "found.json"
     status, out, err = multibox("detect", street, "--model", weights, "--json", file)
     assert (status, len(out)) == (1, 2)
-    assert err == [f"2 of 3 images are done; {file} has their detections", "multibox: no space is left"]
+    assert err == [f"2 of 3 images are done; their detections are in {file}", "multibox: no space is left"]
     written = json.loads(file.read_text(encoding="utf-8"))
     assert [Path(entry["file"]).name for entry in written["images"]] == ["three.png", "one.png"]
     why = "not looked at, because of an error: no space is left"
@@ -259,7 +259,7 @@ def test_an_interrupt_keeps_the_json_of_what_is_done(
     file = tmp_path / "found.json"
     status, out, err = multibox("detect", street, "--model", weights, "--json", file)
     assert (status, len(out)) == (130, 2)
-    assert err == [f"multibox: interrupted; 2 of 3 images are done; {file} has their detections"]
+    assert err == [f"multibox: interrupted; 2 of 3 images are done; their detections are in {file}"]
     written = json.loads(file.read_text(encoding="utf-8"))
     assert [Path(entry["file"]).name for entry in written["images"]] == ["three.png", "one.png"]
     assert written["failed"] == [{"file": str(street / "두 번째.PNG"), "error": "interrupted before it was looked at"}]
