@@ -4,7 +4,7 @@ import glob
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -121,7 +121,7 @@ def detect(
             names = label_names({image.path: image.drawn for image in images})
             write_labels(save_labels, labels, detector.class_names, records, names)
 
-    places = [str(place) for place in (out, *written, labels) if place]
+    places: dict[str, list[Path | None]] = {"drawn in": [out], "written to": [*written], "labels in": [labels]}
     began = time.monotonic()
     try:
         _detect_all(
@@ -138,11 +138,10 @@ def detect(
         why = "interrupted before it was looked at" if interrupted else f"not looked at, because of an error: {failure}"
         done = {record["file"] for record in records} | {each.path for each in failed}
         write([Failure(image.path, why) for image in images if image.path not in done])
-        kept = f"; their detections are in {_list(places)}" if places else ""
-        message = f"{len(records)} of {counted(total, 'image')} are done{kept}"
+        message = f"{len(records)} of {counted(total, 'image')} are done{_where(places)}"
         if interrupted:
             raise KeyboardInterrupt(message) from failure
-        if places:
+        if out or written:
             info(message)
         raise
     seconds = time.monotonic() - began
@@ -225,14 +224,15 @@ def _counts(names: list[str]) -> str:
     return ", ".join(f"{number} {name}" for name, number in Counter(names).most_common()) or "nothing found"
 
 
-def _summary(records: list[dict[str, Any]], seconds: float, places: list[str]) -> str:
+def _summary(records: list[dict[str, Any]], seconds: float, places: Mapping[str, Sequence[Path | None]]) -> str:
     names = [found["name"] for record in records for found in record["detections"]]
-    where = f"; written to {_list(places)}" if places else ""
-    return f"{counted(len(records), 'image')} in {seconds:.1f} s: {_counts(names)}{where}"
+    return f"{counted(len(records), 'image')} in {seconds:.1f} s: {_counts(names)}{_where(places)}"
 
 
-def _list(places: list[str]) -> str:
-    return " and ".join(filter(None, [", ".join(places[:-1]), places[-1]]))
+def _where(places: Mapping[str, Sequence[Path | None]]) -> str:
+    """Returns where the results are: `; drawn in found; written to found.json and found.csv`."""
+    there = {what: [str(place) for place in paths if place and place.exists()] for what, paths in places.items()}
+    return "".join(f"; {what} {' and '.join(paths)}" for what, paths in there.items() if paths)
 
 
 def find_images(sources: list[str], *, out: Path | None = None) -> tuple[list[Source], list[Failure]]:
@@ -253,7 +253,9 @@ def find_images(sources: list[str], *, out: Path | None = None) -> tuple[list[So
         if not kept:
             what = "there is no such image or folder"
             if os.path.isdir(source):
-                what = "a folder without images" + (f" outside of the --out folder {out}" if found else "")
+                what = "a folder without images"
+            if found:
+                what = f"all its images are in {out}, the --out folder, which is left out; choose another --out folder"
             failed.append(Failure(source, f"{source or repr(source)}: {what}"))
         for image in kept:
             images.setdefault(os.path.abspath(image.path), image)

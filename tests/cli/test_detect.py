@@ -125,7 +125,10 @@ def test_what_was_drawn_before_is_not_searched(multibox: Multibox, street: Path,
     found = street / "empty" / "found"
     assert (status, err) == (
         1,
-        [f"multibox: {street / 'empty'}: a folder without images outside of the --out folder {found}"],
+        [
+            f"multibox: {street / 'empty'}: all its images are in {found}, the --out folder, which is left out; "
+            "choose another --out folder"
+        ],
     )
 
 
@@ -215,7 +218,7 @@ def test_an_error_keeps_the_json_of_what_is_done(
     file = tmp_path / "found.json"
     status, out, err = multibox("detect", street, "--model", weights, "--json", file)
     assert (status, len(out)) == (1, 2)
-    assert err == [f"2 of 3 images are done; their detections are in {file}", "multibox: no space is left"]
+    assert err == [f"2 of 3 images are done; written to {file}", "multibox: no space is left"]
     written = json.loads(file.read_text(encoding="utf-8"))
     assert [Path(entry["file"]).name for entry in written["images"]] == ["three.png", "one.png"]
     why = "not looked at, because of an error: no space is left"
@@ -259,7 +262,7 @@ def test_an_interrupt_keeps_the_json_of_what_is_done(
     file = tmp_path / "found.json"
     status, out, err = multibox("detect", street, "--model", weights, "--json", file)
     assert (status, len(out)) == (130, 2)
-    assert err == [f"multibox: interrupted; 2 of 3 images are done; their detections are in {file}"]
+    assert err == [f"multibox: interrupted; 2 of 3 images are done; written to {file}"]
     written = json.loads(file.read_text(encoding="utf-8"))
     assert [Path(entry["file"]).name for entry in written["images"]] == ["three.png", "one.png"]
     assert written["failed"] == [{"file": str(street / "두 번째.PNG"), "error": "interrupted before it was looked at"}]
