@@ -173,8 +173,9 @@ def _print_metrics(metrics: Metrics, name: str) -> None:
     stdout().print()
     stdout().print(classes)
     stdout().print(
-        "\nfound, false, precision, recall and F1: at an overlap of 0.5, with a score above the threshold,\n"
-        "which is the one with the highest F1 for the class, or for all classes together"
+        "\nfound, false, precision, recall and F1 are those of detections that score above\n"
+        "the threshold and overlap an object by at least 0.5. A class is counted at the\n"
+        "threshold with its highest F1, all classes together at the best one for all."
     )
 
 
@@ -182,7 +183,7 @@ def _table(columns: Sequence[str]) -> "Table":
     """Returns a table of numbers under these headings, whose first column has names."""
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for place, name in enumerate(columns):
         table.add_column(name, justify="right" if place else "left", no_wrap=place > 0, overflow="fold")
     return table
