@@ -81,16 +81,23 @@ def write_labels(
     from multibox.images import IMAGE_SUFFIXES, read_image
 
     samples = []
+    scores: list[float] = []
     for number, record in enumerate(records, start=1):
         file = Path(record["file"])
         found = [each for each in record["detections"] if _has_area(each["box"])]
         truth = GroundTruth([each["box"] for each in found], [each["label"] for each in found])
         image = file if file.suffix.lower() in IMAGE_SUFFIXES else read_image(file)  # readers would not look at it
         samples.append(Sample(names[record["file"]], image, record["height"], record["width"], truth, number))
+        scores += [each["score"] for each in found]
     WRITERS[layout]({"train": Dataset(str(folder), tuple(class_names), samples)}, folder)
     if layout == "yolo":  # labelImg looks for the names beside the labels
-        text = "".join(f"{name}\n" for name in class_names)
-        (folder / "labels" / "train" / "classes.txt").write_text(text, encoding="utf-8", newline="\n")
+        _write(folder / "labels" / "train" / "classes.txt", "".join(f"{name}\n" for name in class_names))
+    if layout == "coco":  # Label Studio does not import boxes without scores
+        annotations = folder / "annotations" / "instances_train.json"
+        content = json.loads(annotations.read_text(encoding="utf-8"))
+        for annotation, score in zip(content["annotations"], scores, strict=True):
+            annotation["score"] = score
+        _write(annotations, json.dumps(content, ensure_ascii=False))
 
 
 def label_names(images: Mapping[str, PurePath]) -> dict[str, str]:

@@ -386,6 +386,10 @@ def test_labels_are_read_again_as_a_data_set(
     if layout == "yolo":
         names = (labels / "labels" / "train" / "classes.txt").read_text(encoding="utf-8")
         assert tuple(names.splitlines()) == CLASS_NAMES
+    if layout == "coco":
+        annotations = json.loads((labels / "annotations" / "instances_train.json").read_text(encoding="utf-8"))
+        scores = [each["score"] for entry in entries for each in entry["detections"]]
+        assert [each["score"] for each in annotations["annotations"]] == scores
     before = {path: path.read_bytes() for path in labels.rglob("*") if path.is_file()}
     status, lines, err = multibox(*command, "--out", out, "--save-labels", layout, "--overwrite")
     assert (status, lines, len(err)) == (1, [], 1)
