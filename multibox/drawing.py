@@ -243,10 +243,15 @@ def _ink(background: Color) -> Color:
     return (0, 0, 0) if luminance > 0.3 else (255, 255, 255)
 
 
-def _font(text: str, size: int) -> ImageFont.FreeTypeFont:
+def find_font(text: str) -> Path | None:
+    """Returns the file of a font with all characters of a text, or with most of them; `None` for Pillow's own font."""
     # without the digits of this text: they differ with each score, and all fonts would be searched again
     foreign = frozenset(character for character in text if not character.isascii() and _is_visible(character))
-    return _load_font(None if text.isascii() else _find_font(foreign | _SAMPLE), size)
+    return None if text.isascii() else _find_font(foreign | _SAMPLE)
+
+
+def _font(text: str, size: int) -> ImageFont.FreeTypeFont:
+    return _load_font(find_font(text), size)
 
 
 def _is_visible(character: str) -> bool:

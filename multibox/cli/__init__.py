@@ -10,7 +10,7 @@ from typing import NamedTuple
 from cyclopts import App, CycloptsError
 
 from multibox.cli.arguments import UsageError
-from multibox.cli.hints import explain
+from multibox.cli.hints import check_no_keys, explain
 from multibox.cli.terminal import error, is_main, plain_warnings
 
 
@@ -56,12 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # PyTorch's threads spin while they wait for each other. If something else runs on the machine, that slows training
     # to a tenth of its speed. With this setting the threads soon go to sleep instead.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    app, examples = _app(), {name: command.example for name, command in COMMANDS.items()}
     try:
+        check_no_keys(tokens, app, examples)
         with plain_warnings():
-            return _app()(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0
+            return app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0
     except CycloptsError as mistake:
-        examples = {name: command.example for name, command in COMMANDS.items()}
-        error(explain(mistake, examples))
+        error(explain(mistake, app, examples))
         return 2
     except KeyboardInterrupt as interrupt:
         if is_main():  # under torchrun all processes stop together

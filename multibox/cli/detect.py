@@ -1,11 +1,10 @@
 """The command `multibox detect`."""
 
 import glob
-import json as json_text
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -24,7 +23,8 @@ from multibox.cli.arguments import (
     choose_device,
     fetch_weights,
 )
-from multibox.cli.output import STANDARD_OUTPUT, check_new
+from multibox.cli.found import LABELS_FOLDER, Failure, LabelFormat, label_names, write_csv, write_json, write_labels
+from multibox.cli.output import STANDARD_OUTPUT, check_empty, check_new
 from multibox.cli.terminal import error, info, progress_bar, stdout
 from multibox.messages import counted
 
@@ -47,24 +47,19 @@ class Source(NamedTuple):
     drawn: Path
 
 
-class Failure(NamedTuple):
-    """An image or a source that could not be used, and why."""
-
-    path: str
-    why: str
-
-
 def detect(
     sources: Annotated[list[str], Parameter(negative="", group=DATA)],
     /,
     *,
     model: Annotated[str, Parameter(group=MODEL)],
-    score: Annotated[Fraction, Parameter(group=MODEL)] = 0.5,
+    score: Annotated[Fraction | None, Parameter(group=MODEL, show_default="the detector's own")] = None,
     iou: Annotated[Fraction | None, Parameter(group=MODEL, show_default="the detector's own")] = None,
     max_detections: Annotated[Count | None, Parameter(group=MODEL, show_default="the detector's own")] = None,
     classes: Annotated[str | None, Parameter(group=MODEL, show_default="all")] = None,
     out: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
+    save_labels: Annotated[LabelFormat | None, Parameter(group=OUTPUT)] = None,
     json: Annotated[Path | None, Parameter(group=OUTPUT, allow_leading_hyphen=True)] = None,
+    csv: Annotated[Path | None, Parameter(group=OUTPUT, allow_leading_hyphen=True)] = None,
     overwrite: Overwrite = False,
     device: Device = None,
     precision: DetectPrecision = "fp32",
@@ -81,8 +76,11 @@ def detect(
         classes: Find only these classes. Put commas between the names.
         out: Save the images with their boxes drawn to this folder, which mirrors the folders of the images. With a
             single image it may also be the name of an image file.
-        json: Write the detections with a score above --score to this file; '-' prints them instead of the lines.
-        overwrite: Replace drawn images and the JSON file if they are there already.
+        save_labels: Write the images and their detections as a data set in this layout to the folder 'pre-labels' below
+            --out, to be corrected in a labeling tool. It is never overwritten.
+        json: Write the detections to this file; '-' prints them instead of the lines.
+        csv: Write the detections to this file as a table with a row for each; '-' prints it instead of the lines.
+        overwrite: Replace drawn images, the JSON file and the CSV file if they are there already.
         device: Compute on cpu, cuda or mps.
         precision: Compute convolutions in fp32; in bf16, which is faster on some processors at slightly different
             scores; or in the faster of the two, which 'auto' finds out by timing a few images.
@@ -90,14 +88,17 @@ def detect(
     wanted = None if classes is None else [name for part in classes.split(",") if (name := part.strip())]
     if wanted == []:
         raise UsageError("--classes takes names with commas between them, such as 'cat,dog'")
+    if json == csv == STANDARD_OUTPUT:
+        raise UsageError("--json and --csv cannot both be printed; give the name of a file for one of them")
     if device is not None:
         choose_device(device)
     weights = fetch_weights(model)  # a wrong name is reported before anything else happens
     images, failed = find_images(sources, out=out)
     total = len(images) + len(failed)
     targets = {} if out is None else _targets(images, out)
-    files = [*targets.values(), *([json] if json not in (None, STANDARD_OUTPUT) else [])]
-    check_new(files, overwrite=overwrite, read=[weights, *(image.path for image in images)])
+    written = [file for file in (json, csv) if file not in (None, STANDARD_OUTPUT)]
+    labels = _labels_folder(out, save_labels, [*targets.values(), *written])
+    check_new([*targets.values(), *written], overwrite=overwrite, read=[weights, *(image.path for image in images)])
     if not images:
         _report(failed, total)
         return 1
@@ -111,6 +112,17 @@ def detect(
         raise UsageError(f"--classes: {failure}") from failure
     settings = {"score_threshold": score, "iou_threshold": iou, "max_detections": max_detections, "class_names": wanted}
     records: list[dict[str, Any]] = []
+
+    def write(skipped: list[Failure]) -> None:
+        if json is not None:
+            write_json(json, model, detector.class_names, records, [*failed, *skipped])
+        if csv is not None:
+            write_csv(csv, records)
+        if save_labels is not None and labels is not None and records:
+            names = label_names({image.path: image.drawn for image in images})
+            write_labels(save_labels, labels, detector.class_names, records, names)
+
+    places: dict[str, list[Path | None]] = {"drawn in": [out], "written to": [*written], "labels in": [labels]}
     began = time.monotonic()
     try:
         _detect_all(
@@ -120,26 +132,52 @@ def detect(
             targets,
             records,
             failed,
-            print_lines=json != STANDARD_OUTPUT,
+            print_lines=STANDARD_OUTPUT not in (json, csv),
         )
     except BaseException as failure:  # what is done is written before the command ends, whatever ends it
         interrupted = isinstance(failure, KeyboardInterrupt)
         why = "interrupted before it was looked at" if interrupted else f"not looked at, because of an error: {failure}"
         done = {record["file"] for record in records} | {each.path for each in failed}
-        skipped = [Failure(image.path, why) for image in images if image.path not in done]
-        _write_json(json, model, detector.class_names, records, [*failed, *skipped])
-        kept = f"; {json} has their detections" if json not in (None, STANDARD_OUTPUT) else ""
-        message = f"{len(records)} of {counted(total, 'image')} are done{kept}"
+        write([Failure(image.path, why) for image in images if image.path not in done])
+        message = f"{len(records)} of {counted(total, 'image')} are done{_where(places)}"
         if interrupted:
             raise KeyboardInterrupt(message) from failure
-        if kept:
+        if out or written:
             info(message)
         raise
-    _write_json(json, model, detector.class_names, records, failed)
-    info(_summary(records, time.monotonic() - began, [place for place in (out, json) if place]))
+    seconds = time.monotonic() - began
+    write([])
+    info(_summary(records, seconds, places))
     if failed:
         _report(failed, total)
     return 1 if failed else 0
+
+
+def _labels_folder(out: Path | None, save_labels: LabelFormat | None, files: list[Path]) -> Path | None:
+    """Returns the folder that `--save-labels` writes to.
+
+    Args:
+        out: Value of `--out`.
+        save_labels: Value of `--save-labels`.
+        files: All other files that the command writes.
+
+    Raises:
+        UsageError: There is no `--out`, it is the name of an image, or another file would be in the folder.
+        FileExistsError: The folder has files already; they may be labels that were corrected by hand.
+    """
+    if save_labels is None:
+        return None
+    if out is None or out in files:
+        raise UsageError(
+            f"--save-labels needs a folder, as in --out found/ --save-labels {save_labels}; the labels go to "
+            f"found/{LABELS_FOLDER}"
+        )
+    folder = out / LABELS_FOLDER
+    for file in files:
+        if Path(os.path.abspath(file)).is_relative_to(os.path.abspath(folder)):
+            raise UsageError(f"{file} would be among the labels in {folder}; choose another --out or another name")
+    check_empty(folder)
+    return folder
 
 
 def _detect_all(
@@ -187,31 +225,15 @@ def _counts(names: list[str]) -> str:
     return ", ".join(f"{number} {name}" for name, number in Counter(names).most_common()) or "nothing found"
 
 
-def _summary(records: list[dict[str, Any]], seconds: float, places: list[Path]) -> str:
+def _summary(records: list[dict[str, Any]], seconds: float, places: Mapping[str, Sequence[Path | None]]) -> str:
     names = [found["name"] for record in records for found in record["detections"]]
-    written = [str(place) for place in places if place != STANDARD_OUTPUT]
-    where = f"; written to {' and '.join(written)}" if written else ""
-    return f"{counted(len(records), 'image')} in {seconds:.1f} s: {_counts(names)}{where}"
+    return f"{counted(len(records), 'image')} in {seconds:.1f} s: {_counts(names)}{_where(places)}"
 
 
-def _write_json(
-    file: Path | None, model: str, class_names: tuple[str, ...], records: list[dict[str, Any]], failed: list[Failure]
-) -> None:
-    if file is None:
-        return
-    result = {
-        "model": model,
-        "class_names": class_names,
-        "images": records,
-        "failed": [{"file": path, "error": why} for path, why in failed],
-    }
-    text = json_text.dumps(result, ensure_ascii=False, allow_nan=False, indent=2)
-    if file == STANDARD_OUTPUT:
-        stdout().print(text)
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # A file name that is not UTF-8 is escaped, so that a program that reads the JSON gets it back as it was.
-    file.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+def _where(places: Mapping[str, Sequence[Path | None]]) -> str:
+    """Returns where the results are: `; drawn in found; written to found.json and found.csv`."""
+    there = {what: [str(place) for place in paths if place and place.exists()] for what, paths in places.items()}
+    return "".join(f"; {what} {' and '.join(paths)}" for what, paths in there.items() if paths)
 
 
 def find_images(sources: list[str], *, out: Path | None = None) -> tuple[list[Source], list[Failure]]:
@@ -232,7 +254,9 @@ def find_images(sources: list[str], *, out: Path | None = None) -> tuple[list[So
         if not kept:
             what = "there is no such image or folder"
             if os.path.isdir(source):
-                what = "a folder without images" + (f" outside of the --out folder {out}" if found else "")
+                what = "a folder without images"
+            if found:
+                what = f"all its images are in {out}, the --out folder, which is left out; choose another --out folder"
             failed.append(Failure(source, f"{source or repr(source)}: {what}"))
         for image in kept:
             images.setdefault(os.path.abspath(image.path), image)

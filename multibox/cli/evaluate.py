@@ -1,9 +1,9 @@
 """The command `multibox evaluate`."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -24,11 +24,14 @@ from multibox.cli.arguments import (
     fetch_weights,
 )
 from multibox.cli.data import read_for_evaluation
-from multibox.cli.output import STANDARD_OUTPUT, check_new
+from multibox.cli.output import STANDARD_OUTPUT, check_folder, check_new
 from multibox.cli.terminal import info, progress_bar, stdout
 from multibox.evaluation.metrics import Metrics, Pixels, Rule
 from multibox.evaluation.rename import RENAMES, read_renames
 from multibox.messages import counted
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _THRESHOLD = Parameter(group=MODEL, show_default="the detector's own")
 
@@ -51,12 +54,16 @@ def evaluate(
     batch_size: Annotated[Count, Parameter(group=MACHINE)] = 8,
     device: Device = None,
     precision: DetectPrecision = "fp32",
+    out: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
     json: Annotated[Path | None, Parameter(group=OUTPUT, allow_leading_hyphen=True)] = None,
     overwrite: Overwrite = False,
     on_problem: Annotated[OnProblem, Parameter(group=DATA)] = "skip",
     unlabelled: Unlabelled = None,
 ) -> int:
     """Score a detector on a data set.
+
+    The tables are in percent. AP looks at all detections down to a low score; precision, recall and F1 look at those
+    above the score threshold with the highest F1, at an overlap of 0.5. That is the threshold to detect with.
 
     Args:
         data: The folder of the data set, in the layout of VOC, COCO or YOLO.
@@ -67,7 +74,7 @@ def evaluate(
         rule: Whose definition of AP to use: COCO's mean over overlaps from 0.50 to 0.95, VOC 2007's mean over 11
             points of recall, or VOC 2010's area under the curve.
         pixels: How to measure overlap: 'inclusive' counts the last pixel of a box, as the VOC rules do by default.
-        score: Count detections with a score above this.
+        score: Count detections with a score above this. AP needs a low one.
         iou: Suppress a box that overlaps a better one by more than this.
         max_detections: Keep at most this many detections of an image.
         class_agnostic: Let better boxes of all classes suppress a box, or only those of its own class.
@@ -78,8 +85,10 @@ def evaluate(
         device: Compute on cpu, cuda or mps.
         precision: Compute convolutions in fp32; in bf16, which is faster on some processors at slightly different
             scores; or in the faster of the two, which 'auto' finds out by timing a few images.
+        out: Write a report to this folder: confusion matrix, curves, lists of the false detections and of the missed
+            objects, and the worst images. Begin with its index.html.
         json: Write all numbers to this file; '-' prints them instead of the tables.
-        overwrite: Replace the JSON file if it is there already.
+        overwrite: Replace the files of the report and the JSON file if they are there already.
         on_problem: What to do about a bad record: 'skip' lists it and leaves it out, 'error' stops.
         unlabelled: What an image without a label file is: 'empty' takes it as one without objects, 'skip' leaves it
             out.
@@ -90,8 +99,15 @@ def evaluate(
     if device is not None:
         choose_device(device)
     weights = fetch_weights(model)  # a wrong name is reported before the data are read
+    from multibox.report.evaluation import REPORT_FILES, check_matplotlib, write_report
+
+    if out is not None:
+        check_folder(out)
+        check_matplotlib()
+    files = [] if out is None else [out / name for name in REPORT_FILES]
     if json not in (None, STANDARD_OUTPUT):
-        check_new([json], overwrite=overwrite, read=[weights, data, *rename])
+        files.append(json)
+    check_new(files, overwrite=overwrite, read=[weights, data, *rename])
 
     from multibox.data import Dataset, DatasetReader
     from multibox.evaluation.evaluate import check_classes, check_rename
@@ -136,41 +152,60 @@ def evaluate(
         info(f"left out, because {dataset.name} does not name them: {', '.join(metrics.ignored_classes)}")
     if json == STANDARD_OUTPUT:
         stdout().print(metrics.to_json())
-        return 0
-    _print_metrics(metrics, dataset.name)
-    if json is not None:
+    else:
+        _print_metrics(metrics, dataset.name)
+    if json not in (None, STANDARD_OUTPUT):
         json.parent.mkdir(parents=True, exist_ok=True)
         json.write_text(metrics.to_json() + "\n", encoding="utf-8")
         info(f"written to {json}")
+    if out is not None:
+        with progress_bar("writing the report", len(dataset)) as bar:
+            write_report(out, dataset, metrics, on_progress=lambda done, total: bar(done, f"{done} of {total}"))
+        info(f"report: {out / 'index.html'}")
     return 0
 
 
 def _print_metrics(metrics: Metrics, name: str) -> None:
     """Prints the numbers as tables."""
-    from rich.table import Table
-
     stdout().print(
         f"{name}: {counted(metrics.images, 'image')}, {counted(metrics.objects, 'object')}; "
         f"rule {metrics.rule}, pixels {metrics.pixels}"
     )
-    overall = Table("", "AP", "AP50", "AP75", "AP small", "medium", "large", box=None, padding=(0, 2, 0, 0))
-    overall.add_row(
-        "all classes",
-        *map(
-            _percent,
-            (metrics.ap, metrics.ap50, metrics.ap75, metrics.ap_small, metrics.ap_medium, metrics.ap_large),
-        ),
-    )
-    if metrics.rule != "coco":
-        overall = Table("", "AP", box=None, padding=(0, 2, 0, 0))
-        overall.add_row("all classes", _percent(metrics.ap))
-    stdout().print(overall)
-    classes = Table("class", "AP", "AP50", "objects", "detections", box=None, padding=(0, 2, 0, 0))
-    for label, values in metrics.per_class.items():
-        classes.add_row(
-            label, _percent(values["ap"]), _percent(values["ap50"]), str(values["objects"]), str(values["detections"])
-        )
+    if metrics.rule == "coco":
+        overall = _table(["", "AP", "AP50", "AP75", "AP small", "medium", "large"])
+        values = metrics.ap, metrics.ap50, metrics.ap75, metrics.ap_small, metrics.ap_medium, metrics.ap_large
+        overall.add_row("all classes", *map(_percent, values))
+        stdout().print(overall)
+    names = {"ap": "AP", "ap50": "AP50"} if metrics.rule == "coco" else {"ap": "AP"}
+    classes = _table(["class", *names.values(), "objects", "found", "false", "precision", "recall", "F1", "threshold"])
+    every: dict[str, Any] = {"all classes": vars(metrics), **metrics.per_class}
+    for label, row in every.items():
+        classes.add_row(label, *(_percent(row[name]) for name in names), str(row["objects"]), *_at_threshold(row))
+    stdout().print()
     stdout().print(classes)
+    stdout().print(
+        "\nfound, false, precision, recall and F1 are those of detections that score above\n"
+        "the threshold and overlap an object by at least 0.5. A class is counted at the\n"
+        "threshold with its highest F1, all classes together at the best one for all."
+    )
+
+
+def _table(columns: Sequence[str]) -> "Table":
+    """Returns a table of numbers under these headings, whose first column has names."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for place, name in enumerate(columns):
+        table.add_column(name, justify="right" if place else "left", no_wrap=place > 0, overflow="fold")
+    return table
+
+
+def _at_threshold(row: Mapping[str, Any]) -> list[str]:
+    """Returns the numbers of found and false objects, precision, recall, F1, and their threshold."""
+    threshold = row["score_threshold"]
+    counts = ["-", "-"] if threshold is None else [str(row["true_positives"]), str(row["false_positives"])]
+    rates = (_percent(row[name]) for name in ("precision", "recall", "f1"))
+    return [*counts, *rates, "-" if threshold is None else f"{threshold:.2f}"]
 
 
 def _percent(value: float | None) -> str:

@@ -4,13 +4,14 @@ Each check raises before any real work begins, and makes nothing.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from multibox.cli.arguments import UsageError
 
 STANDARD_OUTPUT = Path("-")
-"""Value of `--json` that prints the JSON instead of writing a file."""
+"""Value of `--json` and `--csv` that prints the JSON or the table instead of writing a file."""
 
 
 def check_folder(folder: Path) -> None:
@@ -59,7 +60,7 @@ def check_new(files: Sequence[Path], *, overwrite: bool, read: Iterable[str | Pa
 
     Raises:
         FileExistsError: A file is there already.
-        UsageError: A folder has the name of the file, or the command reads the file.
+        UsageError: A folder has the name of the file, the command reads the file, or it would write it twice.
         OSError: The folder of a file cannot be made or written to.
     """
     inputs = {os.path.realpath(path) for path in read}
@@ -67,6 +68,10 @@ def check_new(files: Sequence[Path], *, overwrite: bool, read: Iterable[str | Pa
         place = Path(os.path.realpath(file))
         if not inputs.isdisjoint(map(str, (place, *place.parents))):
             raise UsageError(f"{file} is among the files that are read, so it is not replaced; choose another name")
+    places = Counter(map(os.path.abspath, files))
+    for file in files:
+        if places[os.path.abspath(file)] > 1:
+            raise UsageError(f"{file} is named twice for what the command writes; choose another name for one of them")
     for folder in dict.fromkeys(file.parent for file in files):
         check_folder(folder)
     for file in files:

@@ -127,6 +127,9 @@ def write_yolo(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) ->
     _write_text(root / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
+WRITERS = {"voc": write_voc, "coco": write_coco, "yolo": write_yolo}
+
+
 def _prepare(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) -> tuple[Path, tuple[str, ...]]:
     """Checks the splits and the folder, and writes nothing. Returns the folder and the class names of all splits."""
     if not splits:

@@ -15,7 +15,8 @@ from multibox.data.sample import Dataset, GroundTruth
 from multibox.detections import Detections
 from multibox.detector import Detector
 from multibox.evaluation.coco import score_coco
-from multibox.evaluation.metrics import Metrics, Pixels, Rule
+from multibox.evaluation.metrics import ClassMetrics, Metrics, Pixels, Rule
+from multibox.evaluation.precision_recall import precision_recall_by_class
 from multibox.evaluation.voc import score_voc
 
 
@@ -35,6 +36,8 @@ def evaluate(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Metrics:
     """Scores the detector on a data set.
+
+    The result keeps the detections, so that a report (`multibox.report.evaluation`) does not run the detector again.
 
     Classes of the detector and of the data set are joined by name. Detections of a class that the data set does not
     name are left out, after they have taken part in suppression and in the limit on detections; the result names these
@@ -98,9 +101,17 @@ def evaluate(
         if on_progress is not None and (done % batch_size == 0 or done == len(dataset)):
             on_progress(done, len(dataset))
 
-    metrics = score(truths, detections, class_names=dataset.class_names, rule=rule, pixels=pixels)
+    metrics = score(
+        truths,
+        detections,
+        class_names=dataset.class_names,
+        rule=rule,
+        pixels=pixels,
+        score_threshold=settings.score_threshold,
+    )
     return dataclasses.replace(
         metrics,
+        detections=detections,
         postprocess=dataclasses.asdict(settings),
         ignored_classes=tuple(name for name, label in zip(detector.class_names, labels_of, strict=True) if label < 0),
     )
@@ -113,6 +124,7 @@ def score(
     class_names: Sequence[str],
     rule: Rule,
     pixels: Pixels | None = None,
+    score_threshold: float = 0.0,
 ) -> Metrics:
     """Scores detections against the ground truth of the same images.
 
@@ -123,6 +135,8 @@ def score(
         rule: `voc2007` (11 points) or `voc2010` (area), both at overlap 0.5, or `coco` (overlaps from 0.50 to 0.95).
         pixels: How overlap is measured. VOC's rules count the last pixel (`inclusive`) by default, as the devkit does;
             COCO's rule is always `continuous`.
+        score_threshold: Score above which boxes became detections. The threshold with the highest F1 is not sought
+            below it.
 
     Raises:
         ValueError: There are no images, detections and ground truth have different numbers of images or different
@@ -142,8 +156,22 @@ def score(
         if tuple(found.class_names) != tuple(class_names):
             raise ValueError(f"the detections in image {number} are of other classes than the ground truth")
     if rule == "coco":
-        return score_coco(truths, detections, class_names=class_names)
-    return score_voc(truths, detections, class_names=class_names, rule=rule, pixels=pixels or "inclusive")
+        metrics = score_coco(truths, detections, class_names=class_names)
+    else:
+        metrics = score_voc(truths, detections, class_names=class_names, rule=rule, pixels=pixels or "inclusive")
+    overall, by_class = precision_recall_by_class(
+        counted_by(rule, truths), detections, num_classes=len(class_names), score_threshold=score_threshold
+    )
+    rows = zip(metrics.per_class.items(), by_class, strict=True)
+    per_class: dict[str, ClassMetrics] = {name: {**row, **curve.at_best_threshold()} for (name, row), curve in rows}
+    return dataclasses.replace(metrics, **overall.at_best_threshold(), per_class=per_class)
+
+
+def counted_by(rule: Rule, truths: Sequence[GroundTruth]) -> list[GroundTruth]:
+    """Returns the objects as the rule counts them: COCO has no difficult objects, they count like any other."""
+    if rule != "coco":
+        return list(truths)
+    return [GroundTruth(each.boxes, each.labels, crowd=each.crowd, areas=each.areas) for each in truths]
 
 
 def check_rename(rename: Mapping[str, str], known: Sequence[str], dataset: Dataset) -> None:

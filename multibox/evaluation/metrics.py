@@ -2,16 +2,37 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+if TYPE_CHECKING:  # NumPy is not loaded for the help of the command line
+    import multibox.detections
 
 Rule = Literal["coco", "voc2007", "voc2010"]
 Pixels = Literal["inclusive", "continuous"]
 
 
-class ClassMetrics(TypedDict):
-    """Results of one class: average precision (`None` if no object counts), and numbers of objects and detections."""
+class OperatingPoint(TypedDict, total=False):
+    """Results at the score threshold with the highest F1, at an overlap of 0.5.
+
+    All rates are `None` if no object counts. The threshold and the precision are `None` if no object is found at any
+    threshold.
+    """
+
+    score_threshold: float | None
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    true_positives: int
+    false_positives: int
+
+
+class ClassMetrics(OperatingPoint):
+    """Results of one class: average precision (`None` if no object counts), and numbers of objects and detections.
+
+    `detections` counts all that were scored, down to the low score threshold of an evaluation.
+    """
 
     ap: float | None
     ap50: float | None
@@ -41,9 +62,18 @@ class Metrics:
         ar_small: `ar100` of the small objects.
         ar_medium: `ar100` of the medium objects.
         ar_large: `ar100` of the large objects.
-        per_class: Results of each class by name, in the data set's order.
+        score_threshold: Score threshold with the highest F1 over all classes. This and the five numbers below are
+            counted at an overlap of 0.5 with continuous pixels by every rule.
+        precision: Fraction of the detections above that threshold that are right.
+        recall: Fraction of the objects that are found with a score above that threshold.
+        f1: Harmonic mean of the two.
+        true_positives: Number of objects found with a score above that threshold.
+        false_positives: Number of detections above that threshold that match no object, or a found one.
+        per_class: Results of each class by name, in the data set's order. Each class has its own score threshold.
         postprocess: Thresholds and limits that the detector ran with, if a detector was evaluated.
         ignored_classes: Classes of the detector that the data set does not name; their detections were left out.
+        detections: The detections in each image, if a detector was evaluated: for curves, and for a look at the errors
+            (`multibox.report.evaluation`). They are not in the JSON.
     """
 
     rule: Rule
@@ -63,16 +93,25 @@ class Metrics:
     ar_small: float | None = None
     ar_medium: float | None = None
     ar_large: float | None = None
+    score_threshold: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    f1: float | None = None
+    true_positives: int = 0
+    false_positives: int = 0
     postprocess: Mapping[str, float | int | str] = field(default_factory=dict)
     ignored_classes: tuple[str, ...] = ()
+    detections: Sequence["multibox.detections.Detections"] = field(default=(), repr=False, compare=False)
 
     def to_json(self) -> str:
-        """Returns one JSON object with all attributes; `None` becomes `null`.
+        """Returns one JSON object with all attributes but the detections; `None` becomes `null`.
 
         Raises:
             ValueError: A number is NaN or infinite, which JSON does not have.
         """
-        return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False)
+        values = dataclasses.asdict(dataclasses.replace(self, detections=()))
+        del values["detections"]
+        return json.dumps(values, indent=2, allow_nan=False)
 
 
 def mean(values: Iterable[float | None]) -> float | None:

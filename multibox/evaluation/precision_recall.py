@@ -13,9 +13,10 @@ from jaxtyping import Bool, Float, Int
 from multibox.boxes import box_iou
 from multibox.data.sample import GroundTruth
 from multibox.detections import Detections
+from multibox.evaluation.metrics import OperatingPoint
 from multibox.evaluation.voc import MISSED, best_objects
 
-THRESHOLDS = np.linspace(0, 1, 101)
+THRESHOLDS = np.round(np.linspace(0, 1, 101), 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +61,30 @@ class PrecisionRecall:
     @property
     def best_threshold(self) -> float:
         """Score threshold with the highest F1; the middle one of equally good ones."""
+        return float(self.thresholds[self._best])
+
+    @property
+    def _best(self) -> int:
         best = np.flatnonzero(self.f1 == self.f1.max())
-        return float(self.thresholds[best[(len(best) - 1) // 2]])
+        return int(best[(len(best) - 1) // 2])
+
+    def at_best_threshold(self) -> OperatingPoint:
+        """Returns the numbers at the best threshold. There is none if no object is found at any threshold."""
+        best = self._best
+        right, wrong = int(self.true_positives[best]), int(self.false_positives[best])
+        if not self.objects or not right:
+            rate = 0.0 if self.objects else None
+            return OperatingPoint(
+                score_threshold=None, precision=None, recall=rate, f1=rate, true_positives=0, false_positives=0
+            )
+        return OperatingPoint(
+            score_threshold=self.best_threshold,
+            precision=float(self.precision[best]),
+            recall=float(self.recall[best]),
+            f1=float(self.f1[best]),
+            true_positives=right,
+            false_positives=wrong,
+        )
 
 
 def precision_recall(
@@ -83,23 +106,65 @@ def precision_recall(
         matches: Results of `match_detections` for each image, so that they are computed once for several classes.
         thresholds: Score thresholds in rising order; a detection counts if its score is above.
     """
-    objects = 0
-    right: list[np.ndarray] = [np.empty(0)]
-    wrong: list[np.ndarray] = [np.empty(0)]
+    return _join(truths, detections, matches).curve(label, thresholds)
+
+
+def precision_recall_by_class(
+    truths: Sequence[GroundTruth],
+    detections: Sequence[Detections],
+    *,
+    num_classes: int,
+    score_threshold: float = 0.0,
+) -> tuple[PrecisionRecall, list[PrecisionRecall]]:
+    """Returns precision and recall over all images: of all classes together, and of each class.
+
+    Args:
+        truths: Objects of each image.
+        detections: Detections of each image, in the same order.
+        num_classes: Number of classes.
+        score_threshold: Score above which boxes became detections. Nothing is known about lower thresholds, so the
+            curves begin there.
+    """
+    joined = _join(truths, detections, None)
+    thresholds = THRESHOLDS[score_threshold - 1e-9 < THRESHOLDS]
+    return joined.curve(None, thresholds), [joined.curve(label, thresholds) for label in range(num_classes)]
+
+
+class _JoinedImages(NamedTuple):
+    """The matched detections of all images, and the labels of all objects that count."""
+
+    scores: Float[np.ndarray, " detections"]
+    labels: Int[np.ndarray, " detections"]
+    matches: Int[np.ndarray, " detections"]
+    object_labels: Int[np.ndarray, " objects"]
+
+    def curve(self, label: int | None, thresholds: Float[np.ndarray, " thresholds"]) -> PrecisionRecall:
+        of_class = slice(None) if label is None else self.labels == label
+
+        def above(match: int) -> Int[np.ndarray, " thresholds"]:
+            rising = np.sort(self.scores[of_class][self.matches[of_class] == match])
+            return len(rising) - np.searchsorted(rising, thresholds, side="right")
+
+        objects = len(self.object_labels) if label is None else np.count_nonzero(self.object_labels == label)
+        return PrecisionRecall(thresholds, above(TP), above(FP), int(objects))
+
+
+def _join(
+    truths: Sequence[GroundTruth],
+    detections: Sequence[Detections],
+    matches: Sequence[Int[np.ndarray, " detections"]] | None,
+) -> _JoinedImages:
     if matches is None:
         matches = list(map(match_detections, truths, detections))
-    for truth, found, matched in zip(truths, detections, matches, strict=True):
-        wanted = slice(None) if label is None else found.labels == label
-        right.append(found.scores[wanted][matched[wanted] == TP])
-        wrong.append(found.scores[wanted][matched[wanted] == FP])
-        counts = ~(truth.difficult | truth.crowd)
-        objects += int(np.count_nonzero(counts if label is None else counts & (truth.labels == label)))
-
-    def above(scores: list[np.ndarray]) -> Int[np.ndarray, " thresholds"]:
-        rising = np.sort(np.concatenate(scores))
-        return len(rising) - np.searchsorted(rising, thresholds, side="right")
-
-    return PrecisionRecall(thresholds, above(right), above(wrong), objects)
+    if not len(truths) == len(detections) == len(matches):
+        raise ValueError(f"ground truth of {len(truths)} images, but detections in {len(detections)}")
+    none = np.zeros(0, np.int64)
+    return _JoinedImages(
+        np.concatenate([np.zeros(0), *(found.scores for found in detections)]),
+        np.concatenate([none, *(found.labels for found in detections)]),
+        np.concatenate([none, *matches]),
+        np.concatenate([none, *(truth.labels[~(truth.difficult | truth.crowd)] for truth in truths)]),
+    )
 
 
 TP, FP, IGNORED = 1, 0, -1

@@ -1,11 +1,13 @@
 """Tests `multibox detect`: the images that it finds, the lines that it prints, and the files that it writes."""
 
+import csv
 import json
 import os
 import re
 import shutil
 import sys
 from collections.abc import Iterator
+from io import StringIO
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +16,10 @@ import pytest
 from PIL import Image
 
 from multibox import drawing
+from multibox.data import Sample, read_dataset
+from multibox.data.synthetic import CLASS_NAMES
 from multibox.detector import Detector
+from multibox.images import open_image
 from tests.cli.conftest import Multibox
 
 FINDS = ("--score", 0.15, "--max-detections", 3)  # random weights score just above
@@ -125,7 +130,10 @@ def test_what_was_drawn_before_is_not_searched(multibox: Multibox, street: Path,
     found = street / "empty" / "found"
     assert (status, err) == (
         1,
-        [f"multibox: {street / 'empty'}: a folder without images outside of the --out folder {found}"],
+        [
+            f"multibox: {street / 'empty'}: all its images are in {found}, the --out folder, which is left out; "
+            "choose another --out folder"
+        ],
     )
 
 
@@ -215,7 +223,7 @@ def test_an_error_keeps_the_json_of_what_is_done(
     file = tmp_path / "found.json"
     status, out, err = multibox("detect", street, "--model", weights, "--json", file)
     assert (status, len(out)) == (1, 2)
-    assert err == [f"2 of 3 images are done; {file} has their detections", "multibox: no space is left"]
+    assert err == [f"2 of 3 images are done; written to {file}", "multibox: no space is left"]
     written = json.loads(file.read_text(encoding="utf-8"))
     assert [Path(entry["file"]).name for entry in written["images"]] == ["three.png", "one.png"]
     why = "not looked at, because of an error: no space is left"
@@ -259,7 +267,7 @@ def test_an_interrupt_keeps_the_json_of_what_is_done(
     file = tmp_path / "found.json"
     status, out, err = multibox("detect", street, "--model", weights, "--json", file)
     assert (status, len(out)) == (130, 2)
-    assert err == [f"multibox: interrupted; 2 of 3 images are done; {file} has their detections"]
+    assert err == [f"multibox: interrupted; 2 of 3 images are done; written to {file}"]
     written = json.loads(file.read_text(encoding="utf-8"))
     assert [Path(entry["file"]).name for entry in written["images"]] == ["three.png", "one.png"]
     assert written["failed"] == [{"file": str(street / "두 번째.PNG"), "error": "interrupted before it was looked at"}]
@@ -303,3 +311,114 @@ def test_that_no_font_fits_is_said_in_one_line(
         each.cache_clear()
     assert (status, len(err)) == (0, 2)
     assert err[0].startswith("no font on this machine has all characters of the names")
+
+
+def test_the_score_is_the_detectors_own_unless_it_is_given(
+    multibox: Multibox, street: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+):
+    given = []
+    detect = Detector.detect
+
+    def watched(self, images, **settings):
+        given.append(settings.get("score_threshold"))
+        return detect(self, images, **settings)
+
+    monkeypatch.setattr(Detector, "detect", watched)
+    assert multibox("detect", street / "one.png", "--model", weights).status == 0
+    assert multibox("detect", street / "one.png", "--model", weights, "--score", 0.15).status == 0
+    assert given[1::2] == [None, 0.15]  # the first call only asks whether there are such classes
+
+
+def test_csv_has_a_row_for_each_detection(multibox: Multibox, street: Path, weights: Path, tmp_path: Path):
+    (street / "one.png").rename(street / 'a, "b"\nc\t.png')
+    files = "--json", tmp_path / "found.json", "--csv", tmp_path / "new" / "found.csv"
+    assert multibox("detect", street, "--model", weights, *FINDS, *files).status == 0
+    entries = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["images"]
+    with (tmp_path / "new" / "found.csv").open(encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head == ["file", "class", "score", "x_min", "y_min", "x_max", "y_max"]
+    expected = [(entry["file"], each) for entry in entries for each in entry["detections"]]
+    assert len(rows) == len(expected) == 9
+    for (path, name, *numbers), (file, each) in zip(rows, expected, strict=True):
+        assert (path, name) == (file, each["name"])
+        assert [float(number) for number in numbers] == [each["score"], *each["box"]]
+    status, out, _ = multibox("detect", street, "--model", weights, *FINDS, "--csv", "-")
+    assert status == 0
+    assert list(csv.reader(StringIO("\n".join(out)))) == [head, *rows]
+    status, out, err = multibox("detect", street, "--model", weights, "--csv", "-", "--json", "-")
+    assert (status, out, len(err)) == (2, [], 1)
+    assert "--json and --csv cannot both be printed" in err[0]
+
+
+@pytest.mark.parametrize("layout", ["voc", "coco", "yolo"])
+def test_labels_are_read_again_as_a_data_set(
+    multibox: Multibox, street: Path, weights: Path, tmp_path: Path, layout: str
+):
+    """Images of one stem, folders, spaces, other scripts, and the name of the file with the class names."""
+    for name in ("one.jpg", "classes.png", "night/ONE.png"):
+        open_image(street / "one.png").save(street / name)
+    Image.new("RGB", (60, 40)).save(street / "nothing.png")
+    out, file = tmp_path / "out", tmp_path / "found.json"
+    command = ["detect", street, "--model", weights, "--max-detections", 3, "--score", 0.15, "--json", file]
+    status, _, err = multibox(*command, "--out", out, "--save-labels", layout)
+    labels = out / "pre-labels"
+    assert status == 0
+    assert err[0].endswith(f"; drawn in {out}; written to {file}; labels in {labels}")
+    entries = json.loads(file.read_text(encoding="utf-8"))["images"]
+    dataset = read_dataset(labels, split="train")
+    assert (dataset.problems, dataset.class_names) == ((), CLASS_NAMES)
+    assert len(dataset) == len(entries) == 7
+
+    def content(sample: Sample) -> tuple[bytes, list[tuple[int, list[float]]]]:
+        truth = sample.truth
+        rows = zip(truth.labels.tolist(), truth.boxes.round(1).tolist(), strict=True)
+        return sample.image.read_bytes(), sorted((label, box) for label, box in rows)
+
+    expected = [
+        (
+            Path(entry["file"]).read_bytes(),
+            sorted((each["label"], np.float32(each["box"]).round(1).tolist()) for each in entry["detections"]),
+        )
+        for entry in entries
+    ]
+    assert sorted(map(content, dataset)) == sorted(expected)
+    assert all((sample.height, sample.width) == sample.open().size[::-1] for sample in dataset)
+    if layout == "yolo":
+        names = (labels / "labels" / "train" / "classes.txt").read_text(encoding="utf-8")
+        assert tuple(names.splitlines()) == CLASS_NAMES
+    if layout == "coco":
+        annotations = json.loads((labels / "annotations" / "instances_train.json").read_text(encoding="utf-8"))
+        scores = [each["score"] for entry in entries for each in entry["detections"]]
+        assert [each["score"] for each in annotations["annotations"]] == scores
+    before = {path: path.read_bytes() for path in labels.rglob("*") if path.is_file()}
+    status, lines, err = multibox(*command, "--out", out, "--save-labels", layout, "--overwrite")
+    assert (status, lines, len(err)) == (1, [], 1)
+    assert err[0].endswith(f"{labels} is not empty; choose another folder")
+    assert {path: path.read_bytes() for path in labels.rglob("*") if path.is_file()} == before
+
+
+def test_labels_need_a_folder_of_their_own(multibox: Multibox, street: Path, weights: Path, tmp_path: Path):
+    command = ["detect", street / "one.png", "--model", weights, "--save-labels", "voc"]
+    for out in ([], ["--out", tmp_path / "one.png"]):
+        status, lines, err = multibox(*command, *out)
+        assert (status, lines, len(err)) == (2, [], 1)
+        assert "--save-labels needs a folder, as in --out found/ --save-labels voc" in err[0]
+    inside = tmp_path / "out" / "pre-labels" / "found.json"
+    status, lines, err = multibox(*command, "--out", tmp_path / "out", "--json", inside)
+    assert (status, lines, len(err)) == (2, [], 1)
+    assert f"{inside} would be among the labels in" in err[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupt_keeps_labels_and_table_of_what_is_done(
+    multibox: Multibox, street: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fail_after(2, KeyboardInterrupt(), monkeypatch)
+    out, table = tmp_path / "out", tmp_path / "found.csv"
+    command = ["detect", street, "--model", weights, *FINDS, "--out", out, "--save-labels", "coco", "--csv", table]
+    status, _, err = multibox(*command)
+    assert status == 130
+    done = f"drawn in {out}; written to {table}; labels in {out / 'pre-labels'}"
+    assert err == [f"multibox: interrupted; 2 of 3 images are done; {done}"]
+    assert len(read_dataset(out / "pre-labels", split="train")) == 2
+    assert len(table.read_text(encoding="utf-8").splitlines()) == 1 + 6

@@ -6,13 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from multibox.data import read_dataset
 from multibox.data.synthetic import CLASS_NAMES, synthetic_scenes
 from multibox.data.write import write_coco, write_voc
 from multibox.detector import Detector
+from multibox.evaluation.evaluate import evaluate
+from multibox.report.evaluation import REPORT_FILES
 from multibox.weights.converters.class_names import COCO
 from tests.cli.conftest import Multibox, scenes
 
 KEYS = {"rule", "pixels", "postprocess", "images", "objects", "ap", "ap50", "ap75", "per_class"}
+RATES = ("precision", "recall", "f1", "score_threshold")
 
 
 def metrics_of(out: list[str]) -> dict:
@@ -30,6 +34,8 @@ def test_json_is_one_object_of_fractions(multibox: Multibox, data: Path, weights
     assert metrics["images"] == 3
     assert metrics["objects"] == sum(len(sample.truth) for sample in truth)
     assert all(0 <= metrics[name] <= 1 for name in ("ap", "ap50", "ap75"))
+    assert all(set(RATES) <= set(row) for row in [metrics, *metrics["per_class"].values()])
+    assert "detections" not in metrics  # they are kept for Python alone
     assert list(metrics["per_class"]) == list(CLASS_NAMES)
     assert metrics["postprocess"] == {
         "score_threshold": 0.01,
@@ -130,6 +136,76 @@ def test_tables_for_people(multibox: Multibox, data: Path, weights: Path):
     for name in ("all classes", "AP50", "AP75", *CLASS_NAMES):
         assert any(name in line for line in out)
     assert not any("AP75" in line for line in multibox("evaluate", data, "--model", weights, "--rule", "voc2007").out)
+
+
+def test_the_table_has_precision_recall_f1_and_threshold_in_percent(
+    multibox: Multibox, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model = "multibox/shapes"
+    metrics = evaluate(Detector.load(model), read_dataset(data, split="val"))
+    status, out, _ = multibox("evaluate", data, "--model", model)
+    assert status == 0
+    assert max(map(len, out[1:])) <= 80  # the first line has the path
+    head = next(line for line in out if line.startswith("class "))
+    columns = ["class", "AP", "AP50", "objects", "found", "false", "precision", "recall", "F1", "threshold"]
+    assert head.split() == columns
+    table = {" ".join(line.split()[:-9]): line.split()[-9:] for line in out}
+    for name, row in {"all classes": vars(metrics), **metrics.per_class}.items():
+        known = row["score_threshold"] is not None
+        rates = [f"{100 * row[rate]:.1f}" if row[rate] is not None else "-" for rate in RATES[:3]]
+        line = table[name][2:]
+        assert line == [
+            str(row["objects"]),
+            *([str(row["true_positives"]), str(row["false_positives"])] if known else ["-", "-"]),
+            *rates,
+            f"{row['score_threshold']:.2f}" if known else "-",
+        ]
+        assert all(len(cell) == 1 or 0 <= float(cell) <= 100 for cell in line[3:6])
+
+
+def test_out_leaves_a_report_and_overwrites_nothing(multibox: Multibox, data: Path, weights: Path, tmp_path: Path):
+    out = tmp_path / "a report"
+    command = ["evaluate", data, "--model", weights, "--score", 0.15, "--max-detections", 5, "--out", out]
+    status, lines, err = multibox(*command)
+    assert (status, err) == (0, [f"report: {out / 'index.html'}"])
+    assert {path.name for path in out.iterdir()} == set(REPORT_FILES)
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["postprocess"]["max_detections"] == 5
+    images = {line.split(",")[0] for line in (out / "missed.csv").read_text(encoding="utf-8").splitlines()[1:]}
+    assert images <= {str(path) for path in (data / "JPEGImages").iterdir()}
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    status, lines, err = multibox(*command)
+    assert (status, lines, len(err)) == (1, [], 1)
+    assert (
+        "index.html is there already, and 8 more of the files to write; choose another name, or --overwrite" in err[0]
+    )
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    assert multibox(*command, "--overwrite", "--json", "-").status == 0
+    status, lines, err = multibox(*command, "--overwrite", "--json", out / "metrics.json")
+    assert (status, lines, len(err)) == (2, [], 1)
+    assert "metrics.json is named twice for what the command writes" in err[0]
+
+
+def test_the_detector_runs_once_for_numbers_and_report(
+    multibox: Multibox, data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    runs = []
+    detect = Detector.detect
+    monkeypatch.setattr(
+        Detector, "detect", lambda self, *args, **kwargs: runs.append(1) or detect(self, *args, **kwargs)
+    )
+    assert multibox("evaluate", data, "--model", weights, "--out", tmp_path / "out").status == 0
+    assert len(runs) == 1
+
+
+def test_out_that_cannot_be_written_is_said_before_the_work(
+    multibox: Multibox, data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Detector, "load", None)
+    (tmp_path / "file").write_text("not a folder")
+    status, out, err = multibox("evaluate", data, "--model", weights, "--out", tmp_path / "file")
+    assert (status, out, len(err)) == (1, [], 1)
+    assert err[0].endswith(f"{tmp_path / 'file'} is a file, not a folder; choose another folder")
 
 
 def test_class_names_that_look_like_markup(multibox: Multibox, weights: Path, tmp_path: Path):

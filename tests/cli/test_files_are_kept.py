@@ -14,7 +14,13 @@ SHORT = ("--steps", 1, "--batch-size", 2, "--workers", 0, "--device", "cpu")
 USERS = (
     *("run/best.safetensors", "run/config.yaml", "run/log.txt", "run/metrics.csv", "run/card.md", "run/scene_0001.png"),
     *("run/JPEGImages/one.png", "run/one.png", "summary.html", "metrics.json", "found.json", "scene_0000.png"),
-    *("it.safetensors", "demo-output/found.png", "runs/voc-1/best.safetensors", "config.yaml"),
+    *(
+        "labeled/pre-labels/classes.txt",
+        "it.safetensors",
+        "demo-output/found.png",
+        "runs/voc-1/best.safetensors",
+        "config.yaml",
+    ),
 )
 """Files of a user, in the places where the commands write, and below them."""
 
@@ -59,12 +65,18 @@ REFUSED: dict[str, Callable[[Path, Path, Path], list[list[object]]]] = {
         ["--resume", "run"],
         ["--resume", "."],
     ],
-    "evaluate": lambda data, weights, foreign: [[data, "--model", weights, "--json", "found.json"]],
+    "evaluate": lambda data, weights, foreign: [
+        [data, "--model", weights, "--json", "found.json"],
+        [data, "--model", weights, "--out", "."],
+        [data, "--model", weights, "--out", "metrics.json"],
+    ],
     "detect": lambda data, weights, foreign: [
         [data / "JPEGImages" / "one.png", "--model", weights, "--out", "run"],
         [data / "JPEGImages" / "one.png", "--model", weights, "--out", "run/one.png"],
         [data, "--model", weights, "--out", "run"],
         [data / "JPEGImages", "--model", weights, "--json", "found.json"],
+        [data / "JPEGImages", "--model", weights, "--csv", "found.json"],
+        [data / "JPEGImages", "--model", weights, "--out", "labeled", "--save-labels", "voc"],
     ],
     "convert": lambda data, weights, foreign: [[foreign, "it.safetensors"]],
     "models": lambda data, weights, foreign: [],
@@ -114,6 +126,9 @@ def test_what_is_written_beside_them_leaves_them_alone(
         ["evaluate", data, "--model", weights, "--json", "new/all.json"],
         ["detect", data, "--model", weights, "--out", "run", "--json", "run/found.json"],
         ["detect", data, "--model", weights, "--out", "run", "--json", "run/found.json", "--overwrite"],
+        ["detect", data, "--model", weights, "--out", "new", "--csv", "new/a.csv", "--save-labels", "yolo"],
+        ["evaluate", data, "--model", weights, "--out", "judged"],
+        ["evaluate", data, "--model", weights, "--out", "judged", "--overwrite"],
         ["convert", tmp_path / "foreign.pth", "new.safetensors"],
         ["convert", tmp_path / "foreign.pth", "new.safetensors", "--overwrite"],
         ["models"],
@@ -136,6 +151,7 @@ def test_json_never_replaces_what_the_command_reads(multibox: Multibox, images: 
         ["detect", one, "--model", mine, "--json", one],
         ["detect", images, "--model", mine, "--json", one],
         ["detect", one, "--model", mine, "--json", mine],
+        ["detect", one, "--model", mine, "--csv", one],
         ["evaluate", images, "--model", mine, "--json", mine],
         ["evaluate", images, "--model", mine, "--json", listed],
         ["evaluate", images, "--model", mine, "--rename", names, "--json", names],

@@ -91,7 +91,10 @@ def test_every_value_of_a_run_has_a_place_in_the_help(multibox):
         (["list"], "it is called models here"),
         (["detect", "a.jpg", "--conf", "0.5", "--model", "m"], "there is no option --conf; it is called --score here"),
         (["detect", "a.jpg", "--conf=0.5", "--model", "m"], "there is no option --conf; it is called --score here"),
-        (["detect", "a.jpg", "--model", "m", "--save"], "there is no option --save; it is called --out here"),
+        (["detect", "a.jpg", "--model", "m", "--save"], "--save; it is called --out FOLDER here"),
+        (["detect", "a.jpg", "--model", "m", "--save-txt"], "--save-txt; it is called --save-labels yolo here"),
+        (["detect", "a.jpg", "--model", "m", "--save-csv"], "--save-csv; it is called --csv FILE here"),
+        (["detect", "a.jpg", "--model", "m", "--show"], "--show; it is called --out FOLDER here"),
         (
             ["detect", "--source", "a.jpg", "--model", "m"],
             "--source; the path stands without one, such as multibox detect",
@@ -101,8 +104,23 @@ def test_every_value_of_a_run_has_a_place_in_the_help(multibox):
         (["train", "--data", "data"], "there is no option --data; the path stands without one, such as multibox train"),
         (["train", "data", "--imgsz", "320"], "there is no option --imgsz; it is called --size here"),
         (["train", "data", "--amp"], "there is no option --amp; it is called --precision bf16 here"),
-        (["detect", "a.jpg", "--model", "m", "--lr", "1"], "Unknown option: --lr."),
-        (["evaluate", "data", "--model", "m", "--json"], "--json requires an argument"),
+        (
+            ["detect", "a.jpg", "--model", "m", "--lr", "1"],
+            "there is no option --lr in detect; it belongs to train, where it is called --learning-rate",
+        ),
+        (
+            ["evaluate", "data", "--model", "m", "--imgsz", "1"],
+            "no option --imgsz in evaluate; it belongs to train, where",
+        ),
+        (["train", "data", "--iou", "0.5"], "there is no option --iou in train; it belongs to evaluate and detect"),
+        (
+            ["evaluate", "data", "--model", "m", "--csv", "a"],
+            "there is no option --csv in evaluate; it belongs to detect",
+        ),
+        (["evaluate", "data", "--model", "m", "--json"], "--json needs a value after it"),
+        (["detect", "source=a.jpg", "model=m"], "'source=a.jpg' is not an option here; write a.jpg, as in: multibox"),
+        (["detect", "a.jpg", "model=m.pt"], "'model=m.pt' is not an option here; write --model m.pt, as in: multibox"),
+        (["train", "data", "epochs=3"], "'epochs=3' is not an option here; write --epochs 3, as in: multibox train"),
     ],
 )
 def test_words_of_other_tools_are_understood(multibox, arguments: list[str], hint: str):
@@ -176,14 +194,15 @@ def test_version(multibox):
     [
         (["trian"], 'Unknown command "trian". Did you mean "train"?'),
         (["detect", "--scroe", "0.5", "a.jpg", "--model", "m"], "Unknown option: --scroe. Did you mean --score?"),
+        (["detect", "--colour", "a.jpg", "--model", "m"], "Unknown option: --colour. See multibox detect --help."),
         (["detect", "a.jpg"], "--model is missing; for example: multibox detect street/ --model "),
         (["detect"], "SOURCES is missing; for example: multibox detect street/ "),
-        (["detect", "a.jpg", "--model"], "--model requires an argument"),
+        (["detect", "a.jpg", "--model"], "--model needs a value after it; multibox detect --help says which"),
         (["evaluate", "data", "--model", "m", "--rule", "voc207"], 'Did you mean "voc2007"?'),
         (["detect", "a.jpg", "--model", "m", "--score", "50"], "--score must be from 0 to 1, but is 50"),
         (["detect", "a.jpg", "--model", "m", "--iou=nan"], "--iou must be from 0 to 1, but is nan"),
         (["detect", "a.jpg", "--model", "m", "--max-detections", "0"], "--max-detections must be at least 1, but is 0"),
-        (["detect", "a.jpg", "--model", "m", "--score", "half"], 'unable to convert "half" into float'),
+        (["detect", "a.jpg", "--model", "m", "--score", "half"], "--score must be a number, but is half"),
         (["detect", "a.jpg", "--model", "m", "--device", "gpu"], "no device is called 'gpu'; there are cpu, cuda"),
     ],
 )

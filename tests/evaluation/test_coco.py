@@ -141,7 +141,11 @@ def test_nothing_detected_is_zero_and_prints_nothing(capfd) -> None:
     metrics = score(truths, [detections_of([], [], [])] * 2, class_names=CLASSES, rule="coco")
     assert (metrics.ap, metrics.ap50, metrics.ap75, metrics.ar100) == (0, 0, 0, 0)
     assert metrics.ap_large is None  # there is no large object
-    assert metrics.per_class["car"] == {"ap": 0, "ap50": 0, "objects": 1, "detections": 0}
+    assert metrics.per_class["car"] == {
+        **{"ap": 0, "ap50": 0, "objects": 1, "detections": 0},
+        **{"score_threshold": None, "precision": None, "recall": 0, "f1": 0},
+        **{"true_positives": 0, "false_positives": 0},
+    }
     assert capfd.readouterr() == ("", "")
 
 

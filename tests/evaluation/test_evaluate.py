@@ -226,6 +226,10 @@ def test_json_has_every_number_as_a_fraction_or_null() -> None:
     dataset = dataset_of(["고양이", "dog"], [(0, LEFT)])
     detector = detector_of(["고양이", "dog", "horse"], Finds([(0, 0.9, LEFT), (2, 0.4, LEFT)]))
     written = json.loads(evaluate(detector, dataset, rule="voc2007").to_json())
+    # every threshold from the detector's own, 0.01, to the score of 0.9 is as good; the middle one is taken
+    at_best = {"score_threshold": 0.45, "precision": 1.0, "recall": 1.0, "f1": 1.0}
+    at_best |= {"true_positives": 1, "false_positives": 0}
+    unknown = dict.fromkeys(at_best) | {"true_positives": 0, "false_positives": 0}
     assert written == {
         "rule": "voc2007",
         "pixels": "inclusive",
@@ -241,9 +245,10 @@ def test_json_has_every_number_as_a_fraction_or_null() -> None:
         "ap": 1.0,
         "ap50": 1.0,
         "per_class": {
-            "고양이": {"ap": 1.0, "ap50": 1.0, "objects": 1, "detections": 1},
-            "dog": {"ap": None, "ap50": None, "objects": 0, "detections": 0},
+            "고양이": {"ap": 1.0, "ap50": 1.0, "objects": 1, "detections": 1, **at_best},
+            "dog": {"ap": None, "ap50": None, "objects": 0, "detections": 0, **unknown},
         },
+        **at_best,
         **dict.fromkeys(["ap75", "ap_small", "ap_medium", "ap_large"]),
         **dict.fromkeys(["ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large"]),
         "ignored_classes": ["horse"],

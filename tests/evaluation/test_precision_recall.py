@@ -7,6 +7,7 @@ import pytest
 
 from multibox.data.sample import GroundTruth
 from multibox.detections import Detections
+from multibox.evaluation.evaluate import score
 from multibox.evaluation.precision_recall import (
     FP,
     IGNORED,
@@ -147,3 +148,42 @@ def test_the_best_threshold_is_in_the_middle_of_the_best():
     truth = GroundTruth([[0, 0, 10, 10]], [0])
     found = detections([[0, 0, 10, 10], [30, 30, 40, 40]], [0.8, 0.2], [0, 0])
     assert precision_recall([truth], [found]).best_threshold == pytest.approx(0.49, abs=0.011)
+
+
+@pytest.mark.parametrize("rule", ["voc2007", "coco"])
+def test_a_score_has_the_numbers_at_the_threshold_with_the_best_f1(rule):
+    """Against slow loops over all thresholds. COCO has no difficult objects: they count like any other."""
+    random = np.random.default_rng(3)
+    images = [random_image(random) for _ in range(12)]
+    truths, found = map(list, zip(*images, strict=True))
+    metrics = score(truths, found, class_names=CLASS_NAMES, rule=rule)
+    if rule == "coco":
+        truths = [GroundTruth(each.boxes, each.labels, crowd=each.crowd) for each in truths]
+    for label, row in [(None, vars(metrics)), *enumerate(metrics.per_class.values())]:
+        best = 0.0
+        for threshold in range(101):
+            counts = [count_slowly(*image, threshold / 100, label) for image in zip(truths, found, strict=True)]
+            hits, false, objects = (sum(each[place] for each in counts) for place in range(3))
+            best = max(best, 2 * hits / max(2 * hits + false + objects - hits, 1))
+            if threshold / 100 == row["score_threshold"]:
+                assert (row["true_positives"], row["false_positives"]) == (hits, false)
+                assert row["precision"] == pytest.approx(hits / (hits + false))
+                assert row["recall"] == pytest.approx(hits / objects)
+        assert 0 < row["f1"] == pytest.approx(best)
+
+
+def test_no_threshold_below_that_of_the_detector_is_best():
+    truth = GroundTruth([[0, 0, 10, 10]], [0])
+    found = detections([[0, 0, 10, 10]], [0.9], [0])
+    for lowest, best in ((0.0, 0.44), (0.5, 0.69), (0.885, 0.89), (0.895, None)):
+        metrics = score([truth], [found], class_names=CLASS_NAMES, rule="voc2010", score_threshold=lowest)
+        assert metrics.score_threshold == best
+
+
+def test_a_class_that_is_never_found_has_no_threshold_and_no_precision():
+    truth = GroundTruth([[0, 0, 10, 10]], [0])
+    found = detections([[50, 50, 60, 60]] * 2, [0.9, 0.8], [0, 1])
+    metrics = score([truth], [found], class_names=CLASS_NAMES, rule="voc2010")
+    nothing = {"score_threshold": None, "precision": None, "true_positives": 0, "false_positives": 0}
+    for row, rate in ((metrics.per_class["bear"], 0.0), (metrics.per_class["곰"], None), (vars(metrics), 0.0)):
+        assert {name: row[name] for name in (*nothing, "recall", "f1")} == nothing | {"recall": rate, "f1": rate}

@@ -132,10 +132,16 @@ def test_class_without_countable_objects_has_no_ap_and_is_not_in_the_mean() -> N
     objects = truth((0, WHOLE), (1, ELSEWHERE), difficult=[False, True])
     metrics = score_cats([objects], [found((0, 0.9, WHOLE), (2, 0.9, WHOLE), (1, 0.9, WHOLE))])
     assert metrics.ap == metrics.ap50 == 1
+    rates = ("score_threshold", "precision", "recall", "f1")
+    nothing = {**dict.fromkeys(rates), "true_positives": 0, "false_positives": 0}
     assert metrics.per_class == {
-        "cat": {"ap": 1.0, "ap50": 1.0, "objects": 1, "detections": 1},
-        "dog": {"ap": None, "ap50": None, "objects": 0, "detections": 1},
-        "bird": {"ap": None, "ap50": None, "objects": 0, "detections": 1},
+        "cat": {
+            **{"ap": 1.0, "ap50": 1.0, "objects": 1, "detections": 1},
+            **{"score_threshold": 0.44, "precision": 1.0, "recall": 1.0, "f1": 1.0},
+            **{"true_positives": 1, "false_positives": 0},
+        },
+        "dog": {"ap": None, "ap50": None, "objects": 0, "detections": 1, **nothing},
+        "bird": {"ap": None, "ap50": None, "objects": 0, "detections": 1, **nothing},
     }
     assert metrics.ap75 is None and metrics.ap_small is None and metrics.ar100 is None
 
