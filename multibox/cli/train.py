@@ -360,7 +360,7 @@ def _run(plan: Plan, detector: "Detector", train_set: "Dataset", val_set: "Datas
     """
     from multibox.training import train as run
 
-    with show_log(), training_bar() as show:
+    with show_log(), training_bar() as callbacks:
         try:
             run(
                 detector,
@@ -369,7 +369,7 @@ def _run(plan: Plan, detector: "Detector", train_set: "Dataset", val_set: "Datas
                 plan.config,
                 out=plan.out,
                 resume=plan.resume,
-                on_progress=show,
+                **callbacks,
                 notes=plan.notes,
                 data=[str(each) for each in plan.data],
             )

@@ -55,6 +55,7 @@ def train(
     recipe: Recipe | None = None,
     resume: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
+    on_validation: Callable[[int, int], None] | None = None,
     on_row: Callable[[Mapping[str, float | None]], None] | None = None,
     notes: Mapping[str, Any] | None = None,
     data: Sequence[str] = (),
@@ -84,6 +85,7 @@ def train(
         recipe: A recipe of your own, instead of one that the config names.
         resume: Go on from the last checkpoint in `out`. If there is none, the run starts from the beginning.
         on_progress: Called after each step, in the main process.
+        on_validation: Called during a validation with the number of images done and of all, in the main process.
         on_row: Called with each row of `metrics.csv`, in the main process: a number or `None` for each column.
         notes: Further values for `config.yaml`, such as the command line's model and splits.
         data: Folders of the data set, for the commands on the card.
@@ -116,10 +118,11 @@ def train(
         precision, why = resolve_precision(config, checkpoint, detector, group)
         config = dataclasses.replace(config, precision=precision)
         trainer = Trainer(detector, recipe, config, precision=precision, group=group)
-        state = TrainState(data=fingerprints)
+        # a start that knows classes of the data is validated as step 0, so that the best weights are never worse
+        state = TrainState(data=fingerprints, validated=-1 if val_set and detector.learned_classes else 0)
         if checkpoint is not None:
             restore(checkpoint, trainer, state, detector, config)
-        directory.begin(config, notes or {}, step=state.row_step)
+        directory.begin(config, notes or {}, step=state.row_step if checkpoint else -1)
         length = RunLength.of(config, epoch_steps=len(train_set) / recipe.batch_size)
         named = own_recipe or RECIPES[config.recipe or "modern"]
         for line in (
@@ -132,7 +135,16 @@ def train(
         monitor = StepMonitor(state, config, length, directory, group)
         saver = Saver(trainer, state, monitor, directory.checkpoints, detector=detector, config=config, group=group)
         reporter = stack.enter_context(
-            Reporter(directory, length, is_main=group.is_main, on_progress=on_progress, on_row=on_row)
+            Reporter(
+                directory,
+                length,
+                is_main=group.is_main,
+                device="CPU" if group.device == "cpu" else "GPU",
+                validates=val_set is not None,
+                on_progress=on_progress,
+                on_validation=on_validation,
+                on_row=on_row,
+            )
         )
         validator = Validator(
             trainer,
@@ -393,7 +405,7 @@ def resume_from(
     if "val" in changed or (best_step or 0) != state.best_step:
         state.data = before  # nothing changes before the evaluation is done: a stopped run evaluates again
         best_ap = -1.0
-        if best_step:
+        if best_step is not None:
             best = group.broadcast_from_main(lambda: Detector.load(directory.best))
             best_ap = validator.ap_of_best(best.to(group.device), step=best_step)
         state.best_ap, state.best_step, state.validations_since_best = best_ap, best_step or 0, 0

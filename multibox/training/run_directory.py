@@ -24,7 +24,7 @@ log = logging.getLogger("multibox")
 
 FILES = (
     *("best.safetensors", "last.safetensors", "metrics.csv", "config.yaml", "log.txt"),
-    *("card.md", "card.json", "curves.png", "validation.jpg", "training.jpg"),
+    *("card.md", "card.json", "curves.png", "validation.jpg", "training.jpg", "labels.jpg", "batch.jpg"),
 )
 """The files of a run beside its checkpoints."""
 
@@ -102,12 +102,15 @@ class RunDirectory:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is not None:  # in the file only: the caller receives the error itself
-            message = f"stopped: {str(error) or type(error).__name__}"
-            self._log.handle(logging.LogRecord(log.name, logging.INFO, __file__, 0, message, None, None))
+            self.note(f"stopped: {str(error) or type(error).__name__}")
         log.removeHandler(self._log)
         log.setLevel(self._level_before)
         self._log.close()
         self._lock.release()
+
+    def note(self, message: str) -> None:
+        """Writes a line to `log.txt` only."""
+        self._log.handle(logging.LogRecord(log.name, logging.INFO, __file__, 0, message, None, None))
 
     def begin(self, config: TrainConfig, notes: Mapping[str, Any], *, step: int) -> None:
         """Writes `config.yaml`, and removes rows of steps that were lost when the run was interrupted.
@@ -115,7 +118,7 @@ class RunDirectory:
         Args:
             config: The values of the run, which `multibox train --config` reads.
             notes: Further values that it reads. They come first in the file.
-            step: Step of the last row to keep.
+            step: Step of the last row to keep; -1 for none.
 
         Raises:
             ValueError: Something else has written to `metrics.csv`.
