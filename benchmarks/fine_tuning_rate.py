@@ -26,7 +26,7 @@ from multibox.evaluation.evaluate import evaluate
 from multibox.report.environment import commit, device_name
 from multibox.training.recipes import RECIPES
 
-FACTORS = (1.0, 0.1, 0.3, 0.03)
+FACTORS = (1.0, 0.1, 0.3, 0.03)  # in the order in which they are run
 STARTS = ("own", "coco")
 
 
@@ -35,10 +35,11 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="train and score what has no file yet")
     run.add_argument("--data", type=Path, required=True)
-    run.add_argument("--coco", type=Path, help="TensorFlow's 8-bit SSD MobileNet v1; without it, only `own` is run")
+    run.add_argument("--coco", type=Path, help="TensorFlow's 8-bit SSD MobileNet v1")
+    run.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS)
     run.add_argument("--out", type=Path, required=True)
     run.add_argument("--scratch-epochs", type=float, default=20.0)
-    run.add_argument("--epochs", type=float, default=4.0)
+    run.add_argument("--epochs", type=float, default=3.0)
     run.add_argument("--limit", type=int, help="images of each split, for a trial of this script")
     table = commands.add_parser("table", help="print the results")
     table.add_argument("out", type=Path)
@@ -53,14 +54,16 @@ def run_all(arguments: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     train_set, val_set = (
         replace(dataset, samples=dataset.samples[: arguments.limit])
-        for dataset in (multibox.read_dataset(arguments.data, split=name, on_problem="skip") for name in ("train", "val"))
+        for dataset in (
+            multibox.read_dataset(arguments.data, split=name, on_problem="skip") for name in ("train", "val")
+        )
     )
     own = out / "own.safetensors"
-    if not own.exists():
+    if "own" in arguments.starts and not own.exists():
         print(f"{own.stem}: {arguments.scratch_epochs:g} epochs from scratch ...", flush=True)
         new = Detector.create("ssd256-tiny", train_set.class_names, seed=0)
         _train(new, train_set, None, epochs=arguments.scratch_epochs, factor=1.0).save(own)
-    for start in STARTS if arguments.coco else STARTS[:1]:
+    for start in arguments.starts:
         for factor in FACTORS:
             file = out / f"{start}-{factor:g}.json"
             if file.exists():
@@ -72,9 +75,7 @@ def run_all(arguments: argparse.Namespace) -> None:
             print(f"  AP {', '.join(f'{100 * ap:.1f}' for ap in result['ap'].values())}", flush=True)
 
 
-def _run(
-    detector: Detector, train_set: Dataset, val_set: Dataset, *, factor: float, epochs: float
-) -> dict[str, Any]:
+def _run(detector: Detector, train_set: Dataset, val_set: Dataset, *, factor: float, epochs: float) -> dict[str, Any]:
     """Trains the detector on, and returns its AP and AP50 on the validation set by the epoch."""
     known = any(name in detector.class_names for name in val_set.class_names)
     detector = detector.with_classes(train_set.class_names, seed=0)

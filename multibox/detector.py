@@ -85,7 +85,9 @@ class Detector:
         self._merged_labels = merged_labels
         by_class = [self.score_thresholds.get(name, config.detect_score_threshold) for name in self.class_names]
         self._class_thresholds = np.array(by_class, np.float32) if self.score_thresholds else None
-        self._settings = dataclasses.replace(config.postprocess, score_threshold=min(by_class, default=config.detect_score_threshold))
+        self._settings = dataclasses.replace(
+            config.postprocess, score_threshold=min(by_class, default=config.detect_score_threshold)
+        )
 
     def __repr__(self) -> str:
         shown = [*self.class_names[:5], *["..."] * (len(self.class_names) > 5)]

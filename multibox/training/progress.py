@@ -148,7 +148,11 @@ class RunLength:
         if by_time < by_steps:
             epochs = (step + by_time / step_seconds) / self.epoch_steps
             return f"{self.seconds / 60:g} minutes are at most {_about(epochs)} epochs on this {device}, {at}"
-        length = f"{self.epochs:g} epochs" if self.epochs and self.position(step, 0.0).startswith("epoch") else ""
+        length = (
+            f"{self.epochs:g} epoch{'s' * (self.epochs != 1)}"
+            if self.epochs and self.position(step, 0.0).startswith("epoch")
+            else ""
+        )
         length = length or f"{self.steps} steps"
         return (
             f"{length}, about {_duration(seconds + by_steps)} on this {device} without the validations, {at}; "
@@ -174,7 +178,7 @@ class RunLength:
     def __str__(self) -> str:
         parts = [] if self.steps is None else [f"{self.steps} steps"]
         parts += [] if self.seconds is None else [f"{self.seconds / 60:g} min"]
-        epochs = "" if self.epochs is None else f"{self.epochs:g} epochs, "
+        epochs = "" if self.epochs is None else f"{self.epochs:g} epoch{'s' * (self.epochs != 1)}, "
         return f"{epochs}{' or '.join(parts)}, at {self.epoch_steps:.4g} steps per epoch"
 
 

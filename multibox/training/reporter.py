@@ -120,9 +120,7 @@ class Reporter:
 
     def _line(self, state: TrainState, metrics: Metrics | None = None, *, best: bool = False) -> str:
         position = self._length.position(state.step, state.seconds)
-        return progress_line(
-            self.progress(state), position, validates=self._validates, metrics=metrics, best=best
-        )
+        return progress_line(self.progress(state), position, validates=self._validates, metrics=metrics, best=best)
 
     def _say_forecast(self, state: TrainState) -> None:
         """Logs how long the run will take, once the first steps have been measured; nothing near the run's end."""

@@ -26,6 +26,10 @@ log = logging.getLogger("multibox")
 
 BATCH_SIZE = 8
 
+LEAST_F1 = 0.1
+"""Lowest F1 that makes a score threshold worth keeping. Below it the class is hardly learned, and the threshold that is
+best for it lets hundreds of false detections pass."""
+
 
 class Evaluation(NamedTuple):
     """The results of a detector on a data set.
@@ -236,7 +240,7 @@ def predict(
 
 
 def best_thresholds(detector: Detector, dataset: Dataset, found: Sequence[Detections]) -> dict[str, float]:
-    """Returns the score threshold with the highest F1 for each class of which an object is found.
+    """Returns the score threshold with the highest F1 for each class that has an F1 of at least `LEAST_F1`.
 
     Args:
         detector: The detector that found them. No threshold is below the lowest score that it gives.
@@ -247,7 +251,7 @@ def best_thresholds(detector: Detector, dataset: Dataset, found: Sequence[Detect
     return {
         name: max(round(curve.best_threshold, 2), least)
         for name, curve in curves_by_class(dataset, found).items()
-        if curve.true_positives.any()
+        if curve.f1.max() >= LEAST_F1
     }
 
 

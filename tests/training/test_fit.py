@@ -36,6 +36,8 @@ FILES = {
     "last.safetensors",
     "last.pt",
     "previous.pt",
+    "labels.jpg",
+    "batch.jpg",
     "metrics.csv",
     "config.yaml",
     "log.txt",
@@ -45,7 +47,7 @@ FILES = {
     "card.md",
     "card.json",
 }
-EMPTY_CARD = {"best": None, "metrics": None, "facts": {}, "data": {"val": None}, "commands": {}}
+EMPTY_CARD = {"best": None, "metrics": None, "facts": {}, "data": {"val": None}, "commands": {}, "images": []}
 AT_THE_END = {"curves.png", "validation.jpg", "card.md", "card.json"}
 
 
@@ -172,7 +174,8 @@ def test_progress_is_sane(finished):
 def test_the_log_says_what_happened(finished):
     text = (finished[0] / "log.txt").read_text(encoding="utf-8")
     assert "12 images, from the start" in text
-    assert text.count("AP50") == 5  # four validations, and the summary
+    assert text.count("AP50") == 6  # four validations, and the summary with its table
+    assert text.count(", ap50 ") == 4  # all other numbers of the validations
     assert "stopped" not in text
     assert logging.getLogger("multibox").handlers == []
     assert logging.getLogger("multibox").level == logging.NOTSET
@@ -748,9 +751,7 @@ def test_a_run_ends_at_the_epoch_that_was_asked_for(tmp_path, new_detector, trai
     assert [(row["step"], row["epoch"]) for row in read_rows(tmp_path)] == [("4", "2")]
     log = (tmp_path / "log.txt").read_text(encoding="utf-8")
     assert "the run takes 2 epochs, 4 steps, at 1.75 steps per epoch" in log
-    assert re.search(
-        r" epoch 2, step 4, loss \d+\.\d\d \(\d+\.\d\d localization \+ \d+\.\d\d confidence\), [\d.]+ images/s", log
-    )
+    assert re.search(r" epoch 2/2 +loss \d+\.\d\d +[\d.]+ images/s +0:00 left\n", log)
 
 
 # What is refused
@@ -964,8 +965,8 @@ def test_a_line_of_the_log_now_and_then(tmp_path, new_detector, train_set, monke
     monkeypatch.setattr(reporter, "LOG_SECONDS", 0.0)
     train(new_detector(), train_set, None, SHORT, out=tmp_path)
     lines = (tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()
-    said = [line for line in lines if re.search(r"step \d, epoch [\d.]+, .* images/s, 0:\d\d:\d\d left", line)]
-    assert len(said) == 6
+    said = [line for line in lines if re.search(r" step \d/6  loss [\d.]+  [\d.]+ images/s +0:\d\d left$", line)]
+    assert len(said) == 6 + 2  # two of validations
 
 
 def test_the_log_says_what_the_rate_came_to(finished):
