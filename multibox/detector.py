@@ -512,7 +512,8 @@ class Detector:
         detections = []
         for image, one in zip(batch, cast(list[NormalizedDetections], found), strict=True):
             size = np.array([image.width, image.height] * 2, dtype=np.float32)
-            boxes = (one.boxes * size).clip(0, size)
+            with np.errstate(over="ignore"):  # a box may be too large for a float
+                boxes = (one.boxes * size).clip(0, size)
             detections.append(Detections(boxes, one.scores, one.labels, one.default_box_indices, self.class_names))
         return detections
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from math import ceil
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -120,14 +120,26 @@ def _columns(*, time_left: bool) -> tuple["ProgressColumn", ...]:
     )
 
 
+class TrainingBar(NamedTuple):
+    """The callbacks of `multibox.train` that show a run on the terminal.
+
+    Attributes:
+        on_progress: Shows the progress of the run after a step.
+        on_validation: Shows the number of validation images done, and of all.
+    """
+
+    on_progress: Callable[["multibox.training.Progress"], None] | None
+    on_validation: Callable[[int, int], None] | None
+
+
 @contextmanager
-def training_bar() -> Iterator[dict[str, Callable[..., None]]]:
+def training_bar() -> Iterator[TrainingBar]:
     """Shows the bar of a training run, and a second one while a validation runs, on a terminal only.
 
-    The context gives the callbacks for `multibox.train`; none without a terminal, where the log has lines instead.
+    The context gives the callbacks for the run; without a terminal they are None, and the log has more lines instead.
     """
     if not (stderr().is_terminal and is_main()):
-        yield {}
+        yield TrainingBar(None, None)
         return
     from rich.progress import Progress
 
@@ -147,7 +159,7 @@ def training_bar() -> Iterator[dict[str, Callable[..., None]]]:
             words = f"{done} of {total}  {rate:.0f} images/s  {left[0]}:{left[1]:02d} left" if rate else ""
             progress.update(validating, completed=done, total=total, words=words, visible=done < total)
 
-        yield {"on_progress": show_training, "on_validation": show_validation}
+        yield TrainingBar(show_training, show_validation)
 
 
 @contextmanager

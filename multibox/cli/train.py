@@ -360,7 +360,7 @@ def _run(plan: Plan, detector: "Detector", train_set: "Dataset", val_set: "Datas
     """
     from multibox.training import train as run
 
-    with show_log(), training_bar() as callbacks:
+    with show_log(), training_bar() as bar:
         try:
             run(
                 detector,
@@ -369,7 +369,8 @@ def _run(plan: Plan, detector: "Detector", train_set: "Dataset", val_set: "Datas
                 plan.config,
                 out=plan.out,
                 resume=plan.resume,
-                **callbacks,
+                on_progress=bar.on_progress,
+                on_validation=bar.on_validation,
                 notes=plan.notes,
                 data=[str(each) for each in plan.data],
             )

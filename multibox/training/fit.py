@@ -281,7 +281,7 @@ def fit(
 
     Raises:
         Stopped: A process was asked to stop.
-        ValueError: A step was not finite, or too many images cannot be read.
+        ValueError: A step was not finite, the loss has diverged, or too many images cannot be read.
     """
     clock = Clock(state.seconds)
     while True:

@@ -145,7 +145,7 @@ class RunLength:
         by_steps = inf if self.steps is None else (self.steps - step) * step_seconds
         by_time = inf if self.seconds is None else self.seconds - seconds
         at = f"at {1000 * step_seconds:.3g} ms a step" if step_seconds < 1 else f"at {step_seconds:.3g} s a step"
-        if by_time < by_steps:
+        if self.seconds is not None and by_time < by_steps:
             epochs = (step + by_time / step_seconds) / self.epoch_steps
             return f"{self.seconds / 60:g} minutes are at most {_about(epochs)} epochs on this {device}, {at}"
         length = (
