@@ -81,7 +81,7 @@ def run_all(arguments: argparse.Namespace) -> None:
 def _run(detector: Detector, train_set: Dataset, val_set: Dataset, *, factor: float, epochs: float) -> dict[str, Any]:
     """Trains the detector on, and returns its AP and AP50 on the validation set by the epoch."""
     known = any(name in detector.class_names for name in val_set.class_names)
-    detector = detector.with_classes(train_set.class_names, seed=0)
+    detector = detector.with_classes(train_set.class_names, seed=1)  # not the seed that `own` began with
     first = evaluate(detector, val_set) if known else None
     ap = {0.0: first.ap if first else 0.0}
     ap50 = {0.0: first.ap50 if first else 0.0}

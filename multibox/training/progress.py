@@ -76,9 +76,11 @@ class Progress:
         return f"{self.images_per_second:.{0 if self.images_per_second >= 10 else 1}f} images/s"
 
     def time_left(self) -> str:
-        """Returns the time to the end of the run as text: minutes and seconds, and hours if need be."""
+        """Returns the time to the end of the run as text: `2:10 left`, `1:02:10 left`, `34 h left`."""
         minutes, seconds = divmod(ceil(self.seconds_left), 60) if isfinite(self.seconds_left) else (0, 0)
         hours, minutes = divmod(minutes, 60)
+        if hours >= 10:
+            return f"{hours} h left"
         return f"{hours}:{minutes:02d}:{seconds:02d} left" if hours else f"{minutes}:{seconds:02d} left"
 
 
@@ -253,21 +255,21 @@ def progress_line(
     """
     kind, _, end = position.partition("/")
     name = kind.partition(" ")[0]
-    cells = [position.ljust(len(f"{name} {end}/{end}")), progress.loss() if progress.step else "the start"]
+    cells = [position.ljust(len(f"{name} {end}/{end}") + 2), progress.loss() if progress.step else "the start"]
     if validates:
         scores = (metrics.ap50, metrics.ap) if metrics else None
         cells += ["AP50 " + _percent(scores[0]) if scores else "", "AP " + _percent(scores[1]) if scores else ""]
         cells.append("best" if best else "")
     if progress.step:
         cells += [progress.speed(), progress.time_left()]
-    widths = (0, 9, *((9, 7, 4) if validates else ()), 11, 0)
+    widths = (0, 10, *((9, 7, 4) if validates else ()), 11, 0)
     cells = [cell.ljust(width) for cell, width in zip(cells, widths, strict=False)]
     line = "  ".join(cells).rstrip()
     return line if len(line) <= LINE_COLUMNS else " ".join(cells).rstrip()
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+    return "-" if value is None else f"{100 * value:.1f}".replace("100.0", "100")
 
 
 def metrics_row(progress: Progress, interval: IntervalStats, seconds: float, metrics: Metrics | None) -> Row:

@@ -965,7 +965,7 @@ def test_a_line_of_the_log_now_and_then(tmp_path, new_detector, train_set, monke
     monkeypatch.setattr(reporter, "LOG_SECONDS", 0.0)
     train(new_detector(), train_set, None, SHORT, out=tmp_path)
     lines = (tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()
-    said = [line for line in lines if re.search(r" step \d/6  loss [\d.]+  [\d.]+ images/s +0:\d\d left$", line)]
+    said = [line for line in lines if re.search(r" step \d/6 +loss [\d.]+ +[\d.]+ images/s +0:\d\d left$", line)]
     assert len(said) == 6 + 2  # two of validations
 
 
