@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from PIL import Image
 
 from multibox.checks import check_class_names
@@ -60,6 +60,9 @@ class Detector:
         config: Everything about the detector but its class names and weights.
         class_names: Names of the classes, in the order of the labels; the background is not among them.
         provenance: Where the weights come from: free text by name.
+        score_thresholds: Score threshold of `detect` by class name: the one with the highest F1 on the validation set.
+            Classes for which none was measured are missing.
+        learned_classes: Names of the classes whose weights have been trained; the weights of the others are random.
     """
 
     def __init__(
@@ -69,14 +72,22 @@ class Detector:
         runtime: Runtime,
         *,
         provenance: Mapping[str, str] | None = None,
+        score_thresholds: Mapping[str, float] | None = None,
+        learned_classes: Sequence[str] = (),
         merged_labels: Int[np.ndarray, " network_classes"] | None = None,
     ) -> None:
         self.config = config
         self.class_names = tuple(class_names)
         self.provenance = dict(provenance or {})
+        self.score_thresholds = dict(score_thresholds or {})
+        self.learned_classes = tuple(learned_classes)
         self._runtime = runtime
         self._merged_labels = merged_labels
-        self._settings = dataclasses.replace(config.postprocess, score_threshold=config.detect_score_threshold)
+        by_class = [self.score_thresholds.get(name, config.detect_score_threshold) for name in self.class_names]
+        self._class_thresholds = np.array(by_class, np.float32) if self.score_thresholds else None
+        self._settings = dataclasses.replace(
+            config.postprocess, score_threshold=min(by_class, default=config.detect_score_threshold)
+        )
 
     def __repr__(self) -> str:
         shown = [*self.class_names[:5], *["..."] * (len(self.class_names) > 5)]
@@ -154,6 +165,8 @@ class Detector:
         network: "multibox.ssd.network.SSD",
         *,
         provenance: Mapping[str, str] | None = None,
+        score_thresholds: Mapping[str, float] | None = None,
+        learned_classes: Sequence[str] = (),
     ) -> "Detector":
         """Returns a detector that runs the given network and shares its weights.
 
@@ -162,7 +175,14 @@ class Detector:
         """
         from multibox.runtimes.torch_runtime import TorchRuntime
 
-        return cls(config, class_names, TorchRuntime(config, network), provenance=provenance)
+        return cls(
+            config,
+            class_names,
+            TorchRuntime(config, network),
+            provenance=provenance,
+            score_thresholds=score_thresholds,
+            learned_classes=learned_classes,
+        )
 
     @classmethod
     def load(
@@ -219,7 +239,14 @@ class Detector:
             network = load_network(weights.config, weights.tensors, num_classes=len(weights.class_names))
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from error
-        return cls.of_network(weights.config, weights.class_names, network, provenance=weights.provenance)
+        return cls.of_network(
+            weights.config,
+            weights.class_names,
+            network,
+            provenance=weights.provenance,
+            score_thresholds=weights.score_thresholds,
+            learned_classes=weights.class_names,
+        )
 
     def save(self, path: str | os.PathLike[str], *, half: bool = False) -> None:
         """Writes one `.safetensors` file that is all that `load` needs.
@@ -257,7 +284,8 @@ class Detector:
     def _weights(self, *, half: bool) -> Weights:
         from multibox.ssd.build import network_tensors
 
-        return Weights(self.config, self.class_names, network_tensors(self.network, half=half), self.provenance)
+        tensors = network_tensors(self.network, half=half)
+        return Weights(self.config, self.class_names, tensors, self.provenance, self.score_thresholds)
 
     @property
     def network(self) -> "multibox.ssd.network.SSD":
@@ -290,10 +318,11 @@ class Detector:
         return self._runtime
 
     def with_classes(self, class_names: Sequence[str], *, seed: int | None = None) -> "Detector":
-        """Returns a copy for other classes, to be trained: classes of the same name keep their weights.
+        """Returns a copy for other classes, to be trained: classes of the same name keep weights and score thresholds.
 
         The loss trains a softmax, so the copy uses softmax scores. If this detector uses sigmoid scores, as
-        TensorFlow's do, its postprocessing was tuned for those, and the copy has the paper's instead.
+        TensorFlow's do, its postprocessing and score thresholds are for those, and the copy has the paper's
+        postprocessing instead.
 
         Args:
             class_names: Names of the new classes, in the order of the labels.
@@ -303,16 +332,24 @@ class Detector:
 
         check_class_names(class_names)
         known = {name: label for label, name in enumerate(self.class_names)}
-        config = self.config
+        config, thresholds = self.config, self.score_thresholds
         if config.scoring != "softmax":
-            config = dataclasses.replace(config, scoring="softmax", postprocess=Postprocess())
+            config, thresholds = dataclasses.replace(config, scoring="softmax", postprocess=Postprocess()), {}
         network = network_with_classes(config, self.network, [known.get(name) for name in class_names], seed=seed)
-        return Detector.of_network(config, class_names, network, provenance=self.provenance)
+        return Detector.of_network(
+            config,
+            class_names,
+            network,
+            provenance=self.provenance,
+            score_thresholds={name: thresholds[name] for name in class_names if name in thresholds},
+            learned_classes=[name for name in class_names if name in self.learned_classes],
+        )
 
     def with_merged_classes(self, rename: Mapping[str, str]) -> "Detector":
         """Returns a detector with the same network whose classes have new names; equal names become one class.
 
-        The score of a merged class is the best score of its parts, and the boxes of its parts suppress each other.
+        The score of a merged class is the best score of its parts, and the boxes of its parts suppress each other. Its
+        score threshold is the lowest of its parts'.
 
         Args:
             rename: New name of a class by its present one; other classes keep theirs.
@@ -325,8 +362,18 @@ class Detector:
         if len(class_names) < len(names):
             new_labels = np.array([class_names.index(name) for name in names])
             merged_labels = new_labels if merged_labels is None else new_labels[merged_labels]
+        thresholds: dict[str, float] = {}
+        for old, new in zip(self.class_names, names, strict=True) if self.score_thresholds else ():
+            threshold = self.score_thresholds.get(old, self.config.detect_score_threshold)
+            thresholds[new] = min(threshold, thresholds.get(new, threshold))
         return Detector(
-            self.config, class_names, self._runtime, provenance=self.provenance, merged_labels=merged_labels
+            self.config,
+            class_names,
+            self._runtime,
+            provenance=self.provenance,
+            score_thresholds=thresholds,
+            learned_classes=tuple(dict.fromkeys(rename.get(name, name) for name in self.learned_classes)),
+            merged_labels=merged_labels,
         )
 
     def prepare(
@@ -441,7 +488,8 @@ class Detector:
         Args:
             images: One or many of: a path, the bytes of a file, a PIL image, `uint8` pixels as an array or tensor (in
                 RGB, unless `channels` says otherwise), or the result of `prepare_image`.
-            score_threshold: Detections score above this; by default above the config's `detect_score_threshold`.
+            score_threshold: Detections score above this. By default they score above the threshold of their class in
+                `score_thresholds`, or the config's `detect_score_threshold` where it has none.
             iou_threshold: A box is suppressed if it overlaps a better one by more than this. This and the next two are
                 by default the detector's own.
             class_agnostic: Whether better boxes of all classes suppress a box, or only those of its own class.
@@ -466,16 +514,25 @@ class Detector:
                 class_agnostic=class_agnostic,
                 max_detections=max_detections,
             )
+        by_class = self._class_thresholds if score_threshold is None else None
         labels = None if class_names is None else self._labels(class_names)
         if _is_one(images):
-            return self._detect([self.prepare_image(images, channels=channels)], settings, labels)[0]  # type: ignore[arg-type]
-        run = partial(self._detect, settings=settings, labels=labels)
+            return self._detect([self.prepare_image(images, channels=channels)], settings, labels, by_class)[0]  # type: ignore[arg-type]
+        run = partial(self._detect, settings=settings, labels=labels, by_class=by_class)
         prepare = partial(self.prepare_image, channels=channels)
         found = predict(images, prepare, run, batch_size=batch_size)  # type: ignore[arg-type]
         return found if isinstance(images, Iterator) else list(found)
 
-    def _detect(self, batch: list[PreparedImage], settings: Postprocess, labels: list[int] | None) -> list[Detections]:
+    def _detect(
+        self,
+        batch: list[PreparedImage],
+        settings: Postprocess,
+        labels: list[int] | None,
+        by_class: Float[np.ndarray, " classes"] | None,
+    ) -> list[Detections]:
         rules: dict[str, Any] = {"settings": settings, "labels": labels, "merged_labels": self._merged_labels}
+        if by_class is not None:
+            rules["score_thresholds"] = by_class
         found = self._runtime(np.stack([image.pixels for image in batch]), **rules)
         if not self._runtime.suppresses:
             offsets, logits, default_boxes = cast(RawOutputs, found)
@@ -484,7 +541,8 @@ class Detector:
         detections = []
         for image, one in zip(batch, cast(list[NormalizedDetections], found), strict=True):
             size = np.array([image.width, image.height] * 2, dtype=np.float32)
-            boxes = (one.boxes * size).clip(0, size)
+            with np.errstate(over="ignore"):  # a box may be too large for a float
+                boxes = (one.boxes * size).clip(0, size)
             detections.append(Detections(boxes, one.scores, one.labels, one.default_box_indices, self.class_names))
         return detections
 

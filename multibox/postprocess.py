@@ -44,6 +44,7 @@ def postprocess(
     settings: Postprocess,
     labels: Sequence[int] | None = None,
     merged_labels: Int[np.ndarray, " classes"] | None = None,
+    score_thresholds: Float[np.ndarray, " detector_classes"] | None = None,
 ) -> NormalizedDetections:
     """Returns the detections of one image.
 
@@ -61,6 +62,7 @@ def postprocess(
         labels: Labels of the wanted classes; all classes if `None`.
         merged_labels: New label of each class, if several classes are merged. The score of a merged class is the best
             of their scores; thresholds, limits, suppression and `labels` apply to the new classes only.
+        score_thresholds: Score threshold of each of the detector's classes, where it is above that of the settings.
 
     Raises:
         ValueError: The outputs hold NaN or infinity.
@@ -73,6 +75,8 @@ def postprocess(
     scores, rows = _scores(logits, settings.score_threshold, config.scoring)
     if merged_labels is not None:
         scores = _merge(scores, merged_labels)
+    if score_thresholds is not None:
+        scores[scores <= score_thresholds] = 0
     if labels is not None:
         scores[:, np.setdiff1d(np.arange(scores.shape[1]), np.array(labels, dtype=np.int64))] = 0
     columns = scores.shape[1]

@@ -658,3 +658,73 @@ def test_on_a_gpu_as_on_a_cpu(detector: Detector):
     moved.network.to("cpu")  # as training does
     found = moved.detect(pixels(0), score_threshold=LOW, max_detections=20)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+
+
+# score thresholds by class
+
+
+def with_thresholds(detector: Detector, **thresholds: float) -> Detector:
+    return Detector.of_network(detector.config, NAMES, detector.network, score_thresholds=thresholds)
+
+
+def middle_score(detector: Detector, name: str, images: list) -> float:
+    found = detector.detect(images, score_threshold=0.2, class_names=[name], max_detections=1000)
+    return float(np.median(np.concatenate([one.scores for one in found])))
+
+
+def test_each_class_has_its_own_threshold(detector):
+    """What is found is what each class finds alone at its own threshold."""
+    images = [pixels(number) for number in range(3)]
+    thresholds = {name: middle_score(detector, name, images) for name in NAMES}
+    own = with_thresholds(detector, **thresholds)
+    rules = {"max_detections": 1000}  # more than there are
+    alone = [
+        detector.detect(images, score_threshold=at, class_names=[name], **rules) for name, at in thresholds.items()
+    ]
+    for found, *expected in zip(own.detect(images, **rules), *alone, strict=True):
+        for label, one in enumerate(expected):
+            assert_same(found[found.labels == label], one)
+    few = own.detect(images, max_detections=3)
+    for found, limited in zip(own.detect(images), few, strict=True):
+        assert limited.scores.tolist() == found.scores[:3].tolist()  # the limit counts those above their thresholds
+
+
+def test_a_class_without_a_threshold_has_the_config_s(detector):
+    low = Detector.of_network(
+        replace(detector.config, detect_score_threshold=LOW), NAMES, detector.network, score_thresholds={"cat": 1.0}
+    )
+    found = low.detect(pixels(0))
+    assert "cat" not in found.names
+    expected = detector.detect(pixels(0), score_threshold=LOW, class_names=["dog", "고양이"])
+    assert_same(found, expected)
+
+
+def test_a_given_threshold_takes_the_place_of_all(detector):
+    own = with_thresholds(detector, cat=0.9, dog=0.9)
+    assert_same(own.detect(pixels(0), score_threshold=LOW), detector.detect(pixels(0), score_threshold=LOW))
+
+
+def test_other_classes_keep_the_thresholds_of_their_names(detector):
+    own = with_thresholds(detector, cat=0.3, dog=0.4)
+    assert own.with_classes(["bird", "dog"], seed=0).score_thresholds == {"dog": 0.4}
+    sigmoid = Detector.of_network(
+        replace(detector.config, scoring="sigmoid"), NAMES, detector.network, score_thresholds={"dog": 0.4}
+    )
+    assert sigmoid.with_classes(["dog"], seed=0).score_thresholds == {}  # its scores are others now
+
+
+def test_a_merged_class_has_the_lowest_threshold_of_its_parts(detector):
+    own = with_thresholds(detector, cat=0.3, dog=0.4)
+    assert own.with_merged_classes({"cat": "pet", "dog": "pet"}).score_thresholds == {"pet": 0.3, "고양이": 0.5}
+    assert own.with_merged_classes({"dog": "고양이"}).score_thresholds == {"cat": 0.3, "고양이": 0.4}
+    assert detector.with_merged_classes({"dog": "cat"}).score_thresholds == {}
+
+
+def test_a_detector_knows_which_classes_it_has_learned(detector, tmp_path):
+    assert detector.learned_classes == ()
+    detector.save(tmp_path / "it.safetensors")
+    loaded = load(tmp_path / "it.safetensors")
+    assert loaded.learned_classes == NAMES
+    assert loaded.with_classes(["bird", "dog"], seed=0).learned_classes == ("dog",)
+    assert loaded.with_classes(["bird"], seed=0).learned_classes == ()
+    assert set(loaded.with_merged_classes({"dog": "cat"}).learned_classes) == {"cat", "고양이"}

@@ -28,14 +28,12 @@ SSD300 = torch.from_numpy(make_default_boxes(preset("ssd300-vgg16")))
 COLUMNS = ("boxes", "scores", "labels", "default_box_indices")
 
 
-def in_numpy(offsets, logits, default_boxes, settings=PAPER, *, labels=None, config=CONFIG, merged_labels=None):
+def in_numpy(offsets, logits, default_boxes, settings=PAPER, *, config=CONFIG, **rules):
     arrays = [values.numpy() for values in (offsets, logits, default_boxes)]
-    return multibox.postprocess.postprocess(
-        *arrays, config, settings=settings, labels=labels, merged_labels=merged_labels
-    )
+    return multibox.postprocess.postprocess(*arrays, config, settings=settings, **rules)
 
 
-def in_torch(offsets, logits, default_boxes, settings=PAPER, *, labels=None, config=CONFIG, merged_labels=None):
+def in_torch(offsets, logits, default_boxes, settings=PAPER, *, config=CONFIG, **rules):
     """The batched one, with another image before this one."""
     random = np.random.default_rng(len(logits))
     other = [torch.from_numpy(random.normal(0, 1, values.shape)).to(values) for values in (offsets, logits)]
@@ -45,8 +43,7 @@ def in_torch(offsets, logits, default_boxes, settings=PAPER, *, labels=None, con
         default_boxes,
         config,
         settings=settings,
-        labels=labels,
-        merged_labels=merged_labels,
+        **rules,
     )
     return found
 
@@ -465,6 +462,22 @@ def test_merged_classes_are_one_class(run, class_agnostic):
     assert (found.default_box_indices.tolist(), found.labels.tolist(), found.scores.tolist()) == (rows, names, expected)
     only = run(*case, settings, merged_labels=merged_labels, labels=[1])
     assert set(only.labels.tolist()) == {1}
+
+
+@both
+@pytest.mark.parametrize("class_agnostic", [False, True])
+def test_a_threshold_by_class_is_applied_before_suppression_and_limits(run, class_agnostic):
+    """As if the scores at or below the threshold of their class were 0."""
+    case = random_case(np.random.default_rng(25), count=300, classes=4, passing=700)
+    settings = Postprocess(class_agnostic=class_agnostic, max_candidates_per_class=60, max_detections=70)
+    scores = softmax(run, case[1])
+    thresholds = scores[:, 1:].quantile(torch.tensor([0.2, 0.9, 0.5, 0.7]), dim=0).diagonal().numpy()
+    thresholds[1] = np.sort(scores[:, 2].numpy())[-40]  # a score itself does not pass
+    passing = torch.where(scores[:, 1:] > torch.from_numpy(thresholds), scores[:, 1:], 0)
+    expected = slow_select(torch.cat([scores[:, :1], passing], dim=1), case[0], case[2], settings)
+    found = run(*case, settings, score_thresholds=thresholds)
+    assert (found.default_box_indices.tolist(), found.labels.tolist(), found.scores.tolist()) == expected
+    assert len(found.scores) > 0
 
 
 @both

@@ -69,9 +69,9 @@ def demo(
 
     info(f"training ssd256-tiny from scratch for {minutes:g} min")
     detector = Detector.create("ssd256-tiny", CLASS_NAMES, seed=seed)
-    with training_bar() as show, nullcontext() if stderr().is_terminal else show_log():
+    with training_bar() as bar, nullcontext() if stderr().is_terminal else show_log():
         recipe = demo_recipe()
-        detector = train(detector, train_set, None, config, out=out / "run", recipe=recipe, on_progress=show)
+        detector = train(detector, train_set, None, config, out=out / "run", recipe=recipe, on_progress=bar.on_progress)
 
     info(f"scoring it on the {TEST_SCENES} scenes that it was not trained on")
     metrics = evaluate(detector, test_set)

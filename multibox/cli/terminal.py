@@ -6,14 +6,17 @@
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, TextIO
+from math import ceil
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import ProgressColumn
 
     import multibox.training
 
@@ -97,26 +100,66 @@ def progress_bar(
     if not (show and stderr().is_terminal and is_main()):
         yield lambda done, words: None
         return
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress
 
-    columns = (
-        SpinnerColumn(),  # turns while the work is silent, as during a validation
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=min(40, max(8, stderr().width - BESIDE_THE_BAR))),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[words]}"),
-        *([TimeRemainingColumn()] if time_left else []),
-    )
-    with Progress(*columns, console=stderr(), transient=True) as progress:
+    with Progress(*_columns(time_left=time_left), console=stderr(), transient=True) as progress:
         task = progress.add_task(text, total=total, words="")
         yield lambda done, words: progress.update(task, completed=done, words=words)
 
 
+def _columns(*, time_left: bool) -> tuple["ProgressColumn", ...]:
+    from rich.progress import BarColumn, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    return (
+        SpinnerColumn(),  # turns while the work is silent
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=min(40, max(6, stderr().width - BESIDE_THE_BAR))),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[words]}"),
+        *([TimeRemainingColumn()] if time_left else []),
+    )
+
+
+class TrainingBar(NamedTuple):
+    """The callbacks of `multibox.train` that show a run on the terminal.
+
+    Attributes:
+        on_progress: Shows the progress of the run after a step.
+        on_validation: Shows the number of validation images done, and of all.
+    """
+
+    on_progress: Callable[["multibox.training.Progress"], None] | None
+    on_validation: Callable[[int, int], None] | None
+
+
 @contextmanager
-def training_bar() -> Iterator[Callable[["multibox.training.Progress"], None]]:
-    """Shows the bar of a training run. The context gives the function for the run's `on_progress`."""
-    with progress_bar("training", 1.0, time_left=False) as bar:
-        yield lambda progress: bar(progress.fraction_done, progress.short())
+def training_bar() -> Iterator[TrainingBar]:
+    """Shows the bar of a training run, and a second one while a validation runs, on a terminal only.
+
+    The context gives the callbacks for the run; without a terminal they are None, and the log has more lines instead.
+    """
+    if not (stderr().is_terminal and is_main()):
+        yield TrainingBar(None, None)
+        return
+    from rich.progress import Progress
+
+    with Progress(*_columns(time_left=False), console=stderr(), transient=True) as progress:
+        training = progress.add_task("training  ", total=1.0, words="")
+        validating = progress.add_task("validating", total=1.0, words="", visible=False)
+        began = 0.0
+
+        def show_training(now: "multibox.training.Progress") -> None:
+            progress.update(training, completed=now.fraction_done, words=str(now))
+
+        def show_validation(done: int, total: int) -> None:
+            nonlocal began
+            began = time.monotonic() if done == 0 else began
+            rate = done / max(time.monotonic() - began, 1e-9)
+            left = divmod(ceil((total - done) / rate), 60) if rate else (0, 0)
+            words = f"{done} of {total}  {rate:.0f} images/s  {left[0]}:{left[1]:02d} left" if rate else ""
+            progress.update(validating, completed=done, total=total, words=words, visible=done < total)
+
+        yield TrainingBar(show_training, show_validation)
 
 
 @contextmanager

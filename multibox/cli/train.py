@@ -422,7 +422,7 @@ def _run(plan: Plan, detector: "Detector", train_set: "Dataset", val_set: "Datas
     """
     from multibox.training import train as run
 
-    with show_log(), training_bar() as show:
+    with show_log(), training_bar() as bar:
         try:
             run(
                 detector,
@@ -431,7 +431,8 @@ def _run(plan: Plan, detector: "Detector", train_set: "Dataset", val_set: "Datas
                 plan.config,
                 out=plan.out,
                 resume=plan.resume,
-                on_progress=show,
+                on_progress=bar.on_progress,
+                on_validation=bar.on_validation,
                 notes=plan.notes,
                 data=[str(each) for each in plan.data],
                 holdout=plan.holdout,

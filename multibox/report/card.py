@@ -15,9 +15,11 @@ from multibox.data.sample import Dataset, GroundTruth, Sample
 from multibox.detections import Detections
 from multibox.detector import Detector
 from multibox.evaluation.metrics import Metrics
-from multibox.evaluation.precision_recall import precision_recall
+from multibox.evaluation.precision_recall import match_detections, precision_recall
 from multibox.report.environment import versions
 from multibox.report.figures import Row, best_row, draw_curves, draw_sheet
+from multibox.report.overview import objects_by_class
+from multibox.report.tables import class_table, percent
 
 Card = Mapping[str, Any]
 """The content of `card.json`."""
@@ -42,7 +44,8 @@ def write_card(
 ) -> tuple[Card, Image.Image]:
     """Writes `card.json`, its text form `card.md`, `curves.png`, and the sheet of images.
 
-    The sheet is `validation.jpg`, or `training.jpg` if there is no validation set.
+    The sheet is `validation.jpg`, or `training.jpg` if there is no validation set. The card links `labels.jpg` and
+    `batch.jpg` if they are in the folder.
 
     Args:
         folder: Folder of the run. It holds `best.safetensors`.
@@ -64,9 +67,12 @@ def write_card(
         The card, and the sheet of images.
     """
     truths = [sample.truth for sample in shown]
-    counts = precision_recall(truths, found)
     best = best_row(rows, best_step)
-    threshold = counts.best_threshold
+    measured = detector.score_thresholds
+    # without thresholds of its own, the detector gets one for all classes: that with the highest F1
+    overall = detector.config.detect_score_threshold if measured else precision_recall(truths, found).best_threshold
+    thresholds = {name: round(measured.get(name, overall), 4) for name in detector.class_names}
+    sheet_names = ("curves.png", f"{'validation' if val_set else 'training'}.jpg")
     values: dict[str, Any] = {
         "run": folder.name,
         "folder": str(folder),
@@ -75,16 +81,26 @@ def write_card(
         "provenance": detector.provenance,
         "best": None if best is None else dict(best),
         "metrics": None if metrics is None else json.loads(metrics.to_json()),
-        "score_threshold": round(threshold, 4),
+        "score_thresholds": thresholds,
+        "classes": _class_results(truths, found, thresholds, metrics),
         "data": {"train": _describe(train_set), "val": None if val_set is None else _describe(val_set)},
         "config": dict(config),
         "facts": dict(facts),
         "versions": versions(),
-        "commands": commands(folder, data, val_split, shown, score_threshold=threshold, unlabelled=unlabelled),
+        "commands": commands(
+            folder,
+            data,
+            val_split,
+            shown,
+            score_threshold=None if measured else overall,
+            length=_longer(config),
+            unlabelled=unlabelled,
+        ),
+        "images": [name for name in (*_OVERVIEW, *sheet_names) if (folder / name).exists() or name in sheet_names],
     }
     draw_curves(rows, folder / "curves.png", best_step=best_step)
-    sheet = draw_sheet(shown, found, score_threshold=threshold)
-    sheet.save(folder / f"{'validation' if val_set else 'training'}.jpg", quality=90)
+    sheet = draw_sheet(shown, found, score_thresholds=thresholds)
+    sheet.save(folder / sheet_names[-1], quality=90)
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False, default=str)
     (folder / "card.json").write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     card: Card = json.loads(text)
@@ -103,24 +119,21 @@ def read_card(folder: Path) -> Card:
 
 
 def summary(card: Card) -> str:
-    """Returns a few lines for the end of a run: accuracy, which weights, where they are, and the next commands."""
+    """Returns the lines for the end of a run: accuracy by class, which weights, where they are, and what to do next."""
     best, metrics, folder = card["best"], card["metrics"], Path(card["folder"])
     lines = []
     if metrics is not None and metrics["ap"] is not None:
-        named = ", ".join(f"{label} {_percent(metrics[name])}" for name, label in _MAIN.items())
+        named = ", ".join(f"{label} {percent(metrics[name])}" for name, label in _MAIN.items())
         lines.append(f"{named} on {metrics['images']} validation images with {metrics['objects']} objects")
-        classes = {name: values["ap"] for name, values in metrics["per_class"].items() if values["ap"] is not None}
-        if 1 < len(classes) <= 10:
-            lines.append("AP by class: " + ", ".join(f"{name} {_percent(ap)}" for name, ap in classes.items()))
+        lines += ["", *class_table(CLASS_HEAD, _class_rows(card)), ""]
     if best is not None:
-        which = "best" if best["ap"] is not None else "last"
-        lines.append(
-            f"{which} weights: {folder / 'best.safetensors'}, of epoch {_epoch(best)} (step {best['step']:.0f})"
-        )
+        lines.append(f"best weights: {_which(best)}" if best["ap"] is not None else f"last weights: {_which(best)}")
     if card["facts"].get("time"):
         lines.append(f"time: {card['facts']['time']}")
-    lines.append(f"report: {folder / 'card.md'}, with curves.png and {_sheet_name(card)}")
-    lines += [f"to {name}: {command}" for name, command in card["commands"].items() if name != "train"]
+    lines.append(f"report: {folder / 'card.md'}, with {', '.join(card['images'])}")
+    for name, command in card["commands"].items():
+        if name != "train again":
+            lines += [f"to {name}:", f"  {command}"]
     return "\n".join(lines)
 
 
@@ -137,36 +150,106 @@ def commands(
     val_split: str | None,
     shown: Dataset,
     *,
-    score_threshold: float,
+    score_threshold: float | None,
+    length: str | None,
     unlabelled: str | None = None,
 ) -> dict[str, str]:
-    """Returns the commands to detect with the best weights, to evaluate them, and to train again.
+    """Returns the commands to evaluate the best weights, to detect with them, to train longer, and to train again.
 
     Args:
         folder: Folder of the run.
         data: Folders of the data set. Without any there is only the command to detect.
         val_split: Name of the validation split, if there is one.
         shown: Images of the run. The first one that is a file is the example to detect in.
-        score_threshold: The threshold to detect with.
+        score_threshold: The threshold to detect with, if it is not the detector's own.
+        length: The flag with the length of a longer run.
         unlabelled: How unlabelled images were read; None for the reader's own way.
     """
-    best = shlex.quote(str(folder / "best.safetensors"))
+    best, run = shlex.quote(str(folder / "best.safetensors")), shlex.quote(str(folder))
     image = next((str(sample.image) for sample in shown if isinstance(sample.image, Path)), "IMAGE.jpg")
-    lines = {
-        "detect": f"multibox detect {shlex.quote(image)} --model {best} --score {score_threshold:.2f} "
-        f"--out {shlex.quote(str(folder / 'found'))}"
-    }
-    if data:
-        folders = " ".join(map(shlex.quote, data))
-        lines["train"] = f"multibox train {folders} --config {shlex.quote(str(folder / 'config.yaml'))} --out FOLDER"
+    lines = {}
     if data and val_split is not None:
         for number, each in enumerate(data, start=1):
             name = "evaluate" if len(data) == 1 else f"evaluate {number}"
             read = f"--split {shlex.quote(val_split)}" + (f" --unlabelled {unlabelled}" if unlabelled else "")
             lines[name] = f"multibox evaluate {shlex.quote(each)} {read} --model {best}"
+    score = "" if score_threshold is None else f"--score {score_threshold:.2f} "
+    lines["detect"] = (
+        f"multibox detect {shlex.quote(image)} --model {best} {score}--out {shlex.quote(str(folder / 'found'))}"
+    )
+    if data:
+        if length:
+            lines["train longer"] = f"multibox train --resume {run} {length}"
+        folders = " ".join(map(shlex.quote, data))
+        lines["train again"] = (
+            f"multibox train {folders} --config {shlex.quote(str(folder / 'config.yaml'))} --out FOLDER"
+        )
     return lines
 
 
+def _longer(config: Mapping[str, object]) -> str | None:
+    """Returns the flag for a run of twice the length."""
+    for name in ("epochs", "steps", "minutes"):
+        if isinstance(value := config.get(name), int | float):
+            return f"--{name} {2 * value:g}"
+    return None
+
+
+CLASS_HEAD = ("class", "AP", "AP50", "precision", "recall", "F1", "score >", "objects")
+"""Columns of the table by class: AP over all scores, then the results of the detections above the threshold."""
+
+
+def _class_results(
+    truths: Sequence[GroundTruth],
+    found: Sequence[Detections],
+    thresholds: Mapping[str, float],
+    metrics: Metrics | None,
+) -> dict[str, dict[str, float | None]]:
+    """Returns precision, recall and F1 of each class above its score threshold, and its AP."""
+    matches = list(map(match_detections, truths, found))
+    results = {}
+    for label, (name, threshold) in enumerate(thresholds.items()):
+        above = np.array([threshold])
+        at = precision_recall(truths, found, label=label, matches=matches, thresholds=above)
+        found_any = bool(at.true_positives[0] + at.false_positives[0])
+        ap = metrics.per_class[name] if metrics else {"ap": None, "ap50": None}
+        results[name] = {
+            "ap": ap["ap"],
+            "ap50": ap["ap50"],
+            "precision": float(at.precision[0]) if found_any else None,
+            "recall": float(at.recall[0]) if at.objects else None,
+            "f1": float(at.f1[0]) if at.objects else None,
+            "score_threshold": threshold,
+            "objects": at.objects,
+        }
+    return results
+
+
+def _class_rows(card: Card) -> list[list[str]]:
+    """Returns the rows of the table by class."""
+    return [
+        [
+            name,
+            *(percent(values[key]) for key in ("ap", "ap50", "precision", "recall", "f1")),
+            f"{values['score_threshold']:.2f}",
+            f"{values['objects']:,}",
+        ]
+        for name, values in card["classes"].items()
+    ]
+
+
+def _which(best: Row) -> str:
+    """Returns which weights the best ones are: those of an epoch, or the start."""
+    if best["step"] == 0:
+        return "the start (epoch 0); no later ones have a higher AP"
+    return f"epoch {_epoch(best)} (step {best['step']:.0f})"
+
+
+_OVERVIEW = ("labels.jpg", "batch.jpg")
+_ALT = {
+    "labels.jpg": "The training labels: their number by class, where, how large and how many they are",
+    "batch.jpg": "The first batch, as the network sees it",
+}
 _MAIN = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
 _ALL = _MAIN | {"ap_small": "AP small", "ap_medium": "AP medium", "ap_large": "AP large", "ar100": "AR100"}
 
@@ -181,6 +264,7 @@ def _can_be_read(sample: Sample) -> bool:
 
 def _describe(dataset: Dataset) -> dict[str, object]:
     truths: list[GroundTruth] = [sample.truth for sample in dataset]
+    by_class = zip(dataset.class_names, objects_by_class(dataset).tolist(), strict=True)
     return {
         "name": dataset.name,
         "images": len(dataset),
@@ -188,6 +272,7 @@ def _describe(dataset: Dataset) -> dict[str, object]:
         "images without objects": sum(len(truth) == 0 for truth in truths),
         "problems": len(dataset.problems),
         "fingerprint": fingerprint(dataset),
+        "objects by class": dict(by_class),
     }
 
 
@@ -201,31 +286,33 @@ def _markdown(card: Card) -> str:
     ]
     if best is not None:
         what = "the last ones, because nothing was validated" if best["ap"] is None else "the best of all validations"
-        parts.append(
-            f"The weights in `best.safetensors` are of epoch {_epoch(best)} (step {best['step']:.0f}): {what}."
-        )
+        parts.append(f"The weights in `best.safetensors` are of {_which(best)}: {what}.")
     if metrics is not None:
-        parts.append(_table(["", metrics["rule"]], [[label, _percent(metrics[name])] for name, label in _ALL.items()]))
-        classes = [
-            [name, _percent(values["ap"]), _bar(values["ap"]), _percent(values["ap50"]), values["objects"]]
-            for name, values in metrics["per_class"].items()
-        ]
-        parts.append(_table(["class", "AP", "", "AP50", "objects"], classes))
+        parts.append(_table(["", metrics["rule"]], [[label, percent(metrics[name])] for name, label in _ALL.items()]))
+        parts.append(_table(CLASS_HEAD, _class_rows(card)))
+        parts.append(
+            "Precision, recall and F1 are those of the detections that score above the threshold of their class, with "
+            "an IoU of at least 0.5. The threshold is the one with the highest F1 on the validation set. It is stored "
+            "in the weights, and `detect` uses it by default."
+        )
     parts += [
         "![Losses and average precision over the epochs](curves.png)",
         f"The {shown} images on which the best weights do best and worst. Dashed boxes are annotated objects, solid "
-        f"boxes are detections that score above {card['score_threshold']:.2f}, the threshold with the highest F1 on "
-        "these images. The quality of an image is F1 times the mean IoU of its correct detections; a detection is "
+        "boxes are detections that score above the threshold of their class: "
+        + ", ".join(f"{name} {threshold:.2f}" for name, threshold in card["score_thresholds"].items())
+        + ". The quality of an image is F1 times the mean IoU of its correct detections; a detection is "
         "correct if its IoU with an object of its class is at least 0.5.",
         f"![The best and worst {shown} images]({_sheet_name(card)})",
         "## Use",
         "```\n" + "\n".join(card["commands"].values()) + "\n```",
         "## Data",
     ]
-    sets = {name: values for name, values in card["data"].items() if values}
-    first = next(iter(sets.values()))
+    sets = {name: dict(values) for name, values in card["data"].items() if values}
+    by_class = [values.pop("objects by class") for values in sets.values()]
     parts += [
-        _table(["", *sets], [[name, *[values[name] for values in sets.values()]] for name in first]),
+        _table(["", *sets], [[name, *[values[name] for values in sets.values()]] for name in sets["train"]]),
+        _table(["objects by class", *sets], [[name, *[of[name] for of in by_class]] for name in by_class[0]]),
+        *(f"![{_ALT[name]}]({name})" for name in _OVERVIEW if name in card["images"]),
         "The fingerprint is the SHA-256 of class names, image names and sizes, boxes, labels and marks.",
         "## Run",
         _table(["", ""], [*card["config"].items(), *card["facts"].items()]),
@@ -268,11 +355,3 @@ def _number(value: float) -> str:
     if abs(value) >= 1000:
         return f"{value:.0f}"
     return np.format_float_positional(value, precision=4, fractional=False, trim="-")
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _bar(value: float | None) -> str:
-    return "" if value is None else "\u2588" * round(20 * value) + "\u2591" * round(20 * (1 - value))

@@ -79,7 +79,7 @@ def _top(values: Sequence[float]) -> float:
     return 1.1 * (highest if highest <= 4 * usual else usual) or 1.0
 
 
-def draw_sheet(dataset: Dataset, found: Sequence[Detections], *, score_threshold: float) -> Image.Image:
+def draw_sheet(dataset: Dataset, found: Sequence[Detections], *, score_thresholds: Mapping[str, float]) -> Image.Image:
     """Draws up to 16 images in the order of their quality: the best four, four from the middle, the worst eight.
 
     Annotated objects are dashed and detections are solid, in the color of their class. Wrong boxes have a text, and in
@@ -89,9 +89,11 @@ def draw_sheet(dataset: Dataset, found: Sequence[Detections], *, score_threshold
     Args:
         dataset: The images to choose from.
         found: The detections in each image.
-        score_threshold: Detections above it count and are drawn.
+        score_thresholds: Threshold of each class by name, in the order of the labels. Detections above the threshold
+            of their class count and are drawn.
     """
-    kept = [each[each.scores > score_threshold] for each in found]
+    thresholds = np.array(list(score_thresholds.values()), np.float32)
+    kept = [each[each.scores > thresholds[each.labels]] for each in found]
     qualities = [image_quality(sample.truth, each) for sample, each in zip(dataset, kept, strict=True)]
 
     def rank(index: int) -> tuple[bool, float, int, int]:
@@ -119,16 +121,16 @@ def draw_sheet(dataset: Dataset, found: Sequence[Detections], *, score_threshold
     ]
     images = [_draw_judged(dataset[i], kept[i]) for _, i in chosen]
     sheet = contact_sheet(images, captions=captions, cell_height=CELL_HEIGHT, cell_width=CELL_WIDTH, margin=12)
-    return _with_legend(sheet, dataset.class_names, score_threshold)
+    return _with_legend(sheet, score_thresholds)
 
 
-def _with_legend(sheet: Image.Image, class_names: Sequence[str], score_threshold: float) -> Image.Image:
+def _with_legend(sheet: Image.Image, score_thresholds: Mapping[str, float]) -> Image.Image:
     """Returns the sheet with a legend above it, which explains solid and dashed boxes and the colors of the classes."""
     lines = [
-        f"Solid box: detection with a score above {score_threshold:.2f}.  Dashed box: annotated object.",
+        "Solid box: detection with a score above the threshold of its class.  Dashed box: annotated object.",
         '"missed": an object that no detection finds.  "false": a detection of nothing, or a second one of an object.',
     ]
-    named = list(class_names[:MOST_CLASSES])
+    named = [f"{name} > {threshold:.2f}" for name, threshold in list(score_thresholds.items())[:MOST_CLASSES]]
     left, pitch, line_height = 16, 140, 24
     columns = max(1, (sheet.width - left) // pitch)
     rows = -(-len(named) // columns)

@@ -39,6 +39,7 @@ class Runtime(Protocol):
         settings: Postprocess,
         labels: Sequence[int] | None = None,
         merged_labels: Int[np.ndarray, " classes"] | None = None,
+        score_thresholds: Float[np.ndarray, " detector_classes"] | None = None,
     ) -> RawOutputs | list[NormalizedDetections]:
         """Returns the raw outputs, or, if the runtime suppresses, the detections of each image.
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
 try:
     import torch
@@ -53,6 +53,7 @@ class TorchRuntime:
         settings: Postprocess,
         labels: Sequence[int] | None = None,
         merged_labels: Int[np.ndarray, " classes"] | None = None,
+        score_thresholds: Float[np.ndarray, " detector_classes"] | None = None,
     ) -> RawOutputs | list[NormalizedDetections]:
         """Returns the raw outputs, or, on CUDA, the detections of each image."""
         network = self.network
@@ -64,7 +65,12 @@ class TorchRuntime:
             with autocast:
                 offsets, logits = network(torch.from_numpy(inputs).to(table.device, memory_format=torch.channels_last))
             if self.suppresses:
-                rules: dict[str, Any] = {"settings": settings, "labels": labels, "merged_labels": merged_labels}
+                rules: dict[str, Any] = {
+                    "settings": settings,
+                    "labels": labels,
+                    "merged_labels": merged_labels,
+                    "score_thresholds": score_thresholds,
+                }
                 return postprocess(offsets, logits, table, self._config, **rules)
         return RawOutputs(*(values.float().cpu().numpy() for values in (offsets, logits, table)))
 

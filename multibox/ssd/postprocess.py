@@ -28,6 +28,7 @@ def postprocess(
     settings: Postprocess,
     labels: Sequence[int] | None = None,
     merged_labels: Int[np.ndarray, " classes"] | None = None,
+    score_thresholds: Float[np.ndarray, " detector_classes"] | None = None,
 ) -> list[NormalizedDetections]:
     """Returns the detections of each image, by the rules of `multibox.postprocess.postprocess`.
 
@@ -41,6 +42,7 @@ def postprocess(
         settings: Thresholds and limits.
         labels: Labels of the wanted classes; all classes if `None`.
         merged_labels: New label of each class, if several classes are merged.
+        score_thresholds: Score threshold of each of the detector's classes, where it is above that of the settings.
 
     Raises:
         ValueError: The outputs hold NaN or infinity.
@@ -56,6 +58,8 @@ def postprocess(
             assert_never(unknown)
     if merged_labels is not None:
         scores = _merge(scores, torch.from_numpy(merged_labels).to(scores.device))
+    if score_thresholds is not None:
+        scores = scores.masked_fill(scores <= torch.from_numpy(score_thresholds).to(scores.device), 0)
     num_classes = scores.shape[2]
     coder = BoxCoder(config.center_variance, config.size_variance, config.max_log_size)
 

@@ -20,6 +20,7 @@ from multibox.data.sample import Dataset
 from multibox.detector import Detector
 from multibox.report.card import images_to_show, summary, write_card
 from multibox.report.environment import device_name
+from multibox.report.overview import BATCH_IMAGES, data_table, draw_batch, draw_labels
 from multibox.runtimes.precision import Precision
 from multibox.training.data import (
     DatasetFingerprints,
@@ -56,6 +57,7 @@ def train(
     recipe: Recipe | None = None,
     resume: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
+    on_validation: Callable[[int, int], None] | None = None,
     on_row: Callable[[Mapping[str, float | None]], None] | None = None,
     notes: Mapping[str, Any] | None = None,
     data: Sequence[str] = (),
@@ -68,8 +70,11 @@ def train(
     highest AP on `val_set`, or the last one if there is no validation set.
 
     The folder `out` then holds `best.safetensors`, `last.safetensors` and, for `resume`, `last.pt` and `previous.pt`;
-    `metrics.csv`, `config.yaml` and `log.txt`; and at the end `card.md`, `card.json`, `curves.png` and
-    `validation.jpg` (`training.jpg` if there is no validation set).
+    `metrics.csv`, `config.yaml`, `log.txt`, `labels.jpg` and `batch.jpg`; and at the end `card.md`, `card.json`,
+    `curves.png` and `validation.jpg` (`training.jpg` if there is no validation set).
+
+    If the detector knows classes of the data, because it or its weights were trained before, it is first scored on
+    `val_set` as epoch 0, and counts as the best one until another is better. The recipe's learning rate is then lower.
 
     A run that was killed and is resumed ends with the weights of an undisturbed run: to the bit, on a CPU with the same
     number of threads, if its length is in steps or epochs. If torchrun started several processes, they share the
@@ -86,6 +91,7 @@ def train(
         recipe: A recipe of your own, instead of one that the config names.
         resume: Go on from the last checkpoint in `out`. If there is none, the run starts from the beginning.
         on_progress: Called after each step, in the main process.
+        on_validation: Called during a validation with the number of images done and of all, in the main process.
         on_row: Called with each row of `metrics.csv`, in the main process: a number or `None` for each column.
         notes: Further values for `config.yaml`, such as the command line's model and splits.
         data: Folders of the data set, for the commands on the card.
@@ -107,7 +113,10 @@ def train(
     val_set = None if val_set is None else datasets[1]
     forget_holdout(detector.provenance)  # of the run that its weights come from
     own_recipe = recipe
-    config, recipe = (config or TrainConfig()).resolve(backbone=detector.config.backbone, recipe=recipe)
+    fine_tunes = bool(detector.learned_classes)
+    config, recipe = (config or TrainConfig()).resolve(
+        backbone=detector.config.backbone, recipe=recipe, fine_tunes=fine_tunes
+    )
     import_packages(config, validates=val_set is not None)
     with ExitStack() as stack:
         group = stack.enter_context(join_processes(config.device))
@@ -121,24 +130,44 @@ def train(
         precision, why = resolve_precision(config, checkpoint, detector, group)
         config = dataclasses.replace(config, precision=precision)
         trainer = Trainer(detector, recipe, config, precision=precision, group=group)
-        state = TrainState(data=fingerprints)
+        # a start that knows classes of the data is validated as step 0, so that the best weights are never worse
+        state = TrainState(data=fingerprints, validated=-1 if val_set and detector.learned_classes else 0)
         if checkpoint is not None:
             restore(checkpoint, trainer, state, detector, config)
-        directory.begin(config, notes or {}, step=state.row_step)
+        directory.begin(config, notes or {}, step=state.row_step if checkpoint else -1)
         directory.write_problems([problem for dataset in datasets for problem in dataset.problems])
         length = RunLength.of(config, epoch_steps=len(train_set) / recipe.batch_size)
         named = own_recipe or RECIPES[config.recipe or "modern"]
-        for line in (
-            *_first_lines(state, train_set, named, recipe, length, patience=config.patience),
-            *_machine_lines(trainer, config, recipe, group, workers),
-            f"precision {precision}: {why}",
-        ):
+        for line in _first_lines(state, train_set, length, patience=config.patience):
             log.info(line)
+        if group.is_main:
+            for line in (
+                _rate_line(named, recipe, fine_tunes=fine_tunes),
+                *_machine_lines(config, recipe, group, workers),
+                f"precision {precision}: {why}",
+            ):
+                directory.note(line)
+            if state.step == 0:
+                write_overview(directory, detector, train_set, val_set, recipe, config)
+        if group.size > 1 and trainer.has_batch_norm and not config.sync_batch_norm:
+            log.info(
+                "BatchNorm uses each process's images by themselves, so the result is not quite that of one process; "
+                "on GPUs sync_batch_norm (--sync-batch-norm) uses them together"
+            )
         warn_about_data(datasets, config)
         monitor = StepMonitor(state, config, length, directory, group)
         saver = Saver(trainer, state, monitor, directory.checkpoints, detector=detector, config=config, group=group)
         reporter = stack.enter_context(
-            Reporter(directory, length, is_main=group.is_main, on_progress=on_progress, on_row=on_row)
+            Reporter(
+                directory,
+                length,
+                is_main=group.is_main,
+                device="CPU" if group.device == "cpu" else "GPU",
+                validates=val_set is not None,
+                on_progress=on_progress,
+                on_validation=on_validation,
+                on_row=on_row,
+            )
         )
         validator = Validator(
             trainer,
@@ -185,6 +214,7 @@ def train(
                 group=group,
                 interrupts=interrupts,
             )
+            detector.learned_classes = detector.class_names
         except Stopped:
             saver.stop(interrupts)
         except BaseException as error:
@@ -262,7 +292,7 @@ def fit(
 
     Raises:
         Stopped: A process was asked to stop.
-        ValueError: A step was not finite, or too many images cannot be read.
+        ValueError: A step was not finite, the loss has diverged, or too many images cannot be read.
     """
     clock = Clock(state.seconds)
     while True:
@@ -376,6 +406,38 @@ def resolve_precision(
     )
 
 
+def write_overview(
+    directory: RunDirectory,
+    detector: Detector,
+    train_set: Dataset,
+    val_set: Dataset | None,
+    recipe: Recipe,
+    config: TrainConfig,
+) -> None:
+    """Logs the number of objects by class, and draws `labels.jpg` and `batch.jpg`, before the first step of a run."""
+    for line in data_table(train_set, val_set):
+        log.info(line)
+    try:
+        draw_labels(train_set, val_set, directory.folder / "labels.jpg")
+        batches = make_loader(
+            train_set,
+            detector.config,
+            recipe.augmentation,
+            batch_size=min(recipe.batch_size, BATCH_IMAGES),
+            first_step=0,
+            steps=1,
+            seed=config.seed,
+            workers=0,
+            balance_classes=config.balance_classes,
+        )
+        with closing(batches):
+            batch = next(batches)
+        sheet = draw_batch(batch.inputs.numpy(), batch.boxes.numpy(), batch.labels.numpy(), train_set.class_names)
+        sheet.save(directory.folder / "batch.jpg", quality=90)
+    except Exception as error:  # what it is about, the run finds out itself
+        log.warning(f"labels.jpg and batch.jpg could not be drawn ({type(error).__name__}: {error})")
+
+
 def resume_from(
     checkpoint: Checkpoint,
     state: TrainState,
@@ -404,7 +466,7 @@ def resume_from(
     if "val" in changed or (best_step or 0) != state.best_step:
         state.data = before  # nothing changes before the evaluation is done: a stopped run evaluates again
         best_ap = -1.0
-        if best_step:
+        if best_step is not None:
             best = group.broadcast_from_main(lambda: Detector.load(directory.best))
             best_ap = validator.ap_of_best(best.to(group.device), step=best_step)
         state.best_ap, state.best_step, state.validations_since_best = best_ap, best_step or 0, 0
@@ -496,22 +558,12 @@ def _speed(state: TrainState, recipe: Recipe) -> float:
     return round(state.step * recipe.batch_size / max(state.seconds - state.validation_seconds, 1e-9), 1)
 
 
-def _first_lines(
-    state: TrainState,
-    train_set: Dataset,
-    named: Recipe,
-    recipe: Recipe,
-    length: RunLength,
-    *,
-    patience: int | None,
-) -> Iterator[str]:
+def _first_lines(state: TrainState, train_set: Dataset, length: RunLength, *, patience: int | None) -> Iterator[str]:
     """Yields the lines about a run that the log gets before the first step.
 
     Args:
         state: Numbers of the run.
         train_set: The training set.
-        named: The named recipe, without the values of the run.
-        recipe: The recipe with the values of the run.
         length: Length of the run.
         patience: Number of validations without a higher AP that end the run.
     """
@@ -528,24 +580,29 @@ def _first_lines(
     else:
         yield f"{len(train_set)} images, from step {state.step}"
         yield f"the run takes {length}; {length.left(state.step, state.seconds)} are left"
-    usual = named.for_batch_size(recipe.batch_size).learning_rate
+
+
+def _rate_line(named: Recipe, recipe: Recipe, *, fine_tunes: bool) -> str:
+    """Returns a line about the learning rate of a run.
+
+    Args:
+        named: The named recipe, without the values of the run.
+        recipe: The recipe with the values of the run.
+        fine_tunes: Whether the run starts from weights that know classes of the data.
+    """
+    usual = named.for_batch_size(recipe.batch_size).learning_rate * (named.fine_tuning_factor if fine_tunes else 1)
     says = f"the recipe's {named.learning_rate:g} for batches of {named.batch_size}"
     if not isclose(recipe.learning_rate, usual):
         says = f"as given; the recipe's would be {usual:.2g}"
     rises = f"; it rises over the first {100 * recipe.warmup:g} % of the run" if recipe.warmup else ""
-    yield f"{recipe.batch_size} images a step at a learning rate of up to {recipe.learning_rate:.3g}, {says}{rises}"
+    if fine_tunes and named.fine_tuning_factor != 1:
+        says += f", times {named.fine_tuning_factor:g} because the weights know classes of the data already"
+    return f"{recipe.batch_size} images a step at a learning rate of up to {recipe.learning_rate:.3g}, {says}{rises}"
 
 
-def _machine_lines(
-    trainer: Trainer, config: TrainConfig, recipe: Recipe, group: ProcessGroup, workers: int
-) -> Iterator[str]:
+def _machine_lines(config: TrainConfig, recipe: Recipe, group: ProcessGroup, workers: int) -> Iterator[str]:
     """Yields the lines about processes, device and threads that the log gets before the first step."""
     if group.size > 1:
         shares = sorted({len(range(recipe.batch_size)[rank :: group.size]) for rank in range(group.size)}, reverse=True)
         yield f"{group.size} processes, {' or '.join(map(str, shares))} images of a step in each"
-        if trainer.has_batch_norm and not config.sync_batch_norm:
-            yield (
-                "BatchNorm uses each process's images by themselves, so the result is not quite that of one process; "
-                "on GPUs sync_batch_norm (--sync-batch-norm) uses them together"
-            )
     yield f"device {group.device}, {torch.get_num_threads()} torch threads, {workers} reader processes"

@@ -22,6 +22,14 @@ MAX_CONSECUTIVE_NONFINITE = 20
 """With `skip_bad_steps`, abort after this many consecutive non-finite steps: the weights have diverged."""
 
 
+DIVERGED_LOSS = 200.0
+"""A mean loss of the last steps above this ends a run. A network that has learned nothing has about 4 ln(classes + 1):
+12 for 20 classes, 28 for 1,000."""
+
+DIVERGED_STEPS = 10
+"""Number of these steps."""
+
+
 class _Pending(NamedTuple):
     """A step whose numbers may not have arrived from the device yet."""
 
@@ -43,13 +51,14 @@ class StepMonitor:
         self._directory = directory
         self._group = group
         self._pending: deque[_Pending] = deque()
+        self._losses: deque[float] = deque(maxlen=DIVERGED_STEPS)
         self._unreadable: set[str] = set()  # in this process: images that were repaired since do not count
 
     def add(self, result: StepResult, batch: Batch) -> None:
         """Adds the result of the step just made. A GPU's numbers are read two steps later, so that the GPU never idles.
 
         Raises:
-            ValueError: A step was not finite: see `flush`.
+            ValueError: A step was not finite, or the loss has diverged: see `flush`.
         """
         numbers, arrived = torch.stack([*result[:3], result.nonfinite.float()]), None
         if numbers.is_cuda:
@@ -62,7 +71,8 @@ class StepMonitor:
         """Reads the numbers of all steps except the last `pending` ones, waiting for them if need be.
 
         Raises:
-            ValueError: A step was not finite and the run does not skip such steps, or there were too many in a row.
+            ValueError: A step was not finite and the run does not skip such steps, or there were too many in a row; or
+                the mean loss of the last steps is far above that of a network that has learned nothing.
         """
         while len(self._pending) > pending:
             self._read(self._pending.popleft())
@@ -83,9 +93,27 @@ class StepMonitor:
             interval.localization += localization
             interval.confidence += confidence
             interval.gradient_norm += norm
+            self._check_loss(localization + confidence)
+
+    def _check_loss(self, loss: float) -> None:
+        """Ends the run if the mean loss of the last steps is none of a network that learns."""
+        self._losses.append(loss)
+        if len(self._losses) == DIVERGED_STEPS and self._mean_loss() > DIVERGED_LOSS:
+            raise ValueError(self._rate_too_high())
+
+    def _mean_loss(self) -> float:
+        return sum(self._losses) / max(len(self._losses), 1)
+
+    def _rate_too_high(self) -> str:
+        return (
+            f"loss {self._mean_loss():.3g}: the learning rate of {self._config.learning_rate:g} is too high; start "
+            "again in another folder with a lower one (learning_rate, --learning-rate), or with none for the recipe's"
+        )
 
     def _report_nonfinite(self, step: _Pending, localization: float, confidence: float, norm: float) -> None:
         """Names the images and boxes of a step that was not finite, and saves its batch."""
+        if self._mean_loss() > DIVERGED_LOSS and not self._config.skip_bad_steps:
+            raise ValueError(self._rate_too_high())
         file = self._directory.save_batch(step.step, self._group.rank, step.batch)
         shares = self._group.all_gather((file, _images_and_boxes(step.batch)))
         files = ", ".join(str(file) for file, _ in shares if file)

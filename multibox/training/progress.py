@@ -12,6 +12,9 @@ from multibox.training.recipes import TrainConfig
 ROWS = 50
 """Number of rows that a run adds to `metrics.csv`, evenly spaced, besides those of its validations."""
 
+LINE_COLUMNS = 80
+"""Columns of a terminal in which a line of the log about the progress fits."""
+
 Row = dict[str, float | None]
 """A row of `metrics.csv`: a number or `None` for each of `COLUMNS`."""
 
@@ -61,31 +64,24 @@ class Progress:
     seconds_left: float
 
     def __str__(self) -> str:
-        return ", ".join([f"epoch {self.epoch:.1f}", *self.losses(), self.speed(), self.time_left()])
+        return "  ".join([f"epoch {self.epoch:.1f}", self.loss(), self.speed(), self.time_left()])
 
-    def short(self) -> str:
-        """Returns the epoch, the loss, the speed and the time left as text that fits beside a bar in 80 columns."""
+    def loss(self) -> str:
+        """Returns the loss, the sum of its two parts, as text."""
         total = self.localization + self.confidence
-        loss = "no finite loss" if isnan(total) else f"loss {total:.2f}"
-        return ", ".join([f"epoch {self.epoch:.1f}", loss, self.speed(), self.time_left()])
-
-    def losses(self) -> list[str]:
-        """Returns the losses as text."""
-        if isnan(self.localization):
-            return ["no finite loss"]
-        return [
-            f"loss {self.localization + self.confidence:.2f} "
-            f"({self.localization:.2f} localization + {self.confidence:.2f} confidence)"
-        ]
+        return "no finite loss" if isnan(total) else f"loss {total:.{2 if total < 100 else 0}f}"
 
     def speed(self) -> str:
         """Returns the speed of training as text."""
         return f"{self.images_per_second:.{0 if self.images_per_second >= 10 else 1}f} images/s"
 
     def time_left(self) -> str:
-        """Returns the time to the end of the run as text."""
+        """Returns the time to the end of the run as text: `2:10 left`, `1:02:10 left`, `34 h left`."""
         minutes, seconds = divmod(ceil(self.seconds_left), 60) if isfinite(self.seconds_left) else (0, 0)
-        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} left"
+        hours, minutes = divmod(minutes, 60)
+        if hours >= 10:
+            return f"{hours} h left"
+        return f"{hours}:{minutes:02d}:{seconds:02d} left" if hours else f"{minutes}:{seconds:02d} left"
 
 
 @dataclass(frozen=True)
@@ -125,11 +121,45 @@ class RunLength:
         by_time = seconds / self.seconds if self.seconds else 0.0
         return max(by_steps, by_time)
 
+    def position(self, step: int, seconds: float) -> str:
+        """Returns the epoch, step or minute of the run and their number: by the limit that is nearest."""
+        if self.seconds and seconds / self.seconds >= (step / self.steps if self.steps else 0.0):
+            return f"minute {seconds / 60:.1f}/{self.seconds / 60:g}"
+        if self.epochs and self.steps == ceil(self.epochs * self.epoch_steps):
+            return f"epoch {round(self.epoch(step), 1):g}/{self.epochs:g}"
+        return f"step {step}/{self.steps}"
+
     def left(self, step: int, seconds: float) -> str:
         """Returns how much of the run is left, as text."""
         parts = [] if self.steps is None else [f"{max(0, self.steps - step)} steps"]
         parts += [] if self.seconds is None else [f"{max(0.0, self.seconds - seconds) / 60:.1f} min"]
         return " or ".join(parts)
+
+    def forecast(self, step: int, seconds: float, step_seconds: float, *, device: str) -> str:
+        """Returns how long the run will take, or how far it will come, as text.
+
+        Args:
+            step: Number of steps done.
+            seconds: Seconds of the run so far.
+            step_seconds: Seconds that a step takes.
+            device: What the run computes on: `CPU`, `GPU`.
+        """
+        by_steps = inf if self.steps is None else (self.steps - step) * step_seconds
+        by_time = inf if self.seconds is None else self.seconds - seconds
+        at = f"at {1000 * step_seconds:.3g} ms a step" if step_seconds < 1 else f"at {step_seconds:.3g} s a step"
+        if self.seconds is not None and by_time < by_steps:
+            epochs = (step + by_time / step_seconds) / self.epoch_steps
+            return f"{self.seconds / 60:g} minutes are at most {_about(epochs)} epochs on this {device}, {at}"
+        length = (
+            f"{self.epochs:g} epoch{'s' * (self.epochs != 1)}"
+            if self.epochs and self.position(step, 0.0).startswith("epoch")
+            else ""
+        )
+        length = length or f"{self.steps} steps"
+        return (
+            f"{length}, about {_duration(seconds + by_steps)} on this {device} without the validations, {at}; "
+            "--minutes limits it"
+        )
 
     def epoch(self, step: int) -> float:
         """Returns the epochs after this many steps.
@@ -150,7 +180,7 @@ class RunLength:
     def __str__(self) -> str:
         parts = [] if self.steps is None else [f"{self.steps} steps"]
         parts += [] if self.seconds is None else [f"{self.seconds / 60:g} min"]
-        epochs = "" if self.epochs is None else f"{self.epochs:g} epochs, "
+        epochs = "" if self.epochs is None else f"{self.epochs:g} epoch{'s' * (self.epochs != 1)}, "
         return f"{epochs}{' or '.join(parts)}, at {self.epoch_steps:.4g} steps per epoch"
 
 
@@ -196,6 +226,50 @@ class IntervalStats:
         whole = max(self.seconds, 1e-9)
         waits = {whom: 100 * seconds / whole for whom, seconds in self.waits.items()}
         return {"input": waits["input"], "host": max(0.0, 100 - sum(waits.values())), "device": waits["device"]}
+
+
+def _about(value: float) -> str:
+    """Returns a number with two digits."""
+    return f"{float(f'{value:.2g}'):g}"
+
+
+def _duration(seconds: float) -> str:
+    """Returns a rounded time: `40 seconds`, `3.5 minutes`, `50 minutes`, `12 hours`."""
+    for unit, size in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * size:
+            return f"{_about(seconds / size)} {unit}"
+    return f"{_about(seconds)} seconds"
+
+
+def progress_line(
+    progress: Progress, position: str, *, validates: bool = False, metrics: Metrics | None = None, best: bool = False
+) -> str:
+    """Returns the line of a validation, or of a moment between two, in columns that fit a terminal of 80 columns.
+
+    Args:
+        progress: Progress of the run.
+        position: Where the run is: see `RunLength.position`.
+        validates: Whether the run has a validation set, so that its lines have columns for AP.
+        metrics: The result of the validation at this step, if there is one.
+        best: Whether its AP is the highest so far.
+    """
+    kind, _, end = position.partition("/")
+    name = kind.partition(" ")[0]
+    cells = [position.ljust(len(f"{name} {end}/{end}") + 2), progress.loss() if progress.step else "the start"]
+    if validates:
+        scores = (metrics.ap50, metrics.ap) if metrics else None
+        cells += ["AP50 " + _percent(scores[0]) if scores else "", "AP " + _percent(scores[1]) if scores else ""]
+        cells.append("best" if best else "")
+    if progress.step:
+        cells += [progress.speed(), progress.time_left()]
+    widths = (0, 10, *((9, 7, 4) if validates else ()), 11, 0)
+    cells = [cell.ljust(width) for cell, width in zip(cells, widths, strict=False)]
+    line = "  ".join(cells).rstrip()
+    return line if len(line) <= LINE_COLUMNS else " ".join(cells).rstrip()
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}".replace("100.0", "100")
 
 
 def metrics_row(progress: Progress, interval: IntervalStats, seconds: float, metrics: Metrics | None) -> Row:

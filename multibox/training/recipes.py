@@ -44,6 +44,7 @@ class Recipe:
         milestones: Fractions of the run at which the learning rate falls to a tenth. If empty, it falls along a cosine
             to 0.
         warmup: Fraction of the run in which the learning rate rises from 0.
+        fine_tuning_factor: Factor on the learning rate of a run that starts from weights that know classes of the data.
         ema_decay: Decay of the exponential moving average of the weights, which is validated and saved. With 0 the
             weights themselves are.
         batch_size: Number of images in a step.
@@ -61,6 +62,7 @@ class Recipe:
     batch_size: AboveZero
     epochs: Positive
     augmentation: Augmentation
+    fine_tuning_factor: Positive = 1.0
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -113,6 +115,7 @@ RECIPES: Mapping[RecipeName, Recipe] = {
         ema_decay=0.998,
         batch_size=8,
         epochs=100,
+        fine_tuning_factor=0.1,
         augmentation=Augmentation(
             crop_probability=0.5,
             brightness=24.0,
@@ -140,7 +143,8 @@ class TrainConfig:
         batch_size: Number of images in a step, those of all processes together. By default 32 for `paper` and 8 for
             `modern`.
         accumulate: Compute each step in this many parts, one after the other, to need less memory.
-        learning_rate: Highest learning rate. By default the recipe's, adjusted to the batch size.
+        learning_rate: Highest learning rate. By default the recipe's, adjusted to the batch size, and lower if the run
+            starts from weights that know classes of the data.
         milestones: Rising fractions of the run at which the learning rate falls to a tenth. With an empty list it
             falls along a cosine to 0.
         warmup: Fraction of the run, from 0 to 1, in which the learning rate rises from 0.
@@ -207,12 +211,15 @@ class TrainConfig:
         """Returns all values that are set, by name."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
-    def resolve(self, *, backbone: str, recipe: Recipe | None = None) -> tuple["TrainConfig", Recipe]:
+    def resolve(
+        self, *, backbone: str, recipe: Recipe | None = None, fine_tunes: bool = False
+    ) -> tuple["TrainConfig", Recipe]:
         """Combines this run with its recipe, whose values stand in for those that the run does not set.
 
         Args:
             backbone: Name of the detector's backbone, which selects the recipe if none is named.
             recipe: A recipe of your own instead of a named one.
+            fine_tunes: Whether the run starts from weights that know classes of the data.
 
         Returns:
             The run with its recipe's values, and the recipe with the run's own values.
@@ -226,7 +233,7 @@ class TrainConfig:
             augmentation = replace(augmentation, expand_probability=self.expand_probability)
         resolved = replace(
             scaled,
-            learning_rate=self.learning_rate or scaled.learning_rate,
+            learning_rate=self.learning_rate or scaled.learning_rate * (own.fine_tuning_factor if fine_tunes else 1),
             milestones=own.milestones if self.milestones is None else tuple(self.milestones),
             warmup=warmup if self.warmup is None else self.warmup,
             augmentation=augmentation,

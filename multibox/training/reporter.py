@@ -10,7 +10,7 @@ from PIL import Image
 
 from multibox.evaluation.metrics import Metrics
 from multibox.evaluation.precision_recall import PrecisionRecall
-from multibox.training.progress import IntervalStats, Progress, RunLength, metrics_row
+from multibox.training.progress import IntervalStats, Progress, Row, RunLength, metrics_row, progress_line
 from multibox.training.recipes import TrainConfig
 from multibox.training.run_directory import RunDirectory
 from multibox.training.state import TrainState
@@ -22,6 +22,13 @@ LOG_SECONDS = 60.0
 """Seconds between two lines of the log that say how far a run is."""
 
 
+FORECAST_STEPS, FORECAST_SECONDS = 10, 20.0
+"""The forecast of a run's length is made after so many steps, or after fewer that took so long."""
+
+PERCENT = ("ap", "ap50", "ap75")
+"""Columns of `metrics.csv` that people see in percent."""
+
+
 class Reporter:
     """Reports on a run, in the main process only. At the end of its context it closes TensorBoard's files."""
 
@@ -31,16 +38,24 @@ class Reporter:
         length: RunLength,
         *,
         is_main: bool,
+        device: str,
+        validates: bool,
         on_progress: Callable[[Progress], None] | None,
+        on_validation: Callable[[int, int], None] | None,
         on_row: Callable[[Mapping[str, float | None]], None] | None,
     ) -> None:
         self._directory = directory
         self._length = length
         self._is_main = is_main
+        self._device = device
+        self._validates = validates
         self._on_progress = on_progress
+        self._on_validation = on_validation
         self._on_row = on_row
         self._tensorboard: TensorBoard | None = None
         self._logged = time.monotonic()
+        self._measured_from: tuple[int, float] | None = None
+        self._forecast = False
 
     def open_trackers(self, config: TrainConfig, *, step: int) -> None:
         """Opens the files of the trackers that the config names, for a run that has made this many steps."""
@@ -62,20 +77,33 @@ class Reporter:
             return
         if self._on_progress:
             self._on_progress(self.progress(state))
+        if not self._forecast:
+            self._say_forecast(state)
         if time.monotonic() - self._logged >= LOG_SECONDS:
             self._logged = time.monotonic()
-            log.info(f"step {state.step}, {self.progress(state)}")
+            line = self._line(state)
+            if self._on_progress:  # whoever listens sees the progress: the terminal keeps the lines of validations
+                self._directory.note(line)
+            else:
+                log.info(line)
 
-    def row(self, state: TrainState, metrics: Metrics | None = None, *, validation: bool = False) -> None:
+    def validating(self, done: int, total: int) -> None:
+        """Reports the number of validation images that are done, and of all, to the callback."""
+        if self._is_main and self._on_validation:
+            self._on_validation(done, total)
+
+    def row(
+        self, state: TrainState, metrics: Metrics | None = None, *, validation: bool = False, best: bool = False
+    ) -> None:
         """Writes a row of the metrics, and starts the next interval of the state.
 
         Args:
             state: State of the run.
             metrics: Result of the validation at this step.
             validation: Whether this row is of a validation, which gets a line in the log. It need not have metrics.
+            best: Whether the validation has the highest AP so far.
         """
-        progress = self.progress(state)
-        row = metrics_row(progress, state.interval, state.seconds, metrics)
+        row = metrics_row(self.progress(state), state.interval, state.seconds, metrics)
         if self._is_main:
             self._directory.write_row(row)
             if self._tensorboard:
@@ -84,9 +112,31 @@ class Reporter:
                 self._on_row(row)
         if validation:
             self._logged = time.monotonic()
-            log.info(_validation_line(progress, state.interval, metrics))
+            log.info(self._line(state, metrics, best=best))
+            if self._is_main:
+                self._directory.note(_details(row))
         state.interval = IntervalStats()
         state.row_step, state.row_seconds = state.step, state.seconds
+
+    def _line(self, state: TrainState, metrics: Metrics | None = None, *, best: bool = False) -> str:
+        position = self._length.position(state.step, state.seconds)
+        return progress_line(self.progress(state), position, validates=self._validates, metrics=metrics, best=best)
+
+    def _say_forecast(self, state: TrainState) -> None:
+        """Logs how long the run will take, once the first steps have been measured; nothing near the run's end."""
+        if self._measured_from is None:  # the first step of a process is slower than the others
+            self._measured_from = state.step, state.seconds
+            return
+        step, began = self._measured_from
+        steps, seconds = state.step - step, state.seconds - began
+        if steps < FORECAST_STEPS and not (steps >= 2 and seconds >= FORECAST_SECONDS):
+            return
+        self._forecast = True
+        waited = state.interval.shares()["input"]
+        if waited >= 25 and state.interval.seconds >= 1:
+            log.info(f"{waited:.0f} % of the time is spent waiting for images: more --workers may help")
+        if self._length.fraction_done(state.step, state.seconds) < 0.5:
+            log.info(self._length.forecast(state.step, state.seconds, seconds / steps, device=self._device))
 
     def pr_curves(self, step: int, curves: Callable[[], Mapping[str, PrecisionRecall]]) -> None:
         """Writes precision by recall for TensorBoard. The curves are computed only if TensorBoard is used."""
@@ -115,14 +165,8 @@ class Reporter:
         )
 
 
-def _validation_line(progress: Progress, interval: IntervalStats, metrics: Metrics | None) -> str:
-    """Returns the line of the log for a validation: epoch, losses, AP in percent, and speed."""
-    parts = [f"epoch {round(progress.epoch, 1):g}, step {progress.step}", *progress.losses()]
-    if metrics is not None:
-        named = {"AP": metrics.ap, "AP50": metrics.ap50, "AP75": metrics.ap75}
-        parts += [f"{name} {100 * value:.1f}" for name, value in named.items() if value is not None]
-    parts.append(progress.speed())
-    waited = interval.shares()["input"]
-    if waited >= 25:
-        parts.append(f"{waited:.0f} % of the time spent waiting for images: more --workers may help")
+def _details(row: Row) -> str:
+    """Returns the numbers of a row for `log.txt`, those that the line of the terminal leaves out among them."""
+    parts = [f"{name} {value:.4g}" for name, value in row.items() if value is not None and name not in PERCENT]
+    parts += [f"{name} {100 * value:.1f}" for name in PERCENT if (value := row[name]) is not None]
     return ", ".join(parts)

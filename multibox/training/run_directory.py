@@ -100,11 +100,15 @@ class RunDirectory:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is not None:  # in the file only: the caller receives the error itself
-            self._log_to_file(f"stopped: {str(error) or type(error).__name__}")
+            self.note(f"stopped: {str(error) or type(error).__name__}")
         log.removeHandler(self._log)
         log.setLevel(self._level_before)
         self._log.close()
         self._lock.release()
+
+    def note(self, message: str) -> None:
+        """Writes a line to `log.txt` only."""
+        self._log.handle(logging.LogRecord(log.name, logging.INFO, __file__, 0, message, None, None))
 
     def begin(self, config: TrainConfig, notes: Mapping[str, Any], *, step: int) -> None:
         """Writes `config.yaml`, and removes rows of steps that were lost when the run was interrupted.
@@ -112,7 +116,7 @@ class RunDirectory:
         Args:
             config: The values of the run, which `multibox train --config` reads.
             notes: Further values that it reads. They come first in the file.
-            step: Step of the last row to keep.
+            step: Step of the last row to keep; -1 for none.
 
         Raises:
             ValueError: Something else has written to `metrics.csv`.
@@ -148,12 +152,9 @@ class RunDirectory:
             writer.writerow(["where", "what", "done"])
             writer.writerows([problem.where, problem.what, problem.done] for problem in problems)
         if file.read_bytes() != before:
-            self._log_to_file(f"{counted(len(problems), 'problem')} of the data:")
+            self.note(f"{counted(len(problems), 'problem')} of the data:")
             for problem in problems:
-                self._log_to_file(f"  {problem}")
-
-    def _log_to_file(self, message: str) -> None:
-        self._log.handle(logging.LogRecord(log.name, logging.INFO, __file__, 0, message, None, None))
+                self.note(f"  {problem}")
 
     def write_row(self, row: Row) -> None:
         """Adds a row to `metrics.csv`."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 FILES = (
     *("best.safetensors", "last.safetensors", "metrics.csv", "config.yaml", "log.txt", "problems.csv"),
-    *("card.md", "card.json", "curves.png", "validation.jpg", "training.jpg"),
+    *("card.md", "card.json", "curves.png", "validation.jpg", "training.jpg", "labels.jpg", "batch.jpg"),
 )
 """The files of a run beside its checkpoints."""
 

@@ -79,7 +79,7 @@ class Saver:
                 self._monitor.flush()
         try:
             self._write()
-            log.info(f"saved at step {self._state.step}, before this error: {str(error) or type(error).__name__}")
+            log.info(f"saved at step {self._state.step}, because an error ends the run")
         except Exception as second:
             log.warning(f"the run could not be saved after the error: {second}")
 

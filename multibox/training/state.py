@@ -35,9 +35,10 @@ class TrainState:
         step: Number of steps done.
         seconds: Seconds of training and validation, including those before a resume.
         validation_seconds: Seconds of that time that the validations took.
-        validated: Step of the last validation.
+        validated: Step of the last validation; -1 before the validation of a start that knows classes of the data.
         best_ap: Highest AP of the validations so far, or -1.
         best_step: Step of the validation with that AP.
+        score_thresholds: Score threshold with the highest F1 at the last validation, by class name.
         validations_since_best: Number of validations after that step.
         consecutive_nonfinite: Number of steps in a row, up to the last step, whose loss or gradient was not finite.
         learning_rate: Learning rate of the last step.
@@ -54,6 +55,7 @@ class TrainState:
     validated: int = 0
     best_ap: float = -1.0
     best_step: int = 0
+    score_thresholds: dict[str, float] = field(default_factory=dict)
     validations_since_best: int = 0
     consecutive_nonfinite: int = 0
     learning_rate: float = 0.0

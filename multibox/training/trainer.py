@@ -181,11 +181,16 @@ class Trainer:
         for average, value in self._counted:
             average.copy_(value)
 
-    def averaged(self, provenance: Mapping[str, str]) -> Detector:
-        """Returns a detector that shares the averaged weights, with this further provenance."""
+    def averaged(self, provenance: Mapping[str, str], score_thresholds: Mapping[str, float]) -> Detector:
+        """Returns a detector that shares the averaged weights, with this further provenance and these thresholds."""
         before = self._detector
         return Detector.of_network(
-            before.config, before.class_names, self.ema, provenance=before.provenance | dict(provenance)
+            before.config,
+            before.class_names,
+            self.ema,
+            provenance=before.provenance | dict(provenance),
+            score_thresholds=score_thresholds,
+            learned_classes=before.class_names,
         )
 
     def state_dict(self) -> dict[str, Any]:

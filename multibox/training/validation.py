@@ -1,8 +1,10 @@
 """Evaluate on the validation set. Each process runs the detector on its share of the images."""
 
 import logging
+import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from multibox.data.sample import Dataset
@@ -23,6 +25,10 @@ from multibox.training.trainer import Trainer
 log = logging.getLogger("multibox")
 
 BATCH_SIZE = 8
+
+LEAST_F1 = 0.1
+"""Lowest F1 that makes a score threshold worth keeping. Below it the class is hardly learned, and the threshold that is
+best for it lets hundreds of false detections pass."""
 
 
 class Evaluation(NamedTuple):
@@ -80,12 +86,18 @@ class Validator:
         group.broadcast_module(self._trainer.ema)
         evaluation = None
         if self._val_set is not None:
-            evaluation = evaluate(self.averaged(), self._val_set, group, self._interrupts)
+            evaluation = self._evaluate(self.averaged(), self._val_set)
+            state.score_thresholds = group.broadcast_from_main(
+                partial(best_thresholds, self.averaged(), self._val_set, evaluation.found)
+            )
         ap = evaluation.metrics.ap if evaluation else None
         state.seconds, _ = group.sync(seconds + time.monotonic() - began)
-        self._reporter.row(state, evaluation.metrics if evaluation else None, validation=True)
+        is_best = ap is None or ap > state.best_ap
+        self._reporter.row(
+            state, evaluation.metrics if evaluation else None, validation=True, best=ap is not None and is_best
+        )
         state.validations_since_best += 1
-        if ap is None or ap > state.best_ap:
+        if is_best:
             self.best = evaluation
             state.best_ap, state.best_step = state.best_ap if ap is None else ap, state.step
             state.validations_since_best = 0
@@ -102,9 +114,22 @@ class Validator:
             val_set, found = self._val_set, evaluation.found
             self._reporter.pr_curves(state.step, lambda: curves_by_class(val_set, found))
 
+    def _evaluate(self, detector: Detector, val_set: Dataset) -> Evaluation:
+        """Evaluates the detector, and reports the images that are done."""
+
+        def show(done: int) -> None:
+            try:
+                self._reporter.validating(done, len(val_set))
+            except KeyboardInterrupt:
+                self._interrupts.heard = self._interrupts.heard or signal.SIGINT
+
+        show(0)
+        return evaluate(detector, val_set, self._group, self._interrupts, on_progress=show)
+
     def averaged(self) -> Detector:
-        """Returns the detector with the averaged weights of the current step."""
-        return self._trainer.averaged({**self._provenance, "step": str(self._state.step)})
+        """Returns the detector with the averaged weights and the score thresholds of the last validation."""
+        provenance = {**self._provenance, "step": str(self._state.step)}
+        return self._trainer.averaged(provenance, self._state.score_thresholds)
 
     def save_weights(self) -> None:
         """Writes the weights files that are missing or older than the last validation."""
@@ -124,7 +149,7 @@ class Validator:
         """
         if self._val_set is None:
             return -1.0
-        ap = evaluate(detector, self._val_set, self._group, self._interrupts).metrics.ap
+        ap = self._evaluate(detector, self._val_set).metrics.ap
         if ap is None:
             return -1.0
         log.info(f"the best weights, of step {step}, have AP {100 * ap:.1f} on the validation set as it is now")
@@ -135,20 +160,36 @@ class Validator:
         return self._config.patience is not None and self._state.validations_since_best >= self._config.patience
 
 
-def evaluate(detector: Detector, dataset: Dataset, group: ProcessGroup, interrupts: Interrupts) -> Evaluation:
+def evaluate(
+    detector: Detector,
+    dataset: Dataset,
+    group: ProcessGroup,
+    interrupts: Interrupts,
+    *,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> Evaluation:
     """Returns COCO's metrics of the detector on the data set, and its detections in each image.
+
+    The arguments are those of `predict`.
 
     Raises:
         Stopped: A process was asked to stop meanwhile.
         ValueError: An image cannot be read.
     """
-    found = predict(detector, dataset, group, interrupts)
+    found = predict(detector, dataset, group, interrupts, on_progress=on_progress)
     truths = [sample.truth for sample in dataset]
     metrics = group.broadcast_from_main(lambda: score(truths, found, class_names=dataset.class_names, rule="coco"))
     return Evaluation(metrics, found)
 
 
-def predict(detector: Detector, dataset: Dataset, group: ProcessGroup, interrupts: Interrupts) -> list[Detections]:
+def predict(
+    detector: Detector,
+    dataset: Dataset,
+    group: ProcessGroup,
+    interrupts: Interrupts,
+    *,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> list[Detections]:
     """Returns the detections in each image of the data set, in its order, in all processes.
 
     An error in one process, such as an image that cannot be read, is raised in all.
@@ -158,6 +199,7 @@ def predict(detector: Detector, dataset: Dataset, group: ProcessGroup, interrupt
         dataset: The images. Process r of n takes the images r, r + n, r + 2 n, ...
         group: The processes.
         interrupts: Looked at before each image is decoded.
+        on_progress: Called after each image of this process with the number of images that all processes have done.
 
     Raises:
         Stopped: A process was asked to stop meanwhile.
@@ -182,7 +224,9 @@ def predict(detector: Detector, dataset: Dataset, group: ProcessGroup, interrupt
     failed: Exception | None = None
     threshold = detector.config.postprocess.score_threshold
     try:
-        found = list(detector.detect(images(), score_threshold=threshold, batch_size=BATCH_SIZE))
+        for one in detector.detect(images(), score_threshold=threshold, batch_size=BATCH_SIZE):
+            found.append(one)
+            on_progress(min(len(found) * group.size, len(dataset)))
     except Exception as error:
         failed = error if group.size == 1 else sendable(error)
     stopped = len(found) < len(mine)
@@ -193,6 +237,22 @@ def predict(detector: Detector, dataset: Dataset, group: ProcessGroup, interrupt
     if any(stopped for stopped, *_ in shares):
         raise Stopped
     return [shares[index % group.size][2][index // group.size] for index in range(len(dataset))]
+
+
+def best_thresholds(detector: Detector, dataset: Dataset, found: Sequence[Detections]) -> dict[str, float]:
+    """Returns the score threshold with the highest F1 for each class that has an F1 of at least `LEAST_F1`.
+
+    Args:
+        detector: The detector that found them. No threshold is below the lowest score that it gives.
+        dataset: The images with their objects.
+        found: The detections in each image.
+    """
+    least = detector.config.postprocess.score_threshold
+    return {
+        name: max(round(curve.best_threshold, 2), least)
+        for name, curve in curves_by_class(dataset, found).items()
+        if curve.f1.max() >= LEAST_F1
+    }
 
 
 def curves_by_class(dataset: Dataset, found: Sequence[Detections]) -> dict[str, PrecisionRecall]:

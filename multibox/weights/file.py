@@ -1,11 +1,12 @@
-"""Our weights file: one `.safetensors` whose header holds the config, the class names and the provenance."""
+"""Our weights file: one `.safetensors` whose header holds the config, class names, thresholds and provenance."""
 
 import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
@@ -17,13 +18,16 @@ from multibox.config import DetectorConfig
 from multibox.files import atomic_write
 from multibox.messages import quoted, shortened
 
-FORMAT = "1.1"
+FORMAT = "1.2"
 """Version of the format. A later second number may bring new fields, a later first number changes the old ones."""
 
 _LARGEST_HEADER = 16 << 20
 """Most bytes of a header. The names and shapes of all tensors of SSD512 with 1,000 classes take about 20 kB."""
 
 _OTHER_PROJECT = "is it of another project? multibox.convert, or `multibox convert`, makes it one of ours"
+
+
+_Threshold = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Weights(NamedTuple):
@@ -34,12 +38,15 @@ class Weights(NamedTuple):
         class_names: Names of the classes, in the order of the labels.
         tensors: Weights by state-dict key.
         provenance: Free text by name: data, recipe, version.
+        score_thresholds: Score threshold with the highest F1 on the validation set, by class name. Classes for which
+            none was measured are missing.
     """
 
     config: DetectorConfig
     class_names: tuple[str, ...]
     tensors: Mapping[str, np.ndarray]
     provenance: Mapping[str, str]
+    score_thresholds: Mapping[str, float] = MappingProxyType({})
 
 
 def save_weights(path: str | os.PathLike[str], weights: Weights) -> None:
@@ -58,6 +65,8 @@ def save_weights(path: str | os.PathLike[str], weights: Weights) -> None:
         "class_names": json.dumps(weights.class_names, ensure_ascii=False),
         "provenance": json.dumps({name: str(text) for name, text in weights.provenance.items()}, ensure_ascii=False),
     }
+    if weights.score_thresholds:
+        header["score_thresholds"] = json.dumps(dict(weights.score_thresholds), ensure_ascii=False)
     tensors = {name: np.asarray(tensor, order="C") for name, tensor in weights.tensors.items()}
     with atomic_write(target) as part:
         part.write_bytes(save(tensors, metadata=header))
@@ -148,12 +157,15 @@ def _parse(name: str, header: Mapping[str, str], version: tuple[int, int]) -> We
         class_names = msgspec.json.decode(header["class_names"], type=tuple[str, ...])
         provenance = msgspec.json.decode(header["provenance"], type=dict[str, str])
         check_class_names(class_names)
+        thresholds = msgspec.json.decode(header.get("score_thresholds", "{}"), type=dict[str, _Threshold])
+        if unknown := sorted(thresholds.keys() - set(class_names)):
+            raise ValueError(f"score_thresholds names {quoted(unknown[0])}, which is none of its classes")
     except (KeyError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         if version > _known():
             raise ValueError(f"{_too_new(name, version)} ({shortened(error)})") from error
         missing = f"it has no {error}" if isinstance(error, KeyError) else shortened(error)
         raise ValueError(f"{name}: its header is damaged ({missing})") from error
-    return Weights(config, class_names, {}, provenance)
+    return Weights(config, class_names, {}, provenance, thresholds)
 
 
 def _check_heads(name: str, weights: Weights, shapes: Mapping[str, tuple[int, ...]]) -> None:

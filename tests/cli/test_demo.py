@@ -15,7 +15,9 @@ def test_it_leaves_its_page_and_can_be_run_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("multibox.training.reporter.LOG_SECONDS", 0.0)
     command = ["demo", "--out", str(tmp_path), "--minutes", "0.001"]
     assert main(command) == 0
-    assert re.search(r"step 1, epoch 1\.0, .* left\n", capsys.readouterr().err)  # no terminal: lines instead of a bar
+    assert re.search(
+        r"minute 0\.\d/0\.001 +loss .* left\n", capsys.readouterr().err
+    )  # no terminal: lines instead of a bar
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert main(command) == 1
     assert f"{tmp_path} holds an earlier demo; choose another folder with --out, or --overwrite it" in (

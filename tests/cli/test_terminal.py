@@ -1,7 +1,9 @@
 """Tests the progress bar of a training run in terminals of several widths."""
 
 import io
+import re
 from math import nan
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -29,8 +31,30 @@ def test_the_bar_the_percentage_and_the_time_left_are_shown(
 ):
     console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None, soft_wrap=True)
     monkeypatch.setattr(terminal, "stderr", lambda: console)
-    with terminal.training_bar() as show:
-        show(Progress(**vars(PROGRESS) | {"localization": loss}))
+    with terminal.training_bar() as bar:
+        bar.on_progress(Progress(**vars(PROGRESS) | {"localization": loss}))
     shown = [line for line in console.file.getvalue().replace("\r", "\n").splitlines() if "34%" in line]
-    assert f"34% epoch 10.4, {words}, 130 images/s, 0:01:02 left" in shown[-1]
-    assert "training ━━" in shown[-1]
+    assert f"34% epoch 10.4  {words}  130 images/s  1:02 left" in shown[-1]
+    assert "training   ━━" in shown[-1]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_validation_has_a_bar_of_its_own(monkeypatch: pytest.MonkeyPatch, width: int):
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None, soft_wrap=True)
+    monkeypatch.setattr(terminal, "stderr", lambda: console)
+    clock = iter([0.0, 0.0, 2.0, 4.0])
+    monkeypatch.setattr(terminal, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with terminal.training_bar() as bar:
+        bar.on_progress(PROGRESS)
+        for done in (0, 100, 200):
+            bar.on_validation(done, 1000)
+    lines = [re.sub(r"\x1b\[\S*?[A-Za-z]", "", line) for line in re.split("[\r\n]", console.file.getvalue())]
+    shown = [line for line in lines if "validating" in line]
+    assert re.search(r"validating ━\S+ +20% 200 of 1000  50 images/s  0:16 left", shown[-1])
+    assert len(shown[-1].rstrip()) <= width
+    assert any("34% epoch 10.4" in line for line in lines)  # above it, that of the training
+
+
+def test_without_a_terminal_there_is_no_bar():
+    with terminal.training_bar() as bar:
+        assert bar == (None, None)

@@ -96,15 +96,26 @@ def test_the_commands_can_be_typed(tmp_path, new_detector, capsys, monkeypatch):
     sets = [read_dataset(data, split=name) for name in ("train", "val")]
     monkeypatch.setattr(card_module, "draw_curves", lambda rows, path, best_step: path.touch())
     card, text = written(run, new_detector(), *sets, data=[str(data)], val_split="val")
-    values = {"model": "ssd256-tiny", "steps": 1, "batch_size": 1, "device": "cpu", "workers": 0, "size": "64"}
+    values = {
+        "data": [str(data)],
+        "model": "ssd256-tiny",
+        "steps": 1,
+        "batch_size": 1,
+        "device": "cpu",
+        "workers": 0,
+        "size": "64",
+    }
     (run / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    assert card["commands"].keys() == {"detect", "evaluate", "train"}
+    (run / "last.pt").touch()
+    assert list(card["commands"]) == ["evaluate", "detect", "train longer", "train again"]
+    assert card["commands"]["train longer"].endswith(" --epochs 6")
     for name, command in card["commands"].items():
         assert command in text.split("```")[1]
         program, *arguments = shlex.split(command)
         assert program == "multibox"
-        if name == "train":  # that its arguments are taken is enough
+        if name.startswith("train"):  # that its arguments are taken is enough
             monkeypatch.setattr("multibox.training.train", lambda *_, **__: None)
+        if name == "train again":
             arguments[-1] = str(tmp_path / "second run")
         assert main(arguments) == 0, capsys.readouterr().err
     evaluated = capsys.readouterr().out
@@ -156,21 +167,24 @@ def test_the_summary_says_what_came_out_and_what_to_do_next(tmp_path, new_detect
         f"AP {100 * metrics['ap']:.1f}, AP50 {100 * metrics['ap50']:.1f}, AP75 {100 * metrics['ap75']:.1f} on 4 "
         f"validation images with {metrics['objects']} objects"
     )
-    assert f"best weights: {folder / 'best.safetensors'}, of epoch 2.5 (step 10)" in lines
+    assert "best weights: epoch 2.5 (step 10)" in lines
     assert "time: 12.5 min, of which validation 1.0 min" in lines
-    assert f"report: {folder / 'card.md'}, with curves.png and validation.jpg" in lines
-    assert [line for line in lines if line.startswith("to ")] == [
-        f"to {name}: {card['commands'][name]}" for name in ("detect", "evaluate")
-    ]
+    place = lines.index(f"report: {folder / 'card.md'}, with curves.png, validation.jpg")
+    names = ("evaluate", "detect", "train longer")
+    assert lines[place + 1 :] == [line for name in names for line in (f"to {name}:", f"  {card['commands'][name]}")]
+    table = lines[2 : 2 + 1 + len(CLASS_NAMES)]
+    assert table[0].split() == ["class", "AP", "AP50", "precision", "recall", "F1", "score", ">", "objects"]
+    assert len({len(line) for line in table}) == 1 and len(table[0]) <= 80
+    assert [line.split()[0] for line in table[1:]] == list(CLASS_NAMES)
 
 
 @pytest.mark.usefixtures("figures_not_drawn")
 def test_the_summary_without_validation(tmp_path, new_detector):
     card, text = written(tmp_path, new_detector(), synthetic_scenes(3, seed=1, height=64, width=64), None)
     lines = summary(card).splitlines()
-    assert lines[0] == f"last weights: {tmp_path / 'best.safetensors'}, of epoch 4 (step 16)"
+    assert lines[0] == "last weights: epoch 4 (step 16)"
     assert (tmp_path / "training.jpg").exists() and not (tmp_path / "validation.jpg").exists()
-    assert "(training.jpg)" in text and "with curves.png and training.jpg" in summary(card)
+    assert "(training.jpg)" in text and "curves.png, training.jpg" in summary(card)
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_the_sheet_goes_from_best_to_worst(drawn):
     found = []
     for sample, place in zip(samples, shuffled, strict=True):
         found.append(found_in(sample, 4, wrong=40 - place) if place >= 8 else found_in(sample, 0, wrong=9 - place))
-    draw_sheet(Dataset("set", ("cat",), samples), found, score_threshold=0.5)
+    draw_sheet(Dataset("set", ("cat",), samples), found, score_thresholds={"cat": 0.5})
     (captions,) = drawn
     by_place = {place: number for number, place in enumerate(shuffled)}
     assert [caption.split(":")[0] for caption in captions] == [
@@ -126,7 +126,9 @@ def test_the_sheet_goes_from_best_to_worst(drawn):
 @pytest.mark.parametrize("count", [1, 3, 5, 12, 13, 17])
 def test_no_image_is_on_the_sheet_twice(drawn, count):
     samples = [image_of(number, 2) for number in range(count)]
-    draw_sheet(Dataset("set", ("cat",), samples), [found_in(sample, 1) for sample in samples], score_threshold=0.5)
+    draw_sheet(
+        Dataset("set", ("cat",), samples), [found_in(sample, 1) for sample in samples], score_thresholds={"cat": 0.5}
+    )
     names = [caption.split("\n")[0].split(": ")[1] for caption in drawn[0]]
     assert len(names) == len(set(names)) == min(count, 16)
 
@@ -134,16 +136,16 @@ def test_no_image_is_on_the_sheet_twice(drawn, count):
 def test_empty_images_are_shown_where_something_was_found_or_there_are_no_others(drawn):
     samples = [image_of(0, 0), image_of(1, 2), image_of(2, 0)]
     found = [found_in(samples[0], 0), found_in(samples[1], 2), found_in(samples[2], 0, wrong=1)]
-    draw_sheet(Dataset("set", ("cat",), samples), found, score_threshold=0.5)
+    draw_sheet(Dataset("set", ("cat",), samples), found, score_thresholds={"cat": 0.5})
     assert [caption.split("\n")[0] for caption in drawn[0]] == ["best 1: 1.png", "best 2: 2.png"]
-    draw_sheet(Dataset("set", ("cat",), samples[:1]), found[:1], score_threshold=0.5)
+    draw_sheet(Dataset("set", ("cat",), samples[:1]), found[:1], score_thresholds={"cat": 0.5})
     assert drawn[1] == ["best 1: 0.png\nquality 1.00: 0 found, 0 missed, 0 false"]
 
 
 def test_the_sheet_is_drawn():
     samples = [image_of(number, 4) for number in range(5)]
     sheet = draw_sheet(
-        Dataset("set", ("cat",), samples), [found_in(each, 2, 1) for each in samples], score_threshold=0.5
+        Dataset("set", ("cat",), samples), [found_in(each, 2, 1) for each in samples], score_thresholds={"cat": 0.5}
     )
     colors = {tuple(color) for color in np.asarray(sheet).reshape(-1, 3)[::7]}
     assert sheet.width == 4 * (426 + 12) + 12

@@ -22,7 +22,7 @@ from multibox.weights.file import load_weights
 pytestmark = pytest.mark.usefixtures("plain_recipes")
 
 SHORT = TrainConfig(steps=6, batch_size=4, validate_every=1, workers=0)  # three steps an epoch
-CARD = {"best": None, "metrics": None, "facts": {}, "data": {"val": None}, "commands": {}}
+CARD = {"best": None, "metrics": None, "facts": {}, "data": {"val": None}, "commands": {}, "images": []}
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,8 @@ FILES = {
     "last.safetensors",
     "last.pt",
     "previous.pt",
+    "labels.jpg",
+    "batch.jpg",
     "metrics.csv",
     "config.yaml",
     "log.txt",
@@ -45,7 +47,7 @@ FILES = {
     "card.md",
     "card.json",
 }
-EMPTY_CARD = {"best": None, "metrics": None, "facts": {}, "data": {"val": None}, "commands": {}}
+EMPTY_CARD = {"best": None, "metrics": None, "facts": {}, "data": {"val": None}, "commands": {}, "images": []}
 AT_THE_END = {"curves.png", "validation.jpg", "card.md", "card.json"}
 
 
@@ -172,7 +174,8 @@ def test_progress_is_sane(finished):
 def test_the_log_says_what_happened(finished):
     text = (finished[0] / "log.txt").read_text(encoding="utf-8")
     assert "12 images, from the start" in text
-    assert text.count("AP50") == 5  # four validations, and the summary
+    assert text.count("AP50") == 6  # four validations, and the summary with its table
+    assert text.count(", ap50 ") == 4  # all other numbers of the validations
     assert "stopped" not in text
     assert logging.getLogger("multibox").handlers == []
     assert logging.getLogger("multibox").level == logging.NOTSET
@@ -748,9 +751,7 @@ def test_a_run_ends_at_the_epoch_that_was_asked_for(tmp_path, new_detector, trai
     assert [(row["step"], row["epoch"]) for row in read_rows(tmp_path)] == [("4", "2")]
     log = (tmp_path / "log.txt").read_text(encoding="utf-8")
     assert "the run takes 2 epochs, 4 steps, at 1.75 steps per epoch" in log
-    assert re.search(
-        r" epoch 2, step 4, loss \d+\.\d\d \(\d+\.\d\d localization \+ \d+\.\d\d confidence\), [\d.]+ images/s", log
-    )
+    assert re.search(r" epoch 2/2 +loss \d+\.\d\d +[\d.]+ images/s +0:00 left\n", log)
 
 
 # What is refused
@@ -964,8 +965,8 @@ def test_a_line_of_the_log_now_and_then(tmp_path, new_detector, train_set, monke
     monkeypatch.setattr(reporter, "LOG_SECONDS", 0.0)
     train(new_detector(), train_set, None, SHORT, out=tmp_path)
     lines = (tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()
-    said = [line for line in lines if re.search(r"step \d, epoch [\d.]+, .* images/s, 0:\d\d:\d\d left", line)]
-    assert len(said) == 6
+    said = [line for line in lines if re.search(r" step \d/6 +loss [\d.]+ +[\d.]+ images/s +0:\d\d left$", line)]
+    assert len(said) == 6 + 2  # two of validations
 
 
 def test_the_log_says_what_the_rate_came_to(finished):
@@ -984,3 +985,151 @@ def test_negatives_of_images_without_objects(tmp_path, new_detector, train_set):
         on_progress=progress.append,
     )
     assert all(at.localization == 0 and at.confidence > 0 for at in progress)
+
+
+# Starting from what is known
+
+
+@pytest.fixture
+def known(tmp_path, new_detector):
+    """A detector whose classes are known: its weights come from a file."""
+    new_detector(seed=1).save(tmp_path / "known.safetensors")
+    return lambda: Detector.load(tmp_path / "known.safetensors")
+
+
+def test_the_start_is_scored_as_epoch_0_and_counts_as_best(tmp_path, known, train_set, val_set, scripted_ap):
+    scripted_ap([0.5, 0.2, 0.4])
+    start = known()
+    best = train(start, train_set, val_set, SHORT, out=tmp_path / "run")
+    assert [(row["step"], row["epoch"]) for row in read_rows(tmp_path / "run")] == [("0", "0"), ("3", "1"), ("6", "2")]
+    assert step_of(tmp_path / "run" / "best.safetensors") == 0
+    assert_equal_weights(weights_of(best), weights(tmp_path / "known.safetensors"))
+    log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
+    assert re.search(r" step 0/6  the start +AP50 [\d.]+ +AP 50\.0 +best\n", log)
+    assert len(re.findall(r" best +[\d.]+ images/s", log)) == 0
+    assert start.learned_classes == start.class_names  # it is trained in place
+
+
+def test_classes_that_nobody_has_learned_are_not_scored(tmp_path, new_detector, known, train_set, val_set):
+    other = known().with_classes(["cat"]).with_classes(train_set.class_names, seed=0)
+    train(other, train_set, val_set, SHORT, out=tmp_path / "none")
+    assert steps_of(tmp_path / "none") == [3, 6]
+    some = known().with_classes(train_set.class_names[:2]).with_classes(train_set.class_names, seed=0)
+    assert some.learned_classes == train_set.class_names[:2]
+    train(some, train_set, val_set, SHORT, out=tmp_path / "some")
+    assert steps_of(tmp_path / "some") == [0, 3, 6]
+    train(known(), train_set, None, SHORT, out=tmp_path / "unjudged")
+    assert steps_of(tmp_path / "unjudged") == [3, 6]
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_a_run_from_weights_that_is_stopped_ends_as_if_it_were_not(
+    tmp_path, known, train_set, val_set, monkeypatch, step
+):
+    train(known(), train_set, val_set, SHORT, out=tmp_path / "whole")
+    out = tmp_path / "stopped"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        if step == 0:  # while the start is scored
+            patch.setattr(validation, "predict", interrupting(validation.predict))
+        train(known(), train_set, val_set, SHORT, out=out, on_progress=interrupt_at(step))
+    assert (out / "metrics.csv").exists() == (step > 0)
+    train(known(), train_set, val_set, SHORT, out=out, resume=True)
+    assert steps_of(out) == [0, 3, 6]
+    for name in ("best", "last"):
+        assert_equal_weights(weights(out / f"{name}.safetensors"), weights(tmp_path / "whole" / f"{name}.safetensors"))
+        assert step_of(out / f"{name}.safetensors") == step_of(tmp_path / "whole" / f"{name}.safetensors")
+
+
+def test_rows_of_a_run_that_never_saved_are_not_kept(tmp_path, known, train_set, val_set):
+    train(known(), train_set, val_set, SHORT, out=tmp_path / "run")
+    for name in ("last.pt", "previous.pt"):
+        (tmp_path / "run" / name).unlink()
+    train(known(), train_set, val_set, SHORT, out=tmp_path / "run", resume=True)
+    assert steps_of(tmp_path / "run") == [0, 3, 6]
+
+
+def test_the_start_is_scored_again_if_the_validation_set_has_changed(
+    tmp_path, known, train_set, val_set, scripted_ap, caplog
+):
+    scripted_ap([0.5, 0.2])
+    with pytest.raises(KeyboardInterrupt):
+        train(known(), train_set, val_set, SHORT, out=tmp_path / "run", on_progress=interrupt_at(4))
+    scripted_ap([0.3, 0.1, 0.3])
+    fewer = replace(val_set, samples=val_set.samples[:2])
+    train(known(), train_set, fewer, SHORT, out=tmp_path / "run", resume=True)
+    assert "the best weights, of step 0, have AP 30.0 on the validation set as it is now" in caplog.text
+    assert step_of(tmp_path / "run" / "best.safetensors") == 0
+
+
+def test_the_rate_is_lower_for_weights_that_know_the_classes(tmp_path, new_detector, known, train_set):
+    rates = {}
+    for name, detector, config in (
+        ("new", new_detector(), SHORT),
+        ("known", known(), SHORT),
+        ("given", known(), replace(SHORT, learning_rate=0.001)),
+    ):
+        train(detector, train_set, None, config, out=tmp_path / name)
+        rates[name] = yaml.safe_load((tmp_path / name / "config.yaml").read_text(encoding="utf-8"))["learning_rate"]
+    factor = RECIPES["modern"].fine_tuning_factor
+    assert factor < 1
+    assert rates == {"new": rates["new"], "known": pytest.approx(factor * rates["new"]), "given": 0.001}
+    log = (tmp_path / "known" / "log.txt").read_text(encoding="utf-8")
+    assert f"the recipe's 0.002 for batches of 4, times {factor:g} because the weights know classes of the data" in log
+
+
+def test_the_best_thresholds_are_in_the_weights(tmp_path, new_detector, train_set, val_set, monkeypatch):
+    """Those that the validation of these very weights gives."""
+    monkeypatch.setattr(validation, "LEAST_F1", 0.0)
+    best = train(new_detector(), train_set, val_set, SHORT, out=tmp_path)
+    for name in ("best", "last"):
+        detector = Detector.load(tmp_path / f"{name}.safetensors")
+        found = detector.detect([sample.image for sample in val_set], score_threshold=0.01)
+        assert detector.score_thresholds == validation.best_thresholds(detector, val_set, found) != {}
+    assert best.score_thresholds == Detector.load(tmp_path / "best.safetensors").score_thresholds
+
+
+def test_without_a_validation_there_are_no_thresholds(tmp_path, known, train_set):
+    start = known()
+    start.score_thresholds = {"circle": 0.3}
+    train(start, train_set, None, SHORT, out=tmp_path / "run")
+    assert Detector.load(tmp_path / "run" / "best.safetensors").score_thresholds == {}
+
+
+# What a run says
+
+
+def test_a_run_says_what_it_learns_from(tmp_path, new_detector, train_set, val_set):
+    train(new_detector(), train_set, val_set, replace(SHORT, steps=1), out=tmp_path)
+    log = (tmp_path / "log.txt").read_text(encoding="utf-8")
+    for label, name in enumerate(train_set.class_names):
+        counts = [sum((sample.truth.labels == label).sum() for sample in dataset) for dataset in (train_set, val_set)]
+        assert re.search(rf" {name} +{counts[0]} +{counts[1]}\n", log)
+    assert re.search(r" images +12 +4\n", log)
+
+
+def test_the_forecast_of_a_run(tmp_path, new_detector, train_set, caplog):
+    config = TrainConfig(epochs=20, batch_size=4, workers=0, device="cpu", validate_every=99)
+    with pytest.raises(KeyboardInterrupt):
+        train(new_detector(), train_set, None, config, out=tmp_path / "run", on_progress=interrupt_at(12))
+    (said,) = [line for line in caplog.messages if "--minutes limits it" in line]
+    assert re.fullmatch(
+        r"20 epochs, about [\d.]+ (seconds|minutes) on this CPU without the validations, at [\d.]+ m?s a step; "
+        r"--minutes limits it",
+        said,
+    )
+
+
+def test_a_validation_reports_its_images(tmp_path, new_detector, train_set, val_set):
+    done = []
+    config = replace(SHORT, steps=3)
+    train(new_detector(), train_set, val_set, config, out=tmp_path, on_validation=lambda *counts: done.append(counts))
+    assert done == [(number, 4) for number in range(5)]
+
+
+def test_a_rate_that_is_too_high_ends_the_run_with_one_sentence(tmp_path, new_detector, train_set, recwarn):
+    config = replace(SHORT, steps=100, learning_rate=1e4)
+    with pytest.raises(
+        ValueError, match=r"^loss [\de.+]+: the learning rate of 10000 is too high; start again .* lower"
+    ):
+        train(new_detector(), train_set, None, config, out=tmp_path)
+    assert not recwarn.list

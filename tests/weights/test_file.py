@@ -356,3 +356,41 @@ def test_a_training_state_is_told_from_weights(path: Path):
 def test_a_preset_is_told_from_weights(name: str):
     with pytest.raises(FileNotFoundError, match=f"'{name}' is a preset, untrained; train it first .*--model {name}"):
         find_weights(name)
+
+
+# score thresholds
+
+
+def test_score_thresholds_are_kept(tmp_path: Path, detector: Detector):
+    thresholds = {"dog": 0.37}
+    own = Detector.of_network(detector.config, detector.class_names, detector.network, score_thresholds=thresholds)
+    for half in (False, True):
+        own.save(tmp_path / "it.safetensors", half=half)
+        assert load_weights(tmp_path / "it.safetensors").score_thresholds == thresholds
+        assert Detector.load(tmp_path / "it.safetensors").score_thresholds == thresholds
+
+
+@pytest.mark.parametrize("version", ["1", "1.0", "1.1", FORMAT])
+def test_a_file_without_score_thresholds_is_loaded(path: Path, version: str):
+    """As every file of an earlier format is."""
+    assert "score_thresholds" not in header_of(path)
+    rewrite(path, header={"format": f"multibox {version}"})
+    assert Detector.load(path).score_thresholds == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"cat": 1.5}', "1.5|<= 1"),
+        ('{"cat": -0.1}', ">= 0"),
+        ('{"cat": "high"}', "str"),
+        ('{"bird": 0.5}', "'bird', which is none of its classes"),
+        ("[0.5, 0.5]", "array"),
+        ("{", "truncated"),
+        ('{"cat": NaN}', "malformed"),
+    ],
+)
+def test_damaged_score_thresholds_are_refused(path: Path, text: str, why: str):
+    rewrite(path, header={"score_thresholds": text})
+    with pytest.raises(ValueError, match=rf"it\.safetensors: its header is damaged \(.*({why}).*\)"):
+        Detector.load(path)
