@@ -21,7 +21,7 @@ from multibox.inference import predict
 from multibox.postprocess import NormalizedDetections, postprocess
 from multibox.presets import preset
 from multibox.runtimes.runtime import RawOutputs, Runtime
-from multibox.weights.convert import convert_weights
+from multibox.weights.convert import convert_weights, name_classes
 from multibox.weights.download import OnProgress
 from multibox.weights.file import Weights, load_weights, save_weights
 from multibox.weights.imagenet import imagenet_weights, is_non_commercial
@@ -192,14 +192,22 @@ class Detector:
         return cls._of_weights(load_weights(path), path).to(device, precision=precision)
 
     @classmethod
-    def convert(cls, path: str | os.PathLike[str]) -> "Detector":
+    def convert(cls, path: str | os.PathLike[str], class_names: Sequence[str] | None = None) -> "Detector":
         """Converts a weights file of another project; the config holds that project's own rules.
+
+        Args:
+            path: The weights file. No code in it is run.
+            class_names: Names of the classes, in the order of the labels. Without them, names come from a `labels.txt`
+                beside a file that has none, or are guessed from the number of classes.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The file is of no known kind, is damaged, or holds code.
+            ValueError: The file is of no known kind or is damaged, or there are more or fewer names than classes.
+
+        Warns:
+            UserWarning: The names are a guess: 20 classes get those of PASCAL VOC.
         """
-        return cls._of_weights(convert_weights(path), path).to("cpu")
+        return cls._of_weights(name_classes(convert_weights(path), path, class_names), path).to("cpu")
 
     @classmethod
     def _of_weights(cls, weights: Weights, path: str | os.PathLike[str]) -> "Detector":

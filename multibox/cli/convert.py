@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from multibox.cli.arguments import OUTPUT, Overwrite, UsageError, check_not_a_state
+from multibox.cli.arguments import MODEL, OUTPUT, Overwrite, UsageError, check_not_a_state, name_flag
 from multibox.cli.output import check_new
 from multibox.cli.terminal import stdout
 
 if TYPE_CHECKING:
     import multibox.config
+    import multibox.detector
 
 _RESIZE = {
     "bilinear": "bilinear",
@@ -20,12 +21,21 @@ _RESIZE = {
 _CLIPPED = {"none": "not clipped", "size": "width and height clipped", "all": "all four numbers clipped"}
 
 
-def convert(source: Path, out: Annotated[Path, Parameter(group=OUTPUT)], /, *, overwrite: Overwrite = False) -> int:
+def convert(
+    source: Path,
+    out: Annotated[Path, Parameter(group=OUTPUT)],
+    /,
+    *,
+    class_names: Annotated[Path | None, Parameter(group=MODEL)] = None,
+    overwrite: Overwrite = False,
+) -> int:
     """Convert a weights file of another project to multibox's format.
 
     Args:
         source: The file to convert. Its contents tell which project it is from. No code in the file is run.
         out: The .safetensors file to write.
+        class_names: A text file with the names of the classes, one on each line or separated by commas; BACKGROUND is
+            left out. Without it, the names come from a labels.txt beside the source, if the source has none.
         overwrite: Replace the file if it is there already.
     """
     if out.suffix != ".safetensors":
@@ -33,19 +43,36 @@ def convert(source: Path, out: Annotated[Path, Parameter(group=OUTPUT)], /, *, o
     if out.is_dir():
         raise UsageError(f"{out} is a folder; the second argument is the file to write")
     check_not_a_state(str(source))
-    check_new([out], overwrite=overwrite, read=[source])
+    check_new([out], overwrite=overwrite, read=[source, *([class_names] if class_names else [])])
 
     from multibox.detector import Detector
+    from multibox.weights.converters.class_names import read_class_names
 
-    detector = Detector.convert(source)
+    names = None if class_names is None else read_class_names(class_names)
+    try:
+        detector = Detector.convert(source, names)
+    except ValueError as error:
+        raise ValueError(name_flag(error, {"class_names"})) from error
     out.parent.mkdir(parents=True, exist_ok=True)
     detector.save(out)
     stdout().print(f"{source}: {detector.provenance.get('converted from', 'converted')}")
     stdout().print("\n".join(_rules(detector.config)))
-    names = ", ".join(detector.class_names[:8]) + (", ..." if len(detector.class_names) > 8 else "")
-    stdout().print(f"classes: {len(detector.class_names)}, {names}")
+    stdout().print("\n".join(_classes(detector, class_names)))
+    for note in ("state dict", "left out"):
+        if note in detector.provenance:
+            stdout().print(f"{note}: {detector.provenance[note]}")
     stdout().print(f"written to {out} ({out.stat().st_size / 1e6:.1f} MB)")
     return 0
+
+
+def _classes(detector: "multibox.detector.Detector", file: Path | None) -> list[str]:
+    """Returns the class names and where they are from, and what to do if the file has none."""
+    names = ", ".join(detector.class_names[:8]) + (", ..." if len(detector.class_names) > 8 else "")
+    origin = detector.provenance.get("class names", "the project's own")
+    lines = [f"classes: {len(detector.class_names)}, {names} ({file or origin})"]
+    if detector.class_names[0] == "class 1":
+        lines.append("the file has no class names; --class-names FILE gives them, or a labels.txt beside it")
+    return lines
 
 
 def _rules(config: "multibox.config.DetectorConfig") -> list[str]:

@@ -1,14 +1,17 @@
 """Convert weights files of other projects to ours. The content of a file shows which project it is from."""
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from multibox.messages import quoted, shortened
+from multibox.checks import check_class_names
+from multibox.messages import counted, list_names, quoted, shortened
 from multibox.weights.converters import lufficc, qfgaohao, ssd_pytorch, torchvision, ultra_light
 from multibox.weights.converters.caffe import convert_caffemodel, is_caffemodel
+from multibox.weights.converters.class_names import describe_guess, read_class_names
 from multibox.weights.converters.layers import Tensors
-from multibox.weights.converters.state_dict import read_state_dict
+from multibox.weights.converters.state_dict import StateDict, read_state_dicts
 from multibox.weights.converters.tflite import convert_tflite, is_tflite
 from multibox.weights.file import Weights
 
@@ -36,7 +39,21 @@ def convert_weights(path: str | os.PathLike[str]) -> Weights:
         return convert_caffemodel(source)
     if is_tflite(source):
         return convert_tflite(source)
-    tensors = read_state_dict(source)
+    first: StateDict | None = None
+    for state_dict in read_state_dicts(source):
+        first = first or state_dict
+        weights = _convert_state_dict(source, state_dict.tensors)
+        if weights is not None:
+            return weights._replace(provenance={**weights.provenance, **_origin(state_dict)})
+    assert first is not None  # there is one, or the file was refused
+    raise ValueError(
+        f"{source}: the weights of no detector that can be converted; its first tensors are "
+        f"{quoted(list(first.tensors)[:3])}"
+    )
+
+
+def _convert_state_dict(source: Path, tensors: Tensors) -> Weights | None:
+    """Returns the detector of a state dict, or `None` if it is of no known project."""
     for convert in STATE_DICTS:
         try:
             weights = convert(tensors)
@@ -48,6 +65,64 @@ def convert_weights(path: str | os.PathLike[str]) -> Weights:
             raise ValueError(f"{source}: damaged, or another model ({shortened(repr(error))})") from error
         if weights is not None:
             return weights
-    raise ValueError(
-        f"{source}: the weights of no detector that can be converted; its first tensors are {quoted(list(tensors)[:3])}"
-    )
+    return None
+
+
+def _origin(state_dict: StateDict) -> dict[str, str]:
+    """Returns, for the provenance, which state dict of a file was converted and what was left, if there is more."""
+    origin = {}
+    if state_dict.others:
+        origin["state dict"] = f"{state_dict.place or 'the outermost'}; not {', '.join(state_dict.others)}"
+    if state_dict.left:
+        some = list_names(state_dict.left, 3)
+        origin["left out"] = f"{counted(len(state_dict.left), 'tensor')} not under {state_dict.prefix!r}: {some}"
+    return origin
+
+
+def name_classes(weights: Weights, path: str | os.PathLike[str], class_names: Sequence[str] | None) -> Weights:
+    """Returns the weights with the names of their classes, if the file has none.
+
+    They are the given ones, else those of a `labels.txt` beside the file. Otherwise they stay what the number of
+    classes suggests; the provenance says which.
+
+    Args:
+        weights: Converted weights.
+        path: The file that they were converted from.
+        class_names: Names of the classes, in the order of the labels.
+
+    Raises:
+        ValueError: There are more or fewer names than classes, one is empty or occurs twice.
+
+    Warns:
+        UserWarning: The names are a guess, or there is a `labels.txt` with another number of names.
+    """
+    number, name = len(weights.class_names), os.fspath(path)
+    if class_names is not None:
+        check_class_names(class_names)
+        if len(class_names) != number:
+            raise ValueError(f"class_names has {counted(len(class_names), 'name')}, but {name} has {number} classes")
+        return _named(weights, class_names, "given")
+    guess = describe_guess(weights.class_names)
+    if guess is None:  # the project has these classes alone
+        return weights
+    labels = Path(path).with_name("labels.txt")
+    if labels.is_file():
+        found = read_class_names(labels)
+        if len(found) == number:
+            return _named(weights, found, f"{labels.name} beside the file")
+        warnings.warn(
+            f"{labels} has {counted(len(found), 'name')}, but {name} has {number} classes, so it is not used",
+            stacklevel=3,
+        )
+    if guess:
+        warnings.warn(
+            f"{name}: {number} classes: named as {guess}, a guess; class_names (--class-names FILE) gives yours",
+            stacklevel=3,
+        )
+    origin = f"{guess}, a guess from their number" if guess else "none in the file"
+    return _named(weights, weights.class_names, origin)
+
+
+def _named(weights: Weights, class_names: Sequence[str], origin: str) -> Weights:
+    provenance = {**weights.provenance, "class names": origin}
+    return weights._replace(class_names=tuple(class_names), provenance=provenance)

@@ -1,6 +1,7 @@
-"""Class names of VOC and COCO, because weights files of other projects hold none."""
+"""Class names for weights files of other projects, which hold none: those of VOC and COCO, and lists of one's own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 VOC = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -31,3 +32,34 @@ COCO = tuple(COCO_BY_ID.values())
 def class_names(count: int) -> tuple[str, ...]:
     """Returns VOC's names for twenty classes, COCO's for eighty, and `class 1`, `class 2`, ... for any other number."""
     return {len(VOC): VOC, len(COCO): COCO}.get(count) or tuple(f"class {number}" for number in range(1, count + 1))
+
+
+def describe_guess(names: Sequence[str]) -> str | None:
+    """Returns whose names a file's classes got by their number alone, or `None` if they are no guess.
+
+    The text is empty where the classes only have numbers.
+    """
+    if tuple(names) == VOC:
+        return "PASCAL VOC's"
+    if set(COCO) <= set(names):
+        return "COCO's"
+    return "" if names[0] == "class 1" else None
+
+
+def read_class_names(path: Path) -> list[str]:
+    """Returns the names in a text file, one on each line or separated by commas, without the background.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: The file is no text in UTF-8, or has no names.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a text file in UTF-8, with a class name on each line") from error
+    separated = text.replace("\n", ",").split(",") if "," in text else text.splitlines()
+    names = [name for name in map(str.strip, separated) if name]
+    names = [name for name in names if name.strip("_").lower() != "background"]
+    if not names:
+        raise ValueError(f"{path}: no class names; expected one on each line, or separated by commas")
+    return names
