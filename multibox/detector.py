@@ -198,14 +198,11 @@ class Detector:
         Args:
             path: The weights file. No code in it is run.
             class_names: Names of the classes, in the order of the labels. Without them, names come from a `labels.txt`
-                beside a file that has none, or are guessed from the number of classes.
+                beside a file that has none, or are guessed from the number of classes, which the log says.
 
         Raises:
             FileNotFoundError: There is no such file.
             ValueError: The file is of no known kind or is damaged, or there are more or fewer names than classes.
-
-        Warns:
-            UserWarning: The names are a guess: 20 classes get those of PASCAL VOC.
         """
         return cls._of_weights(name_classes(convert_weights(path), path, class_names), path).to("cpu")
 

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from multibox.cli.arguments import MODEL, OUTPUT, Overwrite, UsageError, check_not_a_state, name_flag
 from multibox.cli.output import check_new
-from multibox.cli.terminal import stdout
+from multibox.cli.terminal import show_log, stdout
 
 if TYPE_CHECKING:
     import multibox.config
@@ -50,7 +50,8 @@ def convert(
 
     names = None if class_names is None else read_class_names(class_names)
     try:
-        detector = Detector.convert(source, names)
+        with show_log():
+            detector = Detector.convert(source, names)
     except ValueError as error:
         raise ValueError(name_flag(error, {"class_names"})) from error
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Convert weights files of other projects to ours. The content of a file shows which project it is from."""
 
+import logging
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,11 +9,13 @@ from multibox.checks import check_class_names
 from multibox.messages import counted, list_names, quoted, shortened
 from multibox.weights.converters import lufficc, qfgaohao, ssd_pytorch, torchvision, ultra_light
 from multibox.weights.converters.caffe import convert_caffemodel, is_caffemodel
-from multibox.weights.converters.class_names import describe_guess, read_class_names
+from multibox.weights.converters.class_names import GuessedNames, read_class_names
 from multibox.weights.converters.layers import Tensors
 from multibox.weights.converters.state_dict import StateDict, read_state_dicts
 from multibox.weights.converters.tflite import convert_tflite, is_tflite
 from multibox.weights.file import Weights
+
+_log = logging.getLogger(__name__)
 
 STATE_DICTS: Sequence[Callable[[Tensors], Weights | None]] = (
     torchvision.convert,
@@ -83,7 +85,7 @@ def name_classes(weights: Weights, path: str | os.PathLike[str], class_names: Se
     """Returns the weights with the names of their classes, if the file has none.
 
     They are the given ones, else those of a `labels.txt` beside the file. Otherwise they stay what the number of
-    classes suggests; the provenance says which.
+    classes suggests. The provenance says which, and a warning in the log says so if they are a guess.
 
     Args:
         weights: Converted weights.
@@ -92,35 +94,39 @@ def name_classes(weights: Weights, path: str | os.PathLike[str], class_names: Se
 
     Raises:
         ValueError: There are more or fewer names than classes, one is empty or occurs twice.
-
-    Warns:
-        UserWarning: The names are a guess, or there is a `labels.txt` with another number of names.
     """
     number, name = len(weights.class_names), os.fspath(path)
     if class_names is not None:
         check_class_names(class_names)
         if len(class_names) != number:
-            raise ValueError(f"class_names has {counted(len(class_names), 'name')}, but {name} has {number} classes")
+            raise ValueError(
+                f"class_names has {counted(len(class_names), 'name')}, but {name} has {counted(number, 'class')}"
+            )
         return _named(weights, class_names, "given")
-    guess = describe_guess(weights.class_names)
-    if guess is None:  # the project has these classes alone
+    guessed = weights.class_names
+    if not isinstance(guessed, GuessedNames):  # the project has these classes alone
         return weights
     labels = Path(path).with_name("labels.txt")
     if labels.is_file():
         found = read_class_names(labels)
         if len(found) == number:
             return _named(weights, found, f"{labels.name} beside the file")
-        warnings.warn(
-            f"{labels} has {counted(len(found), 'name')}, but {name} has {number} classes, so it is not used",
-            stacklevel=3,
+        _log.warning(
+            "%s has %s, but %s has %s, so it is not used",
+            labels,
+            counted(len(found), "name"),
+            name,
+            counted(number, "class"),
         )
-    if guess:
-        warnings.warn(
-            f"{name}: {number} classes: named as {guess}, a guess; class_names (--class-names FILE) gives yours",
-            stacklevel=3,
-        )
-    origin = f"{guess}, a guess from their number" if guess else "none in the file"
-    return _named(weights, weights.class_names, origin)
+    if not guessed.owner:
+        return _named(weights, guessed, "none in the file")
+    _log.warning(
+        "%s: %d classes: named as %s's, a guess; class_names (--class-names FILE) gives yours",
+        name,
+        number,
+        guessed.owner,
+    )
+    return _named(weights, guessed, f"{guessed.owner}'s, a guess from their number")
 
 
 def _named(weights: Weights, class_names: Sequence[str], origin: str) -> Weights:

@@ -1,6 +1,6 @@
 """Class names for weights files of other projects, which hold none: those of VOC and COCO, and lists of one's own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 VOC = (
@@ -29,21 +29,28 @@ COCO = tuple(COCO_BY_ID.values())
 """The eighty classes of COCO in the order of their numbers, without the gaps."""
 
 
-def class_names(count: int) -> tuple[str, ...]:
-    """Returns VOC's names for twenty classes, COCO's for eighty, and `class 1`, `class 2`, ... for any other number."""
-    return {len(VOC): VOC, len(COCO): COCO}.get(count) or tuple(f"class {number}" for number in range(1, count + 1))
+class GuessedNames(tuple[str, ...]):
+    """Class names that a file's classes got by their number alone.
 
-
-def describe_guess(names: Sequence[str]) -> str | None:
-    """Returns whose names a file's classes got by their number alone, or `None` if they are no guess.
-
-    The text is empty where the classes only have numbers.
+    Attributes:
+        owner: Whose classes they are, `PASCAL VOC`; empty where they are numbered.
     """
-    if tuple(names) == VOC:
-        return "PASCAL VOC's"
-    if set(COCO) <= set(names):
-        return "COCO's"
-    return "" if names[0] == "class 1" else None
+
+    owner: str
+
+    def __new__(cls, names: Iterable[str], owner: str = "") -> "GuessedNames":
+        made = super().__new__(cls, names)
+        made.owner = owner
+        return made
+
+
+def class_names(count: int) -> GuessedNames:
+    """Returns VOC's names for twenty classes, COCO's for eighty, and `class 1`, `class 2`, ... for any other number."""
+    if count == len(VOC):
+        return GuessedNames(VOC, "PASCAL VOC")
+    if count == len(COCO):
+        return GuessedNames(COCO, "COCO")
+    return GuessedNames(f"class {number}" for number in range(1, count + 1))
 
 
 def read_class_names(path: Path) -> list[str]:

@@ -6,6 +6,7 @@ plain values are themselves; anything else becomes a `StandIn`, which has a name
 """
 
 import io
+import mmap
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
@@ -167,28 +168,24 @@ def _read_zip(path: Path, file: io.BufferedReader) -> TorchFile:
     return TorchFile(content, read)
 
 
-def _read_old(path: Path, file: io.BufferedReader) -> TorchFile:
+def _read_old(path: Path, opened: io.BufferedReader) -> TorchFile:
     """Reads a file of torch before 1.6, which has the storages one after the other behind its pickles."""
-    file.seek(0)
-    if _Reader(file).load() != _MAGIC:
-        claims = [_Reader(file) for _ in range(3)]
-        for reader in claims:
-            reader.load()
-        _check_total(sum(sum(reader.counts.values()) for reader in claims), path)
-        raise pickle.UnpicklingError("the magic number is another")
-    for _ in ("protocol", "machine"):
-        _Reader(file).load()
-    reader = _Reader(file)
-    content = reader.load()
-    _check_total(sum(reader.counts.values()), path)
-    size, places = path.stat().st_size, {}
-    for key in _Reader(file).load():
-        count = int.from_bytes(file.read(8), "little")
-        length = count * _TYPES[reader.types[key]][1]
-        places[key] = (file.tell(), length)
-        if count != reader.counts[key] or file.tell() + length > size:
-            raise pickle.UnpicklingError("a storage is longer or shorter than its tensors")
-        file.seek(length, 1)
+    places: dict[object, tuple[int, int]] = {}
+    # a mapped file gives no more bytes than it has, whatever length a pickle claims
+    with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as file:
+        readers = [_Reader(file) for _ in range(4)]
+        magic, _, _, content = [reader.load() for reader in readers]
+        _check_total(sum(sum(reader.counts.values()) for reader in readers), path)
+        if magic != _MAGIC:
+            raise pickle.UnpicklingError("the magic number is another")
+        counts, types = readers[-1].counts, readers[-1].types
+        for key in _Reader(file).load():
+            count = int.from_bytes(file.read(8), "little")
+            length = count * _TYPES[types[key]][1]
+            places[key] = (file.tell(), length)
+            if count != counts[key]:
+                raise pickle.UnpicklingError("a storage is longer or shorter than its tensors")
+            file.seek(length, 1)  # not beyond the end
 
     def read(tensor: StoredTensor) -> np.ndarray:
         try:
@@ -229,23 +226,23 @@ class _Reader(pickle._Unpickler):
     """Follows the instructions of a pickle, and calls nothing that it names.
 
     It is based on the unpickler in Python, because the one in C takes memory for the largest number that an object of
-    the file has. Left out are the instruction that makes a `bytearray` of a claimed length, which torch does not use,
-    and those that take objects from a table of this process.
+    the file has. Left out are the instructions that take objects from a table of this process.
 
     Attributes:
         counts: The largest number of numbers that the pickle says each storage has.
         types: Torch's name of the type of each storage.
     """
 
+    read: Callable[[int], bytes]
     stack: list[Any]
     append: Callable[[object], None]
     dispatch: ClassVar[dict[int, Callable[..., None]]] = {
         code: load
         for code, load in pickle._Unpickler.dispatch.items()
-        if code not in {part[0] for part in (pickle.BYTEARRAY8, pickle.EXT1, pickle.EXT2, pickle.EXT4)}
+        if code not in {part[0] for part in (pickle.EXT1, pickle.EXT2, pickle.EXT4)}
     }
 
-    def __init__(self, file: io.BufferedIOBase) -> None:
+    def __init__(self, file: io.BufferedIOBase | mmap.mmap) -> None:
         super().__init__(file)
         self.counts: dict[object, int] = {}
         self.types: dict[object, str] = {}
@@ -263,6 +260,8 @@ class _Reader(pickle._Unpickler):
                     case [(_, int(start), int(length))]:
                         return Storage(type_name, str(key), length, start)
                 return Storage(type_name, str(key), count)
+            case ("module", _Name() as kind, *_):  # a class of layers, with its source code
+                return kind
         raise pickle.UnpicklingError("a reference to something else than a storage of numbers")
 
     def _make(self, called: object, arguments: object) -> object:
@@ -308,6 +307,10 @@ class _Reader(pickle._Unpickler):
                 return {}
         return StandIn(name)
 
+    def load_bytearray8(self) -> None:
+        length = int.from_bytes(self.read(8), "little")
+        self.append(bytearray(self.read(length)))
+
     def load_reduce(self) -> None:
         arguments = self.stack.pop()
         self.stack[-1] = self._make(self.stack[-1], arguments)
@@ -324,6 +327,7 @@ class _Reader(pickle._Unpickler):
         if isinstance(self.stack[-1], StandIn):
             self.stack[-1].state = state
 
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
     dispatch[pickle.REDUCE[0]] = load_reduce
     dispatch[pickle.NEWOBJ[0]] = load_reduce
     dispatch[pickle.NEWOBJ_EX[0]] = load_newobj_ex
