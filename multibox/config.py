@@ -15,7 +15,7 @@ from multibox.messages import quoted, shortened
 
 Head = Literal["conv3x3", "conv1x1", "separable"]
 Norm = Literal["l2", "batch"]
-Activation = Literal["relu", "relu6"]
+Activation = Literal["relu", "relu6", "hardswish"]
 Clip = Literal["none", "size", "all"]
 Scoring = Literal["softmax", "sigmoid"]
 Scales = Literal["voc", "coco"]
@@ -90,6 +90,8 @@ class ExtraLayer:
             last.
         depthwise: Whether each channel is convolved separately. The input must then have `channels` channels too.
         linear: Whether the layer has no activation.
+        squeezed: Number of channels to which squeeze-and-excite, before the activation, reduces the layer's; `None` for
+            a layer without it.
     """
 
     name: LayerName
@@ -99,6 +101,7 @@ class ExtraLayer:
     padding: Padding | Literal["same"] = 0
     depthwise: bool = False
     linear: bool = False
+    squeezed: Channels | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -158,7 +161,8 @@ class DetectorConfig:
         extras: Extra feature layers, in order, after the backbone's last layer.
         extras_batch_norm: Whether BatchNorm follows each extra layer.
         feature_maps: One row for each source layer, in the order of the network's output.
-        activation: Activation of the extra layers and of separable heads.
+        activation: Activation of the extra layers.
+        head_activation: Activation of separable heads; `None` for that of the extra layers.
         stored_default_boxes: Whether the table of default boxes is a tensor of the weights file instead of being made
             from the feature maps.
         clip_default_boxes: `none`, as in the Caffe code; `size` limits widths and heights to the image's; `all` clips
@@ -186,6 +190,7 @@ class DetectorConfig:
     extras_batch_norm: bool
     feature_maps: Annotated[tuple[FeatureMap, ...], Meta(min_length=1, max_length=100, description="1 to 100 rows")]
     activation: Activation = "relu"
+    head_activation: Activation | None = None
     stored_default_boxes: bool = False
     clip_default_boxes: Clip = "none"
     center_variance: Positive = 0.1

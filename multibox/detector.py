@@ -21,7 +21,7 @@ from multibox.inference import predict
 from multibox.postprocess import NormalizedDetections, postprocess
 from multibox.presets import preset
 from multibox.runtimes.runtime import RawOutputs, Runtime
-from multibox.weights.convert import convert_weights
+from multibox.weights.convert import convert_weights, name_classes
 from multibox.weights.download import OnProgress
 from multibox.weights.file import Weights, load_weights, save_weights
 from multibox.weights.imagenet import imagenet_weights, is_non_commercial
@@ -213,22 +213,30 @@ class Detector:
 
     @classmethod
     def convert(
-        cls, path: str | os.PathLike[str], *, height: int | None = None, width: int | None = None
+        cls,
+        path: str | os.PathLike[str],
+        class_names: Sequence[str] | None = None,
+        *,
+        height: int | None = None,
+        width: int | None = None,
     ) -> "Detector":
         """Converts a weights file of another project; the config holds that project's own rules.
 
         Args:
-            path: Path of the file.
+            path: The weights file. No code in it is run.
+            class_names: Names of the classes, in the order of the labels. Without them, names come from a `labels.txt`
+                beside a file that has none, or are guessed from the number of classes, which the log says.
             height: Height of the network input in pixels, for the Ultra-Light face detectors: their file does not tell
                 it, and 240 x 320 is the default.
             width: Width of the network input in pixels. If only one of the two is given, the input is square.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The file is of no known kind, is damaged, or holds code; or its detector has an input of another
-                size.
+            ValueError: The file is of no known kind or is damaged, there are more or fewer names than classes, or its
+                detector has an input of another size.
         """
-        return cls._of_weights(convert_weights(path, height=height, width=width), path).to("cpu")
+        weights = convert_weights(path, height=height, width=width)
+        return cls._of_weights(name_classes(weights, path, class_names), path).to("cpu")
 
     @classmethod
     def _of_weights(cls, weights: Weights, path: str | os.PathLike[str]) -> "Detector":

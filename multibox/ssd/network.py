@@ -12,6 +12,7 @@ from multibox.default_boxes import make_default_boxes
 from multibox.ssd.backbones import make_backbone
 from multibox.ssd.convolution import SameConv2d
 from multibox.ssd.initialize import initialize_new_layers
+from multibox.ssd.squeeze_excite import SqueezeExcite
 
 
 class Predictions(NamedTuple):
@@ -66,6 +67,7 @@ class SSD(nn.Module):
         self.norm = nn.ModuleDict()
         self.offsets = nn.ModuleDict()
         self.logits = nn.ModuleDict()
+        head_activation = config.head_activation or config.activation
         for row in config.feature_maps:
             if row.layer not in channels:
                 raise ValueError(
@@ -75,8 +77,8 @@ class SSD(nn.Module):
             if row.norm is not None:
                 self.norm[row.layer] = _norm(row.norm, channels[row.layer])
             boxes = len(row.box_sizes)
-            self.offsets[row.layer] = _head(row.head, channels[row.layer], boxes * 4, config.activation)
-            self.logits[row.layer] = _head(row.head, channels[row.layer], boxes * (num_classes + 1), config.activation)
+            self.offsets[row.layer] = _head(row.head, channels[row.layer], boxes * 4, head_activation)
+            self.logits[row.layer] = _head(row.head, channels[row.layer], boxes * (num_classes + 1), head_activation)
         self.num_classes = num_classes
         self.height, self.width = config.height, config.width
 
@@ -128,7 +130,12 @@ def _extra(channels: int, layer: ExtraLayer, *, batch_norm: bool) -> nn.Module:
     convolution = kind(
         channels, layer.channels, layer.kernel, layer.stride, padding, groups=groups, bias=not batch_norm
     )
-    return nn.Sequential(convolution, nn.BatchNorm2d(layer.channels)) if batch_norm else convolution
+    layers: list[nn.Module] = [convolution]
+    if batch_norm:
+        layers.append(nn.BatchNorm2d(layer.channels))
+    if layer.squeezed is not None:
+        layers.append(SqueezeExcite(layer.channels, layer.squeezed))
+    return nn.Sequential(*layers) if len(layers) > 1 else convolution
 
 
 def _head(kind: Head, channels: int, outputs: int, activation: Activation) -> nn.Module:
@@ -169,5 +176,7 @@ def _activation(kind: Activation) -> nn.Module:
             return nn.ReLU(inplace=True)
         case "relu6":
             return nn.ReLU6(inplace=True)
+        case "hardswish":
+            return nn.Hardswish(inplace=True)
         case unknown:
             assert_never(unknown)

@@ -1,18 +1,23 @@
 """Convert weights files of other projects to ours. The content of a file shows which project it is from."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from multibox.checks import check_class_names
 from multibox.config import DetectorConfig
-from multibox.messages import quoted, shortened
+from multibox.messages import counted, list_names, quoted, shortened
 from multibox.presets import input_size
 from multibox.weights.converters import lufficc, qfgaohao, ssd_pytorch, torchvision, ultra_light
 from multibox.weights.converters.caffe import convert_caffemodel, is_caffemodel
+from multibox.weights.converters.class_names import GuessedNames, read_class_names
 from multibox.weights.converters.layers import Tensors
-from multibox.weights.converters.state_dict import read_state_dict
+from multibox.weights.converters.state_dict import StateDict, read_state_dicts
 from multibox.weights.converters.tflite import convert_tflite, is_tflite
 from multibox.weights.file import Weights
+
+_log = logging.getLogger(__name__)
 
 STATE_DICTS: Sequence[Callable[[Tensors], Weights | None]] = (
     torchvision.convert,
@@ -67,7 +72,21 @@ def _convert(source: Path) -> Weights:
         return convert_caffemodel(source)
     if is_tflite(source):
         return convert_tflite(source)
-    tensors = read_state_dict(source)
+    first: StateDict | None = None
+    for state_dict in read_state_dicts(source):
+        first = first or state_dict
+        weights = _convert_state_dict(source, state_dict.tensors)
+        if weights is not None:
+            return weights._replace(provenance={**weights.provenance, **_origin(state_dict)})
+    assert first is not None  # there is one, or the file was refused
+    raise ValueError(
+        f"{source}: the weights of no detector that can be converted; its first tensors are "
+        f"{quoted(list(first.tensors)[:3])}"
+    )
+
+
+def _convert_state_dict(source: Path, tensors: Tensors) -> Weights | None:
+    """Returns the detector of a state dict, or `None` if it is of no known project."""
     for convert in STATE_DICTS:
         try:
             weights = convert(tensors)
@@ -79,6 +98,68 @@ def _convert(source: Path) -> Weights:
             raise ValueError(f"{source}: damaged, or another model ({shortened(repr(error))})") from error
         if weights is not None:
             return weights
-    raise ValueError(
-        f"{source}: the weights of no detector that can be converted; its first tensors are {quoted(list(tensors)[:3])}"
+    return None
+
+
+def _origin(state_dict: StateDict) -> dict[str, str]:
+    """Returns, for the provenance, which state dict of a file was converted and what was left, if there is more."""
+    origin = {}
+    if state_dict.others:
+        origin["state dict"] = f"{state_dict.place or 'the outermost'}; not {', '.join(state_dict.others)}"
+    if state_dict.left:
+        some = list_names(state_dict.left, 3)
+        origin["left out"] = f"{counted(len(state_dict.left), 'tensor')} not under {state_dict.prefix!r}: {some}"
+    return origin
+
+
+def name_classes(weights: Weights, path: str | os.PathLike[str], class_names: Sequence[str] | None) -> Weights:
+    """Returns the weights with the names of their classes, if the file has none.
+
+    They are the given ones, else those of a `labels.txt` beside the file. Otherwise they stay what the number of
+    classes suggests. The provenance says which, and a warning in the log says so if they are a guess.
+
+    Args:
+        weights: Converted weights.
+        path: The file that they were converted from.
+        class_names: Names of the classes, in the order of the labels.
+
+    Raises:
+        ValueError: There are more or fewer names than classes, one is empty or occurs twice.
+    """
+    number, name = len(weights.class_names), os.fspath(path)
+    if class_names is not None:
+        check_class_names(class_names)
+        if len(class_names) != number:
+            raise ValueError(
+                f"class_names has {counted(len(class_names), 'name')}, but {name} has {counted(number, 'class')}"
+            )
+        return _named(weights, class_names, "given")
+    guessed = weights.class_names
+    if not isinstance(guessed, GuessedNames):  # the project has these classes alone
+        return weights
+    labels = Path(path).with_name("labels.txt")
+    if labels.is_file():
+        found = read_class_names(labels)
+        if len(found) == number:
+            return _named(weights, found, f"{labels.name} beside the file")
+        _log.warning(
+            "%s has %s, but %s has %s, so it is not used",
+            labels,
+            counted(len(found), "name"),
+            name,
+            counted(number, "class"),
+        )
+    if not guessed.owner:
+        return _named(weights, guessed, "none in the file")
+    _log.warning(
+        "%s: %d classes: named as %s's, a guess; class_names (--class-names FILE) gives yours",
+        name,
+        number,
+        guessed.owner,
     )
+    return _named(weights, guessed, f"{guessed.owner}'s, a guess from their number")
+
+
+def _named(weights: Weights, class_names: Sequence[str], origin: str) -> Weights:
+    provenance = {**weights.provenance, "class names": origin}
+    return weights._replace(class_names=tuple(class_names), provenance=provenance)

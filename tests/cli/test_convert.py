@@ -33,7 +33,8 @@ def test_it_says_what_it_is_and_what_its_rules_are(multibox: Multibox, foreign: 
         "variances 0.1 and 0.2, sizes up to exp(4.135) times; boxes are clipped to the image before suppression",
         "scores: softmax",
         "scores above 0.001, suppression by class at an overlap of 0.55, 300 of a class go in, 300 are kept",
-        "classes: 2, class 1, class 2",
+        "classes: 2, class 1, class 2 (none in the file)",
+        "the file has no class names; --class-names FILE gives them, or a labels.txt beside it",
         f"written to {out_path} (",
     ):
         assert words in page
@@ -70,6 +71,58 @@ def test_size_is_for_weights_that_do_not_tell_it(multibox: Multibox, foreign: Pa
         assert (status, out, len(err)) == (wrong, [], 1)
         assert words in err[0]
     assert multibox("convert", foreign, tmp_path / "same.safetensors", "--size", "320").status == 0
+def test_class_names_come_from_a_file(multibox: Multibox, foreign: Path, tmp_path: Path):
+    names, out_path = tmp_path / "names.txt", tmp_path / "it.safetensors"
+    for text in ("BACKGROUND\nscrew\nnut\n", "screw, nut\n", "\ufeffscrew\r\nnut\r\n\r\n", "__background__,screw,nut"):
+        names.write_text(text, encoding="utf-8")
+        status, out, err = multibox("convert", foreign, out_path, "--class-names", names, "--overwrite")
+        assert (status, err) == (0, [])
+        assert f"classes: 2, screw, nut ({names})" in "\n".join(out)
+        assert Detector.load(out_path).class_names == ("screw", "nut")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"screw\n", "--class-names has 1 name, but {} has 2 classes"),
+        (b"a\nb\nc\n", "--class-names has 3 names, but {} has 2 classes"),
+        (b"screw\nscrew\n", "class names occur twice: 'screw'"),
+        (b"BACKGROUND\n\n", "names.txt: no class names; expected one on each line, or separated by commas"),
+        (b"\xff\xfes\x00", "names.txt: not a text file in UTF-8"),
+    ],
+)
+def test_class_names_that_do_not_fit_are_refused(
+    multibox: Multibox, foreign: Path, tmp_path: Path, text: bytes, words: str
+):
+    (tmp_path / "names.txt").write_bytes(text)
+    out_path = tmp_path / "it.safetensors"
+    status, out, err = multibox("convert", foreign, out_path, "--class-names", tmp_path / "names.txt")
+    assert (status, out, len(err)) == (1, [], 1)
+    assert words.format(foreign) in err[0]
+    assert not out_path.exists()
+
+
+def test_labels_beside_the_file_are_read_and_said(multibox: Multibox, foreign: Path, tmp_path: Path):
+    source = tmp_path / "mb1-ssd-Epoch-29.pth"
+    source.write_bytes(foreign.read_bytes())
+    (tmp_path / "labels.txt").write_text("BACKGROUND\nscrew\nnut\n")
+    status, out, err = multibox("convert", source, tmp_path / "it.safetensors")
+    assert (status, err) == (0, [])
+    assert "classes: 2, screw, nut (labels.txt beside the file)" in "\n".join(out)
+    (tmp_path / "labels.txt").write_text("screw\nnut\nbolt\n")
+    status, out, err = multibox("convert", source, tmp_path / "it.safetensors", "--overwrite")
+    assert status == 0
+    assert "labels.txt has 3 names, but " in err[0] and " has 2 classes, so it is not used" in err[0]
+    assert "classes: 2, class 1, class 2" in "\n".join(out)
+
+
+def test_twenty_classes_do_not_become_vocs_silently(multibox: Multibox, tmp_path: Path):
+    state = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=91).state_dict()
+    torch.save(state, tmp_path / "model.pth")
+    status, out, err = multibox("convert", tmp_path / "model.pth", tmp_path / "it.safetensors")
+    assert status == 0
+    assert "90 classes: named as COCO's, a guess; class_names (--class-names FILE) gives yours" in err[0]
+    assert "COCO's, a guess from their number" in "\n".join(out)
 
 
 def test_it_never_overwrites_what_it_reads(multibox: Multibox, tmp_path: Path):

@@ -6,12 +6,17 @@ from functools import partial
 
 from multibox.messages import quoted
 from multibox.ssd.backbones.backbone import Backbone, Source
+from multibox.ssd.backbones.efficientnet import efficientnet_b3
 from multibox.ssd.backbones.mobilenet_v1 import mobilenet_v1
+from multibox.ssd.backbones.mobilenet_v3 import port_mobilenet_v3
 from multibox.ssd.backbones.timm import measure_timm, timm_backbone
 from multibox.ssd.backbones.tiny import tiny
-from multibox.ssd.backbones.torchvision import mobilenet_v2, mobilenet_v3_large, resnet
+from multibox.ssd.backbones.torchvision import mobilenet_v2, mobilenet_v3_large, resnet, squeezenet
 from multibox.ssd.backbones.ultra_light import ultra_light
 from multibox.ssd.backbones.vgg16 import vgg16
+
+MOBILENET_V2_WIDTHS = (0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125)
+"""Width multipliers of MobileNetV2: eighths, which give whole numbers of channels in all layers."""
 
 BACKBONES: Mapping[str, Callable[..., Backbone]] = {
     "tiny": tiny,
@@ -23,8 +28,14 @@ BACKBONES: Mapping[str, Callable[..., Backbone]] = {
     "mobilenet-v1-tensorflow": partial(mobilenet_v1, tensorflow=True),
     "mobilenet-v1-0.75-tensorflow": partial(mobilenet_v1, width=0.75, tensorflow=True),
     "mobilenet-v2": mobilenet_v2,
+    **{f"mobilenet-v2-{width:g}": partial(mobilenet_v2, width=width) for width in MOBILENET_V2_WIDTHS},
     "mobilenet-v3-large": partial(mobilenet_v3_large, reduced_tail=False),
     "mobilenet-v3-large-reduced": partial(mobilenet_v3_large, reduced_tail=True),
+    "mobilenet-v3-large-lufficc": partial(port_mobilenet_v3, port="lufficc"),
+    "mobilenet-v3-large-qfgaohao": partial(port_mobilenet_v3, port="qfgaohao"),
+    "mobilenet-v3-small-qfgaohao": partial(port_mobilenet_v3, port="qfgaohao", size="small"),
+    "efficientnet-b3": efficientnet_b3,
+    "squeezenet1.1": squeezenet,
     "resnet18": partial(resnet, 18),
     "resnet34": partial(resnet, 34),
     "resnet50": partial(resnet, 50),

@@ -1,4 +1,4 @@
-"""MobileNetV2, MobileNetV3-Large and ResNet of torchvision, with its layers' names, cut where a detector takes them.
+"""MobileNetV2, MobileNetV3-Large, SqueezeNet and ResNet of torchvision, cut where a detector takes their layers.
 
 Only the functions that use torchvision import it: the import takes a second, and other backbones do not need it.
 """
@@ -10,17 +10,24 @@ from torch import Tensor, nn
 from multibox.ssd.backbones.backbone import Backbone, Source
 
 
-def mobilenet_v2(image_channels: int = 3) -> Backbone:
+def mobilenet_v2(image_channels: int = 3, *, width: float = 1.0) -> Backbone:
     """Returns MobileNetV2 (Sandler et al. 2018) with the layers `block13`, `expand14` and `conv18`.
 
     `block13` and the wider `expand14`, the expansion that block 14 begins with, have stride 16. Detectors use one of
     the two. `conv18` has stride 32.
+
+    Args:
+        image_channels: Number of channels of the network input.
+        width: Width multiplier, a factor on the number of channels of all layers but `conv18`. Channels are not rounded
+            to multiples of 8.
     """
     import torchvision
 
-    features = torchvision.models.mobilenet_v2(weights=None).features
+    rounding = 8 if width == 1 else 1
+    features = torchvision.models.mobilenet_v2(weights=None, width_mult=width, round_nearest=rounding).features
     _take_channels(features[0], image_channels)
-    sources = {"block13": Source(96, 16), "expand14": Source(576, 16), "conv18": Source(1280, 32)}
+    wide = int(96 * width)
+    sources = {"block13": Source(wide, 16), "expand14": Source(6 * wide, 16), "conv18": Source(1280, 32)}
     network = _MobileNet(features, {"block13": 13, "expand14": 14, "conv18": 18}, expansion="expand14")
     return Backbone(network, sources)
 
@@ -41,6 +48,23 @@ def mobilenet_v3_large(image_channels: int = 3, *, reduced_tail: bool = True) ->
     _take_channels(features[0], image_channels)
     sources = {"expand13": Source(672, 16), "conv16": Source(480 if reduced_tail else 960, 32)}
     return Backbone(_MobileNet(features, {"expand13": 13, "conv16": 16}, expansion="expand13"), sources)
+
+
+def squeezenet(image_channels: int = 3) -> Backbone:
+    """Returns SqueezeNet 1.1 (Iandola et al. 2016) with the layers `fire11` and `fire12`, both of stride 16.
+
+    Its first convolution has no padding, and its pools round sizes down (torchvision's round up), so that its maps do
+    not reach the right and lower edges: 300 pixels become 17 cells.
+    """
+    import torchvision
+
+    features = torchvision.models.squeezenet1_1(weights=None).features
+    if image_channels != 3:
+        features[0] = nn.Conv2d(image_channels, 64, 3, stride=2)
+    for layer in features:
+        if isinstance(layer, nn.MaxPool2d):
+            layer.ceil_mode = False
+    return Backbone(_SqueezeNet(features), {"fire11": Source(512, 16), "fire12": Source(512, 16)})
 
 
 def resnet(depth: Literal[18, 34, 50], image_channels: int = 3) -> Backbone:
@@ -83,6 +107,20 @@ class _MobileNet(nn.Module):
             if name is not None:
                 found[name] = features
         return found
+
+
+class _SqueezeNet(nn.Module):
+    def __init__(self, features: nn.Sequential) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Returns the source layers by name."""
+        *others, last = self.features
+        features = inputs
+        for layer in others:
+            features = layer(features)
+        return {"fire11": features, "fire12": last(features)}
 
 
 class _ResNet(nn.Module):

@@ -1,6 +1,7 @@
-"""Class names of VOC and COCO, because weights files of other projects hold none."""
+"""Class names for weights files of other projects, which hold none: those of VOC and COCO, and lists of one's own."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 VOC = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -28,6 +29,44 @@ COCO = tuple(COCO_BY_ID.values())
 """The eighty classes of COCO in the order of their numbers, without the gaps."""
 
 
-def class_names(count: int) -> tuple[str, ...]:
+class GuessedNames(tuple[str, ...]):
+    """Class names that a file's classes got by their number alone.
+
+    Attributes:
+        owner: Whose classes they are, `PASCAL VOC`; empty where they are numbered.
+    """
+
+    owner: str
+
+    def __new__(cls, names: Iterable[str], owner: str = "") -> "GuessedNames":
+        made = super().__new__(cls, names)
+        made.owner = owner
+        return made
+
+
+def class_names(count: int) -> GuessedNames:
     """Returns VOC's names for twenty classes, COCO's for eighty, and `class 1`, `class 2`, ... for any other number."""
-    return {len(VOC): VOC, len(COCO): COCO}.get(count) or tuple(f"class {number}" for number in range(1, count + 1))
+    if count == len(VOC):
+        return GuessedNames(VOC, "PASCAL VOC")
+    if count == len(COCO):
+        return GuessedNames(COCO, "COCO")
+    return GuessedNames(f"class {number}" for number in range(1, count + 1))
+
+
+def read_class_names(path: Path) -> list[str]:
+    """Returns the names in a text file, one on each line or separated by commas, without the background.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: The file is no text in UTF-8, or has no names.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a text file in UTF-8, with a class name on each line") from error
+    separated = text.replace("\n", ",").split(",") if "," in text else text.splitlines()
+    names = [name for name in map(str.strip, separated) if name]
+    names = [name for name in names if name.strip("_").lower() != "background"]
+    if not names:
+        raise ValueError(f"{path}: no class names; expected one on each line, or separated by commas")
+    return names

@@ -1,4 +1,4 @@
-"""Converts detectors of lufficc/SSD (MIT): SSD300 and SSD512 on VGG-16, and SSDLite320 on MobileNetV2.
+"""Converts detectors of lufficc/SSD (MIT): SSD300 on VGG-16 and EfficientNet-B3, SSD512, SSDLite320 on MobileNets.
 
 The project has rules of its own. All four numbers of a default box are clipped, and sizes are not cut to whole pixels
 (CLIP in ssd/config/defaults.py, ssd/modeling/anchors/prior_box.py, sizes in configs/*.yaml). All boxes that score above
@@ -8,19 +8,21 @@ pixels (ssd/data/transforms/__init__.py). Heads are in ssd/modeling/box_head/box
 ssd/modeling/backbone/.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from multibox.config import DetectorConfig, Postprocess, Scales
+from multibox.config import DetectorConfig, ExtraLayer, Postprocess, Scales
 from multibox.presets import paper_box_sizes, preset
 from multibox.weights.converters.class_names import class_names
 from multibox.weights.converters.layers import Tensors
 from multibox.weights.converters.pytorch_ports import (
     VGG16_PLACES,
     class_count,
+    extra_names,
     head_names,
-    inverted_residual_extras,
     mobilenet_rows,
     renamed,
+    separable_extras,
 )
 from multibox.weights.file import Weights
 
@@ -41,19 +43,19 @@ def convert(tensors: Tensors) -> Weights | None:
     Raises:
         ValueError: The layers are not those of a detector that can be converted.
     """
-    if f"{_HEADS}.cls_headers.0.bias" in tensors and "backbone.vgg.0.weight" in tensors:
-        return _on_vgg16(tensors)
     if not any(key.startswith(f"{_HEADS}.cls_headers.0.") for key in tensors):
         return None
+    if "backbone.vgg.0.weight" in tensors:
+        return _on_vgg16(tensors)
     if "backbone.features.1.conv.0.0.weight" in tensors:
         return _on_mobilenet_v2(tensors)
     if "backbone.features.4.conv.5.fc.0.weight" in tensors:
-        raise ValueError(
-            "lufficc/SSD's detector on MobileNetV3 cannot be converted: it squeezes and excites before the activation, "
-            "and in the extra layers too"
-        )
+        return _on_mobilenet_v3(tensors)
+    if "backbone._blocks.25._project_conv.weight" in tensors:
+        return _on_efficientnet(tensors)
     raise ValueError(
-        "of lufficc/SSD's detectors, only those on VGG-16 and MobileNetV2 can be converted; this is neither"
+        "of lufficc/SSD's detectors, those on VGG-16, MobileNetV2, MobileNetV3 and EfficientNet-B3 can be converted; "
+        "this is none of them"
     )
 
 
@@ -89,32 +91,105 @@ def _on_mobilenet_v2(tensors: Tensors) -> Weights:
     The steps are those since March 2020 (lufficc/SSD issue 137). Before, the config had 100, 150 and 300 on the last
     three maps, which are right for an input of 300. The file does not say which it was trained with.
     """
-    extras = inverted_residual_extras()
-    config = replace(
-        preset("ssdlite320-mobilenetv2"),
+    extras = separable_extras()
+    config = _lite_config("ssdlite320-mobilenetv2", "mobilenet-v2", ("block13", "conv18"), extras)
+    config = replace(config, activation="relu6")
+    layers = {key.rpartition(".")[0] for key in tensors}
+    names = {layer: layer for layer in layers if layer.startswith("backbone.features.")}  # torchvision's, as ours
+    inside = {"0.0": "1.0", "0.1": "1.1", "1.0": "2.0", "1.1": "2.1", "2": "3.0", "3": "3.1"}
+    names |= extra_names(4, "backbone.extras.{}.conv", inside) | _head_names(config)
+    classes = class_count(tensors, f"{_HEADS}.cls_headers.5", config.feature_maps[5])
+    return _weights(config, classes, renamed(tensors, names, model="lufficc/SSD's SSDLite320 on MobileNetV2"))
+
+
+def _on_mobilenet_v3(tensors: Tensors) -> Weights:
+    """Returns SSDLite320 whose first source is the output of block 12 (ssd/modeling/backbone/mobilenetv3.py).
+
+    In the extra layers too, squeeze-and-excite is before the activation. Before April 2020, their depthwise
+    convolutions had kernels of 1 x 1.
+    """
+    kernel = tensors["backbone.extras.0.conv.3.weight"].shape[-1]
+    extras = []
+    for layer in separable_extras(((192, 512), (128, 256), (128, 256), (64, 64))):
+        if layer.depthwise:
+            layer = replace(layer, kernel=kernel, padding=kernel // 2, squeezed=layer.channels // 4)
+        extras.append(layer)
+    config = _lite_config("ssdlite320-mobilenetv3", "mobilenet-v3-large-lufficc", ("block12", "conv16"), extras)
+    config = replace(config, activation="hardswish", head_activation="relu6")
+    names: dict[str, str] = {}
+    for theirs, ours in (("0", "conv0"), ("16", "conv16")):
+        names |= {f"backbone.features.{theirs}.{part}": f"backbone.{ours}.{part}" for part in (0, 1)}
+    inside = {"0": "expand.0", "1": "expand.1", "3": "depthwise.0", "4": "depthwise.1", "7": "project.0"}
+    inside |= {"8": "project.1", "5.fc.0": "squeeze.factors.reduce", "5.fc.2": "squeeze.factors.expand"}
+    for block in range(1, 16):
+        places = inside
+        if block == 1:  # does not expand
+            places = {"0": "depthwise.0", "1": "depthwise.1", "4": "project.0", "5": "project.1"}
+        for place, ours in places.items():
+            theirs = f"backbone.features.{block}.conv.{place}"
+            if "fc" not in place or f"{theirs}.weight" in tensors:
+                names[theirs] = f"backbone.block{block}.layers.{ours}"
+    places = {"0": "1.0", "1": "1.1", "3": "2.0", "4": "2.1", "7": "3.0", "8": "3.1"}
+    places |= {"5.fc.0": "2.2.factors.reduce", "5.fc.2": "2.2.factors.expand"}
+    names |= extra_names(4, "backbone.extras.{}.conv", places) | _head_names(config)
+    converted = renamed(tensors, names, model="lufficc/SSD's SSDLite320 on MobileNetV3")
+    # its squeeze-and-excite has linear layers, ours has convolutions of 1 x 1
+    converted = {key: tensor[..., None, None] if tensor.ndim == 2 else tensor for key, tensor in converted.items()}
+    return _weights(config, class_count(tensors, f"{_HEADS}.cls_headers.5", config.feature_maps[5]), converted)
+
+
+def _lite_config(name: str, backbone: str, layers: tuple[str, ...], extras: Sequence[ExtraLayer]) -> DetectorConfig:
+    """Returns the config of SSDLite320 on a MobileNet (configs/mobilenet_v2_ssd320_voc0712.yaml, mobilenet_v3_...)."""
+    return DetectorConfig(
+        name=name,
+        height=320,
+        width=320,
         mean=(123.0, 117.0, 104.0),
         scale=(1.0, 1.0, 1.0),
         resize="bilinear",
-        draft_decoding=False,
-        extras=extras,
+        backbone=backbone,
+        extras=tuple(extras),
+        extras_batch_norm=True,
         feature_maps=mobilenet_rows(
-            ("block13", "conv18", *(layer.name for layer in extras[2::3])),
+            (*layers, *(layer.name for layer in extras[2::3])),
             (20, 10, 5, 3, 2, 1),
             (16, 32, 64, 107, 160, 320),
             head="separable",
             last_head="conv1x1",
         ),
     )
-    classes = class_count(tensors, f"{_HEADS}.cls_headers.5", config.feature_maps[5])
-    layers = {key.rpartition(".")[0] for key in tensors}
-    names = {layer: layer for layer in layers if layer.startswith("backbone.features.")}  # torchvision's, as ours
-    for place in range(len(extras) // 3):
-        theirs, first = f"backbone.extras.{place}.conv", f"extras.extra{place + 1}"
-        names |= {f"{theirs}.0.0": f"{first}_1.0", f"{theirs}.0.1": f"{first}_1.1"}
-        names |= {f"{theirs}.1.0": f"{first}_2.0", f"{theirs}.1.1": f"{first}_2.1"}
-        names |= {f"{theirs}.2": f"{first}_3.0", f"{theirs}.3": f"{first}_3.1"}
+
+
+def _on_efficientnet(tensors: Tensors) -> Weights:
+    """Returns SSD300 on EfficientNet-B3, whose third source is a layer of the backbone too.
+
+    (ssd/modeling/backbone/efficient_net/efficient_net.py, configs/efficient_net_b3_ssd300_voc0712.yaml)
+    """
+    config = preset("ssd300-vgg16", scales="voc")
+    extras = config.extras[2:]
+    sources = ("block7", "block17", "block25", *(layer.name for layer in extras[1::2]))
+    config = replace(
+        config,
+        name="ssd300-efficientnet-b3",
+        backbone="efficientnet-b3",
+        extras=extras,
+        feature_maps=tuple(
+            replace(row, layer=layer, norm=None) for row, layer in zip(config.feature_maps, sources, strict=True)
+        ),
+    )
+    names = {"backbone._conv_stem": "backbone.stem.0", "backbone._bn0": "backbone.stem.1"}
+    parts = {"_expand_conv": "expand.0", "_bn0": "expand.1", "_depthwise_conv": "depthwise.0", "_bn1": "depthwise.1"}
+    parts |= {"_project_conv": "project.0", "_bn2": "project.1"}
+    parts |= {"_se_reduce": "squeeze.factors.reduce", "_se_expand": "squeeze.factors.expand"}
+    for block in range(26):
+        for part, ours in parts.items():
+            if block > 1 or ours not in ("expand.0", "expand.1"):  # blocks 0 and 1 do not expand
+                names[f"backbone._blocks.{block}.{part}"] = f"backbone.block{block}.layers.{ours}"
+    for place, layer in enumerate(extras):
+        names[f"backbone.extras.{place // 2}.{place % 2 * 2}"] = f"extras.{layer.name}"
     names |= _head_names(config)
-    return _weights(config, classes, renamed(tensors, names, model="lufficc/SSD's SSDLite320 on MobileNetV2"))
+    classes = class_count(tensors, f"{_HEADS}.cls_headers.0", config.feature_maps[0])
+    return _weights(config, classes, renamed(tensors, names, model="lufficc/SSD's SSD300 on EfficientNet-B3"))
 
 
 def _head_names(config: DetectorConfig) -> dict[str, str]:

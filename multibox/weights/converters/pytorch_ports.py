@@ -4,14 +4,14 @@ The ports are ssd.pytorch (amdegroot/ssd.pytorch), lufficc/SSD and qfgaohao/pyto
 VGG-16 and its extra layers from the first.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from multibox.config import DetectorConfig, ExtraLayer, FeatureMap, Head
 from multibox.messages import quoted
 from multibox.presets import paper_box_sizes
-from multibox.weights.converters.layers import Tensors
+from multibox.weights.converters.layers import Tensors, norm_of_bias
 
 VGG16_PLACES: Mapping[int, str] = {
     0: "conv1_1", 2: "conv1_2", 5: "conv2_1", 7: "conv2_2", 10: "conv3_1", 12: "conv3_2", 14: "conv3_3",
@@ -26,7 +26,7 @@ vision/ssd/config/mobilenetv1_ssd_config.py of qfgaohao)."""
 
 _INVERTED_RESIDUALS = ((256, 512), (128, 256), (128, 256), (64, 64))
 """Inner and output channels of the extra layers of MobileNetV2 (ssd/modeling/backbone/mobilenet.py of lufficc,
-vision/ssd/mobilenet_v2_ssd_lite.py of qfgaohao)."""
+vision/ssd/mobilenet_v2_ssd_lite.py of qfgaohao) and of qfgaohao's MobileNetV3 (vision/ssd/mobilenetv3_ssd_lite.py)."""
 
 
 def mobilenet_rows(
@@ -40,13 +40,16 @@ def mobilenet_rows(
     )
 
 
-def inverted_residual_extras() -> tuple[ExtraLayer, ...]:
-    """Returns the extra layers of the detectors on MobileNetV2.
+def separable_extras(channels: Sequence[tuple[int, int]] = _INVERTED_RESIDUALS) -> tuple[ExtraLayer, ...]:
+    """Returns the extra layers of the lite detectors, by default with the channels of those on MobileNet v2 and v3.
 
-    In each block of three, the first layer expands the channels, the second halves the map, the third is linear.
+    In each block of three, the first layer changes the channels, the second halves the map, the third is linear.
+
+    Args:
+        channels: Inner and output channels of each block.
     """
     extras: list[ExtraLayer] = []
-    for number, (inside, output) in enumerate(_INVERTED_RESIDUALS, start=1):
+    for number, (inside, output) in enumerate(channels, start=1):
         extras += [
             ExtraLayer(f"extra{number}_1", inside, 1),
             ExtraLayer(f"extra{number}_2", inside, 3, stride=2, padding=1, depthwise=True),
@@ -55,7 +58,24 @@ def inverted_residual_extras() -> tuple[ExtraLayer, ...]:
     return tuple(extras)
 
 
-def head_names(config: DetectorConfig, *, offsets: str, logits: str, inside: str = "") -> dict[str, str]:
+def extra_names(blocks: int, theirs: str, places: Mapping[str, str]) -> dict[str, str]:
+    """Returns our names of the layers in the blocks of `separable_extras` by the project's names.
+
+    Args:
+        blocks: Number of blocks.
+        theirs: The project's name of a block, with `{}` in place of its index.
+        places: Our names of the layers of a block, `1.0` for the first layer of `extra1_1`, by the project's names.
+    """
+    return {
+        f"{theirs.format(block)}.{place}": f"extras.extra{block + 1}_{ours}"
+        for block in range(blocks)
+        for place, ours in places.items()
+    }
+
+
+def head_names(
+    config: DetectorConfig, *, offsets: str, logits: str, inside: str = "", batch_norm: bool = True
+) -> dict[str, str]:
     """Returns our names of the layers of the heads by the project's names.
 
     Args:
@@ -63,7 +83,9 @@ def head_names(config: DetectorConfig, *, offsets: str, logits: str, inside: str
         offsets: Name of the project's list of heads for the offsets.
         logits: Name of the project's list of heads for the classes.
         inside: Text between the name of a separable head and the indices of its layers.
+        batch_norm: Whether the project's separable heads have BatchNorm.
     """
+    parts = {0: "depthwise", 1: "norm", 3: "pointwise"} if batch_norm else {0: "depthwise", 2: "pointwise"}
     names: dict[str, str] = {}
     for place, row in enumerate(config.feature_maps):
         for theirs, ours in (
@@ -71,7 +93,6 @@ def head_names(config: DetectorConfig, *, offsets: str, logits: str, inside: str
             (f"{logits}.{place}", f"logits.{row.layer}"),
         ):
             if row.head == "separable":
-                parts = {0: "depthwise", 1: "norm", 3: "pointwise"}
                 names |= {f"{theirs}{inside}.{part}": f"{ours}.{name}" for part, name in parts.items()}
             else:
                 names[theirs] = ours
@@ -98,8 +119,8 @@ def class_count(source: Tensors, head: str, row: FeatureMap) -> int:
 def renamed(source: Tensors, names: Mapping[str, str], *, model: str) -> dict[str, np.ndarray]:
     """Returns the state dict under our names.
 
-    In the ports, the depthwise convolutions of separable heads have a bias before their BatchNorm. It is subtracted
-    from the mean.
+    In the ports, the depthwise convolutions of separable heads have a bias. Where BatchNorm follows, the bias is
+    subtracted from its mean; where none does, it becomes one.
 
     Args:
         source: State dict of the port.
@@ -122,6 +143,9 @@ def renamed(source: Tensors, names: Mapping[str, str], *, model: str) -> dict[st
         if f"{ours}.weight" not in tensors:
             raise ValueError(f"the layer '{theirs}' of {model} is missing")
     for key in [key for key in tensors if key.endswith(".depthwise.bias")]:
-        mean = f"{key.removesuffix('.depthwise.bias')}.norm.running_mean"
-        tensors[mean] = tensors[mean] - tensors.pop(key)
+        norm, bias = f"{key.removesuffix('.depthwise.bias')}.norm", tensors.pop(key)
+        if f"{norm}.running_mean" in tensors:
+            tensors[f"{norm}.running_mean"] = tensors[f"{norm}.running_mean"] - bias
+        else:
+            tensors |= norm_of_bias(bias, norm)
     return tensors

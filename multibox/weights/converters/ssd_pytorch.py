@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from multibox.config import Postprocess
 from multibox.presets import preset
-from multibox.weights.converters.class_names import COCO, class_names
+from multibox.weights.converters.class_names import COCO, GuessedNames, class_names
 from multibox.weights.converters.layers import Tensors
 from multibox.weights.converters.pytorch_ports import VGG16_PLACES, class_count, head_names, renamed
 from multibox.weights.file import Weights
@@ -46,7 +46,7 @@ def convert(tensors: Tensors) -> Weights | None:
             clip_default_boxes="all",
             postprocess=Postprocess(max_candidates_per_class=200, max_detections=200 * classes),
         ),
-        COCO + unused if classes == _COCO_OUTPUTS else class_names(classes),
+        GuessedNames(COCO + unused, "COCO") if classes == _COCO_OUTPUTS else class_names(classes),
         renamed(tensors, names, model="ssd.pytorch's SSD300"),
         {"converted from": "ssd.pytorch"},
     )

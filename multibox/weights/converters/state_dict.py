@@ -1,54 +1,78 @@
-"""Reads state dicts of PyTorch without running code: `.pth`, `.pt`, `.safetensors`."""
+"""Reads state dicts of PyTorch without running code: `.pth`, `.pt`, `.ckpt`, `.safetensors`."""
 
-import pickle
-import warnings
-import zipfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, ClassVar
+from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from multibox.messages import quoted, shortened
+from multibox.weights.converters.torch_file import StandIn, StoredTensor, TorchFile, read_torch_file
 from multibox.weights.file import check_header_size
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-_PLACES = ("state_dict", "model", "model_state_dict")
-"""Keys under which checkpoints have their state dict."""
-
-_PICKLES_BEFORE_STORAGES = 4
-"""Number of pickles at the beginning of a file of torch before 1.6: magic number, protocol, machine, tensors."""
-
-_ZIP = b"PK\x03\x04"
-"""First bytes of files of torch since 1.6, which are zip files. Torch goes by the first bytes too: a zip could also be
-at the end of any other file."""
 
 _SHARED = 4
 """Largest ratio of the tensors' size to the file's. It may exceed 1: some models have a tensor under several keys."""
 
+_WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""Parts of keys that wrappers of networks insert: DataParallel and AveragedModel, torch.compile, FSDP."""
+
+_AVERAGES = ("ema", "swa", "averag", "teacher", "shadow")
+"""Words in the keys of state dicts that are averages or copies of another one in the file."""
+
+Stored = Mapping[str, StoredTensor | StandIn]
+
+
+class StateDict(NamedTuple):
+    """A state dict in a file.
+
+    Attributes:
+        place: Keys under which the file has it, joined by dots; empty where it is the file's whole content.
+        prefix: Text at the beginning of its keys that was taken off.
+        tensors: Tensors by key.
+        left: Keys of tensors beside it that do not begin with the prefix.
+        others: Places of the other state dicts in the file that may be those of a network.
+    """
+
+    place: str
+    prefix: str
+    tensors: dict[str, np.ndarray]
+    left: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
-    """Returns the tensors of a file by key. In a checkpoint, they are under `state_dict`, `model` or a similar key.
+    """Returns the tensors of a file by key: the first of `read_state_dicts`."""
+    return next(read_state_dicts(path)).tensors
 
-    The first bytes show which format the file has. Floating-point numbers are returned in 32 bits.
+
+def read_state_dicts(path: Path) -> Iterator[StateDict]:
+    """Yields the state dicts that may be those of a network, the likeliest first.
+
+    The first bytes show which format the file has. A checkpoint may have its state dict under any key, beside anything
+    else, or as a whole network, whose code is not run. The largest state dicts come first, averages of another one
+    after it. A prefix that most keys share, `model.`, is taken off in a second try. Floating-point numbers are
+    returned in 32 bits.
 
     Raises:
-        ImportError: The file is not in the format of safetensors, and torch is not installed.
-        ValueError: The file is damaged, or holds anything but tensors and plain values.
+        ValueError: The file is damaged, or holds no tensors.
     """
     with path.open("rb") as file:
         begins_as_safetensors = file.read(9)[8:] == b"{"  # eight bytes with the length of the header, then the header
     if begins_as_safetensors:
-        return _read_safetensors(path)
-    found = _load(path)
-    while isinstance(found, Mapping) and (
-        inner := [found[key] for key in _PLACES if isinstance(found.get(key), Mapping)]
+        yield from _without_prefixes(StateDict("", "", _read_safetensors(path)))
+        return
+    file_content = read_torch_file(path)
+    found = _find(path, file_content.content)
+    largest = max(map(len, found.values()))
+    likely = {place: stored for place, stored in found.items() if 2 * len(stored) >= largest}
+    for place in sorted(
+        likely, key=lambda place: (any(word in place.lower() for word in _AVERAGES), -len(found[place]))
     ):
-        found = inner[0]
-    return _arrays(path, found)
+        tensors = _arrays(path, file_content, likely[place])
+        others = tuple(other for other in likely if other != place)
+        yield from _without_prefixes(StateDict(place, "", tensors, others=others))
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -63,112 +87,111 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{path}: not a .safetensors file, or damaged ({shortened(error)})") from error
     if header.get("format", "").startswith("multibox "):
         raise ValueError(f"{path}: is a weights file of multibox already; there is nothing to convert")
-    return {key: tensor.astype(np.float32) if tensor.dtype.kind == "f" else tensor for key, tensor in tensors.items()}
-
-
-def _load(path: Path) -> object:
-    import torch
-
-    _check_sizes(path)
-    try:
-        with path.open("rb") as file, warnings.catch_warnings():  # given a path, torch would go by its suffix
-            warnings.simplefilter("ignore")  # torch warns about its own old formats
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path}: not a file of plain tensors: it is damaged, or holds code, which is never run"
-        ) from error
-    except Exception as error:  # torch lets through whatever a damaged pickle makes its parts raise
-        raise _damaged(path) from error
-
-
-def _check_sizes(path: Path) -> None:
-    """Raises a ValueError if the tensors would be larger than the file, before memory is taken for them."""
-    size = path.stat().st_size
-    total = 0
-    try:
-        with path.open("rb") as file:
-            if file.read(len(_ZIP)) == _ZIP:
-                with zipfile.ZipFile(file) as archive:
-                    # torch does not compress tensors, so a zip that unpacks to more than the file is an attack or
-                    # damaged. Torch itself checks that each tensor fits the part from which it is read.
-                    total = sum(item.file_size for item in archive.infolist())
-            else:
-                file.seek(0)
-                for _ in range(_PICKLES_BEFORE_STORAGES):
-                    reader = _Sizes(file)
-                    reader.load()
-                    total += sum(reader.sizes.values())
-    except Exception as error:
-        raise _damaged(path) from error
-    if total > size:
-        raise ValueError(
-            f"{path}: truncated or damaged: its parts would take {total:,} bytes, but the file has {size:,}"
-        )
-
-
-class _StandIn(dict[object, object]):
-    """Replaces every class and function of a pickle while sizes are read. It does nothing."""
-
-    def __init__(self, *arguments: object, **values: object) -> None:
-        super().__init__()
-
-    def __setstate__(self, state: object) -> None:
-        """Ignores the state."""
-
-
-class _Sizes(pickle._Unpickler):
-    """Reads the storages of a file of torch before 1.6 and the count of numbers in each (at least a byte each).
-
-    It is based on the unpickler in Python, because the one in C takes memory for the largest number that an object of
-    the file has. The opcode that makes a `bytearray` of a claimed length, which torch does not use, is left out.
-    """
-
-    dispatch: ClassVar = {
-        code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]
+    tensors = {
+        key: tensor.astype(np.float32) if tensor.dtype.kind == "f" else tensor for key, tensor in tensors.items()
     }
-
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file)
-        self.sizes: dict[object, int] = {}
-
-    def find_class(self, module: str, name: str) -> object:
-        return _StandIn
-
-    def persistent_load(self, saved_id: object) -> object:
-        match saved_id:
-            case ("storage", _, key, _, int(numbers), *_):
-                self.sizes[key] = max(numbers, self.sizes.get(key, 0))  # torch takes memory at the first reference
-            case _:
-                raise pickle.UnpicklingError("a reference to something else than a storage of numbers")
-        return _StandIn()
+    return _unwrapped(tensors)
 
 
-def _damaged(path: Path) -> ValueError:
-    return ValueError(f"{path}: truncated, damaged, or no weights file at all; download or copy it again")
+def _without_prefixes(whole: StateDict) -> Iterator[StateDict]:
+    """Yields the state dict, then without the first part that most of its keys begin with, then without the next."""
+    while True:
+        yield whole
+        parts = Counter(key.partition(".")[0] for key in whole.tensors if "." in key)
+        part, times = max(parts.items(), key=lambda item: item[1], default=("", 0))
+        if 2 * times <= len(whole.tensors):
+            return
+        inside = {key.removeprefix(f"{part}."): t for key, t in whole.tensors.items() if key.startswith(f"{part}.")}
+        left = tuple(key for key in whole.tensors if not key.startswith(f"{part}."))
+        whole = whole._replace(prefix=f"{whole.prefix}{part}.", tensors=inside, left=(*whole.left, *left))
 
 
-def _arrays(path: Path, found: object) -> dict[str, np.ndarray]:
-    import torch
+def _find(path: Path, content: object) -> dict[str, Stored]:
+    """Returns all state dicts in the content of a file by their places.
 
-    if not isinstance(found, Mapping) or not found:
-        raise ValueError(f"{path}: holds no state dict, but a {type(found).__name__}")
-    wrong = [key for key, value in found.items() if not isinstance(value, torch.Tensor)]
-    if wrong:
-        raise ValueError(f"{path}: holds no state dict: {quoted(wrong[0])} is no tensor")
-    for key, tensor in found.items():
-        plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
-        if not plain or tensor.is_quantized or tensor.is_complex() or tensor.is_neg():
-            raise ValueError(f"{path}: {quoted(key)} is no plain tensor")
-    size, total = path.stat().st_size, sum(tensor.nbytes for tensor in found.values())
+    Raises:
+        ValueError: There are none.
+    """
+    found: dict[str, Stored] = {}
+    seen: set[int] = set()
+
+    def visit(place: str, value: object) -> None:
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+        if isinstance(value, StandIn) and isinstance(value.state, Mapping):
+            if tensors := dict(_tensors_of_module(value, "", set())):
+                found[place] = tensors
+            else:
+                visit(place, value.state)
+        if isinstance(value, Mapping):
+            tensors = {str(key): tensor for key, tensor in value.items() if _is_tensor(tensor)}
+            if tensors and all(isinstance(key, str) for key, tensor in value.items() if _is_tensor(tensor)):
+                found[place] = tensors
+            items = value.items()
+        elif isinstance(value, list | tuple):
+            items = enumerate(value)  # type: ignore[assignment]
+        else:
+            return
+        for key, inner in items:
+            visit(f"{place}.{shortened(key, 60)}" if place else shortened(key, 60), inner)
+
+    try:
+        visit("", content)
+    except RecursionError as error:
+        raise ValueError(f"{path}: damaged: it is nested too deeply") from error
+    if found:
+        return found
+    if isinstance(content, StandIn):
+        raise ValueError(
+            f"{path}: holds no state dict, but an object of {quoted(content.name)}, whose code is never run; save the "
+            "state dict of its network: torch.save(network.state_dict(), 'weights.pth')"
+        )
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f"{path}: holds no state dict, but a {type(content).__name__}")
+    raise ValueError(f"{path}: holds no state dict: {quoted(next(iter(content)))} is no tensor")
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, StoredTensor) or (isinstance(value, StandIn) and value.is_tensor)
+
+
+def _tensors_of_module(module: StandIn, prefix: str, above: set[int]) -> Iterator[tuple[str, StoredTensor | StandIn]]:
+    """Yields the parameters and buffers of a network that was saved whole, as its `state_dict()` has them."""
+    state = module.state
+    if not isinstance(state, Mapping) or id(module) in above or not isinstance(state.get("_modules"), Mapping):
+        return
+    for kind in ("_parameters", "_buffers"):
+        tensors = state.get(kind)
+        if isinstance(tensors, Mapping):
+            yield from ((f"{prefix}{key}", tensor) for key, tensor in tensors.items() if _is_tensor(tensor))
+    for name, inner in state["_modules"].items():
+        if isinstance(inner, StandIn):
+            yield from _tensors_of_module(inner, f"{prefix}{name}.", above | {id(module)})
+
+
+def _arrays(path: Path, file: TorchFile, stored: Stored) -> dict[str, np.ndarray]:
+    """Returns the tensors with their numbers.
+
+    Raises:
+        ValueError: One is no plain tensor, or together they are much larger than the file.
+    """
+    size, total = path.stat().st_size, 0
+    for key, tensor in stored.items():
+        if isinstance(tensor, StandIn):
+            raise ValueError(f"{path}: {quoted(key)} is no plain tensor ({shortened(tensor.name)})")
+        total += tensor.nbytes
     if total > _SHARED * size:  # repeated numbers: a stride of 0, or many keys for one tensor
         raise ValueError(f"{path}: damaged: its tensors would take {total:,} bytes, but the file has {size:,}")
-    return {str(key).removeprefix("module."): _array(path, key, tensor) for key, tensor in found.items()}
+    arrays = {key: file.read(tensor) for key, tensor in stored.items() if isinstance(tensor, StoredTensor)}
+    return _unwrapped(
+        {key: array.astype(np.float32) if array.dtype.kind == "f" else array.copy() for key, array in arrays.items()}
+    )
 
 
-def _array(path: Path, key: object, tensor: "Tensor") -> np.ndarray:
-    plain = tensor.detach()
-    try:
-        return (plain.float() if plain.is_floating_point() else plain).numpy()
-    except (TypeError, RuntimeError) as error:  # NumPy has no numbers of this type
-        raise ValueError(f"{path}: {quoted(key)} is no plain tensor ({shortened(error)})") from error
+def _unwrapped(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the tensors with keys without the parts that wrappers of networks insert."""
+    keys = {key: ".".join(part for part in key.split(".") if part not in _WRAPPERS) for key in tensors}
+    if len(set(keys.values())) < len(keys):  # two keys would become one
+        return tensors
+    return {keys[key]: tensor for key, tensor in tensors.items()}

@@ -11,7 +11,7 @@ from math import log
 from multibox.config import DetectorConfig
 from multibox.messages import quoted
 from multibox.presets import preset
-from multibox.weights.converters.class_names import COCO_BY_ID
+from multibox.weights.converters.class_names import COCO_BY_ID, GuessedNames
 from multibox.weights.converters.layers import Tensors, batch_norm, convolution, join
 from multibox.weights.converters.pytorch_ports import VGG16_PLACES, class_count
 from multibox.weights.file import Weights
@@ -136,12 +136,12 @@ def _weights(config: DetectorConfig, tensors: Tensors, classes: int, origin: str
     return Weights(config, _class_names(classes), tensors, {"converted from": f"torchvision {origin}"})
 
 
-def _class_names(count: int) -> tuple[str, ...]:
+def _class_names(count: int) -> GuessedNames:
     """Returns COCO's names by their numbers from 1 if there are 90 classes, else `class 1`, `class 2`, ...
 
     Ten of COCO's 90 numbers have no name. Their columns count in the softmax, so they are classes too: `N/A 12`.
     """
     numbers = range(1, count + 1)
     if count != max(COCO_BY_ID):
-        return tuple(f"class {number}" for number in numbers)
-    return tuple(COCO_BY_ID.get(number, f"N/A {number}") for number in numbers)
+        return GuessedNames(f"class {number}" for number in numbers)
+    return GuessedNames((COCO_BY_ID.get(number, f"N/A {number}") for number in numbers), "COCO")

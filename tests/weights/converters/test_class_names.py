@@ -11,6 +11,7 @@ def test_numbers_say_which_list():
     assert class_names(20) == VOC
     assert class_names(80) == COCO
     assert class_names(2) == ("class 1", "class 2")
+    assert [class_names(count).owner for count in (20, 80, 2)] == ["PASCAL VOC", "COCO", ""]
     assert (len(set(VOC)), len(set(COCO)), max(COCO_BY_ID)) == (20, 80, 90)
 
 

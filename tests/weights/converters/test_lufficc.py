@@ -1,5 +1,8 @@
 """lufficc/SSD: its layers in its order, with its rules, against our network with the converted weights."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -239,9 +242,48 @@ def test_what_does_not_fit_is_named():
         convert({key: tensor for key, tensor in lite.items() if not key.startswith("backbone.extras.3.conv.2.")})
 
 
-def test_mobilenet_v3_is_refused_by_name():
-    keys = ["backbone.features.4.conv.5.fc.0.weight", "box_head.predictor.cls_headers.0.conv.0.weight"]
-    with pytest.raises(ValueError, match="on MobileNetV3 cannot be converted: it squeezes and excites before"):
+def test_other_backbones_are_refused_by_name():
+    keys = ["backbone.conv1.weight", "box_head.predictor.cls_headers.0.conv.0.weight"]
+    with pytest.raises(ValueError, match=r"those on VGG-16, MobileNetV2, MobileNetV3 and EfficientNet-B3 can be conv"):
         convert({key: np.zeros(1) for key in keys})
-    with pytest.raises(ValueError, match="those on VGG-16 and MobileNetV2 can be converted"):
-        convert({key: np.zeros(1) for key in ["backbone.conv1.weight", keys[1]]})
+
+
+def golden_shapes(name: str) -> Shapes:
+    keys = json.loads((Path(__file__).parents[1] / "golden" / f"lufficc-{name}.keys.json").read_text())
+    return {key: tuple(shape) for key, (shape, _) in keys.items()}
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_ssd320_voc0712", "efficient_net_b3_ssd300_voc0712"])
+def test_rules_of_mobilenet_v3_and_efficientnet(name: str):
+    weights = convert(empty_arrays(golden_shapes(name)))
+    assert weights is not None
+    check_shapes(weights)
+    config = weights.config
+    assert config.postprocess == Postprocess(0.01, 0.45, False, config.num_default_boxes, 100)
+    assert (config.mean, config.scale, config.resize) == ((123, 117, 104), (1, 1, 1), "bilinear")
+    assert config.clip_default_boxes == "all"
+
+
+def test_mobilenet_v3_of_before_april_2020_has_smaller_kernels_in_the_extra_layers():
+    shapes = golden_shapes("mobilenet_v3_ssd320_voc0712")
+    for place in range(4):
+        key = f"backbone.extras.{place}.conv.3.weight"
+        shapes[key] = (*shapes[key][:2], 1, 1)
+    weights = convert(empty_arrays(shapes))
+    assert weights is not None
+    check_shapes(weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("mobilenet_v3_ssd320_voc0712", "backbone.extras.1.conv.5.fc.2"),
+        ("efficient_net_b3_ssd300_voc0712", "backbone._blocks.7._se_reduce"),
+    ],
+)
+def test_what_does_not_fit_on_mobilenet_v3_and_efficientnet_is_named(name: str, layer: str):
+    whole = empty_arrays(golden_shapes(name))
+    with pytest.raises(ValueError, match=rf"'{layer}' of lufficc/SSD's .* is missing"):
+        convert({key: tensor for key, tensor in whole.items() if not key.startswith(f"{layer}.")})
+    with pytest.raises(ValueError, match=r"'backbone\.more\.weight' belongs to no layer of lufficc/SSD's"):
+        convert(whole | {"backbone.more.weight": np.zeros(1)})

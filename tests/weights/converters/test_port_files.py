@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from multibox.detector import Detector
+from multibox.weights.converters.class_names import VOC
 from tests.weights.converters.pytorch_ports import State, random_state
 from tests.weights.converters.test_lufficc import lite_shapes
 from tests.weights.converters.test_qfgaohao import mb1_ssd_shapes
@@ -77,9 +78,27 @@ def test_no_code_is_run(tmp_path: Path, lufficc_state: State):
     for content in ({"model": some, "config": Trap()}, {**some, "more": Trap()}):
         for write in (lambda c: torch.save(c, path), lambda c: path.write_bytes(pickle.dumps(c, protocol=2))):
             write(content)
-            with pytest.raises(ValueError, match=r"it\.pth: .*(holds code, which is never run|damaged)"):
+            with pytest.raises(ValueError, match=r"it\.pth: (the weights of no detector|truncated, damaged)"):
                 Detector.convert(path)
     assert not (tmp_path / "run").exists()
+
+
+def test_twenty_classes_are_said_to_be_a_guess(tmp_path: Path, lufficc_state: State, caplog: pytest.LogCaptureFixture):
+    torch.save(lufficc_state, tmp_path / "it.pth")
+    detector = Detector.convert(tmp_path / "it.pth")
+    assert detector.class_names == VOC
+    assert detector.provenance["class names"] == "PASCAL VOC's, a guess from their number"
+    assert "20 classes: named as PASCAL VOC's, a guess; class_names" in caplog.text
+    caplog.clear()
+    own = [f"part {number}" for number in range(20)]
+    assert Detector.convert(tmp_path / "it.pth", class_names=own).class_names == tuple(own)
+    with pytest.raises(ValueError, match=r"class_names has 3 names, but .*it\.pth has 20 classes"):
+        Detector.convert(tmp_path / "it.pth", own[:3])
+    (tmp_path / "labels.txt").write_text("BACKGROUND\n" + "\n".join(own))
+    named = Detector.convert(tmp_path / "it.pth")
+    assert named.class_names == tuple(own)
+    assert named.provenance["class names"] == "labels.txt beside the file"
+    assert caplog.text == ""
 
 
 def test_another_network_is_refused_in_a_sentence(tmp_path: Path):

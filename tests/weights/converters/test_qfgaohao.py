@@ -1,6 +1,8 @@
 """qfgaohao/pytorch-ssd: its layers in its order, with its rules, against our networks with the converted weights."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -133,17 +135,19 @@ def residual_shapes(key: str, inputs: int, inside: int, outputs: int) -> Shapes:
     )
 
 
-def mb2_ssd_lite_shapes(outputs: int) -> Shapes:
-    found = conv("base_net.0.0", 32, 3, 3, bias=False) | norm("base_net.0.1", 32)
-    inputs, place = 32, 1
+def mb2_ssd_lite_shapes(outputs: int, width: float = 1.0) -> Shapes:
+    """`width` is `width_mult` of create_mobilenetv2_ssd_lite: channels are `int(c * width_mult)`."""
+    inputs, place = int(32 * width), 1
+    found = conv("base_net.0.0", inputs, 3, 3, bias=False) | norm("base_net.0.1", inputs)
     for expansion, channels, blocks, _ in MOBILENET_V2:
+        channels = int(channels * width)
         for _ in range(blocks):
             found |= residual_shapes(f"base_net.{place}", inputs, inputs * expansion, channels)
             inputs, place = channels, place + 1
-    found |= conv("base_net.18.0", 1280, 320, 1, bias=False) | norm("base_net.18.1", 1280)
+    found |= conv("base_net.18.0", 1280, inputs, 1, bias=False) | norm("base_net.18.1", 1280)
     for place, extra in enumerate(LITE_EXTRAS):
         found |= residual_shapes(f"extras.{place}", *extra)
-    for place, channels in enumerate((576, 1280, 512, 256, 256, 64)):
+    for place, channels in enumerate((round(576 * width), 1280, 512, 256, 256, 64)):
         for head, width in (("classification", outputs), ("regression", 4)):
             key = f"{head}_headers.{place}"
             if place == 5:
@@ -255,6 +259,52 @@ def test_default_boxes_and_rules(name: str):
     assert weights.class_names == VOC
     assert config.postprocess == Postprocess(0.01, 0.45, False, 200, 200 * 20)
     assert (config.mean, config.scale, config.resize) == (port.mean, port.scale, "bilinear")
+
+
+@pytest.mark.parametrize("width", [0.875, 0.75, 0.5, 0.25, 0.125])
+def test_mb2_ssd_lite_with_a_width_multiplier(width: float):
+    state = random_state(mb2_ssd_lite_shapes(5, width))
+    weights = convert(arrays(state))
+    assert weights is not None
+    assert weights.config.backbone == f"mobilenet-v2-{width:g}"
+    check_shapes(weights)
+    check_predictions(weights, images(300), lambda images: mb2_ssd_lite(state, images, 5))
+
+
+def test_a_width_with_which_the_project_does_not_run_is_refused():
+    with pytest.raises(
+        ValueError, match=r"11 channels in its first layer; .* 0\.34375, .* does not run; it does with 1,"
+    ):
+        convert(empty_arrays(mb2_ssd_lite_shapes(5, 0.35)))
+
+
+def golden_shapes(name: str) -> Shapes:
+    keys = json.loads((Path(__file__).parents[1] / "golden" / f"qfgaohao-{name}.keys.json").read_text())
+    return {key: tuple(shape) for key, (shape, _) in keys.items()}
+
+
+LITE = ("mb1-ssd-lite", "sq-ssd-lite", "mb3-large-ssd-lite", "mb3-small-ssd-lite")
+
+
+@pytest.mark.parametrize("name", LITE)
+def test_rules_of_the_lite_detectors(name: str):
+    weights = convert(empty_arrays(golden_shapes(name)))
+    assert weights is not None
+    assert weights.provenance["converted from"] == f"qfgaohao/pytorch-ssd, {name}"
+    check_shapes(weights)
+    config = weights.config
+    assert config.postprocess == Postprocess(0.01, 0.45, False, 200, 200 * 20)
+    assert (config.mean, config.scale, config.resize) == ((127,) * 3, (128,) * 3, "bilinear")
+    assert config.clip_default_boxes == "all"
+
+
+@pytest.mark.parametrize("name", LITE)
+def test_what_does_not_fit_in_the_lite_detectors_is_named(name: str):
+    whole = empty_arrays(golden_shapes(name))
+    with pytest.raises(ValueError, match=rf"the layer 'regression_headers\.5' of qfgaohao's {name} is missing"):
+        convert({key: tensor for key, tensor in whole.items() if not key.startswith("regression_headers.5.")})
+    with pytest.raises(ValueError, match=rf"'extras\.9\.0\.weight' belongs to no layer of qfgaohao's {name}"):
+        convert(whole | {"extras.9.0.weight": np.zeros(1)})
 
 
 def test_files_from_before_the_counter_of_batches():
