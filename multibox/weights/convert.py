@@ -8,6 +8,7 @@ from multibox.messages import quoted, shortened
 from multibox.weights.converters import lufficc, qfgaohao, ssd_pytorch, torchvision, ultra_light
 from multibox.weights.converters.caffe import convert_caffemodel, is_caffemodel
 from multibox.weights.converters.layers import Tensors
+from multibox.weights.converters.other_files import describe_other_file
 from multibox.weights.converters.state_dict import read_state_dict
 from multibox.weights.converters.tflite import convert_tflite, is_tflite
 from multibox.weights.file import Weights
@@ -32,6 +33,9 @@ def convert_weights(path: str | os.PathLike[str]) -> Weights:
     source = Path(path)
     if not source.is_file():
         raise FileNotFoundError(f"{source}: there is no such weights file")
+    other = describe_other_file(source)
+    if other is not None:
+        raise ValueError(f"{source}: is {other}")
     if is_caffemodel(source):
         return convert_caffemodel(source)
     if is_tflite(source):

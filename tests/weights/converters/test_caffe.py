@@ -224,7 +224,7 @@ WHOLE = network(tiny(300, 21), more=prior_boxes(300, "voc"))
         (WHOLE[: len(WHOLE) // 2], "not a .caffemodel file, or damaged"),
         (WHOLE[:-1], "not a .caffemodel file, or damaged"),
         (b"weights\n" * 99, "not a .caffemodel file, or damaged"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(99), "not a .caffemodel file, or damaged"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "is an HDF5 file"),
         (layer("conv1_1", "Convolution", nested(5, b"abc")), r"tensor of layer 'conv1_1' .* does not fit its 3 bytes"),
         (b"\xa0\x06\x01", "a number instead of a message"),
         (
