@@ -7,6 +7,7 @@ from functools import partial
 from multibox.messages import quoted
 from multibox.ssd.backbones.backbone import Backbone, Source
 from multibox.ssd.backbones.mobilenet_v1 import mobilenet_v1
+from multibox.ssd.backbones.mobilenet_v2 import mobilenet_v2_tensorflow
 from multibox.ssd.backbones.timm import measure_timm, timm_backbone
 from multibox.ssd.backbones.tiny import tiny
 from multibox.ssd.backbones.torchvision import mobilenet_v2, mobilenet_v3_large, resnet
@@ -23,6 +24,7 @@ BACKBONES: Mapping[str, Callable[..., Backbone]] = {
     "mobilenet-v1-tensorflow": partial(mobilenet_v1, tensorflow=True),
     "mobilenet-v1-0.75-tensorflow": partial(mobilenet_v1, width=0.75, tensorflow=True),
     "mobilenet-v2": mobilenet_v2,
+    "mobilenet-v2-tensorflow": mobilenet_v2_tensorflow,
     "mobilenet-v3-large": partial(mobilenet_v3_large, reduced_tail=False),
     "mobilenet-v3-large-reduced": partial(mobilenet_v3_large, reduced_tail=True),
     "resnet18": partial(resnet, 18),
