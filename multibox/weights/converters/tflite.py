@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import isfinite, prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -60,9 +60,9 @@ class _Part(NamedTuple):
 
 
 class _Backbone(NamedTuple):
-    """A backbone: name of its preset, our name of it, its layers, and its source layers by their place among them."""
+    """A MobileNet: its version, our name of it, its layers, and its source layers by their place among them."""
 
-    preset: str
+    version: Literal["v1", "v2"]
     name: str
     parts: Sequence[_Part]
     sources: dict[int, str]
@@ -118,8 +118,9 @@ def _read(data: bytes) -> Weights:
     tensors = join([*_layers(graph, trunk, parts, heads, num_classes), {"default_boxes": default_boxes.copy()}])
     names = COCO if num_classes == max(COCO_BY_ID) else tuple(f"class {label + 1}" for label in range(num_classes))
     kind = "float" if graph.tensor(trunk[0].output).is_float else "8-bit"
-    on = f"{backbone.preset.format('SSDLite' if 'lite' in config.name else 'SSD')}{' on COCO' if names is COCO else ''}"
-    return Weights(config, names, tensors, {"converted from": f"{on}, TensorFlow Object Detection API, {kind} .tflite"})
+    model = f"SSD{'Lite' if 'lite' in config.name else ''} MobileNet {backbone.version}"
+    source = f"{model}{' on COCO' if names is COCO else ''}, TensorFlow Object Detection API, {kind} .tflite"
+    return Weights(config, names, tensors, {"converted from": source})
 
 
 def _options(data: bytes) -> dict[str, float]:
@@ -147,11 +148,11 @@ def _backbone(trunk: Sequence[Layer]) -> _Backbone:
         parts = list(_mobilenet_v2())
         names = [part.convolution for part in parts]
         sources = {names.index("backbone.features.14.conv.0.0"): "expand14", len(parts) - 1: "conv18"}
-        return _Backbone("{} MobileNet v2", "mobilenet-v2-tensorflow", parts, sources)
+        return _Backbone("v2", "mobilenet-v2-tensorflow", parts, sources)
     channels = len(trunk[0].bias) if trunk else 0
     if channels not in _V1_WIDTHS:
         raise ValueError(f"another model: its first layer has {channels} channels, expected one of {list(_V1_WIDTHS)}")
-    return _Backbone("{} MobileNet v1", _V1_WIDTHS[channels], list(_mobilenet_v1()), {22: "conv11", 26: "conv13"})
+    return _Backbone("v1", _V1_WIDTHS[channels], list(_mobilenet_v1()), {22: "conv11", 26: "conv13"})
 
 
 def _mobilenet_v1() -> Iterator[_Part]:
@@ -207,8 +208,8 @@ def _described(kernel: tuple[int, ...], stride: int, depthwise: bool, linear: bo
 
 def _extras(layers: Sequence[Layer], backbone: _Backbone, boxes: Sequence[Chain]) -> list[ExtraLayer]:
     """Returns the extra layers. The layers up to each further source layer have a number in common."""
-    numbered = "conv" if backbone.sources[min(backbone.sources)] == "conv11" else "extra"
-    number, place = 14 if numbered == "conv" else 1, 1
+    numbered, number = {"v1": ("conv", 14), "v2": ("extra", 1)}[backbone.version]
+    place = 1
     sources = {head[0].input for head in boxes}
     extras: list[ExtraLayer] = []
     for layer in layers:
@@ -284,7 +285,7 @@ def _config(
     lite = "lite" if rows[0].head == "separable" else ""
     size = f"{height}" if height == width else f"{height}x{width}"
     return DetectorConfig(
-        name=f"ssd{lite}{size}-{backbone.preset[3:].lower().replace(' v', 'v')}",
+        name=f"ssd{lite}{size}-mobilenet{backbone.version}",
         height=height,
         width=width,
         mean=(mean,) * 3,

@@ -142,9 +142,9 @@ class Network:
             `quantized` (everything in 8 bits).
     """
 
-    def __init__(self, height: int, width: int, *, seed: int = 0, numbers: str = "float", named: bool = True) -> None:
+    def __init__(self, height: int, width: int, *, seed: int = 0, numbers: str = "float") -> None:
         self.random = Numbers(seed)
-        self.numbers, self.named = numbers, named
+        self.numbers = numbers
         self.tensors: list[dict[int, Any]] = []
         self.buffers: list[dict[int, Any]] = [{}]
         self.operators: list[dict[int, Any]] = []
@@ -168,7 +168,7 @@ class Network:
             scale = (high[1] - high[0]) / 255
             quantization = scaled([scale], [round(-high[0] / scale)])
         fields: dict[int, Any] = {0: np.array(shape, "<i4"), 1: ("i1", kind), 2: ("<u4", buffer)}
-        fields[3] = name if self.named else f"t{len(self.tensors)}"
+        fields[3] = name
         if quantization is not None:
             fields[4] = quantization
         self.tensors.append(fields)
@@ -357,11 +357,11 @@ V2_BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96,
 
 def write_ssd(
     version: int, *, lite: bool = False, height: int = 300, width: int = 300, classes: int = 90, seed: int = 0,
-    numbers: str = "float", named: bool = True, options: Mapping[str, float] | None = None, kernel: int | None = None,
+    numbers: str = "float", options: Mapping[str, float] | None = None, kernel: int | None = None,
     softmax: bool = False,
 ) -> Written:  # fmt: skip
     """An SSD or SSDLite on MobileNet v1 or v2, layer after layer as the Object Detection API builds it."""
-    net = Network(height, width, seed=seed, numbers=numbers, named=named)
+    net = Network(height, width, seed=seed, numbers=numbers)
     sources = _mobilenet_v1(net) if version == 1 else _mobilenet_v2(net)
     features = sources[-1]
     prefix = "Conv2d_13_pointwise" if version == 1 else "layer_19"
