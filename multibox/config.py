@@ -16,7 +16,7 @@ from multibox.messages import quoted, shortened
 Head = Literal["conv3x3", "conv1x1", "separable"]
 Norm = Literal["l2", "batch"]
 Activation = Literal["relu", "relu6", "hardswish"]
-Clip = Literal["none", "size", "all"]
+Clip = Literal["none", "size", "all", "corners"]
 Scoring = Literal["softmax", "sigmoid"]
 Scales = Literal["voc", "coco"]
 PrecisionChoice = Literal["auto", "fp32", "bf16"]
@@ -165,8 +165,9 @@ class DetectorConfig:
         head_activation: Activation of separable heads; `None` for that of the extra layers.
         stored_default_boxes: Whether the table of default boxes is a tensor of the weights file instead of being made
             from the feature maps.
-        clip_default_boxes: `none`, as in the Caffe code; `size` limits widths and heights to the image's; `all` clips
-            the centers too. Each of the four numbers is clipped separately, so boxes may still reach over the edge.
+        clip_default_boxes: `none`, as in the paper's detectors; `corners` cuts the boxes at the edges of the image,
+            as the Caffe code does if asked to; `size` limits widths and heights to the image's; `all` limits the
+            centers too. The last two limit each number separately, so boxes may still reach over the edge.
         center_variance: Divisor of the center's offsets. The Caffe code has the variances; the paper does not.
         size_variance: Divisor of the logarithms of width and height.
         max_log_size: Limit on decoded sizes: a box is at most `exp(max_log_size)` times as wide and high as its default

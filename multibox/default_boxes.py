@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
+from multibox.boxes import center_to_corner, clip, corner_to_center
 from multibox.config import DetectorConfig
 
 
@@ -12,6 +13,9 @@ def make_default_boxes(config: DetectorConfig) -> Float[np.ndarray, "default_box
     They are in the order of the network's output: feature map, row, column, box of the cell. Centers are one step
     apart, as in the Caffe code. If the cells of a map reach beyond the input (10 cells of 32 pixels on 300), the last
     centers may lie outside the image. The boxes are clipped if the config says so.
+
+    Raises:
+        ValueError: Boxes that are cut at the edges of the image have no part inside it.
     """
     tables = []
     for feature_map in config.feature_maps:
@@ -25,7 +29,15 @@ def make_default_boxes(config: DetectorConfig) -> Float[np.ndarray, "default_box
         table[..., 2:] = sizes
         tables.append(table.reshape(-1, 4))
     pixels = np.concatenate(tables)
-    boxes = (pixels / [config.width, config.height, config.width, config.height]).astype(np.float32)
-    clipped = {"none": slice(0), "size": slice(2, 4), "all": slice(4)}[config.clip_default_boxes]
-    boxes[:, clipped] = boxes[:, clipped].clip(0, 1)
-    return boxes
+    boxes = pixels / [config.width, config.height, config.width, config.height]
+    match config.clip_default_boxes:
+        case "size":
+            boxes[:, 2:] = boxes[:, 2:].clip(0, 1)
+        case "all":
+            boxes = boxes.clip(0, 1)
+        case "corners":
+            boxes = corner_to_center(clip(center_to_corner(boxes), 1, 1))
+            outside = int((boxes[:, 2:] <= 0).any(axis=1).sum())
+            if outside:
+                raise ValueError(f"{outside} default boxes lie outside the image, so nothing is left of them when cut")
+    return boxes.astype(np.float32)

@@ -66,7 +66,10 @@ def test_override_changes_what_is_given_and_nothing_else():
     [
         ({"scoring": "softmx"}, "scoring must be one of softmax, sigmoid, but is 'softmx'"),
         ({"activation": "gelu"}, "activation must be one of relu, relu6, hardswish, but is 'gelu'"),
-        ({"clip_default_boxes": "corner"}, "clip_default_boxes must be one of none, size, all, but is 'corner'"),
+        (
+            {"clip_default_boxes": "corner"},
+            "clip_default_boxes must be one of none, size, all, corners, but is 'corner'",
+        ),
         ({"resize": "nearest"}, "resize must be one of bilinear, antialias, float, but is 'nearest'"),
         ({"center_variance": 0.0}, "center_variance must be above 0, but is 0"),
         ({"center_variance": NAN}, "center_variance must be above 0, but is nan"),

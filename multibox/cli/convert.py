@@ -27,7 +27,12 @@ _RESIZE = {
     "antialias": "bilinear with antialiasing",
     "float": "bilinear, not rounded to whole numbers",
 }
-_CLIPPED = {"none": "not clipped", "size": "width and height clipped", "all": "all four numbers clipped"}
+_CLIPPED = {
+    "none": "not clipped",
+    "size": "width and height clipped",
+    "all": "all four numbers clipped",
+    "corners": "cut at the edges of the image",
+}
 
 
 def convert(

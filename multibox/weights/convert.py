@@ -13,6 +13,7 @@ from multibox.weights.converters import lufficc, qfgaohao, ssd_pytorch, torchvis
 from multibox.weights.converters.caffe import convert_caffemodel, is_caffemodel
 from multibox.weights.converters.class_names import GuessedNames, read_class_names
 from multibox.weights.converters.layers import Tensors
+from multibox.weights.converters.other_files import describe_other_file
 from multibox.weights.converters.state_dict import StateDict, read_state_dicts
 from multibox.weights.converters.tflite import convert_tflite, is_tflite
 from multibox.weights.file import Weights
@@ -68,6 +69,9 @@ def _with_input_size(config: DetectorConfig, height: int, width: int, name: str)
 def _convert(source: Path) -> Weights:
     if not source.is_file():
         raise FileNotFoundError(f"{source}: there is no such weights file")
+    other = describe_other_file(source)
+    if other is not None:
+        raise ValueError(f"{source}: is {other}")
     if is_caffemodel(source):
         return convert_caffemodel(source)
     if is_tflite(source):

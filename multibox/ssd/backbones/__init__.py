@@ -8,6 +8,7 @@ from multibox.messages import quoted
 from multibox.ssd.backbones.backbone import Backbone, Source
 from multibox.ssd.backbones.efficientnet import efficientnet_b3
 from multibox.ssd.backbones.mobilenet_v1 import mobilenet_v1
+from multibox.ssd.backbones.mobilenet_v2 import mobilenet_v2_tensorflow
 from multibox.ssd.backbones.mobilenet_v3 import port_mobilenet_v3
 from multibox.ssd.backbones.timm import measure_timm, timm_backbone
 from multibox.ssd.backbones.tiny import tiny
@@ -29,6 +30,7 @@ BACKBONES: Mapping[str, Callable[..., Backbone]] = {
     "mobilenet-v1-0.75-tensorflow": partial(mobilenet_v1, width=0.75, tensorflow=True),
     "mobilenet-v2": mobilenet_v2,
     **{f"mobilenet-v2-{width:g}": partial(mobilenet_v2, width=width) for width in MOBILENET_V2_WIDTHS},
+    "mobilenet-v2-tensorflow": mobilenet_v2_tensorflow,
     "mobilenet-v3-large": partial(mobilenet_v3_large, reduced_tail=False),
     "mobilenet-v3-large-reduced": partial(mobilenet_v3_large, reduced_tail=True),
     "mobilenet-v3-large-lufficc": partial(port_mobilenet_v3, port="lufficc"),

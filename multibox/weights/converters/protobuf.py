@@ -6,8 +6,12 @@ Values are views of the bytes of the file, so a size that a file claims takes no
 from collections.abc import Iterator
 
 
-def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def fields(message: memoryview, *, cut: bool = False) -> Iterator[tuple[int, int | memoryview]]:
     """Yields the number and the value of each field: numbers of variable length as `int`, anything else as bytes.
+
+    Args:
+        message: The bytes of a message.
+        cut: Whether these are only the first bytes of the message. The last field's value may then be incomplete.
 
     Raises:
         ValueError: The bytes end within a field, or are not in this format.
@@ -26,7 +30,7 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             size, place = _number(message, place)
         else:
             size = {1: 8, 5: 4}[kind]
-        if size > len(message) - place:
+        if size > len(message) - place and not cut:
             raise ValueError(f"field {field} has {size} bytes, but {len(message) - place} are left")
         yield field, message[place : place + size]
         place += size

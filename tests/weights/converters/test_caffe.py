@@ -1,9 +1,7 @@
 """The authors' `.caffemodel`: files written here field by field, and the network of their prototxt applied to them."""
 
 import pickle
-import struct
 import tracemalloc
-from collections.abc import Sequence
 from math import floor
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from multibox.presets import preset
 from multibox.weights.convert import convert_weights
 from multibox.weights.converters.caffe import Layer, convert, is_caffemodel, read_layers
 from multibox.weights.converters.class_names import COCO, VOC
+from tests.weights.converters.caffe_files import blob, decimal, layer, nested, number, prior_box
 from tests.weights.converters.pytorch_ports import (
     Shapes,
     State,
@@ -63,42 +62,6 @@ CHANNELS = (512, 1024, 512, 256, 256, 256, 256)
 BOXES = {300: (4, 6, 6, 6, 4, 4), 512: (4, 6, 6, 6, 6, 4, 4)}
 STEPS = {300: (8, 16, 32, 64, 100, 300), 512: (8, 16, 32, 64, 128, 256, 512)}
 FIRST_AND_MIN_RATIO = {(300, "voc"): (10, 20), (300, "coco"): (7, 15), (512, "voc"): (7, 15), (512, "coco"): (4, 10)}
-
-
-def number(value: int) -> bytes:
-    parts = [value >> shift & 127 for shift in range(0, max(value.bit_length(), 1), 7)]
-    return bytes([part | 128 for part in parts[:-1]] + parts[-1:])
-
-
-def nested(field: int, content: bytes) -> bytes:
-    return number(field << 3 | 2) + number(len(content)) + content
-
-
-def decimal(field: int, value: float) -> bytes:
-    return number(field << 3 | 5) + struct.pack("<f", value)
-
-
-def blob(tensor: np.ndarray, *, old: bool = False) -> bytes:
-    """BlobProto, with its shape in a message, or as four numbers."""
-    if old:
-        sizes = [1] * (4 - tensor.ndim) + list(tensor.shape)
-        shape = b"".join(number(field << 3) + number(size) for field, size in enumerate(sizes, start=1))
-    else:
-        shape = nested(7, nested(1, b"".join(map(number, tensor.shape))))
-    return nested(5, tensor.astype("<f4").tobytes()) + shape
-
-
-def layer(name: str, kind: str, *blobs: bytes, more: bytes = b"") -> bytes:
-    """LayerParameter, as field 100 of a network."""
-    content = nested(1, name.encode()) + nested(2, kind.encode()) + b"".join(nested(7, one) for one in blobs)
-    return nested(100, content + more)
-
-
-def prior_box(name: str, min_size: float, max_size: float, ratios: Sequence[float], step: float | None) -> bytes:
-    content = decimal(1, min_size) + decimal(2, max_size) + b"".join(decimal(3, ratio) for ratio in ratios)
-    content += b"\x20\x01\x28\x00" + b"".join(decimal(6, variance) for variance in (0.1, 0.1, 0.2, 0.2))
-    content += (b"" if step is None else decimal(10, step)) + decimal(13, 0.5)
-    return layer(f"{name}_mbox_priorbox", "PriorBox", more=nested(203, content))
 
 
 def prior_boxes(side: int, scales: str, *, steps: bool = True) -> bytes:
@@ -169,7 +132,7 @@ def test_ssd512_has_the_shapes_of_its_layers():
     layers = {}
     for name in dict.fromkeys(key.rpartition(".")[0] for key in tensors):
         parts = [tensors[f"{name}.{part}"] for part in ("weight", "bias") if f"{name}.{part}" in tensors]
-        layers[name] = Layer(tuple(parts), None)
+        layers[name] = Layer("Convolution", tuple(parts), {})
     weights = convert(layers)
     check_shapes(weights)
     assert weights.config.num_default_boxes == 24564
@@ -261,10 +224,13 @@ WHOLE = network(tiny(300, 21), more=prior_boxes(300, "voc"))
         (WHOLE[: len(WHOLE) // 2], "not a .caffemodel file, or damaged"),
         (WHOLE[:-1], "not a .caffemodel file, or damaged"),
         (b"weights\n" * 99, "not a .caffemodel file, or damaged"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(99), "not a .caffemodel file, or damaged"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "is an HDF5 file"),
         (layer("conv1_1", "Convolution", nested(5, b"abc")), r"tensor of layer 'conv1_1' .* does not fit its 3 bytes"),
         (b"\xa0\x06\x01", "a number instead of a message"),
-        (network({"ip1.weight": torch.zeros(2, 2), "ip1.bias": torch.zeros(2)}), "of no SSD300 or SSD512; its first"),
+        (
+            network({"ip1.weight": torch.zeros(2, 2), "ip1.bias": torch.zeros(2)}),
+            "of no SSD300, SSD512 or MobileNet-SSD; its first",
+        ),
     ],
 )
 def test_other_files_are_refused_in_a_sentence(tmp_path: Path, data: bytes, message: str):
@@ -345,7 +311,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path):
         (decimal(1, 30) + decimal(3, 0), "aspect ratios"),
         (b"", "have sizes"),
         (decimal(1, 30) + decimal(2, 60) * 2, "do not have as many max_size as min_size"),
-        (decimal(1, 30) + b"\x28\x01", "clips the corners"),
+        (decimal(1, 30) + b"\x28\x01", "clips the default boxes of some"),
         (decimal(1, 30) + decimal(6, 0.1) * 3, "3 variances, expected 1 or 4"),
         (nested(1, b"abc"), "3 bytes cannot be 32-bit numbers"),
     ],

@@ -226,9 +226,7 @@ def test_a_damaged_file_is_refused_or_read(path: Path, tmp_path: Path):
     ("here", "there", "said"),
     [
         (b"TFLite_Detection_PostProcess", b"TFLite_Detection_PostXrocess", "it has no operator 'TFLite_Det"),
-        (b"Conv2d_13_pointwise/Relu6", b"Conv2d_13_pointwisE/Relu6", "it has no operator 'FeatureExtractor/"),
-        (b"FeatureExtractor/MobilenetV1", b"FeatureExtractor/MobilenetV2", "another model: it has no operator"),
-        (b"num_classes", b"num_clusses", "expected {'num_classes': 90"),
+        (b"num_classes", b"num_clusses", "expected h_scale, max_classes_per_detection, max_detections, nms_iou_"),
     ],
 )
 def test_another_model_is_refused(path: Path, tmp_path: Path, here: bytes, there: bytes, said: str):
