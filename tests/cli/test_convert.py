@@ -71,6 +71,8 @@ def test_size_is_for_weights_that_do_not_tell_it(multibox: Multibox, foreign: Pa
         assert (status, out, len(err)) == (wrong, [], 1)
         assert words in err[0]
     assert multibox("convert", foreign, tmp_path / "same.safetensors", "--size", "320").status == 0
+
+
 def test_class_names_come_from_a_file(multibox: Multibox, foreign: Path, tmp_path: Path):
     names, out_path = tmp_path / "names.txt", tmp_path / "it.safetensors"
     for text in ("BACKGROUND\nscrew\nnut\n", "screw, nut\n", "\ufeffscrew\r\nnut\r\n\r\n", "__background__,screw,nut"):
