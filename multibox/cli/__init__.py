@@ -1,7 +1,6 @@
 """The command line: one file for each command. No other part of the package prints."""
 
 import io
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -54,9 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character that the terminal cannot show must not end the command
             stream.reconfigure(errors="backslashreplace")
-    # PyTorch's threads spin while they wait for each other. If something else runs on the machine, that slows training
-    # to a tenth of its speed. With this setting the threads soon go to sleep instead.
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         with plain_warnings():
             return _app()(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0
