@@ -39,6 +39,9 @@ IMAGE_SUFFIXES = frozenset(chain.from_iterable(FORMATS.values()))
 MAX_PIXELS = 89_478_485
 """The default limit on pixels: as RGB they take a quarter of a GiB. Pillow warns above the same number."""
 
+Channels = Literal["rgb", "bgr"]
+"""The order of the colors in an array or tensor. OpenCV's arrays are `bgr`."""
+
 Resize = Literal["bilinear", "antialias", "float"]
 
 _JPEG_START = b"\xff\xd8"
@@ -118,6 +121,26 @@ def open_image(source: Source, *, at_least: tuple[int, int] | None = None, max_p
         TypeError: The source is none of these things.
     """
     return _open(source, at_least, max_pixels)[0]
+
+
+def to_rgb(image: Source, channels: Channels) -> Source:
+    """Returns the image; an array or tensor with its colors in the order red, green, blue.
+
+    Args:
+        image: An image in any form. Files and PIL images know the order of their colors.
+        channels: Order of the colors in an array or tensor.
+
+    Raises:
+        ValueError: There is no such order.
+    """
+    if channels not in get_args(Channels):
+        raise ValueError(f"channels must be 'rgb' or 'bgr', but is {quoted(channels)}")
+    if channels == "rgb" or isinstance(image, str | Image.Image) or not isinstance(image, ArrayLike):
+        return image
+    pixels = np.asarray(image)
+    if pixels.ndim != 3:  # gray, or no image
+        return pixels
+    return pixels[::-1] if pixels.shape[0] == 3 else pixels[..., ::-1]
 
 
 def read_image(source: Source) -> UInt8[np.ndarray, "3 height width"]:

@@ -19,7 +19,18 @@ import multibox
 PACKAGE = Path(multibox.__file__).parent
 
 GROUND = {
-    *("boxes", "postprocess", "images", "files", "detections", "drawing", "config", "presets", "default_boxes"),
+    *(
+        "boxes",
+        "postprocess",
+        "images",
+        "files",
+        "detections",
+        "display",
+        "drawing",
+        "config",
+        "presets",
+        "default_boxes",
+    ),
     *("checks", "messages", "safe_yaml", "assets"),
 }
 FLOORS = [  # from the top

@@ -194,9 +194,8 @@ def _join_classes(
 def _in_classes_of(dataset: Dataset, found: Detections, labels_of: Int[np.ndarray, " detector_classes"]) -> Detections:
     labels = labels_of[found.labels]
     named = labels >= 0
-    return Detections(
-        found.boxes[named], found.scores[named], labels[named], found.default_box_indices[named], dataset.class_names
-    )
+    columns = (found.boxes[named], found.scores[named], labels[named], found.default_box_indices[named])
+    return Detections(*columns, dataset.class_names, found.source)
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
