@@ -230,7 +230,8 @@ class DetectorConfig:
         """Returns the name and the main sizes. All values are in the attributes and in `to_json`."""
         return (
             f"DetectorConfig({self.name}: input {self.height} x {self.width}, backbone {self.backbone}, "
-            f"{counted(len(self.feature_maps), 'feature map')}, {self.num_default_boxes:,} default boxes, {self.scoring})"
+            f"{counted(len(self.feature_maps), 'feature map')}, {self.num_default_boxes:,} default boxes, "
+            f"{self.scoring})"
         )
 
     def to_json(self) -> str:

@@ -9,10 +9,12 @@ from typing import get_args
 import numpy as np
 from jaxtyping import Int
 
-from multibox.data.read import EVALUATION_SPLITS, DatasetReader, usual_split, warn_of_problems
+from multibox.data.check import read_usable
+from multibox.data.read import EVALUATION_SPLITS, DatasetReader, usual_split
 from multibox.data.sample import Dataset, GroundTruth
 from multibox.detections import Detections
 from multibox.detector import Detector
+from multibox.display import image_bar
 from multibox.evaluation.coco import score_coco
 from multibox.evaluation.metrics import Metrics, Pixels, Rule
 from multibox.evaluation.voc import score_voc
@@ -32,6 +34,7 @@ def evaluate(
     batch_size: int = 8,
     rename: Mapping[str, str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    progress: bool = True,
 ) -> Metrics:
     """Scores the detector on a data set.
 
@@ -41,7 +44,8 @@ def evaluate(
 
     Args:
         detector: Detector to be scored, with all of its classes.
-        dataset: Data set, or the path of one as `read_dataset` takes it.
+        dataset: Data set, or the path of one as `read_dataset` takes it. Images of a path that cannot be decoded are
+            left out, and a warning in the log sums up all problems.
         split: Split of a data set given by its path; by default `val`, or `test` if there is no `val`.
         rule: Rule of average precision, as in `score`.
         pixels: How overlap is measured, as in `score`.
@@ -53,6 +57,8 @@ def evaluate(
         batch_size: Number of images that go through the network at once.
         rename: New names for classes of the detector, `{detector's name: data set's name}`.
         on_progress: Called after each batch with the number of images done and of all images.
+        progress: Whether an evaluation that takes more than a second shows a progress bar, in a terminal or a notebook,
+            if there is no `on_progress`.
 
     Raises:
         ValueError: The data set has objects of a class that the detector does not know, `rename` has a name that its
@@ -63,7 +69,7 @@ def evaluate(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
-    dataset = _read(dataset, split)
+    dataset = _read(dataset, split, progress=progress)
     truths = [sample.truth for sample in dataset]
     if rename:
         check_rename(rename, detector.class_names, dataset)
@@ -90,11 +96,13 @@ def evaluate(
         batch_size=batch_size,
     )
     detections: list[Detections] = []
-    for one in found:
-        detections.append(_in_classes_of(dataset, one, labels_of))
-        done = len(detections)
-        if on_progress is not None and (done % batch_size == 0 or done == len(dataset)):
-            on_progress(done, len(dataset))
+    with image_bar("evaluating", show=progress and on_progress is None) as bar:
+        report = on_progress or bar
+        for one in found:
+            detections.append(_in_classes_of(dataset, one, labels_of))
+            done = len(detections)
+            if done % batch_size == 0 or done == len(dataset):
+                report(done, len(dataset))
 
     metrics = score(truths, detections, class_names=dataset.class_names, rule=rule, pixels=pixels)
     return dataclasses.replace(
@@ -158,15 +166,14 @@ def check_rename(rename: Mapping[str, str], known: Sequence[str], dataset: Datas
             raise ValueError(f"cannot rename '{old}' to '{new}': {dataset.name} has no such class{near}")
 
 
-def _read(dataset: Dataset | str | os.PathLike[str], split: str | None) -> Dataset:
+def _read(dataset: Dataset | str | os.PathLike[str], split: str | None, *, progress: bool) -> Dataset:
     if isinstance(dataset, Dataset):
         if split is not None:
             raise ValueError(f"split='{split}' is for a path; the data set {dataset.name} has been read already")
         return dataset
     reader = DatasetReader(os.fspath(dataset))
-    dataset = reader.read(usual_split(reader.splits, EVALUATION_SPLITS) if split is None else split)
-    warn_of_problems(dataset)
-    return dataset
+    wanted = usual_split(reader.splits, EVALUATION_SPLITS) if split is None else split
+    return read_usable(reader, wanted, progress=progress)
 
 
 def _join_classes(

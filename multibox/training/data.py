@@ -9,6 +9,7 @@ from jaxtyping import Int
 from multibox.data.fingerprint import fingerprint
 from multibox.data.sample import Dataset, compare_classes
 from multibox.detector import Detector
+from multibox.messages import quoted
 from multibox.training.distributed import ProcessGroup
 from multibox.training.recipes import TrainConfig
 
@@ -24,7 +25,7 @@ def check_data(detector: Detector, datasets: Sequence[Dataset]) -> None:
     """Checks that the detector can be trained on the first data set and validated on the second.
 
     Raises:
-        TypeError: A data set is not a `Dataset` but, for example, a path.
+        TypeError: A data set is not a `Dataset` but, for example, a list.
         ValueError: The detector scores by sigmoids, or a data set has no images, or its classes differ from the
             detector's.
     """
@@ -36,8 +37,8 @@ def check_data(detector: Detector, datasets: Sequence[Dataset]) -> None:
     for dataset in datasets:
         if not isinstance(dataset, Dataset):
             raise TypeError(
-                f"train takes data sets, not {dataset!r}; read it first: multibox.read_dataset({str(dataset)!r}, "
-                "split='train')"
+                f"train takes data sets, or the path of one, not {quoted(dataset)}; to join several, read them first: "
+                "multibox.read_dataset([path, other_path], split='train')"
             )
         if len(dataset) == 0:
             raise ValueError(f"{dataset.name} has no images")
