@@ -1,6 +1,7 @@
 """The detector that users work with: a config, class names, and a runtime that runs the network."""
 
 import dataclasses
+import inspect
 import logging
 import os
 import warnings
@@ -29,6 +30,7 @@ from multibox.weights.download import OnProgress
 from multibox.weights.file import Weights, load_weights, save_weights
 from multibox.weights.imagenet import imagenet_weights, is_non_commercial
 from multibox.weights.published import find_weights
+from multibox.words import unknown_argument, unknown_attribute
 
 if TYPE_CHECKING:
     import multibox.ssd.network
@@ -86,6 +88,14 @@ class Detector:
     def __repr__(self) -> str:
         shown = [*self.class_names[:5], *["..."] * (len(self.class_names) > 5)]
         return f"Detector({self.config.name}, {len(self.class_names)} classes: {', '.join(shown)})"
+
+    if not TYPE_CHECKING:  # or a type checker would take any attribute
+
+        def __getattr__(self, name: str) -> None:
+            raise unknown_attribute(name)
+
+        def __call__(self, *args: object, **kwargs: object) -> None:
+            raise TypeError("a detector is not called like a function; here it is detector.detect(images)")
 
     @classmethod
     def create(
@@ -435,6 +445,7 @@ class Detector:
         channels: Channels = "rgb",
         batch_size: int = 8,
         progress: bool = True,
+        **others: object,
     ) -> Detections | Iterator[Detections] | list[Detections]:
         """Finds objects in one or many images.
 
@@ -460,12 +471,16 @@ class Detector:
             batch_size: Number of images that go through the network at once.
             progress: Whether a list or a folder that takes more than a second shows a progress bar, in a terminal or a
                 notebook.
+            **others: Not allowed: for an argument of another tool, the error says what it is called here.
 
         Raises:
             FileNotFoundError: An image does not exist.
             ValueError: An image cannot be read, a folder has no image that can be, a list has a folder in it, there is
                 no such class, a number is out of its range, or the network gives NaN.
+            TypeError: There is no such argument, or an image is of no type that `open_image` takes.
         """
+        for name in others:
+            raise unknown_argument("detect", name, [*inspect.signature(Detector.detect).parameters][1:-1])
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
         settings = self._settings

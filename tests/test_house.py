@@ -31,7 +31,7 @@ GROUND = {
         "presets",
         "default_boxes",
     ),
-    *("checks", "messages", "safe_yaml", "assets"),
+    *("checks", "messages", "words", "safe_yaml", "assets"),
 }
 FLOORS = [  # from the top
     {"cli"},

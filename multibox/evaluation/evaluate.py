@@ -18,8 +18,10 @@ from multibox.display import image_bar
 from multibox.evaluation.coco import score_coco
 from multibox.evaluation.metrics import Metrics, Pixels, Rule
 from multibox.evaluation.voc import score_voc
+from multibox.words import explains_arguments
 
 
+@explains_arguments()
 def evaluate(
     detector: Detector,
     dataset: Dataset | str | os.PathLike[str],

@@ -43,10 +43,12 @@ from multibox.training.saver import Saver
 from multibox.training.state import Checkpoint, TrainState, restore
 from multibox.training.trainer import Trainer
 from multibox.training.validation import Evaluation, Validator, evaluate, predict
+from multibox.words import explains_arguments
 
 log = logging.getLogger("multibox")
 
 
+@explains_arguments(TrainConfig)
 def train(
     detector: GivenDetector,
     train_set: GivenSet,
