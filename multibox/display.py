@@ -116,7 +116,10 @@ def show_image(image: Image.Image) -> None:
 
     screen = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if not (screen and ImageShow.show(image)):
-        raise RuntimeError("no screen, or no viewer of images, is here; save the image instead: draw(image).save(file)")
+        raise RuntimeError(
+            "there is no screen here, or no program that shows images; save the drawing instead, as in "
+            "found.draw().save('found.png')"
+        )
 
 
 def notebook_png(image: Image.Image) -> bytes:

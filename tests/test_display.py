@@ -168,11 +168,11 @@ def test_an_image_is_shown_in_the_viewer_or_it_is_said_how_to_save_it(monkeypatc
     show_image(image)
     assert seen == [image]
     monkeypatch.setattr(ImageShow, "show", lambda image: False)  # there is no viewer
-    with pytest.raises(RuntimeError, match=r"draw\(image\)\.save\(file\)"):
+    with pytest.raises(RuntimeError, match=r"found\.draw\(\)\.save\('found\.png'\)"):
         show_image(image)
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(ImageShow, "show", lambda image: True)
     monkeypatch.delenv("DISPLAY")
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    with pytest.raises(RuntimeError, match="no screen"):
+    with pytest.raises(RuntimeError, match="there is no screen here"):
         show_image(image)
