@@ -10,22 +10,15 @@ import multibox
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", help="folder of the data set, with the splits train and val")
+    parser.add_argument("data", help="folder of the data set")
     parser.add_argument("out", help="new folder for the weights, metrics and curves")
     parser.add_argument("--minutes", type=float, help="length of the training")
     parser.add_argument("--steps", type=int, help="length of the training in steps")
     arguments = parser.parse_args()
 
-    train_set = multibox.read_dataset(arguments.data, split="train", on_problem="skip")
-    val_set = multibox.read_dataset(arguments.data, split="val", on_problem="skip")
-    for problem in (*train_set.problems, *val_set.problems):
-        print(problem)
-
-    detector = multibox.Detector.create("ssd256-tiny", train_set.class_names, seed=0)
     config = multibox.TrainConfig(minutes=arguments.minutes, steps=arguments.steps)
-    best = multibox.train(detector, train_set, val_set, config, out=arguments.out)
-
-    metrics = multibox.evaluate(best, val_set)
+    best = multibox.train("ssd256-tiny", arguments.data, config=config, out=arguments.out)
+    metrics = multibox.evaluate(best, arguments.data)
     print(f"AP {metrics.ap or 0:.3f}, AP50 {metrics.ap50 or 0:.3f} on {metrics.images} images")
 
 

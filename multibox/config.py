@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from multibox.checks import Count, Finite, Fraction, Positive, check_fields
 from multibox.images import Resize
-from multibox.messages import quoted, shortened
+from multibox.messages import counted, quoted, shortened
 
 Head = Literal["conv3x3", "conv1x1", "separable"]
 Norm = Literal["l2", "batch"]
@@ -146,7 +146,7 @@ class Postprocess:
         return dataclasses.replace(self, **{name: value for name, value in given.items() if value is not None})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DetectorConfig:
     """Everything about a detector but its class names and its weights.
 
@@ -231,6 +231,14 @@ class DetectorConfig:
     def num_default_boxes(self) -> int:
         """Number of default boxes of all feature maps together."""
         return sum(feature_map.num_default_boxes for feature_map in self.feature_maps)
+
+    def __repr__(self) -> str:
+        """Returns the name and the main sizes. All values are in the attributes and in `to_json`."""
+        return (
+            f"DetectorConfig({self.name}: input {self.height} x {self.width}, backbone {self.backbone}, "
+            f"{counted(len(self.feature_maps), 'feature map')}, {self.num_default_boxes:,} default boxes, "
+            f"{self.scoring})"
+        )
 
     def to_json(self) -> str:
         """Returns the config as a JSON object, all fields included."""

@@ -1,21 +1,29 @@
 """The objects found in one image, and their other forms (JSON, COCO, supervision, pandas, a drawing)."""
 
 import json
+import weakref
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, NamedTuple, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 
+from multibox.display import notebook_png, show_image
 from multibox.drawing import draw_boxes
 from multibox.images import ColorOrder, Source, open_image
 
 if TYPE_CHECKING:
     import pandas
     import supervision
+
+
+ImageReference = Path | weakref.ReferenceType[Any]
+"""An image that is remembered without its pixels: by its path, or by a reference that does not keep it in memory."""
 
 
 class Detection(NamedTuple):
@@ -53,6 +61,8 @@ class Detections:
         default_box_indices: Index of the default box that found each object, in the order of the network's output; -1
             if it is not known.
         class_names: Name of every class that the detector knows.
+        source: The image that the objects were found in: its path, or a weak reference to the PIL image, array or
+            tensor, which does not keep it in memory; None if it is not known.
     """
 
     boxes: Float[np.ndarray, "detections 4"]
@@ -60,6 +70,7 @@ class Detections:
     labels: Int[np.ndarray, " detections"]
     default_box_indices: Int[np.ndarray, " detections"]
     class_names: tuple[str, ...]
+    source: ImageReference | None = None
 
     def __post_init__(self) -> None:
         """Checks that the columns belong together, and sorts them by score.
@@ -90,8 +101,21 @@ class Detections:
         """The class name of each detection."""
         return [self.class_names[label] for label in self.labels]
 
+    @property
+    def path(self) -> Path | None:
+        """The path of the image; None if the image was no file, or is not known."""
+        return self.source if isinstance(self.source, Path) else None
+
+    def counts(self) -> dict[str, int]:
+        """Returns how many objects of each class were found, the most frequent class first."""
+        return dict(Counter(self.names).most_common())
+
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what is pickled and copied: a reference to pixels in memory is left out."""
+        return self.__dict__ | {"source": self.path}
 
     def __iter__(self) -> Iterator[Detection]:
         rows = zip(self.names, self.scores, self.boxes, self.labels, self.default_box_indices, strict=True)
@@ -115,7 +139,8 @@ class Detections:
         `found["cat"]` returns the detections of that class, `found[found.scores > 0.5]` those where the mask is true.
 
         Raises:
-            ValueError: There is no class of that name.
+            KeyError: The detector knows no class of that name.
+            IndexError: There is no detection of that index.
             TypeError: The argument is a single truth value, which Python would take for the index 0 or 1.
         """
         if isinstance(chosen, bool | np.bool_):
@@ -123,7 +148,9 @@ class Detections:
                 f"{chosen} chooses nothing: give an index, a slice, or a mask with a value for each detection"
             )
         if isinstance(chosen, str):
-            chosen = self.labels == label_of(chosen, self.class_names)
+            if chosen not in self.class_names:
+                raise KeyError(_no_class(chosen, self.class_names))
+            chosen = self.labels == self.class_names.index(chosen)
         if isinstance(chosen, int | np.integer):
             return next(iter(self[np.array([chosen])]))
         return Detections(
@@ -132,6 +159,7 @@ class Detections:
             self.labels[chosen],
             self.default_box_indices[chosen],
             self.class_names,
+            self.source,
         )
 
     def __repr__(self) -> str:
@@ -227,7 +255,7 @@ class Detections:
 
     def draw(
         self,
-        image: Source,
+        image: Source | None = None,
         *,
         channels: ColorOrder = "rgb",
         line_width: int | None = None,
@@ -236,14 +264,23 @@ class Detections:
         """Returns a copy of the image with an outline around each object, and its name and score beside it.
 
         Args:
-            image: The image that was given to `Detector.detect`, in any form.
+            image: The image that was given to `Detector.detect`, in any form. It may be left out if it was a file, or a
+                PIL image, an array in RGB or a tensor that you still hold.
             channels: Order of the colors in an array or tensor: `rgb`, or `bgr` as OpenCV has it. The copy is RGB.
             line_width: Width of the outlines in pixels; by default it follows the size of the image.
             font_size: Size of the letters in pixels; by default it follows the size of the image.
 
         Raises:
-            ValueError: The image cannot be read, or a size is below 1.
+            FileNotFoundError: The file of the image is not there any more.
+            ValueError: The image cannot be read, it was not given and is not remembered, or a size is below 1.
         """
+        if image is None:
+            image = self.source() if isinstance(self.source, weakref.ReferenceType) else self.source
+        if image is None:
+            raise ValueError(
+                "these detections do not know their image: only files are remembered, and images in RGB that you still "
+                "hold; give the image, as in found.draw(image)"
+            )
         return draw_boxes(
             open_image(image, channels=channels),
             self.boxes,
@@ -253,6 +290,28 @@ class Detections:
             font_size=font_size,
         )
 
+    def show(self, image: Source | None = None, *, channels: ColorOrder = "rgb") -> None:
+        """Shows the drawn image: below the cell of a notebook, else in the system's viewer.
+
+        In a notebook, detections that are the value of a cell show themselves in the same way.
+
+        Args:
+            image: The image, as `draw` takes it.
+            channels: Order of the colors in an array or tensor, as `draw` takes it.
+
+        Raises:
+            ValueError: The image cannot be read, or it was not given and is not remembered.
+            RuntimeError: There is no screen or no viewer, as on a server.
+        """
+        show_image(self.draw(image, channels=channels))
+
+    def _repr_png_(self) -> bytes | None:
+        """Returns the drawn image as a PNG file for a notebook; None if there is no image to draw on."""
+        try:
+            return notebook_png(self.draw())
+        except (ValueError, OSError):  # the notebook then shows the text
+            return None
+
 
 def label_of(name: str, class_names: Sequence[str]) -> int:
     """Returns the label of a class.
@@ -261,7 +320,11 @@ def label_of(name: str, class_names: Sequence[str]) -> int:
         ValueError: There is no class of that name; the message names the nearest one.
     """
     if name not in class_names:
-        near = get_close_matches(name, class_names, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"it knows {', '.join(class_names)}"
-        raise ValueError(f"the detector has no class '{name}'; {hint}")
+        raise ValueError(_no_class(name, class_names))
     return list(class_names).index(name)
+
+
+def _no_class(name: str, class_names: Sequence[str]) -> str:
+    near = get_close_matches(name, class_names, n=1)
+    hint = f"did you mean '{near[0]}'? It" if near else "it"
+    return f"the detector has no class '{name}'; {hint} knows {', '.join(class_names)}"

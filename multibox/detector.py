@@ -1,10 +1,12 @@
 """The detector that users work with: a config, class names, and a runtime that runs the network."""
 
 import dataclasses
+import inspect
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
@@ -15,9 +17,11 @@ from PIL import Image
 
 from multibox.checks import check_class_names
 from multibox.config import DetectorConfig, Postprocess, PrecisionChoice, Scales
-from multibox.detections import Detections, label_of
-from multibox.images import ColorOrder, Source, decode_image, resize
+from multibox.detections import Detections, ImageReference, label_of
+from multibox.display import download_bar, image_bar
+from multibox.images import IMAGE_SUFFIXES, ColorOrder, Source, decode_image, resize
 from multibox.inference import predict
+from multibox.messages import counted
 from multibox.postprocess import NormalizedDetections, postprocess
 from multibox.presets import preset
 from multibox.runtimes.runtime import RawOutputs, Runtime
@@ -26,6 +30,7 @@ from multibox.weights.download import OnProgress
 from multibox.weights.file import Weights, load_weights, save_weights
 from multibox.weights.imagenet import imagenet_weights, is_non_commercial
 from multibox.weights.published import find_weights
+from multibox.words import unknown_argument, unknown_attribute
 
 if TYPE_CHECKING:
     import multibox.ssd.network
@@ -41,11 +46,13 @@ class PreparedImage(NamedTuple):
         pixels: The whole image, resized to the network's input; not yet normalized.
         height: Height of the original image in pixels.
         width: Width of the original image in pixels.
+        source: The original image, as `Detections.source` refers to it.
     """
 
     pixels: Shaped[np.ndarray, "3 input_height input_width"]
     height: int
     width: int
+    source: ImageReference | None = None
 
 
 Detectable = Source | PreparedImage
@@ -93,6 +100,14 @@ class Detector:
         shown = [*self.class_names[:5], *["..."] * (len(self.class_names) > 5)]
         return f"Detector({self.config.name}, {len(self.class_names)} classes: {', '.join(shown)})"
 
+    if not TYPE_CHECKING:  # or a type checker would take any attribute
+
+        def __getattr__(self, name: str) -> None:
+            raise unknown_attribute(name)
+
+        def __call__(self, *args: object, **kwargs: object) -> None:
+            raise TypeError("a detector is not called like a function; here it is detector.detect(images)")
+
     @classmethod
     def create(
         cls,
@@ -105,6 +120,7 @@ class Detector:
         start_from: Literal["imagenet"] | None = None,
         seed: int | None = None,
         on_progress: OnProgress | None = None,
+        progress: bool = True,
     ) -> "Detector":
         """Creates a detector with random weights, or with a backbone that was trained on ImageNet.
 
@@ -119,6 +135,7 @@ class Detector:
                 then takes the mean and scale of the pixels that these weights were trained with.
             seed: Seed of the random weights.
             on_progress: Called while weights are fetched, with the bytes so far, all bytes, and bytes per second.
+            progress: Whether fetching shows a progress bar, in a terminal or a notebook, if there is no `on_progress`.
 
         Raises:
             ValueError: There is no such preset, its input is too small or too large, class names are missing or occur
@@ -143,7 +160,8 @@ class Detector:
             return cls.of_network(config, class_names, create_network(config, num_classes=len(class_names), seed=seed))
         if start_from != "imagenet":
             raise ValueError(f"start_from must be 'imagenet' or None, but is '{start_from}'; weights are for load")
-        start = imagenet_weights(config.backbone, on_progress=on_progress)
+        with download_bar(show=progress) as bar:
+            start = imagenet_weights(config.backbone, on_progress=on_progress or bar)
         if is_non_commercial(start.source):
             warnings.warn(
                 f"beware of {start.source}: it forbids commercial use, and with it that of what is trained from these "
@@ -192,6 +210,7 @@ class Detector:
         device: str = "cpu",
         precision: PrecisionChoice = "fp32",
         on_progress: OnProgress | None = None,
+        progress: bool = True,
     ) -> "Detector":
         """Loads a detector from a weights file, or from published weights by name.
 
@@ -202,13 +221,15 @@ class Detector:
             device: Device that the network runs on: `cpu`, `cuda`, `mps`.
             precision: Precision of the convolutions, as in `to`.
             on_progress: Called while a file is fetched, with the bytes so far, all bytes, and bytes per second.
+            progress: Whether fetching shows a progress bar, in a terminal or a notebook, if there is no `on_progress`.
 
         Raises:
             FileNotFoundError: `model` is neither a file nor the name of published weights.
             OSError: The weights cannot be fetched.
             ValueError: The file is not one of multibox, is damaged, or does not fit this version.
         """
-        path = find_weights(model, on_progress=on_progress)
+        with download_bar(show=progress) as bar:
+            path = find_weights(model, on_progress=on_progress or bar)
         return cls._of_weights(load_weights(path), path).to(device, precision=precision)
 
     @classmethod
@@ -389,8 +410,11 @@ class Detector:
     ) -> Shaped[np.ndarray, "batch 3 height width"]:
         """Returns one or many images as the network takes them: RGB, resized by the config's rule, not yet normalized.
 
-        The pixels are `uint8`, or `float32` if the rule does not round. Images and `channels` are as `detect` takes
-        them.
+        The pixels are `uint8`, or `float32` if the rule does not round.
+
+        Args:
+            images: One or many images, as `detect` takes them, but no folder.
+            channels: Order of the colors in arrays and tensors: `rgb`, or `bgr` as OpenCV has it.
         """
         many = [images] if _is_one(images) else images
         prepared = [self.prepare_image(image, channels=channels) for image in many]  # type: ignore[arg-type, union-attr]
@@ -421,16 +445,15 @@ class Detector:
                 )
             return image
         config = self.config
-        if isinstance(image, str | os.PathLike) and os.path.isdir(image):
-            name = os.fspath(image)
-            raise ValueError(
-                f"{name}: a folder, not an image; give its images, as in detect(sorted(Path({name!r}).glob('*.jpg'))), "
-                f"or run: multibox detect {name}"
-            )
         at_least = (config.height, config.width) if config.draft_decoding else None
         pixels, height, width = decode_image(image, at_least=at_least, channels=channels)
         resized = resize(pixels, config.height, config.width, config.resize)
-        return PreparedImage(resized, height, width)
+        source: ImageReference | None = None
+        if isinstance(image, str | os.PathLike):
+            source = Path(image)
+        elif channels == "rgb" and type(image).__weakrefoffset__:  # bytes have no weak references
+            source = weakref.ref(image)
+        return PreparedImage(resized, height, width, source)
 
     # the overloads overlap in `str`, which is a path here, never an iterable of images
     @overload
@@ -445,6 +468,7 @@ class Detector:
         class_names: Sequence[str] | None = None,
         channels: ColorOrder = "rgb",
         batch_size: int = 8,
+        progress: bool = True,
     ) -> Detections: ...
 
     @overload
@@ -459,6 +483,7 @@ class Detector:
         class_names: Sequence[str] | None = None,
         channels: ColorOrder = "rgb",
         batch_size: int = 8,
+        progress: bool = True,
     ) -> Iterator[Detections]: ...
 
     @overload
@@ -473,6 +498,7 @@ class Detector:
         class_names: Sequence[str] | None = None,
         channels: ColorOrder = "rgb",
         batch_size: int = 8,
+        progress: bool = True,
     ) -> list[Detections]: ...
 
     def detect(
@@ -486,16 +512,22 @@ class Detector:
         class_names: Sequence[str] | None = None,
         channels: ColorOrder = "rgb",
         batch_size: int = 8,
+        progress: bool = True,
+        **others: object,
     ) -> Detections | Iterator[Detections] | list[Detections]:
         """Finds objects in one or many images.
 
-        One image gives its `Detections`; a list, a batch of pixels or another collection gives a list of them. An
+        One image gives its `Detections`; a list, a batch of pixels or another collection gives a list of them. The path
+        of a folder gives a list for all images in it and in the folders below, sorted by path; each has its `path`. An
         iterator, such as a generator, gives an iterator: results come in order, batch by batch, while a thread takes
         the next `batch_size` images from the iterator and decodes them.
 
+        Images of a folder that cannot be read are left out, and a warning in the log lists them. Anywhere else, such an
+        image is an error.
+
         Args:
             images: One or many of: a path, the bytes of a file, a PIL image, `uint8` pixels as an array or tensor (in
-                RGB, unless `channels` says otherwise), or the result of `prepare_image`.
+                RGB, unless `channels` says otherwise), or the result of `prepare_image`; or the path of a folder.
             score_threshold: Detections score above this. By default they score above the threshold of their class in
                 `score_thresholds`, or the config's `detect_score_threshold` where it has none.
             iou_threshold: A box is suppressed if it overlaps a better one by more than this. This and the next two are
@@ -506,12 +538,19 @@ class Detector:
             channels: Order of the colors in arrays and tensors: `rgb`, or `bgr` as OpenCV has it. Other images are
                 refused with `bgr`, because they hold their own order.
             batch_size: Number of images that go through the network at once.
+            progress: Whether a list or a folder that takes more than a second shows a progress bar, in a terminal or a
+                notebook.
+            **others: Not allowed: for an argument of another tool, the error says what it is called here.
 
         Raises:
             FileNotFoundError: An image does not exist.
-            ValueError: An image cannot be read, a path is a folder, `channels` is `bgr` for something else than an
-                array, there is no such class, a number is out of its range, or the network gives NaN.
+            ValueError: An image cannot be read, a folder has no image that can be, a list has a folder in it,
+                `channels` is `bgr` for something else than an array, there is no such class, a number is out of its
+                range, or the network gives NaN.
+            TypeError: There is no such argument, or an image is of no type that `open_image` takes.
         """
+        for name in others:
+            raise unknown_argument("detect", name, [*inspect.signature(Detector.detect).parameters][1:-1])
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
         settings = self._settings
@@ -524,12 +563,45 @@ class Detector:
             )
         by_class = self._class_thresholds if score_threshold is None else None
         labels = None if class_names is None else self._labels(class_names)
-        if _is_one(images):
-            return self._detect([self.prepare_image(images, channels=channels)], settings, labels, by_class)[0]  # type: ignore[arg-type]
         run = partial(self._detect, settings=settings, labels=labels, by_class=by_class)
+        if isinstance(images, str | os.PathLike) and os.path.isdir(images):
+            return self._detect_folder(Path(images), run, batch_size=batch_size, progress=progress)
+        if _is_one(images):
+            return run([self.prepare_image(images, channels=channels)])[0]  # type: ignore[arg-type]
         prepare = partial(self.prepare_image, channels=channels)
         found = predict(images, prepare, run, batch_size=batch_size)  # type: ignore[arg-type]
-        return found if isinstance(images, Iterator) else list(found)
+        if isinstance(images, Iterator):
+            return found
+        if not isinstance(images, Sized):
+            return list(found)
+        return _collect(found, len(images), progress=progress)
+
+    def _detect_folder(
+        self, folder: Path, run: Callable[[list[PreparedImage]], list[Detections]], *, batch_size: int, progress: bool
+    ) -> list[Detections]:
+        from multibox.data.files import list_files
+
+        paths = list_files(folder, IMAGE_SUFFIXES)
+        if not paths:
+            raise ValueError(f"{folder}: a folder without images (it has no {', '.join(sorted(IMAGE_SUFFIXES))})")
+        failed: list[str] = []
+
+        def readable_images() -> Iterator[PreparedImage]:
+            for path in paths:
+                try:
+                    yield self.prepare_image(path)
+                except (ValueError, OSError) as error:
+                    failed.append(str(error))
+
+        images = predict(readable_images(), lambda image: image, run, batch_size=batch_size)
+        found = _collect(images, len(paths), failed, progress=progress)
+        if failed:
+            what = f"{folder}: {len(failed)} of {counted(len(paths), 'image')} cannot be read"
+            lines = "\n  ".join(failed)
+            if not found:
+                raise ValueError(f"{what}:\n  {lines}")
+            _log.warning("%s and left out:\n  %s", what, lines)
+        return found
 
     def _detect(
         self,
@@ -551,7 +623,8 @@ class Detector:
             size = np.array([image.width, image.height] * 2, dtype=np.float32)
             with np.errstate(over="ignore"):  # a box may be too large for a float
                 boxes = (one.boxes * size).clip(0, size)
-            detections.append(Detections(boxes, one.scores, one.labels, one.default_box_indices, self.class_names))
+            columns = (boxes, one.scores, one.labels, one.default_box_indices)
+            detections.append(Detections(*columns, self.class_names, image.source))
         return detections
 
     def _labels(self, class_names: Sequence[str]) -> list[int]:
@@ -565,6 +638,18 @@ load = Detector.load
 
 convert = Detector.convert
 """`multibox.convert`: converts a weights file of another project to a detector."""
+
+
+def _collect(
+    found: Iterator[Detections], total: int, failed: Sequence[str] = (), *, progress: bool
+) -> list[Detections]:
+    """Returns the detections of all images, behind a progress bar. Failed images count as done too."""
+    results: list[Detections] = []
+    with image_bar("detecting", show=progress) as count:
+        for one in found:
+            results.append(one)
+            count(len(results) + len(failed), total)
+    return results
 
 
 def _is_one(images: Detectable | Iterable[Detectable]) -> bool:

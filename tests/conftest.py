@@ -11,7 +11,7 @@ import pytest
 from beartype import BeartypeConf, beartype
 from jaxtyping import jaxtyped
 
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # before torch is imported; the command line does the same
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # before torch is imported; multibox does the same
 if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores, one each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

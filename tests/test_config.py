@@ -175,6 +175,12 @@ def test_a_recipe_refuses_what_has_no_meaning(values: dict[str, Any], message: s
         made_with(RECIPES["paper"], **values)
 
 
+def test_a_config_says_what_it_is_in_a_line():
+    assert repr(preset("ssd300-vgg16")) == (
+        "DetectorConfig(ssd300-vgg16: input 300 x 300, backbone vgg16, 6 feature maps, 8,732 default boxes, softmax)"
+    )
+
+
 def test_numbers_of_numpy_are_numbers():
     changed = made_with(TINY, height=np.int64(300), center_variance=np.float32(0.5), mean=np.array([1.0, 2.0, 3.0]))
     assert (changed.height, changed.center_variance, changed.mean) == (300, 0.5, (1.0, 2.0, 3.0))

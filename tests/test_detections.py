@@ -1,5 +1,12 @@
+import copy
+import gc
+import io
 import json
+import pickle
 import sys
+import weakref
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -162,6 +169,60 @@ def test_draw():
     assert some.draw(image, line_width=3, font_size=20).tobytes() != expected.tobytes()
 
 
+def in_image(image, found=FOUND):
+    """Detections that remember the image: `found` without the Hangul class, which needs a font."""
+    source = image if isinstance(image, Path) else weakref.ref(image)
+    return replace(found[found.labels != 1], source=source)
+
+
+def test_counts():
+    assert FOUND.counts() == {"cat": 1, "개": 1, "dog": 1} and NOTHING.counts() == {}
+    assert list(make(labels=(0, 2, 2)).counts().items()) == [("dog", 2), ("cat", 1)]
+
+
+@pytest.mark.parametrize("form", ["file", "PIL image", "array"])
+def test_an_image_that_is_remembered_need_not_be_given(tmp_path, form):
+    image = Image.new("RGB", (120, 90), "gray")
+    image.save(tmp_path / "it.png")
+    given = {"file": tmp_path / "it.png", "PIL image": image, "array": np.asarray(image)}[form]
+    found = in_image(given)
+    assert found.path == (given if form == "file" else None)
+    drawn = found.draw(image).tobytes()
+    assert found.draw().tobytes() == found[found.scores > 0].draw().tobytes() == drawn
+    shown = found._repr_png_()
+    assert shown is not None and Image.open(io.BytesIO(shown)).tobytes() == drawn
+
+
+def test_pixels_are_remembered_only_as_long_as_someone_holds_them():
+    image = Image.new("RGB", (120, 90), "gray")
+    found, elsewhere = in_image(image), pickle.loads(pickle.dumps(in_image(image)))
+    assert list(elsewhere) == list(found) == list(copy.deepcopy(found))
+    assert found.source() is image and elsewhere.source is None
+    del image
+    gc.collect()
+    for each in (found, elsewhere, FOUND):
+        assert each._repr_png_() is None
+        with pytest.raises(ValueError, match=r"do not know their image.*found\.draw\(image\)"):
+            each.show()
+
+
+def test_a_path_is_pickled_and_may_lead_nowhere(tmp_path):
+    found = pickle.loads(pickle.dumps(in_image(tmp_path / "none.jpg")))
+    assert found.path == tmp_path / "none.jpg"
+    assert found._repr_png_() is None
+    with pytest.raises(FileNotFoundError, match=r"none\.jpg: there is no such image"):
+        found.draw()
+
+
+def test_drawing_on_an_array_of_opencv():
+    image = Image.effect_noise((120, 90), 90).convert("RGB")
+    image.paste("red", (40, 0, 60, 50))
+    rgb = np.asarray(image)
+    for bgr in (rgb[..., ::-1], rgb[..., ::-1].transpose(2, 0, 1)):
+        assert in_image(image).draw(bgr, channels="bgr").tobytes() == in_image(image).draw(rgb).tobytes()
+    assert in_image(image).draw(image, channels="bgr").tobytes() == in_image(image).draw().tobytes()
+
+
 def test_numbers_that_differ():
     with pytest.raises((ValueError, TypeError), match=r"3 boxes, 2 scores, 3 labels|Type-check"):
         Detections(FOUND.boxes, FOUND.scores[:2], FOUND.labels, FOUND.default_box_indices, NAMES)
@@ -185,7 +246,7 @@ def test_the_highest_score_is_always_first_and_of_equal_ones_the_earlier(scores,
 
 def test_a_class_by_its_name():
     assert [one.name for one in FOUND["dog"]] == ["dog"] and len(FOUND[FOUND.labels != 2]["dog"]) == 0
-    with pytest.raises(ValueError, match=r"no class 'dig'; did you mean 'dog'\?"):
+    with pytest.raises(KeyError, match=r"no class 'dig'; did you mean 'dog'\? It knows cat, 개, dog"):
         FOUND["dig"]
 
 

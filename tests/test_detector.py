@@ -424,10 +424,81 @@ def test_no_images_give_an_empty_list(detector: Detector):
     assert detector.detect(np.zeros((0, 3, 8, 8), np.uint8)) == []
 
 
-def test_a_folder_is_refused_with_what_to_do(tmp_path: Path, detector: Detector):
-    for folder in (tmp_path, str(tmp_path)):
-        with pytest.raises(ValueError, match=r"a folder, not an image; give its images, .* multibox detect "):
-            detector.detect(folder)
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Images in a folder and in one below it, a text, and an image that cannot be read."""
+    (tmp_path / "below").mkdir()
+    for number, name in enumerate(("b.png", "a.PNG", "below/c.jpg", "한글.png")):
+        Image.fromarray(pixels(number).transpose(1, 2, 0)).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image")
+    return tmp_path
+
+
+def test_a_folder_gives_a_list_in_the_order_of_its_paths(folder: Path, detector: Detector):
+    for given in (folder, str(folder)):
+        found = detector.detect(given, score_threshold=LOW, batch_size=3)
+        assert [one.path for one in found] == [folder / name for name in ("a.PNG", "b.png", "below/c.jpg", "한글.png")]
+        for one in found:
+            assert_same(one, detector.detect(one.path, score_threshold=LOW))
+
+
+def test_images_of_a_folder_that_cannot_be_read_are_left_out_and_said(folder: Path, detector: Detector, caplog):
+    (folder / "aa.jpg").write_text("no image")
+    (folder / "z.png").write_bytes((folder / "b.png").read_bytes()[:-500])
+    found = detector.detect(folder, score_threshold=LOW)
+    assert [one.path.name for one in found] == ["a.PNG", "b.png", "c.jpg", "한글.png"]
+    (record,) = caplog.records
+    said = record.getMessage()
+    assert record.levelname == "WARNING" and f"{folder}: 2 of 6 images cannot be read and left out" in said
+    assert "aa.jpg: not an image" in said and "z.png: the image is truncated or damaged" in said
+
+
+def test_a_folder_in_which_nothing_can_be_read_is_an_error(tmp_path: Path, detector: Detector):
+    with pytest.raises(ValueError, match=r"a folder without images \(it has no \.avif, \.bmp"):
+        detector.detect(tmp_path)
+    (tmp_path / "a.jpg").write_text("no image")
+    with pytest.raises(ValueError, match=r"1 of 1 image cannot be read:\s+.*a\.jpg: not an image"):
+        detector.detect(tmp_path)
+
+
+def test_a_folder_among_images_is_refused(folder: Path, detector: Detector):
+    for ask in (detector.detect, detector.prepare):
+        with pytest.raises(ValueError, match=r"below: a folder, not an image"):
+            ask([folder / "b.png", folder / "below"])
+    with pytest.raises(ValueError, match=r"below: a folder, not an image"):
+        detector.prepare(folder / "below")
+
+
+def test_what_was_found_remembers_its_image(folder: Path, detector: Detector):
+    array, path = pixels(0), str(folder / "b.png")
+    image, tensor = Image.fromarray(array.transpose(1, 2, 0)), torch.from_numpy(array)
+    data = Path(path).read_bytes()
+    given = [path, array, image, tensor, data, detector.prepare_image(image)]
+    found = detector.detect(given, score_threshold=LOW)
+    assert [one.path for one in found] == [Path(path), *[None] * 5]
+    assert [one.source and one.source() for one in found[1:]] == [array, image, tensor, None, image]
+    for one in (*found[:4], found[5], detector.detect(image, score_threshold=LOW)):
+        assert one.draw().tobytes() == one.draw(image).tobytes()
+    (mapped,) = detector.with_merged_classes({"cat": "dog"}).detect([path])
+    assert mapped.path == Path(path)
+
+
+def test_arrays_of_opencv_say_so(detector: Detector):
+    array = pixels(0)
+    expected = detector.detect(array, score_threshold=LOW)
+    bgr = [array[::-1], array.transpose(1, 2, 0)[..., ::-1], torch.from_numpy(array[::-1].copy())]
+    for one in bgr:
+        found = detector.detect(one, score_threshold=LOW, channels="bgr")
+        assert_same(found, expected, scores=0, boxes=0)
+        assert found.source is None  # its colors would be the wrong ones
+        np.testing.assert_array_equal(detector.prepare(one, channels="bgr"), detector.prepare(array))
+    others = [Image.fromarray(array.transpose(1, 2, 0)), array[0], detector.prepare_image(array)]
+    for one, other in zip(*(detector.detect(others, channels=each) for each in ("rgb", "bgr")), strict=True):
+        assert list(one) == list(other)
+    with pytest.raises((ValueError, TypeError), match=r"channels must be 'rgb' or 'bgr', but is 'BGR'|Type-check"):
+        detector.detect(array, channels="BGR")
+    with pytest.raises(TypeError, match=r"an image is a path, .* not int|Type-check"):
+        detector.detect(7, channels="bgr")
 
 
 def test_broken_images_are_named(tmp_path: Path, detector: Detector):

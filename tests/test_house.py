@@ -5,6 +5,7 @@ A room is a folder of the package, or a module beside them; the modules of the g
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,8 +19,19 @@ import multibox
 PACKAGE = Path(multibox.__file__).parent
 
 GROUND = {
-    *("boxes", "postprocess", "images", "files", "detections", "drawing", "config", "presets", "default_boxes"),
-    *("checks", "messages", "safe_yaml", "assets"),
+    *(
+        "boxes",
+        "postprocess",
+        "images",
+        "files",
+        "detections",
+        "display",
+        "drawing",
+        "config",
+        "presets",
+        "default_boxes",
+    ),
+    *("checks", "messages", "words", "safe_yaml", "assets"),
 }
 FLOORS = [  # from the top
     {"cli"},
@@ -231,10 +243,15 @@ def test_a_cycle_inside_a_room_is_named(tmp_path, files, way):
     assert found.replace("multibox.", "").endswith(f": a cycle of imports inside a room: {way}")
 
 
-def run_python(code: str, *arguments: str) -> dict[str, object]:
+def run_python(code: str, *arguments: str, env: dict[str, str] | None = None) -> dict[str, object]:
     """What a fresh Python prints as JSON in its last line."""
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code, *arguments],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=env,
     )
     assert done.returncode == 0, done.stderr
     result: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
@@ -315,3 +332,35 @@ def test_importing_the_package_loads_nothing_heavy():
 @pytest.mark.skipif("multibox.cli" not in modules_of(PACKAGE), reason="there is no command line yet")
 def test_help_loads_nothing_heavy():
     assert heavy_after(CALL_HELP) == []
+
+
+DETECT = """
+import contextlib, io
+from multibox import EXAMPLE_IMAGE
+from multibox.cli import main
+
+with contextlib.redirect_stdout(io.StringIO()):
+    assert main(["detect", str(EXAMPLE_IMAGE), "--model", "multibox/shapes"]) == 0
+"""
+
+SLOW_TO_IMPORT = {"torchvision", "torchvision.models", "sympy", "torch._dynamo", "torch._inductor"}
+"""What takes longer than all of multibox's own imports, and a detector on the tiny backbone does not need."""
+
+
+def test_detecting_imports_torch_but_not_its_compiler():
+    modules = run_python(f"{DETECT}\n{PRINT_MODULES}")["modules"]
+    assert isinstance(modules, list)
+    assert "torch" in modules
+    assert not SLOW_TO_IMPORT & set(modules)
+
+
+PRINT_SPIN_COUNT = "import json, os, multibox\nprint(json.dumps({'count': os.environ.get('GOMP_SPINCOUNT')}))"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "count"),
+    [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"GOMP_SPINCOUNT": ""}, ""), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_importing_the_package_lets_threads_sleep_unless_the_user_chose_otherwise(chosen, count):
+    others = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    assert run_python(PRINT_SPIN_COUNT, env=others | chosen)["count"] == count

@@ -1,7 +1,6 @@
 """The command line: one file for each command. No other part of the package prints."""
 
 import io
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -53,9 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character that the terminal cannot show must not end the command
             stream.reconfigure(errors="backslashreplace")
-    # PyTorch's threads spin while they wait for each other. If something else runs on the machine, that slows training
-    # to a tenth of its speed. With this setting the threads soon go to sleep instead.
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     app, examples = _app(), {name: command.example for name, command in COMMANDS.items()}
     try:
         check_no_keys(tokens, app, examples)

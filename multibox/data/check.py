@@ -14,7 +14,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
+from multibox.data.read import DatasetReader, warn_of_problems
 from multibox.data.sample import Dataset, DatasetError, Problem, Sample, main_problem
+from multibox.display import image_bar
 from multibox.messages import counted, list_names
 
 Progress = Callable[[int, int], None]
@@ -54,6 +56,25 @@ def check_dataset(splits: Mapping[str, Dataset], *, on_progress: Progress | None
         if unused := find_unused_classes(dataset):
             problems.append(Problem(dataset.name, f"no image has an object of {list_names(unused)}", "kept"))
     return tuple(dict.fromkeys(problems))
+
+
+def read_usable(reader: DatasetReader, split: str | None, *, progress: bool = True) -> Dataset:
+    """Reads a split without the images that cannot be decoded. Logs a warning that sums up all problems.
+
+    Args:
+        reader: The data set.
+        split: Name of the split; None stands for the only one.
+        progress: Whether to show a progress bar while the images are decoded.
+
+    Raises:
+        FileNotFoundError: A path does not exist.
+        DatasetError: There is no such split, or it has no image that can be used.
+    """
+    dataset = reader.read(split)
+    with image_bar("checking", show=progress) as bar:
+        dataset = leave_out(dataset, find_undecodable(dataset, on_progress=bar))
+    warn_of_problems(dataset)
+    return dataset
 
 
 def find_undecodable(

@@ -9,17 +9,21 @@ from typing import get_args
 import numpy as np
 from jaxtyping import Int
 
+from multibox.data.check import read_usable
 from multibox.data.holdout import Holdout
-from multibox.data.read import EVALUATION_SPLITS, DatasetReader, usual_split, warn_of_problems
+from multibox.data.read import EVALUATION_SPLITS, DatasetReader, usual_split
 from multibox.data.sample import Dataset, GroundTruth
 from multibox.detections import Detections
 from multibox.detector import Detector
+from multibox.display import image_bar
 from multibox.evaluation.coco import score_coco
 from multibox.evaluation.metrics import ClassMetrics, Metrics, Pixels, Rule
 from multibox.evaluation.precision_recall import precision_recall_by_class
 from multibox.evaluation.voc import score_voc
+from multibox.words import explains_arguments
 
 
+@explains_arguments()
 def evaluate(
     detector: Detector,
     dataset: Dataset | str | os.PathLike[str],
@@ -34,6 +38,7 @@ def evaluate(
     batch_size: int = 8,
     rename: Mapping[str, str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    progress: bool = True,
 ) -> Metrics:
     """Scores the detector on a data set.
 
@@ -45,7 +50,8 @@ def evaluate(
 
     Args:
         detector: Detector to be scored, with all of its classes.
-        dataset: Data set, or the path of one as `read_dataset` takes it.
+        dataset: Data set, or the path of one as `read_dataset` takes it. Images of a path that cannot be decoded are
+            left out, and a warning in the log sums up all problems.
         split: Split of a data set given by its path; by default `val`, or `test` if there is no `val`. If the data set
             has neither, the parts that the detector's training held out are called so.
         rule: Rule of average precision, as in `score`.
@@ -58,6 +64,8 @@ def evaluate(
         batch_size: Number of images that go through the network at once.
         rename: New names for classes of the detector, `{detector's name: data set's name}`.
         on_progress: Called after each batch with the number of images done and of all images.
+        progress: Whether an evaluation that takes more than a second shows a progress bar, in a terminal or a notebook,
+            if there is no `on_progress`.
 
     Raises:
         ValueError: The data set has objects of a class that the detector does not know, `rename` has a name that its
@@ -68,7 +76,7 @@ def evaluate(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
-    dataset = _read(dataset, split, detector.provenance)
+    dataset = _read(dataset, split, detector.provenance, progress=progress)
     truths = [sample.truth for sample in dataset]
     if rename:
         check_rename(rename, detector.class_names, dataset)
@@ -95,11 +103,13 @@ def evaluate(
         batch_size=batch_size,
     )
     detections: list[Detections] = []
-    for one in found:
-        detections.append(_in_classes_of(dataset, one, labels_of))
-        done = len(detections)
-        if on_progress is not None and (done % batch_size == 0 or done == len(dataset)):
-            on_progress(done, len(dataset))
+    with image_bar("evaluating", show=progress and on_progress is None) as bar:
+        report = on_progress or bar
+        for one in found:
+            detections.append(_in_classes_of(dataset, one, labels_of))
+            done = len(detections)
+            if done % batch_size == 0 or done == len(dataset):
+                report(done, len(dataset))
 
     metrics = score(
         truths,
@@ -197,7 +207,9 @@ def check_classes(known: Sequence[str], dataset: Dataset) -> None:
     _join_classes(known, dataset, [sample.truth for sample in dataset])
 
 
-def _read(dataset: Dataset | str | os.PathLike[str], split: str | None, provenance: Mapping[str, str]) -> Dataset:
+def _read(
+    dataset: Dataset | str | os.PathLike[str], split: str | None, provenance: Mapping[str, str], *, progress: bool
+) -> Dataset:
     if isinstance(dataset, Dataset):
         if split is not None:
             raise ValueError(f"split='{split}' is for a path; the data set {dataset.name} has been read already")
@@ -205,11 +217,9 @@ def _read(dataset: Dataset | str | os.PathLike[str], split: str | None, provenan
     reader = DatasetReader(os.fspath(dataset))
     holdout = Holdout.from_provenance(provenance)
     if holdout and (part := holdout.find(reader.splits, split)):
-        dataset = holdout.divide(reader.read(holdout.split))[part]
-    else:
-        dataset = reader.read(usual_split(reader.splits, EVALUATION_SPLITS) if split is None else split)
-    warn_of_problems(dataset)
-    return dataset
+        return holdout.divide(read_usable(reader, holdout.split, progress=progress))[part]
+    wanted = usual_split(reader.splits, EVALUATION_SPLITS) if split is None else split
+    return read_usable(reader, wanted, progress=progress)
 
 
 def _join_classes(
@@ -237,9 +247,8 @@ def _join_classes(
 def _in_classes_of(dataset: Dataset, found: Detections, labels_of: Int[np.ndarray, " detector_classes"]) -> Detections:
     labels = labels_of[found.labels]
     named = labels >= 0
-    return Detections(
-        found.boxes[named], found.scores[named], labels[named], found.default_box_indices[named], dataset.class_names
-    )
+    columns = (found.boxes[named], found.scores[named], labels[named], found.default_box_indices[named])
+    return Detections(*columns, dataset.class_names, found.source)
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 if TYPE_CHECKING:  # NumPy is not loaded for the help of the command line
     import multibox.detections
 
+from multibox.messages import counted
+
 Rule = Literal["coco", "voc2007", "voc2010"]
 Pixels = Literal["inclusive", "continuous"]
 
@@ -40,7 +42,7 @@ class ClassMetrics(OperatingPoint):
     detections: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Metrics:
     """Results of an evaluation, as fractions from 0 to 1; `None` if the rule has no such number, or no object counts.
 
@@ -102,6 +104,13 @@ class Metrics:
     postprocess: Mapping[str, float | int | str] = field(default_factory=dict)
     ignored_classes: tuple[str, ...] = ()
     detections: Sequence["multibox.detections.Detections"] = field(default=(), repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """Returns the headline numbers in percent. All numbers are in the attributes and in `to_json`."""
+        named = {"AP": self.ap, **({"AP50": self.ap50, "AP75": self.ap75} if self.rule == "coco" else {})}
+        numbers = [f"{name} {'-' if value is None else f'{100 * value:.1f}'}" for name, value in named.items()]
+        sizes = [counted(self.images, "image"), counted(self.objects, "object"), counted(len(self.per_class), "class")]
+        return f"Metrics({self.rule}: {', '.join([*numbers, *sizes])})"
 
     def to_json(self) -> str:
         """Returns one JSON object with all attributes but the detections; `None` becomes `null`.

@@ -10,6 +10,7 @@ from multibox.data.check import check_learnable
 from multibox.data.fingerprint import fingerprint
 from multibox.data.sample import Dataset, compare_classes
 from multibox.detector import Detector
+from multibox.messages import quoted
 from multibox.training.distributed import ProcessGroup
 from multibox.training.recipes import TrainConfig
 
@@ -28,7 +29,7 @@ def check_data(detector: Detector, datasets: Sequence[Dataset]) -> list[Dataset]
         The data sets. The classes of the second one are those of the first, joined by name.
 
     Raises:
-        TypeError: A data set is not a `Dataset` but, for example, a path.
+        TypeError: A data set is not a `Dataset` but, for example, a list.
         ValueError: The detector scores by sigmoids; a data set has no images; the first one has no usable box, or other
             classes than the detector; or the second one has objects of a class that the first one does not have.
     """
@@ -40,8 +41,8 @@ def check_data(detector: Detector, datasets: Sequence[Dataset]) -> list[Dataset]
     for dataset in datasets:
         if not isinstance(dataset, Dataset):
             raise TypeError(
-                f"train takes data sets, not {dataset!r}; read it first: multibox.read_dataset({str(dataset)!r}, "
-                "split='train')"
+                f"train takes data sets, or the path of one, not {quoted(dataset)}; to join several, read them first: "
+                "multibox.read_dataset([path, other_path], split='train')"
             )
         if len(dataset) == 0:
             raise ValueError(f"{dataset.name} has no images")

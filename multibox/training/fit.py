@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from importlib.metadata import version
 from math import isclose
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 from multibox.data.holdout import Holdout, forget_holdout
 from multibox.data.sample import Dataset
 from multibox.detector import Detector
+from multibox.display import progress_bar
 from multibox.report.card import images_to_show, summary, write_card
 from multibox.report.environment import device_name
 from multibox.report.overview import BATCH_IMAGES, data_table, draw_batch, draw_labels
@@ -31,6 +32,7 @@ from multibox.training.data import (
     warn_if_data_changed,
 )
 from multibox.training.distributed import ProcessGroup, join_processes
+from multibox.training.given import GivenDetector, GivenSet, check_model, make_detector, read_sets
 from multibox.training.interrupts import Interrupts, Stopped
 from multibox.training.loading import Batch, make_loader
 from multibox.training.machine import choose_precision, torch_threads
@@ -43,22 +45,26 @@ from multibox.training.saver import Saver
 from multibox.training.state import Checkpoint, TrainState, restore
 from multibox.training.trainer import Trainer
 from multibox.training.validation import Evaluation, Validator, evaluate, predict
+from multibox.words import explains_arguments
 
 log = logging.getLogger("multibox")
 
 
+@explains_arguments(TrainConfig)
 def train(
-    detector: Detector,
-    train_set: Dataset,
-    val_set: Dataset | None = None,
+    detector: GivenDetector,
+    train_set: GivenSet,
+    val_set: GivenSet | None = None,
     config: TrainConfig | None = None,
     *,
     out: str | os.PathLike[str],
+    val_fraction: float = 0.2,
     recipe: Recipe | None = None,
     resume: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     on_validation: Callable[[int, int], None] | None = None,
     on_row: Callable[[Mapping[str, float | None]], None] | None = None,
+    progress: bool = True,
     notes: Mapping[str, Any] | None = None,
     data: Sequence[str] = (),
     holdout: Holdout | None = None,
@@ -81,18 +87,28 @@ def train(
     images of each step, and the main process writes the files. A run saves its state, if it can, before it ends for
     whatever reason.
 
+    Data sets may be given by their paths, and the detector by a name, as the command `multibox train` takes them:
+    `train("ssd256-tiny", "raccoons/", out="runs/raccoons")`. Images of a path that cannot be decoded are left out, and
+    a warning in the log sums up all problems.
+
     Args:
         detector: The detector to train. Its classes must be those of the training set, in the same order: see
-            `Detector.with_classes`.
-        train_set: The images to learn from.
-        val_set: The images to validate on. Its classes are joined with those of the training set by name.
+            `Detector.with_classes`. Or the name of a preset, or weights to train on by path or name; these get the
+            classes of the data.
+        train_set: The images to learn from. Of a path, the split `train`, `trainval`, or the only one.
+        val_set: The images to validate on; their classes are joined with those of the training set by name. Of a path,
+            the split `val`, `test`, or the only one. If it is None and `train_set` is a path: `val` of the same data,
+            or else a part of the training set.
         config: Values of the run. Values that are not set are taken from the recipe.
         out: Folder of the run. It is created if need be.
+        val_fraction: Size of that part, as a fraction of the images; 0 for no validation. A hash of an image's name
+            decides whether it belongs to the part.
         recipe: A recipe of your own, instead of one that the config names.
         resume: Go on from the last checkpoint in `out`. If there is none, the run starts from the beginning.
         on_progress: Called after each step, in the main process.
         on_validation: Called during a validation with the number of images done and of all, in the main process.
         on_row: Called with each row of `metrics.csv`, in the main process: a number or `None` for each column.
+        progress: Whether a progress bar is shown, in a terminal or a notebook, if there is no `on_progress`.
         notes: Further values for `config.yaml`, such as the command line's model and splits.
         data: Folders of the data set, for the commands on the card.
         holdout: What the run holds out of a split, for the provenance of the weights and the commands on the card.
@@ -101,7 +117,8 @@ def train(
         The best detector, on the CPU.
 
     Raises:
-        TypeError: A data set is not a `Dataset` but, for example, a path.
+        TypeError: A data set is neither a `Dataset` nor a path.
+        DatasetError: A path holds no data set that can be used.
         ValueError: The classes differ, a set is empty, no training image has a usable box, a loss is not finite, too
             many images cannot be read, the checkpoint in `out` is of another detector or other batches, or the
             processes do not have the same data.
@@ -109,14 +126,17 @@ def train(
         FileExistsError: `out` holds a run and `resume` is false, or another process is writing to it.
         KeyboardInterrupt: The run received Ctrl-C or SIGTERM. Everything is saved.
     """
+    config, own_recipe = config or TrainConfig(), recipe
+    of_model = check_model(detector)
+    train_set, val_set, of_data, divided = read_sets(train_set, val_set, val_fraction=val_fraction, progress=progress)
+    holdout = holdout or divided
+    notes = {**of_data, **of_model, **(notes or {})}
+    detector = make_detector(detector, train_set, seed=config.seed, progress=progress)
     datasets = check_data(detector, [train_set] if val_set is None else [train_set, val_set])
     val_set = None if val_set is None else datasets[1]
     forget_holdout(detector.provenance)  # of the run that its weights come from
-    own_recipe = recipe
     fine_tunes = bool(detector.learned_classes)
-    config, recipe = (config or TrainConfig()).resolve(
-        backbone=detector.config.backbone, recipe=recipe, fine_tunes=fine_tunes
-    )
+    config, recipe = config.resolve(backbone=detector.config.backbone, recipe=recipe, fine_tunes=fine_tunes)
     import_packages(config, validates=val_set is not None)
     with ExitStack() as stack:
         group = stack.enter_context(join_processes(config.device))
@@ -134,7 +154,7 @@ def train(
         state = TrainState(data=fingerprints, validated=-1 if val_set and detector.learned_classes else 0)
         if checkpoint is not None:
             restore(checkpoint, trainer, state, detector, config)
-        directory.begin(config, notes or {}, step=state.row_step if checkpoint else -1)
+        directory.begin(config, notes, step=state.row_step if checkpoint else -1)
         directory.write_problems([problem for dataset in datasets for problem in dataset.problems])
         length = RunLength.of(config, epoch_steps=len(train_set) / recipe.batch_size)
         named = own_recipe or RECIPES[config.recipe or "modern"]
@@ -157,6 +177,8 @@ def train(
         warn_about_data(datasets, config)
         monitor = StepMonitor(state, config, length, directory, group)
         saver = Saver(trainer, state, monitor, directory.checkpoints, detector=detector, config=config, group=group)
+        if progress and on_progress is None:
+            on_progress = stack.enter_context(_training_bar())
         reporter = stack.enter_context(
             Reporter(
                 directory,
@@ -237,13 +259,9 @@ def train(
                 evaluation=validator.best,
                 config=config,
                 facts=facts,
-                data=data,
-                val_split=None
-                if val_set is None
-                else "val"
-                if holdout and holdout.val
-                else (notes or {}).get("val_split"),
-                unlabelled=(notes or {}).get("unlabelled"),
+                data=data or of_data.get("data", ()),
+                val_split=None if val_set is None else "val" if holdout and holdout.val else notes.get("val_split"),
+                unlabelled=notes.get("unlabelled"),
                 directory=directory,
                 reporter=reporter,
                 group=group,
@@ -257,6 +275,13 @@ def train(
                 f"{directory.best}"
             )
         return best.to("cpu")
+
+
+@contextmanager
+def _training_bar() -> Iterator[Callable[[Progress], None]]:
+    """Shows the bar of a run, in a terminal or a notebook. The context gives the function for `on_progress`."""
+    with progress_bar("training") as draw:
+        yield lambda now: draw(now.fraction_done, str(now))
 
 
 def fit(

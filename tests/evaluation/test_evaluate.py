@@ -255,6 +255,20 @@ def test_json_has_every_number_as_a_fraction_or_null() -> None:
     }
 
 
+def test_metrics_are_a_line_in_percent() -> None:
+    dataset = dataset_of(["cat"], [(0, LEFT)], [(0, RIGHT)])
+    detector = detector_of(["cat"], Finds([(0, 0.9, LEFT)], []))
+    assert (
+        repr(evaluate(detector, dataset))
+        == "Metrics(coco: AP 50.5, AP50 50.5, AP75 50.5, 2 images, 2 objects, 1 class)"
+    )
+    assert (
+        repr(evaluate(detector, dataset, rule="voc2010")) == "Metrics(voc2010: AP 50.0, 2 images, 2 objects, 1 class)"
+    )
+    empty = dataset_of(["cat"], [], [])
+    assert repr(evaluate(detector, empty, rule="voc2007")) == "Metrics(voc2007: AP -, 2 images, 0 objects, 1 class)"
+
+
 def test_no_batch_and_no_images_are_errors() -> None:
     detector = detector_of(["cat"], Finds([]))
     with pytest.raises(ValueError, match="batch_size must be at least 1, but is 0"):

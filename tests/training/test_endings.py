@@ -1,8 +1,6 @@
 """Whatever ends a run, its state is saved first, and the run goes on from there to the bit."""
 
 import errno
-import os
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -216,27 +214,6 @@ def test_a_tracker_that_fails_on_the_sheet_does_not_lose_the_detector(tmp_path, 
     monkeypatch.setattr(TensorBoard, "add_image", break_at(1))
     config = replace(SHORT, trackers=("tensorboard",))
     assert isinstance(train(new_detector(), train_set, None, config, out=tmp_path), Detector)
-
-
-A_PATH = """
-from multibox import Detector, train, synthetic_scenes
-scenes = synthetic_scenes(1, seed=0, height=64, width=64)
-for sets in (("BCCD",), (scenes, "BCCD")):
-    try:
-        train(Detector.create("ssd256-tiny", scenes.class_names, height=64, width=64), *sets, out="run")
-    except TypeError as error:
-        print(error)
-"""
-
-
-def test_a_path_in_place_of_a_data_set_is_refused_in_one_sentence(tmp_path):
-    """In a process of its own, since the tests check the types of all arguments."""
-    ran = subprocess.run(
-        [sys.executable, "-c", A_PATH], check=True, capture_output=True, text=True, cwd=tmp_path, env=os.environ
-    )
-    says = "train takes data sets, not 'BCCD'; read it first: multibox.read_dataset('BCCD', split='train')"
-    assert ran.stdout.splitlines() == [says, says]
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_network_is_left_in_evaluation_mode(tmp_path, new_detector, train_set):
