@@ -232,8 +232,7 @@ def test_what_is_no_file_is_looked_for_among_the_published(tmp_path: Path, detec
     ):
         load("best.safetensor")
     detector.save(tmp_path / "best.safetensors")
-    with pytest.raises(FileNotFoundError, match=r"is a folder.*did you mean '.*best\.safetensors'"):
-        load(tmp_path)
+    assert load(tmp_path).class_names == detector.class_names  # the folder of a run stands for its best weights
 
 
 # the network
@@ -492,10 +491,11 @@ def test_arrays_of_opencv_say_so(detector: Detector):
         assert_same(found, expected, scores=0, boxes=0)
         assert found.source is None  # its colors would be the wrong ones
         np.testing.assert_array_equal(detector.prepare(one, channels="bgr"), detector.prepare(array))
-    others = [Image.fromarray(array.transpose(1, 2, 0)), array[0], detector.prepare_image(array)]
-    for one, other in zip(*(detector.detect(others, channels=each) for each in ("rgb", "bgr")), strict=True):
-        assert list(one) == list(other)
-    with pytest.raises((ValueError, TypeError), match=r"channels must be 'rgb' or 'bgr', but is 'BGR'|Type-check"):
+    assert list(detector.detect(array[0], channels="bgr")) == list(detector.detect(array[0]))  # gray
+    for one in (Image.fromarray(array.transpose(1, 2, 0)), detector.prepare_image(array)):
+        with pytest.raises(ValueError, match="channels='bgr' is for arrays and tensors of pixels alone"):
+            detector.detect(one, channels="bgr")
+    with pytest.raises((ValueError, TypeError), match=r"channels must be one of rgb, bgr, but is 'BGR'|Type-check"):
         detector.detect(array, channels="BGR")
     with pytest.raises(TypeError, match=r"an image is a path, .* not int|Type-check"):
         detector.detect(7, channels="bgr")
