@@ -93,19 +93,22 @@ def find_annotations(tree: FileTree, only: Path | None = None) -> Annotations:
     Raises:
         DatasetError: Nothing annotates the images, or files of several kinds or sets do.
     """
-    files = [file for file in tree.files if only is None or file == only or file.is_relative_to(only)]
+    if only is not None and only.suffix.lower() in (".yaml", ".yml", ".data"):
+        return Annotations(YOLO, tuple(_label_files(tree.files, tree)), only)
+    if only is not None and only.suffix.lower() == ".json":
+        return Annotations(LABELME if _is_labelme(only) else COCO, (only,))
+    files = [file for file in tree.files if only is None or file.is_relative_to(only)]
     xmls, jsons = _with_suffix(files, ".xml"), _with_suffix(files, ".json")
-    configs = (
-        _configs(files, tree.root) if only is None or only.is_dir() else _with_suffix([only], ".yaml", ".yml", ".data")
-    )
-    texts = _label_files(files, tree)
+    parsed = _parse_until_voc(xmls)
+    shapes = [file for file in jsons if not file.name.startswith("instances_") and _is_labelme(file)]
+    tables = _tables(sorted(set(jsons) - set(shapes)))
+    texts, configs = _label_files(files, tree), _configs(files, tree.root)
     if not configs and not _are_labels(texts):
         texts = []
-    tables = _tables(jsons, only)
     found = [
-        Annotations(VOC, tuple(xmls), parsed=parsed) if (parsed := _parse_until_voc(xmls)) else None,
+        Annotations(VOC, tuple(xmls), parsed=parsed) if parsed else None,
         Annotations(COCO, tuple(tables)) if tables else None,
-        Annotations(LABELME, tuple(shapes)) if (shapes := [] if tables else _labelme_files(jsons)) else None,
+        Annotations(LABELME, tuple(shapes)) if shapes else None,
         Annotations(YOLO, tuple(texts), configs[0] if configs else None) if configs or texts else None,
     ]
     kinds = [each for each in found if each is not None]
@@ -151,24 +154,21 @@ def _parse_until_voc(files: Sequence[Path]) -> dict[Path, ImageAnnotation]:
     return {}
 
 
-def _tables(files: Sequence[Path], only: Path | None) -> list[Path]:
+def _tables(files: Sequence[Path]) -> list[Path]:
     """Returns the files that are COCO's. Those of other tasks, as COCO names them, count only by themselves."""
-    if files == [only]:
-        return [] if _has(files[0], b'"shapes"') and not coco.has_parts(files[0]) else list(files)
-    instances = [file for file in files if file.name.startswith("instances_")]
-    named = [file for file in files if not file.name.startswith(coco.OTHER_TASKS)]
-    return [file for file in named if file in instances or coco.has_parts(file)]
+    others = [file for file in files if file.name.startswith(coco.OTHER_TASKS)]
+    first = [file for file in files if file not in others]
+    for some in (first, others):
+        if found := [file for file in some if file.name.startswith("instances_") or coco.has_parts(file)]:
+            return found
+    return []
 
 
-def _labelme_files(files: Sequence[Path]) -> list[Path]:
-    return [
-        file for file in files if _has(file, b'"shapes"') and (_has(file, b'"imagePath"') or _has(file, b'"points"'))
-    ]
-
-
-def _has(file: Path, word: bytes) -> bool:
+def _is_labelme(file: Path) -> bool:
+    """Returns whether a JSON begins like labelme's. The image inside may make it long."""
     try:
-        return word in file.read_bytes()
+        with file.open("rb") as content:
+            return re.search(rb'"shapes"\s*:', content.read(HEAD)) is not None
     except OSError:
         return False
 

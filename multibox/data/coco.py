@@ -204,11 +204,11 @@ def _id(value: object) -> Id | None:
 
     `7.0` is 7, because pandas writes it so, and so is the text `"7"`.
     """
+    if type(value) is int:
+        return value if -(2**63) <= value < 2**63 else None
     if isinstance(value, str):
         return int(value) if len(value) < 19 and value.isdecimal() and str(int(value)) == value else value or None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if type(value) is int and -(2**63) <= value < 2**63 else None
+    return _id(int(value)) if isinstance(value, float) and value.is_integer() else None
 
 
 def _are_numbers(ids: Iterable[Id]) -> bool:

@@ -80,18 +80,20 @@ class FileTree:
         """Returns the files with one of these suffixes, in lower or upper case."""
         return [file for file in self.files if file.suffix.lower() in suffixes]
 
-    def images(self, folder: Path | None = None) -> list[Path]:
-        """Returns the images below the root, or below a folder that may also lie elsewhere."""
-        if folder is None or folder == self.root:
-            return self.select(IMAGE_SUFFIXES)
-        if folder.is_relative_to(self.root) and ".." not in folder.parts:
-            within = f"{folder}{os.sep}"
-            found = [file for file in self.files if str(file).startswith(within)]
-            if found:
-                return [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES]
+    def images(self) -> list[Path]:
+        """Returns all images."""
+        return self.select(IMAGE_SUFFIXES)
+
+    def below(self, folder: Path, suffixes: Collection[str]) -> list[Path]:
+        """Returns the files with one of these suffixes below a folder, which may also lie elsewhere."""
+        if folder == self.root:
+            return self.select(suffixes)
+        within = f"{folder}{os.sep}"
+        if ".." not in folder.parts and (found := [file for file in self.files if str(file).startswith(within)]):
+            return [file for file in found if file.suffix.lower() in suffixes]
         if folder not in self._elsewhere:
-            self._elsewhere[folder] = list_files(folder, IMAGE_SUFFIXES)
-        return self._elsewhere[folder]
+            self._elsewhere[folder] = list_files(folder, SET_SUFFIXES)
+        return [file for file in self._elsewhere[folder] if file.suffix.lower() in suffixes]
 
 
 def stem_of(name: str) -> str:

@@ -5,6 +5,7 @@ The longest end of a stated path that exists, in any of the `SPELLINGS`, and the
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from multibox.data.files import FileIndex, stem_of
@@ -20,7 +21,7 @@ class ImageFinder:
         self._folders: dict[Path, tuple[str, ...]] = {}
         self._kinds: dict[Path, frozenset[str]] = {}
         self._by_name = FileIndex((None, stem_of(image.name), image) for image in images)
-        self._by_place = FileIndex((self._place(image.parent), stem_of(image.name), image) for image in images)
+        self._images = images
 
     def find(self, stated: str, *, near: Path, split: str = "") -> list[Path]:
         """Returns the image that a path means, or several if it cannot be told which, or none.
@@ -64,6 +65,10 @@ class ImageFinder:
             paths = [text.split("/") for each in stated for text in path_variants(each)]
             return self._nearest(images, paths, file.parent)
         return next((found for each in stated if (found := self.find(each, near=file.parent))), [])
+
+    @cached_property
+    def _by_place(self) -> FileIndex:
+        return FileIndex((self._place(image.parent), stem_of(image.name), image) for image in self._images)
 
     def _nearest(self, images: Sequence[Path], stated: Sequence[Sequence[str]], near: Path) -> list[Path]:
         """Returns the images that agree best with a stated path, of these the nearest to a folder."""

@@ -14,7 +14,7 @@ from multibox.data import yolo
 from multibox.data.annotations import COCO, YOLO, Annotations, find_annotations
 from multibox.data.class_names import find_class_list, order_classes
 from multibox.data.coco import CocoTable
-from multibox.data.files import FileFinder, FileTree, list_files, nfc, read_list, stem_of
+from multibox.data.files import FileFinder, FileTree, nfc, read_list, stem_of
 from multibox.data.image_finder import ImageFinder
 from multibox.data.records import (
     AnnotatedImage,
@@ -38,6 +38,7 @@ from multibox.data.splits import (
     folder_split,
     split_word,
 )
+from multibox.images import IMAGE_SUFFIXES
 from multibox.messages import counted, quoted
 
 log = logging.getLogger("multibox")
@@ -331,7 +332,7 @@ class LabeledImages:
                         seen.add(image)
                         yield listed, image
             elif source.is_dir():
-                yield from ((str(image), image) for image in self._tree.images(source))
+                yield from ((str(image), image) for image in self._tree.below(source, IMAGE_SUFFIXES))
             else:
                 yield str(source), source
         yield from self._spares(split, sources)
@@ -346,14 +347,12 @@ class LabeledImages:
                     named = f" ({quoted(stated)} is stated)" if stated else ""
                     yield Problem(str(file), f"its image is missing{named}", "annotation left out")
             return
-        root = self._tree.root
-        folders = {_label_place(source / "any", root).parent for source in sources if source.is_dir()} - {root}
-        texts = sorted({text for folder in folders for text in list_files(folder, {".txt"})})
-        known = {
-            self._annotation_of(image) for source in sources if source.is_dir() for image in self._tree.images(source)
-        }
-        for text in texts:
-            if text not in known and text.name != "classes.txt":
+        sources = tuple(source for source in sources if source.is_dir())
+        folders = {_label_place(source / "any", self._tree.root).parent for source in sources} - {self._tree.root}
+        texts = {text for folder in folders for text in self._tree.below(folder, {".txt"})}
+        images = (image for source in sources for image in self._tree.below(source, IMAGE_SUFFIXES))
+        for text in sorted(texts - {self._annotation_of(image) for image in images}):
+            if text.name != "classes.txt":
                 yield Problem(str(text), "a label file without its image", "label left out")
 
     # All together

@@ -169,7 +169,7 @@ def test_shapes_of_labelme(tmp_path: Path, shape: dict[str, object], box: list[f
 def test_a_labelme_file_that_cannot_be_read(tmp_path: Path, text: str):
     labelme(tmp_path)
     write_picture(tmp_path, "b.jpg")
-    write_text(tmp_path / "b.json", f'{text} "shapes" "imagePath"')
+    write_text(tmp_path / "b.json", f'{text} "shapes": ,')
     dataset = read_dataset(tmp_path)
     assert len(dataset) == 2
     assert [(Path(problem.where).name, problem.done) for problem in dataset.problems] == [("b.json", "image left out")]
