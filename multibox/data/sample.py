@@ -2,10 +2,11 @@
 
 import hashlib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -22,9 +23,10 @@ PROBLEMS_SHOWN = 100
 ALIKE_SHOWN = 3
 """The number of problems of one kind that a message lists one by one."""
 
-_VALUE = (
-    r"""(?:(?<!\w)'[^']*'(?!\w)|(?<!\w)"[^"]*"(?!\w)|[-+]?\b(?:\d[\w.,:+-]*|nan|inf)\b|[^\s'",;()]+\.[A-Za-z]\w+\b)"""
-)
+_QUOTED = r"""(?<!\w)'[^']*'(?!\w)|(?<!\w)"[^"]*"(?!\w)"""
+_NUMBER = r"[-+]?\b(?:\d[\w.,:+-]*|nan|inf)\b"
+_FILE = r"""(?<![^\s'",;()])[^\s'",;()]+\.[A-Za-z]\w+\b"""
+_VALUE = rf"(?:{_QUOTED}|{_NUMBER}|{_FILE})"
 _VALUES = re.compile(rf"{_VALUE}(?:(?:, | and | to | x | ){_VALUE})*")
 """Numbers, quoted values and names of files in a text, or lists of them: problems of one kind may differ by these."""
 
@@ -95,6 +97,10 @@ class GroundTruth:
             crowd=self.crowd[chosen],
             areas=self.areas[chosen],
         )
+
+    def with_labels(self, labels: Int[np.ndarray, " objects"]) -> "GroundTruth":
+        """Returns the same objects with other labels."""
+        return GroundTruth(self.boxes, labels, difficult=self.difficult, crowd=self.crowd, areas=self.areas)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -238,6 +244,65 @@ class Dataset:
         ]
         return f"Dataset({self.name}: {', '.join(counts)})"
 
+    def split(self, val: float = 0.2, test: float = 0.0) -> tuple["Dataset", ...]:
+        """Divides the images at random into `(train, val)`, or with a `test` above 0 into `(train, val, test)`.
+
+        The place of an image follows from a hash of its name, so that more images move none of the others. Images of
+        the same stem stay together, as do the augmented copies that Roboflow makes of an image. Each part keeps all
+        problems.
+
+        Args:
+            val: The fraction of the images in the validation set, about.
+            test: The fraction of the images in the test set, about.
+
+        Raises:
+            ValueError: The fractions are not between 0 and 1, or leave no image to a part.
+        """
+        if not (0 < val < 1 and 0 <= test < 1 and val + test < 1):
+            raise ValueError(
+                f"val and test must be fractions of the images that leave some to learn from, not {val} and {test}"
+            )
+        places = [_place(sample.name) for sample in self.samples]
+        order = sorted(set(places))
+        wanted = ["val", "test", "train"] if test else ["val", "train"]
+        if len(order) < len(wanted):
+            images = f"{counted(len(self.samples), 'image')} of {counted(len(order), 'name')}"
+            raise ValueError(f"{self.name}: {images} cannot be divided into {len(wanted)} parts")
+        # bounds between the parts, moved only as far as each part needs one image
+        first = min(max(sum(place < val for place in order), 1), len(order) - len(wanted) + 1)
+        second = min(max(sum(place < val + test for place in order), first + 1), len(order) - 1) if test else first
+        ends = {"val": order[:first], "test": order[first:second], "train": order[second:]}
+        parts = []
+        for part in ("train", "val", *(["test"] if test else [])):
+            inside = set(ends[part])
+            samples = [sample for sample, place in zip(self.samples, places, strict=True) if place in inside]
+            parts.append(replace(self, name=f"{self.name}, {part} part", samples=samples))
+        return tuple(parts)
+
+    def with_classes(self, class_names: Sequence[str]) -> "Dataset":
+        """Returns the data set with the labels of other class names. Classes are joined by name.
+
+        Raises:
+            DatasetError: An object has a class that is not among the names.
+        """
+        if tuple(class_names) == self.class_names:
+            return self
+        label_of = {name: label for label, name in enumerate(class_names)}
+        labels = np.array([label_of.get(name, -1) for name in self.class_names], dtype=np.int64)
+        used = {label for sample in self.samples for label in sample.truth.labels.tolist()}
+        if missing := [self.class_names[label] for label in sorted(used) if labels[label] < 0]:
+            raise DatasetError(
+                f"{self.name} has objects of {list_names(missing)}, which is none of the {len(class_names)} classes: "
+                f"{list_names(class_names)}"
+            )
+        samples = [
+            replace(sample, truth=sample.truth.with_labels(labels[sample.truth.labels])) for sample in self.samples
+        ]
+        ids = dict(zip(self.class_names, self.category_ids or (), strict=False))
+        known = all(name in ids for name in class_names)
+        numbers = tuple(ids[name] for name in class_names) if known else None
+        return replace(self, class_names=tuple(class_names), samples=samples, category_ids=numbers)
+
     def __len__(self) -> int:
         return len(self.samples)
 
@@ -247,45 +312,15 @@ class Dataset:
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
 
-    def with_classes(self, class_names: Sequence[str]) -> "Dataset":
-        """Returns the data set with these classes, joined by name.
 
-        Raises:
-            DatasetError: An object has a class that is not among them.
-        """
-        names = tuple(class_names)
-        if names == self.class_names:
-            return self
-        labels = np.array([names.index(name) if name in names else -1 for name in self.class_names], dtype=np.int64)
-        used = {label for sample in self.samples for label in sample.truth.labels.tolist()}
-        if missing := [name for label, name in enumerate(self.class_names) if label in used and labels[label] < 0]:
-            raise DatasetError(
-                f"{self.name} has objects of {list_names(missing)}, which is none of {list_names(names)}"
-            )
-        samples = []
-        for sample in self.samples:
-            truth = sample.truth
-            renamed = GroundTruth(
-                truth.boxes, labels[truth.labels], difficult=truth.difficult, crowd=truth.crowd, areas=truth.areas
-            )
-            samples.append(replace(sample, truth=renamed))
-        return replace(self, class_names=names, samples=samples, category_ids=None)
+def _place(name: str) -> float:
+    """Returns a number from 0 to 1 that follows from the stem of an image's name.
 
-    def split(self, val: float = 0.2, test: float = 0.0) -> tuple["Dataset", ...]:
-        """Returns the parts to learn from and to validate on; with `test`, also a part to test on.
-
-        The part of an image follows from a hash of the stem of its name, so that adding images moves none.
-        """
-        parts: dict[str, list[Sample]] = {"train": [], "val": [], "test": []}
-        for sample in self.samples:
-            stem = Path(sample.name).stem.partition(".rf.")[0]
-            place = int.from_bytes(hashlib.sha256(stem.encode()).digest()[:8]) / 2**64
-            parts["val" if place < val else "test" if place < val + test else "train"].append(sample)
-        return tuple(
-            replace(self, name=f"{self.name} ({name})", samples=samples)
-            for name, samples in parts.items()
-            if name != "test" or test > 0
-        )
+    Roboflow's augmented copies of an image (`a_jpg.rf.HASH.jpg`) have the same number.
+    """
+    stem = re.sub(r"\.rf\.\w+$", "", PurePath(name).stem)
+    digest = hashlib.sha256(unicodedata.normalize("NFC", stem).encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def compare_classes(one: str, names: Sequence[str], other: str, other_names: Sequence[str]) -> str:

@@ -69,7 +69,9 @@ def test_data_without_a_validation_split_are_divided(multibox: Multibox, undivid
         line.partition(": ")[2] for line in multibox(*command, "--resume").err if "kept for a test: " in line
     )
     assert (
-        multibox(*shlex.split(typed_test)[1:]).out[0].startswith(f"{undivided}, default (test): {parts['test']} image")
+        multibox(*shlex.split(typed_test)[1:])
+        .out[0]
+        .startswith(f"{undivided}, default, test part: {parts['test']} image")
     )
     assert (
         multibox("evaluate", undivided, "--model", out, "--split", "default")
