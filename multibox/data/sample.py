@@ -198,7 +198,7 @@ def main_problem(problems: Sequence[Problem]) -> str:
 
 def _line(kind: Sequence[Problem]) -> str:
     first = kind[0]
-    return f"{len(kind)} x {first.what} ({first.done}), first in {first.where}"
+    return str(first) if len(kind) == 1 else f"{len(kind)} x {first.what} ({first.done}), first in {first.where}"
 
 
 def summarize_problems(problems: Sequence[Problem]) -> str:
