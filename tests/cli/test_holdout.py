@@ -64,7 +64,7 @@ def test_data_without_a_validation_split_are_divided(multibox: Multibox, undivid
         assert scores["ap"] == pytest.approx(card["metrics"]["ap"], abs=1e-6)
     assert package.evaluate(package.load(out), undivided).images == parts["val"]
 
-    # the other part, and all of it
+    # the other part, as the log says, and all of it
     (typed_test,) = (
         line.partition(": ")[2] for line in multibox(*command, "--resume").err if "kept for a test: " in line
     )
