@@ -1,6 +1,6 @@
 """Detects objects in all images of a folder, and writes a row for each object to a CSV file.
 
-python examples/detect_to_csv.py street/ found.csv --model runs/raccoons/best.safetensors
+python examples/detect_to_csv.py street/ found.csv --model runs/raccoons
 """
 
 import argparse

@@ -180,10 +180,6 @@ def train(
         detector = _make_detector(plan, train_set.class_names)
         _run(plan, detector, train_set, val_set)
     info(f"written to {plan.out}")
-    if plan.holdout and plan.holdout.test:
-        for each in plan.data:
-            command = shlex.join(["multibox", "evaluate", str(each), "--split", "test", "--model", str(plan.out)])
-            info(f"to score on the images that were kept for a test: {command}")
     return 0
 
 

@@ -5,8 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from multibox.data.read import EVALUATION_SPLITS, usual_split
-from multibox.data.sample import Dataset, DatasetError
-from multibox.messages import counted
+from multibox.data.sample import Dataset
 
 _KEYS = ("divided split", "val fraction", "test fraction")
 """What a weights file's provenance calls the values of a `Holdout`."""
@@ -29,20 +28,13 @@ class Holdout(NamedTuple):
         """Returns the part of the split to learn from, `train`, and those that are held out, `val` and `test`.
 
         Raises:
-            DatasetError: There are too few images, so that a part is empty.
+            ValueError: There are too few images.
         """
         fractions = {name: value for name, value in (("val", self.val), ("test", self.test)) if value}
-        parts = {
-            name: replace(part, name=f"{dataset.name} ({name})")
+        return {
+            name: replace(part, name=f"{dataset.name}, {name} part")
             for name, part in zip(["train", *fractions], dataset.split(*fractions.values()), strict=True)
         }
-        empty = [name for name, part in parts.items() if not len(part)]
-        if empty:
-            raise DatasetError(
-                f"{dataset.name}: {counted(len(dataset), 'image')} cannot be divided, none is left for "
-                f"'{empty[0]}'; add images, or choose other fractions"
-            )
-        return parts
 
     def find(self, splits: Sequence[str], wanted: str | None) -> str | None:
         """Returns the part that an evaluation is about, or None if it is about a split of the data set itself.

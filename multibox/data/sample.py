@@ -23,9 +23,10 @@ PROBLEMS_SHOWN = 100
 ALIKE_SHOWN = 3
 """The number of problems of one kind that a message lists one by one."""
 
-_VALUE = (
-    r"""(?:(?<!\w)'[^']*'(?!\w)|(?<!\w)"[^"]*"(?!\w)|[-+]?\b(?:\d[\w.,:+-]*|nan|inf)\b|[^\s'",;()]+\.[A-Za-z]\w+\b)"""
-)
+_QUOTED = r"""(?<!\w)'[^']*'(?!\w)|(?<!\w)"[^"]*"(?!\w)"""
+_NUMBER = r"[-+]?\b(?:\d[\w.,:+-]*|nan|inf)\b"
+_FILE = r"""(?<![^\s'",;()])[^\s'",;()]+\.[A-Za-z]\w+\b"""
+_VALUE = rf"(?:{_QUOTED}|{_NUMBER}|{_FILE})"
 _VALUES = re.compile(rf"{_VALUE}(?:(?:, | and | to | x | ){_VALUE})*")
 """Numbers, quoted values and names of files in a text, or lists of them: problems of one kind may differ by these."""
 
@@ -197,7 +198,7 @@ def main_problem(problems: Sequence[Problem]) -> str:
 
 def _line(kind: Sequence[Problem]) -> str:
     first = kind[0]
-    return f"{len(kind)} x {first.what} ({first.done}), first in {first.where}"
+    return str(first) if len(kind) == 1 else f"{len(kind)} x {first.what} ({first.done}), first in {first.where}"
 
 
 def summarize_problems(problems: Sequence[Problem]) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import logging
 import os
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -274,6 +275,11 @@ def train(
                 f"the card of the run could not be written ({type(error).__name__}: {error}); the weights are in "
                 f"{directory.best}"
             )
+        if holdout and holdout.test and group.is_main:
+            read = ["--unlabelled", notes["unlabelled"]] if notes and "unlabelled" in notes else []
+            for each in data:
+                command = shlex.join(["multibox", "evaluate", each, "--split", "test", *read, "--model", str(out)])
+                log.info(f"to score on the images that were kept for a test: {command}")
         return best.to("cpu")
 
 

@@ -80,6 +80,7 @@ REFUSED: dict[str, Callable[[Path, Path, Path], list[list[object]]]] = {
     ],
     "convert": lambda data, weights, foreign: [[foreign, "it.safetensors"]],
     "models": lambda data, weights, foreign: [],
+    "runs": lambda data, weights, foreign: [],
 }
 """Command lines of each command that would replace a file of the user's."""
 

@@ -8,12 +8,15 @@ import pytest
 import yaml
 
 import multibox as package
+from multibox.cli import train
 from multibox.data.holdout import Holdout
+from multibox.data.synthetic import CLASS_NAMES
 from multibox.data.write import write_coco
 from multibox.detector import Detector
+from multibox.report.card import commands
 from tests.cli.conftest import Multibox, scenes
 
-SHORT = ("--steps", 1, "--batch-size", 2, "--workers", 0, "--device", "cpu")
+SHORT = ("--steps", 1, "--batch-size", 2, "--workers", 0, "--device", "cpu", "--precision", "fp32")
 SAID = "no validation split: 20 % of the images, by a hash of their names, are kept for validation "
 
 
@@ -61,12 +64,14 @@ def test_data_without_a_validation_split_are_divided(multibox: Multibox, undivid
         assert scores["ap"] == pytest.approx(card["metrics"]["ap"], abs=1e-6)
     assert package.evaluate(package.load(out), undivided).images == parts["val"]
 
-    # the other part, and all of it
+    # the other part, as the log says, and all of it
     (typed_test,) = (
         line.partition(": ")[2] for line in multibox(*command, "--resume").err if "kept for a test: " in line
     )
     assert (
-        multibox(*shlex.split(typed_test)[1:]).out[0].startswith(f"{undivided}, default (test): {parts['test']} image")
+        multibox(*shlex.split(typed_test)[1:])
+        .out[0]
+        .startswith(f"{undivided}, default, test part: {parts['test']} image")
     )
     assert (
         multibox("evaluate", undivided, "--model", out, "--split", "default")
@@ -82,25 +87,33 @@ def test_data_without_a_validation_split_are_divided(multibox: Multibox, undivid
     assert config_of(out) == config | {"steps": 2}
 
 
-def test_the_default_gives_way_to_what_was_asked_for(multibox: Multibox, undivided: Path, data: Path, tmp_path: Path):
-    command = ["train", undivided, "--model", "ssd256-tiny", *SHORT]
-    for number, flags in enumerate((["--val-split", "none"], ["--val-fraction", 0])):
-        out = tmp_path / f"none-{number}"
-        status, _, err = multibox(*command, *flags, "--out", out)
-        assert (status, err[0]) == (
-            0,
-            "20 images to learn from (default), none to validate on: the last weights are kept",
-        )
-        assert (config_of(out)["val_split"], "val_fraction" in config_of(out)) == ("none", False)
-    # a flag replaces the other way to validate of a file
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> list[train.Plan]:
+    """The plans of the commands, which do not train."""
+    plans: list[train.Plan] = []
+    monkeypatch.setattr(train, "_make_detector", lambda plan, class_names: None)
+    monkeypatch.setattr(train, "_run", lambda plan, *_: plans.append(plan))
+    return plans
+
+
+def test_the_default_gives_way_to_what_was_asked_for(
+    multibox: Multibox, undivided: Path, planned: list[train.Plan], tmp_path: Path
+):
     (tmp_path / "run.yaml").write_text("val_fraction: 0.4\n")
-    for flags, said in (
-        (["--val-split", "default"], "20 to validate on (default)"),
-        (["--val-fraction", 0.3], "to validate on (30 % of default)"),
-        ([], "to validate on (40 % of default)"),
+    of_file = ["--config", tmp_path / "run.yaml"]
+    for flags, said, kept in (
+        (["--val-split", "none"], "none to validate on: the last weights are kept", {"val_split": "none"}),
+        (["--val-fraction", 0], "none to validate on: the last weights are kept", {"val_split": "none"}),
+        (["--val-fraction", 0.5], "to validate on (50 % of default)", {"val_fraction": 0.5}),
+        (of_file, "to validate on (40 % of default)", {"val_fraction": 0.4}),
+        ([*of_file, "--val-fraction", 0.3], "to validate on (30 % of default)", {"val_fraction": 0.3}),
+        ([*of_file, "--val-split", "default"], "20 to validate on (default)", {"val_split": "default"}),
     ):
-        status, _, err = multibox(*command, "--config", tmp_path / "run.yaml", *flags, "--out", tmp_path / "full" / "x")
+        status, _, err = multibox("train", undivided, "--model", "ssd256-tiny", *flags, "--out", tmp_path / "run")
+        assert (status, len(err) <= 3) == (0, True)
         assert said in err[0]
+        notes = planned[-1].notes
+        assert {name: notes[name] for name in ("val_split", "val_fraction") if name in notes} == kept
 
 
 @pytest.mark.parametrize("part", ["val", "test"])
@@ -112,9 +125,9 @@ def test_a_split_of_the_data_is_not_replaced(multibox: Multibox, data: Path, tmp
 
 
 def test_unlabelled_images_are_read_as_asked(
-    multibox: Multibox, undivided: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    multibox: Multibox, undivided: Path, planned: list[train.Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """The reader gets the value, `config.yaml` keeps it, and the card's command to evaluate has it."""
+    """The reader gets the value, the run keeps it, and the card's command to evaluate has it."""
     asked = []
 
     class Reader(package.data.DatasetReader):
@@ -123,10 +136,14 @@ def test_unlabelled_images_are_read_as_asked(
             super().__init__(path)
 
     monkeypatch.setattr("multibox.data.DatasetReader", Reader)
-    out = tmp_path / "run"
-    command = ["train", undivided, "--model", "ssd256-tiny", *SHORT, "--out", out]
-    assert multibox(*command, "--unlabelled", "skip").status == 0
-    assert config_of(out)["unlabelled"] == "skip"
-    typed = json.loads((out / "card.json").read_text())["commands"]["evaluate"]
-    assert multibox(*shlex.split(typed)[1:]).status == 0
-    assert asked == ["skip", "skip"]
+    command = ["train", undivided, "--model", "ssd256-tiny", "--out", tmp_path / "run"]
+    for value in ("skip", "empty"):
+        assert multibox(*command, "--unlabelled", value).status == 0
+        assert (asked[-1], planned[-1].notes["unlabelled"]) == (value, value)
+    assert multibox(*command).status == 0
+    assert (asked[-1], "unlabelled" in planned[-1].notes) == (None, False)
+    known = commands(tmp_path, ["data"], "val", package.read_dataset(undivided), score_threshold=0.5, unlabelled="skip")
+    assert known["evaluate"].startswith("multibox evaluate data --split val --unlabelled skip --model ")
+    Detector.create("ssd256-tiny", CLASS_NAMES, seed=0).save(tmp_path / "it.safetensors")
+    assert multibox("evaluate", undivided, "--model", tmp_path / "it.safetensors", "--unlabelled", "skip").status == 0
+    assert asked[-1] == "skip"

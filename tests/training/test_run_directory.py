@@ -1,5 +1,6 @@
 """The folder of a run: its rows and its log."""
 
+import csv
 import logging
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 import yaml
 
+from multibox.data.sample import Problem
 from multibox.training import run_directory
 from multibox.training.distributed import ProcessGroup
 from multibox.training.progress import COLUMNS
@@ -37,6 +39,31 @@ def test_rows_are_read_as_they_were_written(record):
         "10,2.5,1.25,0.5,1.5,0.5,0.5,0,0.5,0.5,0.5,0.5,0.5,0.5,0.5",
         "20,5,0.5,0.5,0.5,0.5,0.5,0,0.5,0.5,0.5,0.5,,,",
     ]
+
+
+def test_problems_stand_in_a_table_and_in_the_log(tmp_path, caplog):
+    problems = [Problem(f"a.txt, line {n}", 'class "x", none of 4', "box left out") for n in range(200)]
+    folder = tmp_path / "run"
+    with RunDirectory(folder, resume=False, group=ALONE) as record:
+        record.write_problems([*problems, problems[0]])
+    with (folder / "problems.csv").open(newline="", encoding="utf-8") as file:
+        assert [Problem(**row) for row in csv.DictReader(file)] == problems
+    lines = (folder / "log.txt").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 201
+    assert "200 problems of the data:" in lines[0]
+    assert all(str(problem) in line for problem, line in zip(problems, lines[1:], strict=True))
+    assert not caplog.records  # who read the data has shown them already
+    with RunDirectory(folder, resume=True, group=ALONE) as record:
+        record.write_problems(problems)
+        assert len((folder / "log.txt").read_text(encoding="utf-8").splitlines()) == 201  # known already
+        record.write_problems([])
+        assert not (folder / "problems.csv").exists()
+
+
+def test_a_file_is_no_folder_of_a_run(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="file is a file, not a folder; choose another folder"):
+        RunDirectory(tmp_path / "file", resume=False, group=ALONE)
 
 
 def test_rows_after_a_step_are_dropped(record):

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -86,6 +87,30 @@ def test_a_wrong_file_of_published_weights_is_thrown_away(entry: SimpleNamespace
     with pytest.raises(ValueError, match="SHA-256"):
         Detector.load(NAME)
     assert [item.name for item in cache.iterdir() if not item.name.startswith(".")] == []
+
+
+def test_the_folder_of_a_run_is_its_best_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("run", "ssd256-tiny", "begun"):
+        Path(folder).mkdir()
+    for file in (
+        "run/best.safetensors",
+        "run/last.safetensors",
+        "ssd256-tiny/best.safetensors",
+        "begun/last.safetensors",
+    ):
+        Path(file).touch()
+    for name in ("run", Path("run"), "run/", "./ssd256-tiny"):
+        assert is_weights(name)
+        assert find_weights(name) == Path(name) / "best.safetensors"
+    for name, said in (
+        ("ssd256-tiny", "'ssd256-tiny' is a preset, untrained"),  # a preset's name is no folder
+        ("begun", "'begun' is a folder, not a weights file; did you mean 'begun/last.safetensors'?"),
+        ("none", "'none' is neither a weights file"),
+    ):
+        assert not is_weights(name)
+        with pytest.raises(FileNotFoundError, match=re.escape(said)):
+            find_weights(name)
 
 
 def test_names_are_told_from_paths_without_fetching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
