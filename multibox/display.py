@@ -68,7 +68,7 @@ def progress_bar(text: str, *, show: bool = True) -> Iterator[Callable[[float, s
 
 @contextmanager
 def image_bar(text: str, *, show: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """Shows the bar of a work on images. The context gives a function of images done and images in all."""
+    """Shows the bar of work on images. The context gives a function of images done and images in all."""
     began = time.monotonic()
     with progress_bar(text, show=show) as draw:
 
