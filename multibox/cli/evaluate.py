@@ -1,5 +1,6 @@
 """The command `multibox evaluate`."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -102,6 +103,8 @@ def evaluate(
     from multibox.report.evaluation import REPORT_FILES, check_matplotlib, write_report
 
     if out is not None:
+        if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(data)):
+            raise UsageError(f"--out {out} is in the data set, among its images; choose a folder outside of {data}")
         check_folder(out)
         check_matplotlib()
     files = [] if out is None else [out / name for name in REPORT_FILES]

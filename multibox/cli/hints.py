@@ -90,7 +90,9 @@ def check_no_keys(tokens: Sequence[str], app: App, examples: Mapping[str, str]) 
     for token in keyed:
         key, _, value = token.partition("=")
         if key in known and not os.path.lexists(token):
-            written = value if f"--{key}" in POSITIONAL_WORDS else f"--{key} {value}"
+            flag = f"--{key.replace('_', '-')}"
+            ours = _our_flag(flag)
+            written = value if flag in POSITIONAL_WORDS else ours if " " in ours else f"{ours} {value}"
             raise UsageError(f"'{token}' is not an option here; write {written}, as in: {examples[tokens[0]]}")
 
 
@@ -129,7 +131,7 @@ def explain(mistake: CycloptsError, app: App, examples: Mapping[str, str]) -> st
 def _explain_flag(flag: str, command: str, app: App, example: str, commands: Sequence[str]) -> str | None:
     """Returns what an unknown flag is called here, or which command has it; None if it is like none."""
     known = _flags(app, command)
-    ours = next((name for name, words in FLAG_WORDS.items() if flag in words), flag)
+    ours = _our_flag(flag)
     if ours.split()[0] in known:
         return f"there is no option {flag}; it is called {ours} here"
     if flag in POSITIONAL_WORDS:
@@ -140,6 +142,11 @@ def _explain_flag(flag: str, command: str, app: App, example: str, commands: Seq
         return f"there is no option {flag} in {command}; it belongs to {' and '.join(owners)}{called}"
     near = get_close_matches(flag, known, n=1, cutoff=0.7)
     return f"Unknown option: {flag}. " + (f"Did you mean {near[0]}?" if near else f"See multibox {command} --help.")
+
+
+def _our_flag(flag: str) -> str:
+    """Returns what a flag of another tool is called here, or the flag itself if it is not known."""
+    return next((name for name, words in FLAG_WORDS.items() if flag in words), flag)
 
 
 def _flags(app: App, command: str) -> set[str]:

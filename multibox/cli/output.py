@@ -75,7 +75,7 @@ def check_new(files: Sequence[Path], *, overwrite: bool, read: Iterable[str | Pa
     for folder in dict.fromkeys(file.parent for file in files):
         check_folder(folder)
     for file in files:
-        if file.is_dir():
+        if file.is_dir() or any(Path(os.path.abspath(file)) in Path(place).parents for place in places):
             raise UsageError(f"{file} is a folder; give the name of a file")
     there = [] if overwrite else [file for file in files if os.path.lexists(file)]
     if there:

@@ -348,6 +348,15 @@ def test_csv_has_a_row_for_each_detection(multibox: Multibox, street: Path, weig
     status, out, err = multibox("detect", street, "--model", weights, "--csv", "-", "--json", "-")
     assert (status, out, len(err)) == (2, [], 1)
     assert "--json and --csv cannot both be printed" in err[0]
+    for out, table, said in (
+        ("new", "new", "is a folder; give the name"),
+        ("it", "it/one.png", "is named twice for what"),
+    ):
+        (street / "one.png").write_bytes(b"")
+        places = "--out", tmp_path / out, "--csv", tmp_path / table
+        status, lines, err = multibox("detect", street / "one.png", "--model", weights, *places)
+        assert (status, lines, len(err)) == (2, [], 1)
+        assert f"{tmp_path / table} {said}" in err[0]
 
 
 @pytest.mark.parametrize("layout", ["voc", "coco", "yolo"])

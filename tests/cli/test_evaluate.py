@@ -206,6 +206,10 @@ def test_out_that_cannot_be_written_is_said_before_the_work(
     status, out, err = multibox("evaluate", data, "--model", weights, "--out", tmp_path / "file")
     assert (status, out, len(err)) == (1, [], 1)
     assert err[0].endswith(f"{tmp_path / 'file'} is a file, not a folder; choose another folder")
+    for inside in (data, data / "JPEGImages", data / "new"):
+        status, out, err = multibox("evaluate", data, "--model", weights, "--out", inside)
+        assert (status, out, len(err)) == (2, [], 1)
+        assert f"--out {inside} is in the data set" in err[0]
 
 
 def test_class_names_that_look_like_markup(multibox: Multibox, weights: Path, tmp_path: Path):

@@ -120,6 +120,8 @@ def test_every_value_of_a_run_has_a_place_in_the_help(multibox):
         (["evaluate", "data", "--model", "m", "--json"], "--json needs a value after it"),
         (["detect", "source=a.jpg", "model=m"], "'source=a.jpg' is not an option here; write a.jpg, as in: multibox"),
         (["detect", "a.jpg", "model=m.pt"], "'model=m.pt' is not an option here; write --model m.pt, as in: multibox"),
+        (["detect", "a.jpg", "save_txt=True"], "write --save-labels yolo, as in: multibox detect"),
+        (["detect", "a.jpg", "conf=0.3"], "write --score 0.3, as in: multibox detect"),
         (["train", "data", "epochs=3"], "'epochs=3' is not an option here; write --epochs 3, as in: multibox train"),
     ],
 )
