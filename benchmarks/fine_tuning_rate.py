@@ -129,7 +129,8 @@ def print_table(out: Path) -> None:
         cells = [*(f"{value:.1f}" for value in shown), f"{100 * max(result['ap50'].values()):.1f}"]
         if result["start"] == "coco":
             cells[0] = "-"
-        print(f"| {result['start']} | {result['learning_rate']:.1g} | {' | '.join(cells)} |")
+        rate = f"{result['learning_rate']:.5f}".rstrip("0")
+        print(f"| {result['start']} | {rate} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

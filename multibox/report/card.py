@@ -127,7 +127,8 @@ def summary(card: Card) -> str:
         lines.append(f"{named} on {metrics['images']} validation images with {metrics['objects']} objects")
         lines += ["", *class_table(CLASS_HEAD, _class_rows(card)), ""]
     if best is not None:
-        lines.append(f"best weights: {_which(best)}" if best["ap"] is not None else f"last weights: {_which(best)}")
+        kind = "last" if best["ap"] is None else "best"
+        lines.append(f"{kind} weights: {_which(best)}{'' if best['step'] else ', which no later ones surpass'}")
     if card["facts"].get("time"):
         lines.append(f"time: {card['facts']['time']}")
     lines.append(f"report: {folder / 'card.md'}, with {', '.join(card['images'])}")
@@ -241,7 +242,7 @@ def _class_rows(card: Card) -> list[list[str]]:
 def _which(best: Row) -> str:
     """Returns which weights the best ones are: those of an epoch, or the start."""
     if best["step"] == 0:
-        return "the start (epoch 0); no later ones have a higher AP"
+        return "the start (epoch 0)"
     return f"epoch {_epoch(best)} (step {best['step']:.0f})"
 
 

@@ -131,7 +131,7 @@ def _with_legend(sheet: Image.Image, score_thresholds: Mapping[str, float]) -> I
         '"missed": an object that no detection finds.  "false": a detection of nothing, or a second one of an object.',
     ]
     named = [f"{name} > {threshold:.2f}" for name, threshold in list(score_thresholds.items())[:MOST_CLASSES]]
-    left, pitch, line_height = 16, 140, 24
+    left, pitch, line_height = 16, 180, 24
     columns = max(1, (sheet.width - left) // pitch)
     rows = -(-len(named) // columns)
     legend = Image.new("RGB", (sheet.width, len(lines) * line_height + 12 + rows * 44), (255, 255, 255))

@@ -5,6 +5,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -13,11 +14,14 @@ from multibox.data.fingerprint import fingerprint
 from multibox.data.read import read_dataset
 from multibox.data.synthetic import CLASS_NAMES, synthetic_scenes
 from multibox.data.write import write_voc
+from multibox.detector import Detector
 from multibox.evaluation.evaluate import score
+from multibox.evaluation.precision_recall import TP, match_detections
 from multibox.report import card as card_module
 from multibox.report import environment
 from multibox.report.card import images_to_show, read_card, summary, write_card
 from multibox.report.environment import versions
+from multibox.report.tables import percent
 from multibox.training.progress import COLUMNS
 from multibox.training.recipes import TrainConfig
 
@@ -180,6 +184,41 @@ def test_the_summary_says_what_came_out_and_what_to_do_next(tmp_path, new_detect
     assert table[0].split() == ["class", "AP", "AP50", "precision", "recall", "F1", "score", ">", "objects"]
     assert len({len(line) for line in table}) == 1 and len(table[0]) <= 80
     assert [line.split()[0] for line in table[1:]] == list(CLASS_NAMES)
+
+
+@pytest.mark.usefixtures("figures_not_drawn")
+def test_a_start_that_nothing_surpasses_is_called_so(tmp_path, new_detector):
+    sets = [synthetic_scenes(count, seed=count, height=64, width=64) for count in (6, 4)]
+    rows = [row(0, ap=0.5), row(4, ap=0.25)]
+    card, text = written(tmp_path, new_detector(), *sets, rows=rows, best_step=0)
+    assert "best weights: the start (epoch 0), which no later ones surpass" in summary(card).splitlines()
+    assert "The weights in `best.safetensors` are of the start (epoch 0): the best of all validations." in text
+
+
+@pytest.mark.usefixtures("figures_not_drawn")
+def test_the_table_by_class_is_that_of_the_detections_above_the_thresholds(tmp_path, new_detector):
+    """The numbers are counted here once more, from what the detector itself gives by default."""
+    train_set, val_set = (synthetic_scenes(count, seed=count, height=64, width=64) for count in (6, 4))
+    start = new_detector()
+    images = [sample.image for sample in val_set]
+    least = max(each.scores.min() for each in start.detect(images, score_threshold=0.01))  # the limit cuts below it
+    thresholds = {name: round(float(least) + 0.001 * (1 + label), 4) for label, name in enumerate(CLASS_NAMES)}
+    own = Detector.of_network(start.config, CLASS_NAMES, start.network, score_thresholds=thresholds)
+    card, text = written(tmp_path, own, train_set, val_set)
+    assert card["score_thresholds"] == pytest.approx(thresholds)
+    found = own.detect(images)
+    assert sum(map(len, found)) > 0
+    for label, name in enumerate(CLASS_NAMES):
+        matches = [match_detections(sample.truth, each) for sample, each in zip(val_set, found, strict=True)]
+        of_class = np.concatenate([matched[each.labels == label] for matched, each in zip(matches, found, strict=True)])
+        hits, objects = int((of_class == TP).sum()), sum((sample.truth.labels == label).sum() for sample in val_set)
+        values = card["classes"][name]
+        assert values["objects"] == objects
+        assert values["precision"] == (pytest.approx(hits / len(of_class)) if len(of_class) else None)
+        assert values["recall"] == (pytest.approx(hits / objects) if objects else None)
+        cells = [percent(values[key]) for key in ("ap", "ap50", "precision", "recall", "f1")]
+        assert f"| {' | '.join([name, *cells, f'{thresholds[name]:.2f}', str(objects)])} |" in text
+    assert "--score" not in card["commands"]["detect"]  # they are in the weights
 
 
 @pytest.mark.usefixtures("figures_not_drawn")
