@@ -141,18 +141,9 @@ def name_classes(weights: Weights, path: str | os.PathLike[str], class_names: Se
     guessed = weights.class_names
     if not isinstance(guessed, GuessedNames):  # the project has these classes alone
         return weights
-    labels = Path(path).with_name("labels.txt")
-    if labels.is_file():
-        found = read_class_names(labels)
-        if len(found) == number:
-            return _named(weights, found, f"{labels.name} beside the file")
-        _log.warning(
-            "%s has %s, but %s has %s, so it is not used",
-            labels,
-            counted(len(found), "name"),
-            name,
-            counted(number, "class"),
-        )
+    found = _names_beside(path, number)
+    if found is not None:
+        return _named(weights, found, "labels.txt beside the file")
     if not guessed.owner:
         return _named(weights, guessed, "none in the file")
     _log.warning(
@@ -162,6 +153,23 @@ def name_classes(weights: Weights, path: str | os.PathLike[str], class_names: Se
         guessed.owner,
     )
     return _named(weights, guessed, f"{guessed.owner}'s, a guess from their number")
+
+
+def _names_beside(path: str | os.PathLike[str], number: int) -> list[str] | None:
+    """Returns the names in a `labels.txt` beside the file, if there is one for so many classes."""
+    labels = Path(path).with_name("labels.txt")
+    if not labels.is_file():
+        return None
+    try:
+        found = read_class_names(labels)
+        check_class_names(found)
+        if len(found) == number:
+            return found
+        problem = f"it has {counted(len(found), 'name')}, but {os.fspath(path)} has {counted(number, 'class')}"
+    except (OSError, ValueError) as error:
+        problem = shortened(error)
+    _log.warning("%s is not used: %s", labels, problem)
+    return None
 
 
 def _named(weights: Weights, class_names: Sequence[str], origin: str) -> Weights:

@@ -114,8 +114,12 @@ def test_labels_beside_the_file_are_read_and_said(multibox: Multibox, foreign: P
     (tmp_path / "labels.txt").write_text("screw\nnut\nbolt\n")
     status, out, err = multibox("convert", source, tmp_path / "it.safetensors", "--overwrite")
     assert status == 0
-    assert "labels.txt has 3 names, but " in err[0] and " has 2 classes, so it is not used" in err[0]
+    assert "labels.txt is not used: it has 3 names, but " in err[0] and " has 2 classes" in err[0]
     assert "classes: 2, class 1, class 2" in "\n".join(out)
+    (tmp_path / "labels.txt").write_text("nut\nnut\n")
+    status, out, err = multibox("convert", source, tmp_path / "it.safetensors", "--overwrite")
+    assert status == 0
+    assert "labels.txt is not used: class names occur twice: 'nut'" in err[0]
 
 
 def test_twenty_classes_do_not_become_vocs_silently(multibox: Multibox, tmp_path: Path):

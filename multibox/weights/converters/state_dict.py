@@ -183,10 +183,7 @@ def _arrays(path: Path, file: TorchFile, stored: Stored) -> dict[str, np.ndarray
         total += tensor.nbytes
     if total > _SHARED * size:  # repeated numbers: a stride of 0, or many keys for one tensor
         raise ValueError(f"{path}: damaged: its tensors would take {total:,} bytes, but the file has {size:,}")
-    arrays = {key: file.read(tensor) for key, tensor in stored.items() if isinstance(tensor, StoredTensor)}
-    return _unwrapped(
-        {key: array.astype(np.float32) if array.dtype.kind == "f" else array.copy() for key, array in arrays.items()}
-    )
+    return _unwrapped(file.read({key: tensor for key, tensor in stored.items() if isinstance(tensor, StoredTensor)}))
 
 
 def _unwrapped(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

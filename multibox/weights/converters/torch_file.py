@@ -100,11 +100,11 @@ class TorchFile:
 
     Attributes:
         content: What was saved.
-        read: Function from a tensor to its numbers, a view of the file's bytes in memory.
+        read: Function from tensors by key to their numbers.
     """
 
     content: object
-    read: Callable[[StoredTensor], np.ndarray] = field(repr=False)
+    read: Callable[[Mapping[str, StoredTensor]], dict[str, np.ndarray]] = field(repr=False)
 
 
 def read_torch_file(path: Path) -> TorchFile:
@@ -158,10 +158,13 @@ def _read_zip(path: Path, file: io.BufferedReader) -> TorchFile:
                 raise pickle.UnpicklingError("a storage is shorter than its tensors")
         order = ">" if f"{folder}byteorder" in parts and archive.read(f"{folder}byteorder") == b"big" else "<"
 
-    def read(tensor: StoredTensor) -> np.ndarray:
+    def read(tensors: Mapping[str, StoredTensor]) -> dict[str, np.ndarray]:
         try:
             with zipfile.ZipFile(path) as archive:
-                return _numbers(tensor, archive.read(f"{folder}data/{tensor.storage.key}"), order)
+                return {
+                    key: _numbers(tensor, archive.read(f"{folder}data/{tensor.storage.key}"), order)
+                    for key, tensor in tensors.items()
+                }
         except Exception as error:
             raise _damaged(path) from error
 
@@ -187,12 +190,15 @@ def _read_old(path: Path, opened: io.BufferedReader) -> TorchFile:
                 raise pickle.UnpicklingError("a storage is longer or shorter than its tensors")
             file.seek(length, 1)  # not beyond the end
 
-    def read(tensor: StoredTensor) -> np.ndarray:
+    def read(tensors: Mapping[str, StoredTensor]) -> dict[str, np.ndarray]:
+        arrays = {}
         try:
-            start, length = places[tensor.storage.key]
             with path.open("rb") as file:
-                file.seek(start)
-                return _numbers(tensor, file.read(length), "<")
+                for key, tensor in tensors.items():
+                    start, length = places[tensor.storage.key]
+                    file.seek(start)
+                    arrays[key] = _numbers(tensor, file.read(length), "<")
+            return arrays
         except Exception as error:
             raise _damaged(path) from error
 
@@ -200,7 +206,7 @@ def _read_old(path: Path, opened: io.BufferedReader) -> TorchFile:
 
 
 def _numbers(tensor: StoredTensor, data: bytes, order: str) -> np.ndarray:
-    """Returns the tensor as a view of the bytes of its storage; numbers that NumPy does not have become float32."""
+    """Returns a copy of the tensor's numbers, floating-point ones as float32."""
     kind, width = _TYPES[tensor.storage.type]
     if len(data) < tensor.storage.numbers * width:
         raise ValueError("a storage is shorter than the pickle says")
@@ -213,7 +219,9 @@ def _numbers(tensor: StoredTensor, data: bytes, order: str) -> np.ndarray:
     if min((*tensor.shape, *tensor.strides, start), default=0) < 0 or (0 not in tensor.shape and last >= len(row)):
         raise ValueError("a tensor reaches beyond its storage")
     strides = [stride * row.itemsize for stride in tensor.strides]
-    return np.lib.stride_tricks.as_strided(row[start:], tensor.shape, strides, writeable=False)
+    view = np.lib.stride_tricks.as_strided(row[start:], tensor.shape, strides, writeable=False)
+    with np.errstate(over="ignore"):  # a value that does not fit becomes infinite, and is refused later
+        return np.array(view, np.float32 if row.dtype.kind == "f" else row.dtype.newbyteorder("="))
 
 
 class _Name(NamedTuple):

@@ -185,6 +185,33 @@ def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tmp_path: Path):
     refused(tmp_path / "it.pth", "truncated, damaged")
 
 
+@pytest.mark.parametrize(
+    "instructions",
+    [
+        b"cos\nsystem\n(S'touch run'\ntR.",
+        b"cos\nsystem\n(S'touch run'\nt\x81.",
+        b"cos\nsystem\n(S'touch run'\nt}\x92.",
+        b"(S'touch run'\nios\nsystem\n.",
+        b"(cos\nsystem\nS'touch run'\no.",
+        b"\x8c\x02os\x8c\x06system\x93(S'touch run'\ntR.",
+        b"cos\nsystem\n)R}S'__setstate__'\ncos\nsystem\nsb(S'touch run'\ntR.",
+        b"ctorch._tensor\n_rebuild_from_type_v2\n(cos\nsystem\nN(S'touch run'\ntNtR.",
+        b"\x82\x01(S'touch run'\ntR.",
+    ],
+    ids=["reduce", "newobj", "newobj_ex", "inst", "obj", "stack_global", "build", "rebuild_from_type", "ext"],
+)
+def test_no_instruction_of_a_pickle_calls_what_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instructions: bytes
+):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"weight": torch.ones(2)}, tmp_path / "it.pth")
+    swap_pickle(tmp_path / "it.pth", lambda data: instructions)
+    refused(
+        tmp_path / "it.pth", "holds no state dict, but an object of 'os.system', whose code is never run|truncated, dam"
+    )
+    assert not (tmp_path / "run").exists()
+
+
 def test_objects_that_refer_to_each_other_again_and_again_are_looked_at_once(tmp_path: Path):
     bomb: dict[str, object] = {}
     for _ in range(100):
