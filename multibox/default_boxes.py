@@ -39,5 +39,6 @@ def make_default_boxes(config: DetectorConfig) -> Float[np.ndarray, "default_box
             boxes = corner_to_center(clip(center_to_corner(boxes), 1, 1))
             outside = int((boxes[:, 2:] <= 0).any(axis=1).sum())
             if outside:
-                raise ValueError(f"{outside} default boxes lie outside the image, so nothing is left of them when cut")
+                boxes_lie = "box lies" if outside == 1 else "boxes lie"
+                raise ValueError(f"{outside} default {boxes_lie} outside the image, so that cutting leaves nothing")
     return boxes.astype(np.float32)

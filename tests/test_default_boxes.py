@@ -4,6 +4,7 @@ from math import sqrt
 import numpy as np
 import pytest
 
+from multibox.boxes import center_to_corner
 from multibox.config import FeatureMap
 from multibox.default_boxes import make_default_boxes
 from multibox.presets import preset
@@ -128,6 +129,21 @@ def test_the_tiny_presets_boxes_lie_in_the_middle_of_their_cells(scales):
     assert len(boxes) == 32 * 32 * 4 + 16 * 16 * 6 + 8 * 8 * 6 + 4 * 4 * 6 + 2 * 2 * 4 + 4 == 6132
     np.testing.assert_allclose(boxes[:, :2].mean(axis=0), 0.5, atol=1e-6)
     np.testing.assert_allclose(boxes[4096::6][:16, 0], (np.arange(16) + 0.5) / 16)
+
+
+def test_corners_keeps_the_part_of_each_box_inside_the_image():
+    config = dataclasses.replace(preset("ssd300-vgg16", scales="voc"), clip_default_boxes="corners")
+    found = center_to_corner(make_default_boxes(config).astype(float))
+    whole = center_to_corner(make_default_boxes(preset("ssd300-vgg16", scales="voc")).astype(float))
+    np.testing.assert_allclose(found, whole.clip(0, 1), rtol=0, atol=1e-6)
+    assert (found != whole).any()
+
+
+def test_corners_leaves_nothing_of_a_box_beyond_the_image():
+    row = FeatureMap("conv7", 1, 2, (300.0, 600.0), ((40.0, 40.0),))
+    config = dataclasses.replace(preset("ssd300-vgg16"), clip_default_boxes="corners", feature_maps=(row,))
+    with pytest.raises(ValueError, match="1 default box lies outside the image"):
+        make_default_boxes(config)
 
 
 def test_order_is_map_row_column_box_also_where_nothing_is_square():

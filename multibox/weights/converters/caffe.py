@@ -176,7 +176,10 @@ def _vgg16(layers: Mapping[str, Layer]) -> Weights:
     names = _vgg16_names(config) | heads
     tensors: dict[str, np.ndarray] = {}
     for theirs, ours in names.items():
-        tensors |= _convolution(layers, theirs, ours, bias=not ours.startswith("norm."))
+        tensors |= _convolution(layers, theirs, ours)
+    (scale,) = _blobs(layers, "conv4_3_norm", 1)
+    tensors["norm.conv4_3.weight"] = scale.reshape(-1)
+    names["conv4_3_norm"] = "norm.conv4_3"
     _check_all_used(layers, names, config)
     first, head = config.feature_maps[0], f"{sources[0]}_mbox_conf"
     first = _with_default_boxes(config, sources, layers).feature_maps[0]
@@ -192,55 +195,60 @@ def _mobilenet(layers: Mapping[str, Layer]) -> Weights:
     """Returns a MobileNet-SSD. The file of its training has BatchNorm and Scale layers, which `merge_bn.py` folds."""
     if any(layer.kind == "ReLU6" for layer in layers.values()):
         raise ValueError("a MobileNet-SSD with ReLU6, unlike chuanqi305's, which has ReLU; it cannot be converted")
-    height, width = _input_size(layers) or (300, 300)
-    plain = preset("ssd300-mobilenetv1", height=height, width=width)
-    weight = _blobs(layers, "conv0")[0]
-    if len(weight) not in _MOBILENETS:
-        raise ValueError(f"its layer 'conv0' has {len(weight)} channels, expected one of {list(_MOBILENETS)}")
-    config = replace(
-        plain,
-        mean=(127.5,) * 3,
-        scale=(1 / 0.007843,) * 3,
-        resize="bilinear",
-        draft_decoding=False,
-        backbone=_MOBILENETS[len(weight)],
-        extras=tuple(replace(extra, padding=extra.kernel // 2) for extra in plain.extras),
-        extras_batch_norm="conv14_1/bn" in layers,
-        activation="relu",
-    )
-    sources = [row.layer for row in config.feature_maps]
-    config = _with_default_boxes(config, sources, layers, missing=_MOBILENET_SSD_BOXES)
-    heads = _head_names(config, sources)
-    backbone = {"conv0": "backbone.conv0"}
+    plain = _mobilenet_config(layers)
+    sources = [row.layer for row in plain.feature_maps]
+    config = _with_default_boxes(plain, sources, layers, missing=_MOBILENET_SSD_BOXES)
+    parts = {"conv0": "backbone.conv0"}
     for number in range(1, 14):
-        backbone |= {f"conv{number}/dw": f"backbone.conv{number}.depthwise"}
-        backbone |= {f"conv{number}": f"backbone.conv{number}.pointwise"}
+        parts[f"conv{number}/dw"] = f"backbone.conv{number}.depthwise"
+        parts[f"conv{number}"] = f"backbone.conv{number}.pointwise"
+    with_norm = {theirs: (f"{ours}.convolution", f"{ours}.norm") for theirs, ours in parts.items()}
+    plain_names = _head_names(config, sources)
+    if config.extras_batch_norm:
+        with_norm |= {extra.name: (f"extras.{extra.name}.0", f"extras.{extra.name}.1") for extra in config.extras}
+    else:
+        plain_names |= {extra.name: f"extras.{extra.name}" for extra in config.extras}
     tensors: dict[str, np.ndarray] = {}
-    for theirs, ours in backbone.items():
-        tensors |= _convolution_and_norm(layers, theirs, f"{ours}.convolution", f"{ours}.norm")
-    for extra in config.extras:
-        ours = f"extras.{extra.name}"
-        if config.extras_batch_norm:
-            tensors |= _convolution_and_norm(layers, extra.name, f"{ours}.0", f"{ours}.1")
-        else:
-            tensors |= _convolution(layers, extra.name, ours)
-    for theirs, ours in heads.items():
+    for theirs, (convolution, norm) in with_norm.items():
+        tensors |= _convolution_and_norm(layers, theirs, convolution, norm)
+    for theirs, ours in plain_names.items():
         tensors |= _convolution(layers, theirs, ours)
-    used = {*backbone, *heads, *(extra.name for extra in config.extras)}
-    _check_all_used(layers, {name for one in used for name in (one, f"{one}/bn", f"{one}/scale")}, config)
+    norms = [f"{name}/{part}" for name in with_norm for part in ("bn", "scale")]
+    _check_all_used(layers, {*with_norm, *norms, *plain_names}, config)
     head = "conv11_mbox_conf"
-    classes = class_count({f"{head}.bias": tensors[f"{heads[head]}.bias"]}, head, config.feature_maps[0])
+    classes = class_count({f"{head}.bias": tensors[f"{plain_names[head]}.bias"]}, head, config.feature_maps[0])
     _turn_to_rgb(tensors, "conv0", "backbone.conv0.convolution.weight")
     return Weights(
         _with_postprocess(config, layers), class_names(classes), tensors, {"converted from": "chuanqi305/MobileNet-SSD"}
     )
 
 
+def _mobilenet_config(layers: Mapping[str, Layer]) -> DetectorConfig:
+    """Returns the config of a MobileNet-SSD, whose default boxes are still TensorFlow's."""
+    height, width = _input_size(layers) or (300, 300)
+    plain = preset("ssd300-mobilenetv1", height=height, width=width)
+    weight = _blobs(layers, "conv0", 1, 2)[0]
+    channels = len(weight) if weight.ndim else 0
+    if channels not in _MOBILENETS:
+        raise ValueError(f"its layer 'conv0' has {channels} channels, expected one of {list(_MOBILENETS)}")
+    return replace(
+        plain,
+        mean=(127.5,) * 3,
+        scale=(1 / 0.007843,) * 3,
+        resize="bilinear",
+        draft_decoding=False,
+        backbone=_MOBILENETS[channels],
+        extras=tuple(replace(extra, padding=extra.kernel // 2) for extra in plain.extras),
+        extras_batch_norm="conv14_1/bn" in layers,
+        activation="relu",
+    )
+
+
 def _vgg16_names(config: DetectorConfig) -> dict[str, str]:
-    """Returns our names of the authors' layers with weights but the heads, by Caffe's names."""
+    """Returns our names of the authors' convolutions but the heads, by Caffe's names."""
     names = {f"conv{stage}_{number}": f"backbone.conv{stage}_{number}" for stage in (1, 2) for number in (1, 2)}
     names |= {f"conv{stage}_{number}": f"backbone.conv{stage}_{number}" for stage in (3, 4, 5) for number in (1, 2, 3)}
-    names |= {"fc6": "backbone.conv6", "fc7": "backbone.conv7", "conv4_3_norm": "norm.conv4_3"}
+    names |= {"fc6": "backbone.conv6", "fc7": "backbone.conv7"}
     return names | {_theirs(layer.name): f"extras.{layer.name}" for layer in config.extras}
 
 
@@ -265,21 +273,17 @@ def _source(row: FeatureMap) -> str:
 
 
 def _blobs(layers: Mapping[str, Layer], name: str, *counts: int) -> tuple[Float[np.ndarray, "..."], ...]:
-    """Returns the tensors of a layer, which must be one of these numbers; by default 1 or 2."""
+    """Returns the tensors of a layer, whose number must be one of `counts`."""
     blobs = layers[name].blobs if name in layers else ()
-    if len(blobs) not in (counts or (1, 2)):
-        expected = " or ".join(map(str, counts or (1, 2)))
-        raise ValueError(f"its layer '{name}' has {len(blobs)} tensors, expected {expected}")
+    if len(blobs) not in counts:
+        raise ValueError(f"its layer '{name}' has {len(blobs)} tensors, expected {' or '.join(map(str, counts))}")
     return blobs
 
 
-def _convolution(layers: Mapping[str, Layer], name: str, target: str, *, bias: bool = True) -> dict[str, np.ndarray]:
-    """Returns the weight and bias of a convolution under our name; without `bias`, the scale of a normalization."""
-    if not bias:
-        (scale,) = _blobs(layers, name, 1)
-        return {f"{target}.weight": scale.reshape(-1)}
-    weight, added = _blobs(layers, name, 2)
-    return {f"{target}.weight": weight, f"{target}.bias": added.reshape(-1)}  # old files have four axes everywhere
+def _convolution(layers: Mapping[str, Layer], name: str, target: str) -> dict[str, np.ndarray]:
+    """Returns the weight and the bias of a convolution under our name."""
+    weight, bias = _blobs(layers, name, 2)
+    return {f"{target}.weight": weight, f"{target}.bias": bias.reshape(-1)}  # old files have four axes everywhere
 
 
 def _convolution_and_norm(layers: Mapping[str, Layer], name: str, target: str, norm: str) -> dict[str, np.ndarray]:

@@ -25,6 +25,7 @@ _BEGINNINGS: Sequence[tuple[bytes, str]] = (
     (b"\x12\x01\0\0\0\0\0\0", f"a .params file of MXNet, which cannot be converted; {_CHECKPOINT}"),
     (b"\0\0\0\0\x01\0\0\0", f"a .weights file of Darknet, which has no SSD; {_CHECKPOINT}"),
     (b"\0\0\0\0\x02\0\0\0", f"a .weights file of Darknet, which has no SSD; {_CHECKPOINT}"),
+    (b"\x93NUMPY", f"a .npy file of NumPy, which does not say what network its array is of; {_CHECKPOINT}"),
     (b"\x89PNG\r\n\x1a\n", "a PNG image; give the file with the weights"),
     (b"\xff\xd8\xff", "a JPEG image; give the file with the weights"),
     (b"%PDF-", "a PDF document; give the file with the weights"),

@@ -271,6 +271,13 @@ def test_what_does_not_fit_is_named(more: bytes, message: str):
         converted(network(small(DEPLOYED), more=more))
 
 
+@pytest.mark.parametrize(("shape", "channels"), [((), 0), ((1,), 1), ((48, 3, 3, 3), 48)])
+def test_a_first_layer_of_another_shape_is_named(shape: tuple[int, ...], channels: int):
+    state = small(DEPLOYED) | {"conv0.weight": torch.zeros(shape)}
+    with pytest.raises(ValueError, match=f"its layer 'conv0' has {channels} channels, expected one of"):
+        converted(network(state))
+
+
 def test_a_missing_layer_is_named():
     state = {key: tensor for key, tensor in small(DEPLOYED).items() if not key.startswith("conv5/dw")}
     with pytest.raises(ValueError, match="its layer 'conv5/dw' has 0 tensors, expected 2"):
