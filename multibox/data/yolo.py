@@ -199,22 +199,21 @@ def _meaning(rows: Rows, several: bool, key_points: tuple[int, int] | None) -> _
         if count in (4 + points * values, 5 + points * values):  # a track's number may come last
             return _Meaning(4)
         return f"{count} numbers behind the class, but kpt_shape [{points}, {values}] makes {4 + points * values}"
-    whole = _is_whole(rows[:, -1])
+    last = rows[:, -1]
+    fraction = (last >= 0) & (last <= 1)
+    known = _is_whole(last) or bool(fraction.all())
+    behind = f"({last[0]:g}), a confidence or the number of a track"
     if count == 5:
-        last = rows[:, 4]
-        if whole or ((last >= 0) & (last <= 1)).all():
-            return _Meaning(4, aside=f"a sixth number ({last[0]:g}), a confidence or the number of a track")
-        odd = last[~((last >= 0) & (last <= 1))][0]
+        if known:
+            return _Meaning(4, aside=f"a sixth number {behind}")
+        odd = last[~fraction][0]
         return f"the sixth number ({odd:g}) is neither a confidence nor the number of a track, perhaps an angle"
-    if count < 6 or (count % 2 and not whole and not _has_visibility(rows)):
+    if count < 6 or (count % 2 and not known and not _has_visibility(rows)):
         return f"{count} numbers behind the class are neither 4 of a box nor pairs of an outline"
     if _has_visibility(rows) and count > 7:
         return _Meaning(4, aside=f"{(count - 4) // 3} key points")
-    track = ", the number of a track" if count % 2 else ""
     pairs = rows[:, : count - count % 2]
-    outline = _Meaning(
-        pairs.shape[1], is_outline=True, aside=f"a last number ({rows[0, -1]:g}){track}" if track else ""
-    )
+    outline = _Meaning(pairs.shape[1], is_outline=True, aside=f"a last number {behind}" if count % 2 else "")
     if several or count > 4 + 2 * MOST_POINTS or _is_oriented(pairs) or not _may_be_key_points(pairs):
         return outline
     if _is_far(pairs):

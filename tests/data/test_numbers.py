@@ -79,14 +79,14 @@ def test_a_sixth_number_that_may_be_an_angle_is_refused(tmp_path: Path, number: 
     assert "neither a confidence nor the number of a track" in dataset.problems[0].what
 
 
-@pytest.mark.parametrize("track", ["", " 7"])
+@pytest.mark.parametrize("track", ["", " 7", " 0.91"])
 def test_an_oriented_box_is_read_as_the_box_around_it(tmp_path: Path, track: str):
     dataset = read_lines(tmp_path, f"0 0.3 0.2 0.5 0.4 0.4 0.5 0.2 0.3{track}")
     assert dataset[0].truth.boxes.astype(float).round(2).tolist() == [[25.6, 19.2, 64, 48]]
     assert [problem.done for problem in dataset.problems] == ["left aside"] * bool(track)
 
 
-@pytest.mark.parametrize("track", ["", " 7"])
+@pytest.mark.parametrize("track", ["", " 7", " 0.91"])
 def test_outlines(tmp_path: Path, track: str):
     lines = [f"0 0.1 0.1 0.2 0.1 0.2 0.3{track}", f"0 0.25 0.25 0.5 0.25 0.5 0.5 0.25 0.5 0.3 0.3{track}"]
     assert read_lines(tmp_path, *lines)[0].truth.boxes.astype(float).round(2).tolist() == [
