@@ -54,15 +54,15 @@ def read_yaml(file: Path, *, as_text: Collection[str] = ()) -> Any:
 
 def _keep_texts(node: yaml.Node) -> None:
     """Makes all plain values of a node texts."""
-    if isinstance(node, yaml.ScalarNode):
-        node.tag = "tag:yaml.org,2002:str"
-    elif isinstance(node, yaml.SequenceNode):
-        for each in node.value:
-            _keep_texts(each)
-    elif isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            _keep_texts(key)
-            _keep_texts(value)
+    nodes = [node]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.ScalarNode):
+            node.tag = "tag:yaml.org,2002:str"
+        elif isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+        elif isinstance(node, yaml.MappingNode):
+            nodes += [each for pair in node.value for each in pair]
 
 
 class _Loader(yaml.SafeLoader):
