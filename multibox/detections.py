@@ -15,7 +15,7 @@ from PIL import Image
 
 from multibox.display import notebook_png, show_image
 from multibox.drawing import draw_boxes
-from multibox.images import Channels, Source, open_image, to_rgb
+from multibox.images import ColorOrder, Source, open_image
 
 if TYPE_CHECKING:
     import pandas
@@ -257,7 +257,7 @@ class Detections:
         self,
         image: Source | None = None,
         *,
-        channels: Channels = "rgb",
+        channels: ColorOrder = "rgb",
         line_width: int | None = None,
         font_size: int | None = None,
     ) -> Image.Image:
@@ -266,7 +266,7 @@ class Detections:
         Args:
             image: The image that was given to `Detector.detect`, in any form. It may be left out if it was a file, or a
                 PIL image, an array in RGB or a tensor that you still hold.
-            channels: Order of the colors in an array or tensor: `rgb`, or `bgr` as OpenCV has it.
+            channels: Order of the colors in an array or tensor: `rgb`, or `bgr` as OpenCV has it. The copy is RGB.
             line_width: Width of the outlines in pixels; by default it follows the size of the image.
             font_size: Size of the letters in pixels; by default it follows the size of the image.
 
@@ -282,7 +282,7 @@ class Detections:
                 "hold; give the image, as in found.draw(image)"
             )
         return draw_boxes(
-            open_image(to_rgb(image, channels)),
+            open_image(image, channels=channels),
             self.boxes,
             labels=self.labels,
             texts=[f"{found.name} {found.score:.2f}" for found in self],
@@ -290,7 +290,7 @@ class Detections:
             font_size=font_size,
         )
 
-    def show(self, image: Source | None = None, *, channels: Channels = "rgb") -> None:
+    def show(self, image: Source | None = None, *, channels: ColorOrder = "rgb") -> None:
         """Shows the drawn image: below the cell of a notebook, else in the system's viewer.
 
         In a notebook, detections that are the value of a cell show themselves in the same way.

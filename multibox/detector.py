@@ -19,7 +19,7 @@ from multibox.checks import check_class_names
 from multibox.config import DetectorConfig, Postprocess, PrecisionChoice, Scales
 from multibox.detections import Detections, ImageReference, label_of
 from multibox.display import download_bar, image_bar
-from multibox.images import IMAGE_SUFFIXES, Channels, Source, decode_image, resize, to_rgb
+from multibox.images import IMAGE_SUFFIXES, ColorOrder, Source, decode_image, resize
 from multibox.inference import predict
 from multibox.messages import counted
 from multibox.postprocess import NormalizedDetections, postprocess
@@ -342,7 +342,7 @@ class Detector:
         )
 
     def prepare(
-        self, images: Detectable | Iterable[Detectable], *, channels: Channels = "rgb"
+        self, images: Detectable | Iterable[Detectable], *, channels: ColorOrder = "rgb"
     ) -> Shaped[np.ndarray, "batch 3 height width"]:
         """Returns one or many images as the network takes them: RGB, resized by the config's rule, not yet normalized.
 
@@ -358,7 +358,7 @@ class Detector:
             return np.empty((0, 3, self.config.height, self.config.width), np.uint8)
         return np.stack([image.pixels for image in prepared])
 
-    def prepare_image(self, image: Detectable, *, channels: Channels = "rgb") -> PreparedImage:
+    def prepare_image(self, image: Detectable, *, channels: ColorOrder = "rgb") -> PreparedImage:
         """Returns one image as the network takes it, with the size that the image itself has.
 
         `detect` takes the result in place of the image. A caller that prepares its images in an iterator decides for
@@ -370,15 +370,19 @@ class Detector:
 
         Raises:
             FileNotFoundError: The image does not exist.
-            ValueError: The image cannot be read, or the path is a folder.
+            ValueError: The image cannot be read, the path is a folder, or `channels` is `bgr` for something else than
+                an array.
         """
         if isinstance(image, PreparedImage):
+            if channels != "rgb":
+                raise ValueError(
+                    f"channels='{channels}' is for arrays and tensors of pixels alone; a prepared image holds RGB, so "
+                    "give it to prepare_image"
+                )
             return image
         config = self.config
-        if channels != "rgb":
-            image = to_rgb(image, channels)
         at_least = (config.height, config.width) if config.draft_decoding else None
-        pixels, height, width = decode_image(image, at_least=at_least)
+        pixels, height, width = decode_image(image, at_least=at_least, channels=channels)
         resized = resize(Image.fromarray(pixels), config.height, config.width, config.resize)
         source: ImageReference | None = None
         if isinstance(image, str | os.PathLike):
@@ -398,7 +402,7 @@ class Detector:
         class_agnostic: bool | None = None,
         max_detections: int | None = None,
         class_names: Sequence[str] | None = None,
-        channels: Channels = "rgb",
+        channels: ColorOrder = "rgb",
         batch_size: int = 8,
         progress: bool = True,
     ) -> Detections: ...
@@ -413,7 +417,7 @@ class Detector:
         class_agnostic: bool | None = None,
         max_detections: int | None = None,
         class_names: Sequence[str] | None = None,
-        channels: Channels = "rgb",
+        channels: ColorOrder = "rgb",
         batch_size: int = 8,
         progress: bool = True,
     ) -> Iterator[Detections]: ...
@@ -428,7 +432,7 @@ class Detector:
         class_agnostic: bool | None = None,
         max_detections: int | None = None,
         class_names: Sequence[str] | None = None,
-        channels: Channels = "rgb",
+        channels: ColorOrder = "rgb",
         batch_size: int = 8,
         progress: bool = True,
     ) -> list[Detections]: ...
@@ -442,7 +446,7 @@ class Detector:
         class_agnostic: bool | None = None,
         max_detections: int | None = None,
         class_names: Sequence[str] | None = None,
-        channels: Channels = "rgb",
+        channels: ColorOrder = "rgb",
         batch_size: int = 8,
         progress: bool = True,
         **others: object,
@@ -466,8 +470,8 @@ class Detector:
             class_agnostic: Whether better boxes of all classes suppress a box, or only those of its own class.
             max_detections: Largest number of detections of an image.
             class_names: Names of the wanted classes; by default all.
-            channels: Order of the colors in arrays and tensors: `rgb`, or `bgr` as OpenCV has it. Files and PIL images
-                know theirs.
+            channels: Order of the colors in arrays and tensors: `rgb`, or `bgr` as OpenCV has it. Other images are
+                refused with `bgr`, because they hold their own order.
             batch_size: Number of images that go through the network at once.
             progress: Whether a list or a folder that takes more than a second shows a progress bar, in a terminal or a
                 notebook.
@@ -495,9 +499,9 @@ class Detector:
         run = partial(self._detect, settings=settings, labels=labels)
         if isinstance(images, str | os.PathLike) and os.path.isdir(images):
             return self._detect_folder(Path(images), run, batch_size=batch_size, progress=progress)
-        if _is_one(images):
-            return run([self.prepare_image(images, channels=channels)])[0]  # type: ignore[arg-type]
         prepare = partial(self.prepare_image, channels=channels)
+        if _is_one(images):
+            return run([prepare(images)])[0]  # type: ignore[arg-type]
         found = predict(images, prepare, run, batch_size=batch_size)  # type: ignore[arg-type]
         if isinstance(images, Iterator):
             return found

@@ -39,10 +39,10 @@ IMAGE_SUFFIXES = frozenset(chain.from_iterable(FORMATS.values()))
 MAX_PIXELS = 89_478_485
 """The default limit on pixels: as RGB they take a quarter of a GiB. Pillow warns above the same number."""
 
-Channels = Literal["rgb", "bgr"]
-"""The order of the colors in an array or tensor. OpenCV's arrays are `bgr`."""
-
 Resize = Literal["bilinear", "antialias", "float"]
+
+ColorOrder = Literal["rgb", "bgr"]
+"""Order of the colors in an array of pixels. OpenCV's are `bgr`."""
 
 _JPEG_START = b"\xff\xd8"
 
@@ -102,54 +102,46 @@ BinaryFile = io.BufferedReader | io.BytesIO
 Source = str | os.PathLike[str] | bytes | Image.Image | ArrayLike
 
 
-def open_image(source: Source, *, at_least: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(
+    source: Source,
+    *,
+    at_least: tuple[int, int] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    channels: ColorOrder = "rgb",
+) -> Image.Image:
     """Opens an image as PIL's RGB, turned as its EXIF orientation says.
 
     Args:
-        source: A path; the bytes of a file; a PIL image; or `uint8` pixels in RGB as an array or tensor of shape
-            `(3, height, width)`, `(height, width, 3)` or, for gray, `(height, width)`.
+        source: A path; the bytes of a file; a PIL image; or `uint8` pixels, in RGB unless `channels` says otherwise, as
+            an array or tensor of shape `(3, height, width)`, `(height, width, 3)` or, for gray, `(height, width)`.
         at_least: A `(height, width)` that is enough for the caller. A JPEG may then be decoded at a half, a quarter or
             an eighth of its size, as long as it stays at least this large.
         max_pixels: Largest number of pixels, width times height, of a file that is decoded. The number is read from the
             header of the file. PIL images and arrays are in memory already and are not limited.
+        channels: Order of the colors in an array or tensor: `rgb`, or `bgr` as OpenCV has it. Files and PIL images hold
+            their own order, and are refused with `bgr`.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The source is not an image in a supported format, is truncated or damaged, has too many pixels or
-            only transparent ones; or the array has another type or shape, or one that fits both `(3, height, width)`
-            and `(height, width, 3)`.
+            only transparent ones; the array has another type or shape, or one that fits both `(3, height, width)` and
+            `(height, width, 3)`; or `channels` is unknown, or `bgr` for something else than an array.
         TypeError: The source is none of these things.
     """
-    return _open(source, at_least, max_pixels)[0]
+    return _open(source, at_least, max_pixels, channels)[0]
 
 
-def to_rgb(image: Source, channels: Channels) -> Source:
-    """Returns the image; an array or tensor with its colors in the order red, green, blue.
-
-    Args:
-        image: An image in any form. Files and PIL images know the order of their colors.
-        channels: Order of the colors in an array or tensor.
-
-    Raises:
-        ValueError: There is no such order.
-    """
-    if channels not in get_args(Channels):
-        raise ValueError(f"channels must be 'rgb' or 'bgr', but is {quoted(channels)}")
-    if channels == "rgb" or isinstance(image, str | Image.Image) or not isinstance(image, ArrayLike):
-        return image
-    pixels = np.asarray(image)
-    if pixels.ndim != 3:  # gray, or no image
-        return pixels
-    return pixels[::-1] if pixels.shape[0] == 3 else pixels[..., ::-1]
-
-
-def read_image(source: Source) -> UInt8[np.ndarray, "3 height width"]:
-    """Returns the pixels of `open_image(source)`, with the color as the first axis."""
-    return to_array(open_image(source))
+def read_image(source: Source, *, channels: ColorOrder = "rgb") -> UInt8[np.ndarray, "3 height width"]:
+    """Returns the pixels of `open_image(source, channels=channels)`: RGB, with the color as the first axis."""
+    return to_array(open_image(source, channels=channels))
 
 
 def decode_image(
-    source: Source, *, at_least: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+    source: Source,
+    *,
+    at_least: tuple[int, int] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    channels: ColorOrder = "rgb",
 ) -> DecodedImage:
     """Decodes an image as `open_image` does. The result also holds its full size.
 
@@ -160,11 +152,11 @@ def decode_image(
         ValueError: The image is refused for one of the reasons that `open_image` lists.
         TypeError: The source is of a type that `open_image` does not take.
     """
-    if isinstance(source, bytes | str | os.PathLike) and (decode := _fast_decoder()):
+    if channels == "rgb" and isinstance(source, bytes | str | os.PathLike) and (decode := _fast_decoder()):
         decoded = _decode_fast(source, at_least, max_pixels, decode)
         if decoded is not None:
             return decoded
-    image, (height, width) = _open(source, at_least, max_pixels)
+    image, (height, width) = _open(source, at_least, max_pixels, channels)
     return DecodedImage(np.array(image), height, width)
 
 
@@ -240,8 +232,20 @@ def _neighbors(
     return first, np.minimum(first + 1, count - 1), place - first.astype(np.float32)
 
 
-def _open(source: Source, at_least: tuple[int, int] | None, max_pixels: int) -> tuple[Image.Image, tuple[int, int]]:
+def _open(
+    source: Source, at_least: tuple[int, int] | None, max_pixels: int, channels: ColorOrder
+) -> tuple[Image.Image, tuple[int, int]]:
     """Returns the image as RGB, right way up, and its full `(height, width)`; see `open_image`."""
+    if channels not in get_args(ColorOrder):
+        raise ValueError(f"channels must be one of {', '.join(get_args(ColorOrder))}, but is {quoted(channels)}")
+    if channels != "rgb" and isinstance(source, Image.Image | bytes | str | os.PathLike):
+        what = (
+            os.fspath(source) if isinstance(source, str | os.PathLike) else f"an image of type {type(source).__name__}"
+        )
+        raise ValueError(
+            f"{what}: channels='{channels}' is for arrays and tensors of pixels alone; files and PIL images hold the "
+            "order of their colors, so leave it out for them"
+        )
     if isinstance(source, Image.Image):
         with _translated("the image"):  # Pillow decodes an image from `Image.open` only now
             upright = _upright(source)
@@ -254,7 +258,7 @@ def _open(source: Source, at_least: tuple[int, int] | None, max_pixels: int) -> 
         with open(name, "rb") as file:
             return _decode(file, name, at_least, max_pixels)
     if isinstance(source, ArrayLike):
-        image = _from_array(np.asarray(source))
+        image = _from_array(np.asarray(source), channels)
         return image, (image.height, image.width)
     raise TypeError(f"an image is a path, bytes, a PIL image, an array or a tensor, not {type(source).__name__}")
 
@@ -421,8 +425,8 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _from_array(pixels: np.ndarray) -> Image.Image:
-    """Makes an image of `uint8` pixels, gray or RGB with the colors in the first or last axis.
+def _from_array(pixels: np.ndarray, channels: ColorOrder) -> Image.Image:
+    """Makes an image of `uint8` pixels, gray or in color with the colors in the first or last axis.
 
     Raises:
         ValueError: The array has another type or shape, or both its first and its last axis could hold the colors.
@@ -444,4 +448,4 @@ def _from_array(pixels: np.ndarray) -> Image.Image:
         raise ValueError(
             f"pixels must be (3, height, width), (height, width, 3) or (height, width), but the array is {pixels.shape}"
         )
-    return Image.fromarray(np.ascontiguousarray(pixels))
+    return Image.fromarray(np.ascontiguousarray(pixels if channels == "rgb" else pixels[:, :, ::-1]))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+import multibox.images
 import multibox.postprocess
 import multibox.ssd.postprocess
 from multibox.config import Postprocess
@@ -31,6 +32,12 @@ def test_an_image_is_not_resized_by_an_unknown_rule():
     # without the types that the tests check at every call, as users call it
     with pytest.raises(ValueError, match="rule must be one of bilinear, antialias, float, but is 'nearset'"):
         inspect.unwrap(resize)(Image.new("RGB", (4, 4)), 2, 2, "nearset")
+
+
+@pytest.mark.parametrize("source", [np.zeros((4, 5, 3), np.uint8), Image.new("RGB", (4, 4)), "nowhere.jpg"])
+def test_no_image_has_an_unknown_order_of_colors(source):
+    with pytest.raises(ValueError, match="channels must be one of rgb, bgr, but is 'grb'"):
+        inspect.unwrap(multibox.images._open)(source, None, 100, "grb")
 
 
 def test_nothing_is_detected_by_an_unknown_scoring():

@@ -427,6 +427,35 @@ def test_a_file_that_is_not_there(read, tmp_path):
         read(tmp_path)
 
 
+@pytest.mark.parametrize("read", [read_image, open_pixels])
+def test_an_array_may_hold_opencvs_order_of_colors(read):
+    rgb = noise(4, 6)
+    bgr = rgb[..., ::-1]
+    expected = read(rgb)
+    for source in (bgr, bgr.transpose(2, 0, 1), torch.from_numpy(bgr.copy())):
+        np.testing.assert_array_equal(read(source, channels="bgr"), expected)
+    gray = rgb[..., 0]
+    np.testing.assert_array_equal(read(gray, channels="bgr"), read(gray))
+
+
+def test_files_and_pil_images_hold_their_own_order_of_colors(tmp_path):
+    image = Image.fromarray(noise(4, 6))
+    file = tmp_path / "some.jpg"
+    image.save(file)
+    for source, name in (
+        (file, str(file)),
+        (str(file), str(file)),
+        (file.read_bytes(), "an image of type bytes"),
+        (image, "an image of type Image"),
+    ):
+        for read in (open_image, read_image, decode_image):
+            with pytest.raises(
+                ValueError, match="channels='bgr' is for arrays and tensors of pixels alone; files and"
+            ) as e:
+                read(source, channels="bgr")
+            assert str(e.value).startswith(f"{name}: ")
+
+
 def test_something_else():
     with pytest.raises(TypeError, match=r"an image is a path|Type-check"):  # the types are checked in the tests
         open_image(4711)
