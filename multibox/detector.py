@@ -566,9 +566,9 @@ class Detector:
         run = partial(self._detect, settings=settings, labels=labels, by_class=by_class)
         if isinstance(images, str | os.PathLike) and os.path.isdir(images):
             return self._detect_folder(Path(images), run, batch_size=batch_size, progress=progress)
-        if _is_one(images):
-            return run([self.prepare_image(images, channels=channels)])[0]  # type: ignore[arg-type]
         prepare = partial(self.prepare_image, channels=channels)
+        if _is_one(images):
+            return run([prepare(images)])[0]  # type: ignore[arg-type]
         found = predict(images, prepare, run, batch_size=batch_size)  # type: ignore[arg-type]
         if isinstance(images, Iterator):
             return found

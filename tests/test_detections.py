@@ -220,7 +220,7 @@ def test_drawing_on_an_array_of_opencv():
     rgb = np.asarray(image)
     for bgr in (rgb[..., ::-1], rgb[..., ::-1].transpose(2, 0, 1)):
         assert in_image(image).draw(bgr, channels="bgr").tobytes() == in_image(image).draw(rgb).tobytes()
-    with pytest.raises(ValueError, match="channels='bgr' is for arrays and tensors of pixels alone"):
+    with pytest.raises(ValueError, match=r"channels='bgr' is for arrays and tensors of pixels alone"):
         in_image(image).draw(image, channels="bgr")
 
 

@@ -491,10 +491,11 @@ def test_arrays_of_opencv_say_so(detector: Detector):
         assert_same(found, expected, scores=0, boxes=0)
         assert found.source is None  # its colors would be the wrong ones
         np.testing.assert_array_equal(detector.prepare(one, channels="bgr"), detector.prepare(array))
-    assert list(detector.detect(array[0], channels="bgr")) == list(detector.detect(array[0]))  # gray
-    for one in (Image.fromarray(array.transpose(1, 2, 0)), detector.prepare_image(array)):
-        with pytest.raises(ValueError, match="channels='bgr' is for arrays and tensors of pixels alone"):
-            detector.detect(one, channels="bgr")
+    for other in (Image.fromarray(array.transpose(1, 2, 0)), detector.prepare_image(array)):
+        with pytest.raises(ValueError, match=r"channels='bgr' is for arrays and tensors of pixels alone"):
+            detector.detect([other], channels="bgr")
+    gray = [detector.detect(array[0], score_threshold=LOW, channels=each) for each in ("rgb", "bgr")]
+    assert_same(*gray, scores=0, boxes=0)
     with pytest.raises((ValueError, TypeError), match=r"channels must be one of rgb, bgr, but is 'BGR'|Type-check"):
         detector.detect(array, channels="BGR")
     with pytest.raises(TypeError, match=r"an image is a path, .* not int|Type-check"):

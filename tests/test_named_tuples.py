@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pkgutil
+from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -57,6 +58,8 @@ def example(annotation: Any, **change: Any) -> Any:
         return array(annotation, **change)
     if annotation in (str, int, float, bool):
         return annotation(1)
+    if annotation is Path:
+        return Path("image.jpg")
     if hasattr(annotation, "_fields"):
         return annotation(*map(example, annotations(annotation).values()))
     if get_origin(annotation) is tuple:
