@@ -105,7 +105,7 @@ def test_the_folder_of_a_run_is_enough_to_go_on(
         assert status == 0
         assert err[0] == "3 images to learn from (val), 2 to validate on (test)"
         assert any("from step 2" in line for line in err)
-        assert [row["step"] for row in rows(out) if row["ap"]] == ["2", "4"]
+        assert [row["step"] for row in rows(out) if row["ap"]] == ["0", "2", "4"]
         assert config_of(out) == config_of(tmp_path / "whole")
 
 
