@@ -1008,7 +1008,7 @@ def test_the_start_is_scored_as_epoch_0_and_counts_as_best(tmp_path, known, trai
     assert step_of(tmp_path / "run" / "best.safetensors") == 0
     assert_equal_weights(weights_of(best), weights(tmp_path / "known.safetensors"))
     log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
-    assert re.search(r" step 0/6  the start +AP50 [\d.]+ +AP 50\.0 +best\n", log)
+    assert re.search(r" step 0/6 +the start +AP50 [\d.]+ +AP 50\.0 +best\n", log)
     assert len(re.findall(r" best +[\d.]+ images/s", log)) == 0
     assert start.learned_classes == start.class_names  # it is trained in place
 
