@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -62,6 +63,8 @@ def example(annotation: Any, **change: Any) -> Any:
         return Path("image.jpg")
     if hasattr(annotation, "_fields"):
         return annotation(*map(example, annotations(annotation).values()))
+    if get_origin(annotation) is Mapping:
+        return {}
     if get_origin(annotation) is tuple:
         return tuple(example(part, **change) for part in get_args(annotation) if part is not Ellipsis)
     if get_origin(annotation) in (UnionType, Union):

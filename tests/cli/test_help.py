@@ -110,7 +110,7 @@ def test_every_value_of_a_run_has_a_place_in_the_help(multibox):
         ),
         (
             ["evaluate", "data", "--model", "m", "--imgsz", "1"],
-            "no option --imgsz in evaluate; it belongs to train, where",
+            "no option --imgsz in evaluate; it belongs to train and convert, where",
         ),
         (["train", "data", "--iou", "0.5"], "there is no option --iou in train; it belongs to evaluate and detect"),
         (

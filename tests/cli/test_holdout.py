@@ -37,17 +37,17 @@ def test_data_without_a_validation_split_are_divided(multibox: Multibox, undivid
     status, _, err = multibox(*command)
     assert status == 0
     whole = package.read_dataset(undivided)
-    parts = {part: len(images) for part, images in Holdout("default", 0.2, 0.2).divide(whole).items()}
+    parts = {part: len(images) for part, images in Holdout("all", 0.2, 0.2).divide(whole).items()}
     assert err[0].startswith(SAID)
     assert err[1] == (
-        f"{parts['train']} images to learn from (default), {parts['val']} to validate on (20 % of default), "
+        f"{parts['train']} images to learn from (all), {parts['val']} to validate on (20 % of all), "
         f"{parts['test']} for a test (20 %)"
     )
     assert sum(parts.values()) == 20
     config = config_of(out)
-    assert (config["train_split"], config["val_fraction"], config["test_fraction"]) == ("default", 0.2, 0.2)
+    assert (config["train_split"], config["val_fraction"], config["test_fraction"]) == ("all", 0.2, 0.2)
     assert "val_split" not in config
-    assert Holdout.from_provenance(Detector.load(out).provenance) == Holdout("default", 0.2, 0.2)
+    assert Holdout.from_provenance(Detector.load(out).provenance) == Holdout("all", 0.2, 0.2)
 
     # the card's own command, the one without a split, and Python's call give the number of the card
     card = json.loads((out / "card.json").read_text())
@@ -56,8 +56,8 @@ def test_data_without_a_validation_split_are_divided(multibox: Multibox, undivid
     for number, arguments in enumerate((typed, ["evaluate", undivided, "--model", out])):
         status, _, err = multibox(*arguments, "--json", tmp_path / f"{number}.json")
         assert status == 0
-        assert err[0] == "scoring on the 20 % of 'default' that the training kept for validation; for all of it: " + (
-            "--split default"
+        assert err[0] == "scoring on the 20 % of 'all' that the training kept for validation; for all of it: " + (
+            "--split all"
         )
         scores = json.loads((tmp_path / f"{number}.json").read_text())
         assert (scores["images"], scores["objects"]) == (card["metrics"]["images"], card["metrics"]["objects"])
@@ -69,20 +69,18 @@ def test_data_without_a_validation_split_are_divided(multibox: Multibox, undivid
         line.partition(": ")[2] for line in multibox(*command, "--resume").err if "kept for a test: " in line
     )
     assert (
-        multibox(*shlex.split(typed_test)[1:])
-        .out[0]
-        .startswith(f"{undivided}, default, test part: {parts['test']} image")
+        multibox(*shlex.split(typed_test)[1:]).out[0].startswith(f"{undivided}, all, test part: {parts['test']} image")
     )
     assert (
-        multibox("evaluate", undivided, "--model", out, "--split", "default")
+        multibox("evaluate", undivided, "--model", out, "--split", "all")
         .out[0]
-        .startswith(f"{undivided}, default: 20 images")
+        .startswith(f"{undivided}, all: 20 images")
     )
 
     # resumed from its folder alone, with the same parts
     status, _, err = multibox("train", "--resume", out, "--steps", 2)
     assert status == 0
-    assert err[0].startswith(f"{parts['train']} images to learn from (default), {parts['val']} to validate on (20 %")
+    assert err[0].startswith(f"{parts['train']} images to learn from (all), {parts['val']} to validate on (20 %")
     assert not any("has changed" in line for line in err)
     assert config_of(out) == config | {"steps": 2}
 
@@ -104,10 +102,10 @@ def test_the_default_gives_way_to_what_was_asked_for(
     for flags, said, kept in (
         (["--val-split", "none"], "none to validate on: the last weights are kept", {"val_split": "none"}),
         (["--val-fraction", 0], "none to validate on: the last weights are kept", {"val_split": "none"}),
-        (["--val-fraction", 0.5], "to validate on (50 % of default)", {"val_fraction": 0.5}),
-        (of_file, "to validate on (40 % of default)", {"val_fraction": 0.4}),
-        ([*of_file, "--val-fraction", 0.3], "to validate on (30 % of default)", {"val_fraction": 0.3}),
-        ([*of_file, "--val-split", "default"], "20 to validate on (default)", {"val_split": "default"}),
+        (["--val-fraction", 0.5], "to validate on (50 % of all)", {"val_fraction": 0.5}),
+        (of_file, "to validate on (40 % of all)", {"val_fraction": 0.4}),
+        ([*of_file, "--val-fraction", 0.3], "to validate on (30 % of all)", {"val_fraction": 0.3}),
+        ([*of_file, "--val-split", "all"], "20 to validate on (all)", {"val_split": "all"}),
     ):
         status, _, err = multibox("train", undivided, "--model", "ssd256-tiny", *flags, "--out", tmp_path / "run")
         assert (status, len(err) <= 3) == (0, True)
@@ -142,7 +140,9 @@ def test_unlabelled_images_are_read_as_asked(
         assert (asked[-1], planned[-1].notes["unlabelled"]) == (value, value)
     assert multibox(*command).status == 0
     assert (asked[-1], "unlabelled" in planned[-1].notes) == (None, False)
-    known = commands(tmp_path, ["data"], "val", package.read_dataset(undivided), score_threshold=0.5, unlabelled="skip")
+    known = commands(
+        tmp_path, ["data"], "val", package.read_dataset(undivided), score_threshold=None, length=None, unlabelled="skip"
+    )
     assert known["evaluate"].startswith("multibox evaluate data --split val --unlabelled skip --model ")
     Detector.create("ssd256-tiny", CLASS_NAMES, seed=0).save(tmp_path / "it.safetensors")
     assert multibox("evaluate", undivided, "--model", tmp_path / "it.safetensors", "--unlabelled", "skip").status == 0

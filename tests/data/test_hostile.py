@@ -98,9 +98,9 @@ def test_a_yaml_that_would_grow_or_that_no_set_needs(tmp_path: Path, text: str, 
 
 
 def test_a_yaml_of_many_keys(tmp_path: Path):
-    """Of 20,000 names, each key was once compared with all the others."""
-    names = "".join(f"  {number}: class {number}\n" for number in range(20_000))
-    assert len(read_yaml(tmp_path, f"names:\n{names}train: images/train").class_names) == 20_000
+    """Of 10,000 names, each key was once compared with all the others."""
+    names = "".join(f"  {number}: class {number}\n" for number in range(10_000))
+    assert len(read_yaml(tmp_path, f"names:\n{names}train: images/train").class_names) == 10_000
 
 
 def test_the_count_of_classes_is_a_giant(tmp_path: Path):
@@ -126,7 +126,7 @@ def test_a_folder_that_is_named_a_thousand_times(tmp_path: Path):
         f"{LONG} 0.5 0.5 0.25 0.5",
         f"{'9' * 1_000_000} 0.5 0.5 0.25 0.5",
         f"0 {'9' * 1_000_000} 0.5 0.25 0.5",
-        f"0 {'0.5 ' * 300_001}",
+        f"0 {'0.5 ' * 300_000}-3",
         f"0 {'7 ' * 300_000}",
         f"0 {LONG} 0.5 0.25 0.5",
         "\x1b[31m\x07 0.5 0.5 0.25 0.5",
@@ -242,9 +242,9 @@ def test_many_problems_are_counted_rather_than_listed(tmp_path: Path):
     content = json.loads(coco_json())
     content["annotations"] += [{"id": number, "image_id": 9} for number in range(10, 5010)]
     coco_set(tmp_path, json.dumps(content))
-    with pytest.raises(DatasetError, match=r"train: 5000 problems .*\n(?s:.*)\n  \.\.\. and 4900 more$") as caught:
+    with pytest.raises(DatasetError, match=r"train: 5000 problems .*\n  5000 x image_id 9 is none of the") as caught:
         read_dataset(tmp_path, on_problem="error")
-    assert len(str(caught.value).splitlines()) == 102
+    assert len(str(caught.value).splitlines()) == 2
     assert len(caught.value.problems) == 5000
 
 

@@ -12,8 +12,8 @@ import yaml
 from PIL import Image
 
 from multibox.cli import main
+from multibox.data.holdout import Holdout
 from multibox.data.read import read_dataset
-from multibox.data.sample import Dataset
 from multibox.data.synthetic import CLASS_NAMES, synthetic_scenes
 from multibox.data.write import write_voc
 from multibox.detector import Detector, load
@@ -107,19 +107,15 @@ def test_a_set_for_validation_may_be_another_path_or_none(data, tmp_path):
     dataset = read_dataset(data, split="train")
     sets = given.read_sets(dataset, data, val_fraction=0.2, progress=False)
     assert sets.train is dataset and len(sets.val) == 2 and sets.notes == {}
-    assert given.read_sets(dataset, None, val_fraction=0.2, progress=False) == (dataset, None, {})
+    assert given.read_sets(dataset, None, val_fraction=0.2, progress=False) == (dataset, None, {}, None)
 
 
-def test_without_a_split_for_validation_a_part_is_kept_and_said(data, tmp_path, monkeypatch, caplog):
-    def split(self, val=0.2, test=0.0):
-        assert (val, test) == (0.25, 0.0)
-        return replace(self, samples=self.samples[1:]), replace(self, samples=self.samples[:1])
-
-    monkeypatch.setattr(Dataset, "split", split, raising=False)
+def test_without_a_split_for_validation_a_part_is_kept_and_said(data, tmp_path, caplog):
     alone = tmp_path / "alone"
     write_voc({"trainval": read_dataset(data, split="train")}, alone)
     sets = given.read_sets(alone, None, val_fraction=0.25, progress=False)
     assert (len(sets.train), len(sets.val)) == (3, 1)
+    assert sets.holdout == Holdout("trainval", 0.25)
     assert sets.notes == {"data": [str(alone)], "train_split": "trainval", "val_fraction": 0.25}
     (said,) = caplog.messages
     assert "no validation split: 1 of its 4 images, by a hash of their names, are validated on" in said
