@@ -60,7 +60,7 @@ LOOKED_AT = 20
 """How many files of a suffix are looked at before their kind is known."""
 
 HEAD = 65_536
-"""How many bytes at the start of a file are looked at for the signs of `OTHERS`."""
+"""How many bytes at the start of a file are looked at for the signs of labelme's JSON and of `OTHERS`."""
 
 
 class Annotations(NamedTuple):
@@ -127,9 +127,8 @@ def _nothing(tree: FileTree, files: Sequence[Path]) -> str:
     where = f"{tree.root}: {counted(images, 'image')}, but " if images else f"{tree.root}: "
     for file in files:
         for pattern, name, step in OTHERS.get(file.suffix.lower(), ()):
-            with file.open("rb") as content:
-                if re.search(pattern, content.read(HEAD), re.DOTALL):
-                    return f"{where}the annotations ({file.name}) are {name}, which is not read here; {step}"
+            if re.search(pattern, _head(file), re.DOTALL):
+                return f"{where}the annotations ({file.name}) are {name}, which is not read here; {step}"
     found = [
         counted(len(some), f"{suffix} file")
         for suffix in (".xml", ".json", ".txt", ".csv")
@@ -167,11 +166,16 @@ def _tables(files: Sequence[Path]) -> list[Path]:
 
 def _is_labelme(file: Path) -> bool:
     """Returns whether a JSON begins like labelme's. The image inside may make it long."""
+    return re.search(rb'"shapes"\s*:', _head(file)) is not None
+
+
+def _head(file: Path) -> bytes:
+    """Returns the start of a file; nothing of one that cannot be read, such as a broken link."""
     try:
         with file.open("rb") as content:
-            return re.search(rb'"shapes"\s*:', content.read(HEAD)) is not None
+            return content.read(HEAD)
     except OSError:
-        return False
+        return b""
 
 
 def _configs(files: Sequence[Path], root: Path) -> list[Path]:

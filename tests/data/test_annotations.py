@@ -236,6 +236,16 @@ def test_texts_of_yolo_with_another_spelling_of_the_name(tmp_path: Path, image: 
     assert boxes_of(read_clean(tmp_path)) == {image: [BOX]}
 
 
+@pytest.mark.parametrize("file", ["x.json", "x.csv", "x.txt", "x.data", "x.jpg"])
+def test_a_broken_link_hides_nothing(tmp_path: Path, file: str):
+    (tmp_path / file).symlink_to(tmp_path / "nowhere")
+    write_picture(tmp_path, "a.png")
+    with pytest.raises(DatasetError, match="no data set is here"):
+        read_dataset(tmp_path)
+    write_text(tmp_path / "a.xml", box_xml())
+    assert boxes_of(read_dataset(tmp_path)) == {"a.png": [BOX]}
+
+
 def test_two_kinds_at_once_and_the_step_that_helps(tmp_path: Path):
     write_picture(tmp_path, "images", "a.png")
     write_text(tmp_path / "annotations" / "a.xml", box_xml())
