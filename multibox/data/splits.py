@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from multibox.data.files import FileTree, read_list
 from multibox.data.sample import DatasetError, Problem
@@ -16,6 +17,8 @@ from multibox.messages import counted, quoted, shortened
 
 ALL = "all"
 """The name of the only split of a data set that has none."""
+
+_Content = TypeVar("_Content")
 
 Sources = tuple[Path, ...]
 """What a split consists of: images, folders of images, or lists (`.txt`) with an image on each line."""
@@ -105,7 +108,7 @@ def by_folder(images: Iterable[Path], root: Path) -> tuple[dict[str, Sources], l
         are = "is" if len(others) == 1 else "are"
         what = f"{counted(len(others), 'image')}, such as {others[0].name}, {are} in no folder of a split"
         problems.append(Problem(str(others[0].parent), what, "left out"))
-    return {split: tuple(found[split]) for split in sorted(found, key=_order)}, problems
+    return _ordered({split: tuple(members) for split, members in found.items()}), problems
 
 
 def by_file_name(files: Sequence[Path], root: Path) -> dict[str, Path]:
@@ -128,7 +131,7 @@ def by_file_name(files: Sequence[Path], root: Path) -> dict[str, Path]:
                 raise several_sets(root, homes)
             raise DatasetError(f"{found[split]} and {file} are both of split '{split}'; rename or remove one")
         found[split] = file
-    return found
+    return _ordered(found)
 
 
 def by_lists(tree: FileTree) -> dict[str, Sources]:
@@ -164,7 +167,7 @@ def by_lists(tree: FileTree) -> dict[str, Sources]:
     whole = {name: (file,) for name, file in files.items() if file not in in_class}
     if list(whole) == ["default"]:  # what CVAT calls images that are in no subset
         whole = {ALL: whole["default"]}
-    return whole | {split: tuple(group) for split, group in of_classes.items() if split not in whole}
+    return _ordered(whole | {split: tuple(group) for split, group in of_classes.items() if split not in whole})
 
 
 def by_entries(
@@ -225,10 +228,15 @@ def _is_source(place: Path) -> bool:
     return os.path.isdir(place) or (place.suffix.lower() == ".txt" and os.path.isfile(place))
 
 
-def _order(split: str) -> tuple[int, str]:
+def _ordered(splits: dict[str, _Content]) -> dict[str, _Content]:
+    """Returns the splits in the usual order: those to train on, `val`, `test`, and then all others by name."""
     kinds = ["train", "trainval", "val", "test"]
-    kind = split_kind(split)
-    return (kinds.index(kind) if kind in kinds else len(kinds), split)
+
+    def place(split: str) -> tuple[int, str]:
+        kind = split_kind(split)
+        return kinds.index(kind) if kind in kinds else len(kinds), split
+
+    return {split: splits[split] for split in sorted(splits, key=place)}
 
 
 def several_sets(root: Path, homes: Collection[Path]) -> DatasetError:
