@@ -61,7 +61,7 @@ class ImageAnnotation(NamedTuple):
 
 @dataclass(frozen=True)
 class Object:
-    """One object as its file states it.
+    """One object with the label of its class.
 
     Attributes:
         where: The file, and the line, object or annotation in it.
