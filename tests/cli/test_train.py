@@ -482,7 +482,7 @@ def test_splits(multibox: Multibox, data: Path, tmp_path: Path):
     (lists / "trainval.txt").unlink()
     status, _, err = multibox(*command)
     assert status == 2
-    assert err == [f"multibox: --train-split: {data} has the splits 'test', 'val'; choose one of them"]
+    assert err == [f"multibox: --train-split: {data} has the splits 'val', 'test'; choose one of them"]
 
 
 @pytest.mark.parametrize(
