@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from multibox.data import coco, labelme, voc, yolo
 from multibox.data.class_names import is_class_list
-from multibox.data.files import FileTree, stem_of
+from multibox.data.files import FileTree, folded, stem_of
 from multibox.data.records import ImageAnnotation
 from multibox.data.sample import DatasetError
-from multibox.data.splits import split_word
+from multibox.data.splits import several_sets, split_word
 from multibox.files import read_text
 from multibox.messages import counted
 from multibox.safe_yaml import YAML_LIMIT
@@ -41,9 +41,10 @@ YOLO = Format("YOLO text", "a .txt for each image, or a data.yaml", yolo.parse)
 FORMATS = (VOC, COCO, LABELME, YOLO)
 
 OTHERS = {
+    ".csv": [(rb"(?i)x_?min|bbox", "a table of boxes", "write them as COCO JSON, or as VOC XML for each image")],
     ".xml": [(rb"<annotations>", "CVAT's own XML", "export the task as 'COCO 1.0' or 'Pascal VOC 1.1'")],
     ".json": [
-        (rb'"_via_', "a project of VIA", "export the annotations as COCO"),
+        (rb'"_via_|"shape_attributes"', "a project of VIA", "export the annotations as COCO"),
         (
             rb'"(?:from_name|annotations)".*"(?:from_name|result)"',
             "Label Studio's own JSON",
@@ -59,7 +60,7 @@ LOOKED_AT = 20
 """How many files of a suffix are looked at before their kind is known."""
 
 HEAD = 65_536
-"""How many bytes at the start of a file are looked at for the signs of `OTHERS`."""
+"""How many bytes at the start of a file are looked at for the signs of labelme's JSON and of `OTHERS`."""
 
 
 class Annotations(NamedTuple):
@@ -126,12 +127,11 @@ def _nothing(tree: FileTree, files: Sequence[Path]) -> str:
     where = f"{tree.root}: {counted(images, 'image')}, but " if images else f"{tree.root}: "
     for file in files:
         for pattern, name, step in OTHERS.get(file.suffix.lower(), ()):
-            with file.open("rb") as content:
-                if re.search(pattern, content.read(HEAD), re.DOTALL):
-                    return f"{where}the annotations ({file.name}) are {name}, which is not read here; {step}"
+            if re.search(pattern, _head(file), re.DOTALL):
+                return f"{where}the annotations ({file.name}) are {name}, which is not read here; {step}"
     found = [
         counted(len(some), f"{suffix} file")
-        for suffix in (".xml", ".json", ".txt")
+        for suffix in (".xml", ".json", ".txt", ".csv")
         if (some := _with_suffix(files, suffix))
     ]
     others = f" (found {', '.join(found)} of other content)" if found else ""
@@ -166,11 +166,16 @@ def _tables(files: Sequence[Path]) -> list[Path]:
 
 def _is_labelme(file: Path) -> bool:
     """Returns whether a JSON begins like labelme's. The image inside may make it long."""
+    return re.search(rb'"shapes"\s*:', _head(file)) is not None
+
+
+def _head(file: Path) -> bytes:
+    """Returns the start of a file; nothing of one that cannot be read, such as a broken link."""
     try:
         with file.open("rb") as content:
-            return re.search(rb'"shapes"\s*:', content.read(HEAD)) is not None
+            return content.read(HEAD)
     except OSError:
-        return False
+        return b""
 
 
 def _configs(files: Sequence[Path], root: Path) -> list[Path]:
@@ -184,9 +189,8 @@ def _configs(files: Sequence[Path], root: Path) -> list[Path]:
     named = named or [file for file in _with_suffix(files, ".data") if yolo.is_darknet(file)]
     depth = min((len(file.parts) for file in named), default=0)
     named = [file for file in named if len(file.parts) == depth]
-    if len({file.parent for file in named}) > 1:
-        places = ", ".join(str(file.parent) for file in named)
-        raise DatasetError(f"{root} holds {len(named)} data sets; give one of them: {places}")
+    if len(homes := {file.parent for file in named}) > 1:
+        raise several_sets(root, homes)
     if len(named) > 1:
         raise DatasetError(f"{named[0]} and {named[1]} both describe the set; give the path of one of them")
     return named
@@ -207,12 +211,14 @@ def _names_classes(file: Path) -> bool:
 
 def _label_files(files: Sequence[Path], tree: FileTree) -> list[Path]:
     """Returns the texts that may be label files of YOLO: those called like an image, or in a folder `labels`."""
-    images = {stem_of(image.name) for image in tree.images()}
-    return [
-        file
-        for file in _with_suffix(files, ".txt")
-        if not is_class_list(file) and (file.stem in images or _is_for_labels(file)) and not _is_list(file, images)
-    ]
+    images = {folded(stem_of(image.name)) for image in tree.images()}
+
+    def may_be(file: Path) -> bool:
+        if folded(stem_of(file.stem)) in images:
+            return True
+        return _is_for_labels(file) and split_word(file.stem) is None
+
+    return [file for file in _with_suffix(files, ".txt") if not is_class_list(file) and may_be(file)]
 
 
 def _are_labels(texts: Sequence[Path]) -> bool:
@@ -224,8 +230,3 @@ def _are_labels(texts: Sequence[Path]) -> bool:
 
 def _is_for_labels(file: Path) -> bool:
     return any(part.lower() in ("labels", "label") for part in file.parts[:-1])
-
-
-def _is_list(file: Path, images: set[str]) -> bool:
-    """Returns whether a text is called like a split and like no image."""
-    return split_word(file.stem) is not None and file.stem not in images

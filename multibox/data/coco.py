@@ -234,6 +234,9 @@ def _parse(file: Path) -> dict[str, list[Row]]:
 
 
 def has_parts(file: Path) -> bool:
-    """Returns whether a JSON file could be COCO's, without parsing it."""
-    text = file.read_bytes()
+    """Returns whether a JSON file could be COCO's, without parsing it. One that cannot be read could not."""
+    try:
+        text = file.read_bytes()
+    except OSError:
+        return False
     return all(f'"{part}"'.encode() in text for part in PARTS)

@@ -10,8 +10,8 @@ from multibox.data.sample import DatasetError
 from multibox.files import read_text
 from multibox.images import IMAGE_SUFFIXES
 
-SET_SUFFIXES = IMAGE_SUFFIXES | {".xml", ".json", ".txt", ".yaml", ".yml", ".names", ".labels", ".data"}
-"""Suffixes of the files that may belong to a data set."""
+SET_SUFFIXES = IMAGE_SUFFIXES | {".xml", ".json", ".txt", ".yaml", ".yml", ".names", ".labels", ".data", ".csv"}
+"""Suffixes of the files that may belong to a data set, or that a message names."""
 
 
 def nfc(name: str) -> str:
@@ -106,11 +106,12 @@ def _decoded(name: str) -> str:
     return nfc(unquote(name))
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """Returns the name URL-decoded, in composed Unicode and lower case: all its spellings give the same."""
     return _decoded(name).casefold()
 
 
-SPELLINGS = (nfc, _decoded, _folded)
+SPELLINGS = (nfc, _decoded, folded)
 """Ever looser readings of a name: in composed Unicode, then URL-decoded, then in any case."""
 
 

@@ -21,6 +21,7 @@ class ImageFinder:
         self._folders: dict[Path, tuple[str, ...]] = {}
         self._kinds: dict[Path, frozenset[str]] = {}
         self._by_name = FileIndex((None, stem_of(image.name), image) for image in images)
+        self._by_end: dict[int, FileIndex] = {}
         self._images = images
 
     def find(self, stated: str, *, near: Path, split: str = "") -> list[Path]:
@@ -34,10 +35,10 @@ class ImageFinder:
         """
         for text in path_variants(stated if len(stated) <= PATH_LIMIT else ""):
             *folders, name = [part for part in text.split("/") if part not in ("", ".", "..")] or [""]
-            images = self._by_name.find(None, stem_of(name)) if name else []
             wanted = kinds_in(folders[::-1]) | kinds_of(split)  # the last folder: the others may be of a user
-            images = [image for image in images if not self._is_of_another(image.parent, wanted)]
-            best = self._nearest(images, [(*folders, name)], near)
+            ends = self._ends(folders, name) if name else iter(())
+            kept = ([image for image in some if not self._is_of_another(image.parent, wanted)] for some in ends)
+            best = self._nearest(next(filter(None, kept), []), [(*folders, name)], near)
             if best and (len(folders) == 0 or best[0].as_posix().endswith("/".join((*folders, name)))):
                 return best
             for start in (near, self._root):
@@ -65,6 +66,18 @@ class ImageFinder:
             paths = [text.split("/") for each in stated for text in path_variants(each)]
             return self._nearest(images, paths, file.parent)
         return next((found for each in stated if (found := self.find(each, near=file.parent))), [])
+
+    def _ends(self, folders: Sequence[str], name: str) -> Iterator[list[Path]]:
+        """Yields the images with the last two folders and the name of a path, with one folder, and with the stem alone.
+
+        Of a thousand videos that all have a `000001.jpg`, few have its folders.
+        """
+        for count in range(min(len(folders), 2), 0, -1):
+            if count not in self._by_end:
+                ends = ((_lower(image.parts[-1 - count : -1]), image.name, image) for image in self._images)
+                self._by_end[count] = FileIndex(ends)
+            yield self._by_end[count].find(_lower(folders[-count:]), name)
+        yield self._by_name.find(None, stem_of(name))
 
     @cached_property
     def _by_place(self) -> FileIndex:
@@ -105,6 +118,10 @@ def path_variants(name: str) -> Iterator[str]:
     yield name
     if "\\" in name:
         yield name.replace("\\", "/")
+
+
+def _lower(folders: Sequence[str]) -> tuple[str, ...]:
+    return tuple(folder.lower() for folder in folders)
 
 
 def _agreement(image: Path, stated: Sequence[str]) -> tuple[int, int]:

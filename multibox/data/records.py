@@ -21,9 +21,8 @@ from multibox.messages import quoted
 PIXEL_TOLERANCE = 1.0
 """How many pixels a box may reach beyond the image without a report: some tools count from 1, others round."""
 
-
-FRACTION_LIMIT = 1.05
-"""Boxes in pixels whose corners all lie below this were written as fractions of the image."""
+LARGEST_FRACTION = 1.05
+"""Boxes said to be in pixels, of which no corner lies above this, were written as fractions of the image."""
 
 
 class Entry(NamedTuple):
@@ -62,7 +61,7 @@ class ImageAnnotation(NamedTuple):
 
 @dataclass(frozen=True)
 class Object:
-    """One object as its file states it.
+    """One object with the label of its class.
 
     Attributes:
         where: The file, and the line, object or annotation in it.
@@ -253,7 +252,7 @@ def _check(found: AnnotatedImage, place: int, labels: Sequence[int]) -> tuple[Sa
 
 def _in_fractions(written: Float[np.ndarray, "objects 4"], height: int, width: int) -> bool:
     """Returns whether all boxes of an image, though said to be in pixels, lie within 0 to 1."""
-    return bool(len(written) and min(height, width) > 2 and (np.abs(written) <= FRACTION_LIMIT).all())
+    return bool(len(written) and min(height, width) > 2 and (np.abs(written) <= LARGEST_FRACTION).all())
 
 
 def _faults(written: Float[np.ndarray, "objects 4"], inside: Float[np.ndarray, "objects 4"], image: str) -> list[str]:

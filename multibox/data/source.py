@@ -105,16 +105,16 @@ class CocoTables:
     @cached_property
     def splits(self) -> tuple[str, ...]:
         """The names of the splits: those of the files, or of the folders of images if there is one file for all."""
-        return tuple(self._parts if self._parts else self._files)
+        return tuple(self._folders if self._folders else self._files)
 
     def read(self, split: str) -> Dataset:
         """Reads the images of a split, one of `splits`, with the classes in the order of the file."""
-        file = self._files[ALL if self._parts else split]
+        file = self._files[ALL if self._folders else split]
         table = self._table(file)
-        name, problems = f"{self.path}, {split}", self._parts_and_problems[1] if self._parts else []
+        name, problems = f"{self.path}, {split}", self._by_folder[1] if self._folders else []
         records = table.records(partial(self._find, file, split), self._tree.root)
-        if self._parts:
-            inside = set(self._parts[split])
+        if self._folders:
+            inside = set(self._folders[split])
             kept = (each for each in records if isinstance(each, Problem) or each.image in inside)
             return make_dataset(name, table.class_names, [*problems, *kept], category_ids=table.category_ids)
         return make_dataset(name, table.class_names, records, category_ids=table.category_ids)
@@ -129,12 +129,13 @@ class CocoTables:
         return by_file_name(self.annotations.files, self._tree.root)
 
     @property
-    def _parts(self) -> dict[str, Sources]:
-        return self._parts_and_problems[0]
+    def _folders(self) -> dict[str, Sources]:
+        """The images of each split by their folders, where one file annotates all; else nothing."""
+        return self._by_folder[0]
 
     @cached_property
-    def _parts_and_problems(self) -> tuple[dict[str, Sources], list[Problem]]:
-        """The images of each split by their folders, where one file annotates all."""
+    def _by_folder(self) -> tuple[dict[str, Sources], list[Problem]]:
+        """The `_folders`, and what is wrong with them."""
         folders = {image.parent for image in self._tree.images()}
         if list(self._files) != [ALL] or not any(folder_split(_below(each, self._tree.root)) for each in folders):
             return {}, []
@@ -256,11 +257,17 @@ class LabeledImages:
         """Whether a `data.yaml` names the images: YOLO's rule then says where their label files are."""
         return self._config.file.suffix.lower() in (".yaml", ".yml") and bool(self._config.entries)
 
+    @cached_property
+    def _rule_holds(self) -> bool:
+        """Whether at least one label file lies where YOLO's rule says; else the names of the files decide as well."""
+        places = (_label_place(image, self._tree.root) for image in self._tree.images())
+        return self._by_rule and any(self._labels.find(place) for place in places)
+
     def _annotation_of(self, image: Path) -> Path | None:
         """Returns the file that annotates an image."""
-        if self._by_rule:
-            return self._labels.find(_label_place(image, self._tree.root))
-        return self._pairs[0].get(image)
+        if self._by_rule and (found := self._labels.find(_label_place(image, self._tree.root))):
+            return found
+        return None if self._rule_holds else self._pairs[0].get(image)
 
     def _image_of(self, line: str, near: Path) -> Path | None:
         """Returns the image that a line of a list means: a path, or a name with or without suffix."""
@@ -318,24 +325,34 @@ class LabeledImages:
         seen: set[Path] = set()
         for source in sources:
             if source.suffix.lower() == ".txt" and source.is_file():
-                for number, line in read_list(source):
-                    listed = f"{source}, line {number}"
-                    name, _, mark = line.replace("\t", " ").rpartition(" ")
-                    image = self._image_of(line, source.parent)
-                    if image is None and mark in MARKS:  # a list of one class may name an image again
-                        image = self._image_of(name.strip(), source.parent)
-                        if image in seen:
-                            continue
-                    if image is None:
-                        yield Problem(listed, f"there is no image {quoted(line)}", "image left out")
-                    else:
-                        seen.add(image)
-                        yield listed, image
+                yield from self._listed(source, seen)
             elif source.is_dir():
-                yield from ((str(image), image) for image in self._tree.below(source, IMAGE_SUFFIXES))
+                images = self._tree.below(source, IMAGE_SUFFIXES)
+                yield from ((str(image), image) for image in images)
+                if not images:
+                    yield Problem(str(source), "no image is in this folder", "nothing read")
             else:
                 yield str(source), source
         yield from self._spares(split, sources)
+
+    def _listed(self, source: Path, seen: set[Path]) -> Iterator[tuple[str, Path] | Problem]:
+        """Yields each image of a list with its line, and adds it to the images that the split's lists have named."""
+        lines = read_list(source)
+        for number, line in lines:
+            listed = f"{source}, line {number}"
+            name, _, mark = line.replace("\t", " ").rpartition(" ")
+            image = self._image_of(line, source.parent)
+            if image is None and mark in MARKS:  # a list of one class may name an image again
+                image = self._image_of(name.strip(), source.parent)
+                if image in seen:
+                    continue
+            if image is None:
+                yield Problem(listed, f"there is no image {quoted(line)}", "image left out")
+            else:
+                seen.add(image)
+                yield listed, image
+        if not lines:
+            yield Problem(str(source), "the list is empty", "nothing read")
 
     def _spares(self, split: str, sources: Sources) -> Iterator[Problem]:
         """Yields the files of annotations whose images are missing, where no list says what is in a split."""
@@ -369,7 +386,7 @@ class LabeledImages:
         as_empty, said = self._unlabelled(list(files), parsed)
         yield from said
         to_object = self._object_maker(names)
-        doubts = {} if self._by_rule else self._pairs[1]
+        doubts = {} if self._rule_holds else self._pairs[1]
         places = {image.parent for _, image in images} or {self._tree.root}
         common = os.path.commonpath([os.path.abspath(place) for place in places])
         folders: dict[Path, Path] = {}

@@ -6,16 +6,19 @@ the names of folders, or else the one split `all`.
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from multibox.data.files import FileTree, read_list
 from multibox.data.sample import DatasetError, Problem
 from multibox.images import IMAGE_SUFFIXES
-from multibox.messages import quoted, shortened
+from multibox.messages import counted, quoted, shortened
 
 ALL = "all"
 """The name of the only split of a data set that has none."""
+
+_Content = TypeVar("_Content")
 
 Sources = tuple[Path, ...]
 """What a split consists of: images, folders of images, or lists (`.txt`) with an image on each line."""
@@ -87,7 +90,7 @@ def by_folder(images: Iterable[Path], root: Path) -> tuple[dict[str, Sources], l
         DatasetError: The folders are those of several data sets.
     """
     found: dict[str, list[Path]] = {}
-    homes: dict[tuple[str, ...], None] = {}
+    homes: set[Path] = set()
     cache: dict[Path, tuple[int, str] | None] = {}
     for image in images:
         folder = image.parent
@@ -97,15 +100,15 @@ def by_folder(images: Iterable[Path], root: Path) -> tuple[dict[str, Sources], l
         place = cache[folder]
         found.setdefault(place[1] if place else ALL, []).append(image)
         if place:
-            homes.setdefault(tuple(part for part in parts[: place[0]] if part.lower() not in PLAIN_FOLDERS))
+            homes.add(_home(folder, root))
     if len(homes) > 1:
-        places = ", ".join(str(root.joinpath(*home)) for home in sorted(homes))
-        raise DatasetError(f"{root} holds {len(homes)} data sets; give one of them: {places}")
+        raise several_sets(root, homes)
     problems = []
     if len(found) > 1 and (others := found.pop(ALL, None)):
-        what = f"{len(others)} images, such as {others[0].name}, are in no folder of a split"
+        are = "is" if len(others) == 1 else "are"
+        what = f"{counted(len(others), 'image')}, such as {others[0].name}, {are} in no folder of a split"
         problems.append(Problem(str(others[0].parent), what, "left out"))
-    return {split: tuple(found[split]) for split in sorted(found, key=_order)}, problems
+    return _ordered({split: tuple(members) for split, members in found.items()}), problems
 
 
 def by_file_name(files: Sequence[Path], root: Path) -> dict[str, Path]:
@@ -114,7 +117,7 @@ def by_file_name(files: Sequence[Path], root: Path) -> dict[str, Path]:
     Its name says which, or else its folder; or else it is called like the file, or `all` if there is only one file.
 
     Raises:
-        DatasetError: Two files are of the same split.
+        DatasetError: Two files are of the same split, perhaps of several data sets.
     """
     found: dict[str, Path] = {}
     for file in files:
@@ -124,9 +127,11 @@ def by_file_name(files: Sequence[Path], root: Path) -> dict[str, Path]:
         if split is None:
             split = ALL if len(files) == 1 else file.stem.removeprefix("instances_")
         if split in found:
+            if len(homes := {_home(each.parent, root) for each in files}) > 1:
+                raise several_sets(root, homes)
             raise DatasetError(f"{found[split]} and {file} are both of split '{split}'; rename or remove one")
         found[split] = file
-    return found
+    return _ordered(found)
 
 
 def by_lists(tree: FileTree) -> dict[str, Sources]:
@@ -145,10 +150,8 @@ def by_lists(tree: FileTree) -> dict[str, Sources]:
         named = [file for file in texts if split_word(file.stem) and _lists_images(file)]
     depth = min((len(file.parts) for file in named), default=0)  # a set below a set is another one
     named = [file for file in named if len(file.parts) == depth]
-    homes = sorted({file.parent for file in named})
-    if len(homes) > 1:
-        places = ", ".join(str(_home(home)) for home in homes)
-        raise DatasetError(f"{tree.root} holds {len(homes)} data sets; give one of them: {places}")
+    if len(homes := {_home(file.parent, tree.root) for file in named}) > 1:
+        raise several_sets(tree.root, homes)
     files: dict[str, Path] = {}
     for file in named:
         name = split_word(file.stem) or file.stem
@@ -164,7 +167,7 @@ def by_lists(tree: FileTree) -> dict[str, Sources]:
     whole = {name: (file,) for name, file in files.items() if file not in in_class}
     if list(whole) == ["default"]:  # what CVAT calls images that are in no subset
         whole = {ALL: whole["default"]}
-    return whole | {split: tuple(group) for split, group in of_classes.items() if split not in whole}
+    return _ordered(whole | {split: tuple(group) for split, group in of_classes.items() if split not in whole})
 
 
 def by_entries(
@@ -225,15 +228,31 @@ def _is_source(place: Path) -> bool:
     return os.path.isdir(place) or (place.suffix.lower() == ".txt" and os.path.isfile(place))
 
 
-def _order(split: str) -> tuple[int, str]:
+def _ordered(splits: dict[str, _Content]) -> dict[str, _Content]:
+    """Returns the splits in the usual order: those to train on, `val`, `test`, and then all others by name."""
     kinds = ["train", "trainval", "val", "test"]
-    kind = split_kind(split)
-    return (kinds.index(kind) if kind in kinds else len(kinds), split)
+
+    def place(split: str) -> tuple[int, str]:
+        kind = split_kind(split)
+        return kinds.index(kind) if kind in kinds else len(kinds), split
+
+    return {split: splits[split] for split in sorted(splits, key=place)}
 
 
-def _home(folder: Path) -> Path:
-    """Returns the folder of the data set that lists in this folder belong to."""
-    return folder.parent.parent if folder.name.lower() == "main" else folder
+def several_sets(root: Path, homes: Collection[Path]) -> DatasetError:
+    """Returns the error of a folder that holds several data sets, each in a folder of its own."""
+    places = ", ".join(map(str, sorted(homes)))
+    return DatasetError(f"{root} holds {len(homes)} data sets; give one of them: {places}")
+
+
+def _home(folder: Path, root: Path) -> Path:
+    """Returns the folder of the data set that a folder is a part of, as `images/train` and `ImageSets/Main` are."""
+    parts = folder.relative_to(root).parts if folder.is_relative_to(root) else ()
+    if place := folder_split(parts):
+        parts = parts[: place[0]]
+    while parts and parts[-1].lower() in PLAIN_FOLDERS | {"imagesets", "main"}:
+        parts = parts[:-1]
+    return root.joinpath(*parts)
 
 
 def _lists_images(file: Path) -> bool:

@@ -166,7 +166,7 @@ def _names_beside(path: str | os.PathLike[str], number: int) -> list[str] | None
         if len(found) == number:
             return found
         problem = f"it has {counted(len(found), 'name')}, but {os.fspath(path)} has {counted(number, 'class')}"
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         problem = shortened(error)
     _log.warning("%s is not used: %s", labels, problem)
     return None

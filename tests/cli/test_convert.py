@@ -90,7 +90,7 @@ def test_class_names_come_from_a_file(multibox: Multibox, foreign: Path, tmp_pat
         (b"a\nb\nc\n", "--class-names has 3 names, but {} has 2 classes"),
         (b"screw\nscrew\n", "class names occur twice: 'screw'"),
         (b"BACKGROUND\n\n", "names.txt: no class names; expected one on each line, or separated by commas"),
-        (b"\xff\xfes\x00", "names.txt: not a text file in UTF-8"),
+        (b"\xffs", "names.txt: byte 0 is not UTF-8; save the file as UTF-8"),
     ],
 )
 def test_class_names_that_do_not_fit_are_refused(

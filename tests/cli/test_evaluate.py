@@ -113,10 +113,10 @@ def test_the_split_is_val_or_else_test_or_what_is_asked_for(
     assert images(data) == 2
     (data / "ImageSets" / "Main" / "test.txt").rename(data / "ImageSets" / "Main" / "other.txt")
     status, _, err = multibox("evaluate", data, "--model", weights)
-    assert (status, err) == (2, [f"multibox: --split: {data} has the splits 'other', 'train'; choose one of them"])
+    assert (status, err) == (2, [f"multibox: --split: {data} has the splits 'train', 'other'; choose one of them"])
     status, _, err = multibox("evaluate", data, "--model", weights, "--split", "trian")
     assert (status, len(err)) == (2, 1)
-    assert err[0].endswith("has no split 'trian', only 'other', 'train'; did you mean 'train'?")
+    assert err[0].endswith("has no split 'trian', only 'train', 'other'; did you mean 'train'?")
     (data / "ImageSets" / "Main" / "other.txt").unlink()
     assert images(data) == 4
     (data / "ImageSets" / "Main" / "train.txt").unlink()

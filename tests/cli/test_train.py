@@ -470,7 +470,7 @@ def test_splits(multibox: Multibox, data: Path, tmp_path: Path):
         status, _, err = multibox(*command, flag, wrong)
         assert (status, len(err)) == (2, 1)
         near = wrong.replace("trian", "train").replace("vla", "val")
-        said = f"{flag}: {data} has no split '{wrong}', only 'test', 'train', 'val'; did you mean '{near}'?"
+        said = f"{flag}: {data} has no split '{wrong}', only 'train', 'val', 'test'; did you mean '{near}'?"
         assert err == [f"multibox: {said}"]
     lists = data / "ImageSets" / "Main"
     (lists / "trainval.txt").write_text((lists / "train.txt").read_text() + (lists / "val.txt").read_text())
@@ -482,7 +482,7 @@ def test_splits(multibox: Multibox, data: Path, tmp_path: Path):
     (lists / "trainval.txt").unlink()
     status, _, err = multibox(*command)
     assert status == 2
-    assert err == [f"multibox: --train-split: {data} has the splits 'test', 'val'; choose one of them"]
+    assert err == [f"multibox: --train-split: {data} has the splits 'val', 'test'; choose one of them"]
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,13 @@ def test_marks_of_difficult_objects(tmp_path: Path, text: str, difficult: bool):
             json.dumps([{"annotations": [{"result": [], "from_name": "x"}]}]),
             "Label Studio's own JSON.*export as COCO",
         ),
+        ("via_region_data.json", json.dumps({"a.jpg9": {"regions": [{"shape_attributes": {}}]}}), "a project of VIA"),
+        (
+            "labels.csv",
+            "filename,class,xmin,ymin,xmax,ymax\n",
+            r"labels.csv\) are a table of boxes.*write them as COCO",
+        ),
+        ("notes.csv", "hello", r"\(found 1 \.csv file of other content\)"),
         ("notes.txt", "hello", r"1 image, but no data set is here .*\(found 1 \.txt file of other content\)"),
     ],
 )
@@ -215,6 +222,28 @@ def test_what_is_not_read_is_refused_by_name(tmp_path: Path, file: str, content:
     write_text(tmp_path / file, content)
     with pytest.raises(DatasetError, match=message):
         read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [("IMG_1.JPG", "img_1.txt"), ("Gr\u00f6\u00dfe.png", "Gro\u0308\u00dfe.txt"), ("my cam.png", "my%20cam.txt")],
+)
+@pytest.mark.parametrize("folder", [".", "annotations"])
+def test_texts_of_yolo_with_another_spelling_of_the_name(tmp_path: Path, image: str, label: str, folder: str):
+    write_picture(tmp_path, image)
+    write_text(tmp_path / folder / label, LINE)
+    write_text(tmp_path / "classes.txt", "valve\n")
+    assert boxes_of(read_clean(tmp_path)) == {image: [BOX]}
+
+
+@pytest.mark.parametrize("file", ["x.json", "x.csv", "x.txt", "x.data", "x.jpg"])
+def test_a_broken_link_hides_nothing(tmp_path: Path, file: str):
+    (tmp_path / file).symlink_to(tmp_path / "nowhere")
+    write_picture(tmp_path, "a.png")
+    with pytest.raises(DatasetError, match="no data set is here"):
+        read_dataset(tmp_path)
+    write_text(tmp_path / "a.xml", box_xml())
+    assert boxes_of(read_dataset(tmp_path)) == {"a.png": [BOX]}
 
 
 def test_two_kinds_at_once_and_the_step_that_helps(tmp_path: Path):

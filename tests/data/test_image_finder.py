@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from multibox.data import Dataset, DatasetError, list_splits, read_dataset
+from multibox.data import Dataset, DatasetError, image_finder, list_splits, read_dataset
 from tests.data.folders import BOX, LINE, box_xml, boxes_of, coco_of, read_clean, write_json, write_picture, write_text
 
 
@@ -150,6 +150,20 @@ def test_numbers_of_images_that_are_texts(tmp_path: Path, ids: tuple[str, str], 
 
 
 # Images without annotations
+
+
+@pytest.mark.parametrize("stated", ["video{}/000001.jpg", "/mnt/video{}/images/000001.jpg"])
+def test_many_videos_with_the_same_names_of_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stated: str):
+    """Each path is compared with the images in folders of its name, not with the frames of all videos."""
+    videos = range(30)
+    folder = "images" if "images" in stated else "."
+    images = [write_picture(tmp_path / f"video{video}", folder, "000001.jpg") for video in videos]
+    compared = []
+    agreement = image_finder._agreement
+    monkeypatch.setattr(image_finder, "_agreement", lambda *each: compared.append(each) or agreement(*each))
+    finder = image_finder.ImageFinder(images, tmp_path)
+    assert [finder.find(stated.format(video), near=tmp_path) for video in videos] == [[image] for image in images]
+    assert len(compared) < len(images)
 
 
 @pytest.mark.parametrize(("unlabelled", "names"), [(None, "ab"), ("skip", "ab"), ("empty", "abcd")])

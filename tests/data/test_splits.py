@@ -103,7 +103,7 @@ def lists_are_missing(root: Path) -> None:
 )
 def test_exports_with_splits(tmp_path: Path, write: Callable[[Path], None]):
     write(tmp_path)
-    assert list_splits(tmp_path) in (("train", "valid", "test"), ("test", "train", "valid"))
+    assert list_splits(tmp_path) == ("train", "valid", "test")
     for split in ("train", "valid", "test"):
         dataset = read_clean(tmp_path, split=split)
         assert dataset.class_names == ("valve",)
@@ -189,7 +189,7 @@ def test_images_outside_the_folders_of_splits_are_said(tmp_path: Path):
     write_picture(tmp_path, "more", "b.jpg")
     write_text(tmp_path / "more" / "b.xml", box_xml())
     (problem,) = read_dataset(tmp_path, split="train").problems
-    assert problem.what == "1 images, such as b.jpg, are in no folder of a split"
+    assert problem.what == "1 image, such as b.jpg, is in no folder of a split"
 
 
 def test_two_exports_side_by_side(tmp_path: Path):
@@ -197,6 +197,26 @@ def test_two_exports_side_by_side(tmp_path: Path):
         roboflow_voc(tmp_path / name)
     with pytest.raises(DatasetError, match=r"holds 2 data sets; give one of them: .*one, .*two"):
         list_splits(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["annotations/instances_train.json", "train/_annotations.coco.json", "result.json"])
+def test_two_sets_of_coco_side_by_side(tmp_path: Path, file: str):
+    for name in ("one", "two"):
+        write_picture(tmp_path / "data" / name, "train", "a.jpg")
+        write_json(tmp_path / "data" / name / file, coco_of("a.jpg"))
+    with pytest.raises(DatasetError, match=r"holds 2 data sets; give one of them: .*/data/one, .*/data/two$"):
+        list_splits(tmp_path)
+
+
+def test_an_empty_list_is_said(tmp_path: Path):
+    voc = tmp_path / "ImageSets" / "Main"
+    write_picture(tmp_path, "JPEGImages", "a.jpg")
+    write_text(tmp_path / "Annotations" / "a.xml", box_xml())
+    write_text(voc / "train.txt", "a\n")
+    write_text(voc / "val.txt", "\n")
+    assert boxes_of(read_clean(tmp_path, split="train")) == {"a.jpg": [BOX]}
+    with pytest.raises(DatasetError, match=r"val.txt: the list is empty"):
+        read_dataset(tmp_path, split="val")
 
 
 def test_years_and_any_case(tmp_path: Path):

@@ -64,7 +64,7 @@ def test_files_of_one_class_are_no_splits(tmp_path: Path):
     write_text(lists / "cat_train.txt", "a  1\n")
     write_text(lists / "small_train.txt", "a\n")
     write_text(lists / "test.txt", "a  1\n")
-    assert list_splits(tmp_path) == ("small_train", "test", "train")
+    assert list_splits(tmp_path) == ("train", "test", "small_train")
     assert len(read_clean(tmp_path, split="test")) == 1
 
 

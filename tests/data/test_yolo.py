@@ -283,6 +283,23 @@ def test_labels_beside_the_images(tmp_path: Path):
     assert len(read_clean(tmp_path)[0].truth) == 1
 
 
+@pytest.mark.parametrize("folders", [("Images/Train", "Labels/Train"), ("train/imgs", "train/labels")])
+def test_labels_where_the_rule_of_yolo_does_not_look(tmp_path: Path, folders: tuple[str, str]):
+    images, labels = folders
+    write_image(tmp_path / images / "a.png")
+    write_text(tmp_path / labels / "a.txt", CAT)
+    write_text(tmp_path / "data.yaml", f"train: {images}\nnames: [cat]\n")
+    assert read_clean(tmp_path)[0].truth.boxes.tolist() == [[24, 12, 40, 36]]
+
+
+def test_where_the_rule_of_yolo_holds_no_other_labels_are_taken(tmp_path: Path):
+    """Such as those that a detector predicted for images without labels."""
+    write_yolo_set(tmp_path, {"a": CAT})
+    write_image(tmp_path / "images" / "train" / "b.png")
+    write_text(tmp_path / "runs" / "predict" / "labels" / "b.txt", CAT)
+    assert [len(sample.truth) for sample in read(tmp_path)] == [1, 0]
+
+
 def test_no_label_file_at_all_is_said(tmp_path: Path):
     write_yolo_set(tmp_path, {"a": CAT})
     (tmp_path / "labels" / "train" / "a.txt").unlink()
@@ -300,7 +317,9 @@ def test_an_empty_folder_of_images(tmp_path: Path):
     (tmp_path / "images").mkdir()
     write_text(tmp_path / "data.yaml", "train: images\nval:\nnames: [cat]\n")
     assert list_splits(tmp_path) == ("train",)
-    with pytest.raises(DatasetError, match="there is no image that can be used"):
+    with pytest.raises(
+        DatasetError, match=r"(?s)there is no image that can be used.*images: no image is in this folder"
+    ):
         read(tmp_path)
 
 

@@ -97,23 +97,23 @@ class _Block(nn.Module):
 
     def __init__(self, inputs: int, row: _Row, *, port: Port) -> None:
         super().__init__()
-        theirs, inside, outputs = port == "qfgaohao", row.inside, row.channels
+        qfgaohao, inside, outputs = port == "qfgaohao", row.inside, row.channels
         kind = nn.Hardswish if row.hard_swish else nn.ReLU
         layers: dict[str, nn.Module] = {}
-        if theirs or inside != inputs:
+        if qfgaohao or inside != inputs:
             layers["expand"] = _convolution(inputs, inside, 1, activation=kind())
         layers["depthwise"] = _convolution(inside, inside, row.kernel, stride=row.stride, groups=inside)
-        if row.squeeze and not theirs:
+        if row.squeeze and not qfgaohao:
             layers["squeeze"] = SqueezeExcite(inside, _divisible(inside // 4))
         layers["activation"] = kind()
         layers["project"] = _convolution(inside, outputs, 1)
-        if row.squeeze and theirs:
+        if row.squeeze and qfgaohao:
             layers["squeeze"] = SqueezeExcite(outputs, outputs // 4, batch_norm=True)
         self.layers = nn.Sequential(OrderedDict(layers))
         self.shortcut: nn.Module | None = None
         if row.stride == 1 and inputs == outputs:
             self.shortcut = nn.Identity()
-        elif row.stride == 1 and theirs:
+        elif row.stride == 1 and qfgaohao:
             self.shortcut = _convolution(inputs, outputs, 1)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from multibox.data.class_names import BACKGROUND
+from multibox.files import read_text
+
 VOC = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
@@ -57,16 +60,15 @@ def read_class_names(path: Path) -> list[str]:
     """Returns the names in a text file, one on each line or separated by commas, without the background.
 
     Raises:
-        OSError: The file cannot be read.
-        ValueError: The file is no text in UTF-8, or has no names.
+        ValueError: The file cannot be read, or has no names.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a text file in UTF-8, with a class name on each line") from error
+        text = read_text(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     separated = text.replace("\n", ",").split(",") if "," in text else text.splitlines()
     names = [name for name in map(str.strip, separated) if name]
-    names = [name for name in names if name.strip("_").lower() != "background"]
+    names = [name for name in names if name.lower() not in BACKGROUND]
     if not names:
         raise ValueError(f"{path}: no class names; expected one on each line, or separated by commas")
     return names
