@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 from PIL import Image
 
+from multibox.messages import duration
+
 DELAY = 1.0
 """Seconds after which a progress bar appears: what takes less time needs none."""
 
@@ -74,18 +76,11 @@ def image_bar(text: str, *, show: bool = True) -> Iterator[Callable[[int, int], 
 
         def count(done: int, total: int) -> None:
             passed = max(time.monotonic() - began, 1e-9)
-            rate, left = done / passed, round(passed * (total - done) / max(done, 1))
+            rate, left = done / passed, passed * (total - done) / max(done, 1)
             words = f"{done} of {total}  {rate:.{0 if rate >= 10 else 1}f} images/s  "
             draw(done / max(total, 1), words + (f"{duration(left)} left" if done < total else f"in {passed:.1f} s"))
 
         yield count
-
-
-def duration(seconds: int) -> str:
-    """Returns a time as minutes and seconds, and with hours if need be: `0:05`, `1:02:03`."""
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 @contextmanager
@@ -95,7 +90,7 @@ def download_bar(*, show: bool = True) -> Iterator[Callable[[int, int | None, fl
 
         def count(done: int, total: int | None, rate: float) -> None:
             size = "" if total is None else f" of {total / 1e6:.1f}"
-            left = "" if not (total and rate) else f"  {duration(round((total - done) / rate))} left"
+            left = "" if not (total and rate) else f"  {duration((total - done) / rate)} left"
             draw(done / total if total else 0.0, f"{done / 1e6:.1f}{size} MB  {rate / 1e6:.1f} MB/s{left}")
 
         yield count

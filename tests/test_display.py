@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageShow
 
 from multibox import display
-from multibox.display import download_bar, duration, image_bar, in_notebook, progress_bar, show_image
+from multibox.display import download_bar, image_bar, in_notebook, progress_bar, show_image
 
 
 class Terminal(io.StringIO):
@@ -131,16 +131,6 @@ def test_a_download_shows_its_size_if_it_is_known(terminal, clock):
     assert terminal.lines() == [
         "fetching  33 % [######..............] 30.0 of 90.0 MB  10.0 MB/s  0:06 left",
         "fetching   0 % [....................] 50.0 MB  10.0 MB/s",
-    ]
-
-
-def test_durations():
-    assert [duration(seconds) for seconds in (0, 59, 61, 3600, 360_000)] == [
-        "0:00",
-        "0:59",
-        "1:01",
-        "1:00:00",
-        "100:00:00",
     ]
 
 

@@ -16,10 +16,11 @@ from multibox.detections import Detections
 from multibox.detector import Detector
 from multibox.evaluation.metrics import Metrics
 from multibox.evaluation.precision_recall import match_detections, precision_recall
+from multibox.messages import percent
 from multibox.report.environment import versions
 from multibox.report.figures import Row, best_row, draw_curves, draw_sheet
 from multibox.report.overview import objects_by_class
-from multibox.report.tables import class_table, percent
+from multibox.report.tables import class_table
 
 Card = Mapping[str, Any]
 """The content of `card.json`."""

@@ -17,11 +17,11 @@ from multibox.data.write import write_voc
 from multibox.detector import Detector
 from multibox.evaluation.evaluate import score
 from multibox.evaluation.precision_recall import TP, match_detections
+from multibox.messages import percent
 from multibox.report import card as card_module
 from multibox.report import environment
 from multibox.report.card import images_to_show, read_card, summary, write_card
 from multibox.report.environment import versions
-from multibox.report.tables import percent
 from multibox.training.progress import COLUMNS
 from multibox.training.recipes import TrainConfig
 
