@@ -14,6 +14,7 @@ from multibox.data.fingerprint import fingerprint
 from multibox.data.sample import Dataset, GroundTruth, Sample
 from multibox.detections import Detections
 from multibox.detector import Detector
+from multibox.evaluation.evaluate import counted_by
 from multibox.evaluation.metrics import Metrics
 from multibox.evaluation.precision_recall import match_detections, precision_recall
 from multibox.messages import percent
@@ -68,6 +69,8 @@ def write_card(
         The card, and the sheet of images.
     """
     truths = [sample.truth for sample in shown]
+    if metrics is not None:
+        truths = counted_by(metrics.rule, truths)
     best = best_row(rows, best_step)
     measured = detector.score_thresholds
     # without thresholds of its own, the detector gets one for all classes: that with the highest F1
