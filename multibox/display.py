@@ -1,6 +1,7 @@
 """Show progress and images to a person who looks on, in a terminal or in a notebook."""
 
 import io
+import logging
 import os
 import shutil
 import sys
@@ -37,7 +38,8 @@ def progress_bar(text: str, *, show: bool = True) -> Iterator[Callable[[float, s
     """Shows a progress bar on the error stream while the context is open, in a terminal or a notebook only.
 
     The context gives a function to call with the fraction of the work that is done, from 0 to 1, and a few words to
-    show beside the bar. The bar appears once `DELAY` has passed, and its last state stays.
+    show beside the bar. The bar appears once `DELAY` has passed, and its last state stays. Lines of the log stand above
+    it.
 
     Args:
         text: What is being done, shown before the bar.
@@ -47,6 +49,15 @@ def progress_bar(text: str, *, show: bool = True) -> Iterator[Callable[[float, s
         yield lambda fraction, words: None
         return
     due, width = time.monotonic() + DELAY, 0
+
+    def erase(record: logging.LogRecord) -> bool:
+        """Makes room for a line of the log; the bar appears again below it."""
+        nonlocal due, width
+        if width:
+            sys.stderr.write(f"\r{'':{width}}\r")
+            sys.stderr.flush()
+            due, width = 0.0, 0
+        return True
 
     def draw(fraction: float, words: str) -> None:
         nonlocal due, width
@@ -60,9 +71,15 @@ def progress_bar(text: str, *, show: bool = True) -> Iterator[Callable[[float, s
         sys.stderr.flush()
         due, width = now + INTERVAL, len(line)
 
+    handlers = [*logging.getLogger("multibox").handlers, *logging.root.handlers]
+    handlers += [logging.lastResort] if logging.lastResort else []
+    for handler in handlers:
+        handler.addFilter(erase)
     try:
         yield draw
     finally:
+        for handler in handlers:
+            handler.removeFilter(erase)
         if width:
             sys.stderr.write("\n")
             sys.stderr.flush()
