@@ -26,6 +26,7 @@ from multibox.cli.arguments import (
     fetch_weights,
     height_and_width,
     name_flag,
+    whole_number,
 )
 from multibox.cli.data import choose_split, choose_val_split, percent, read_splits
 from multibox.cli.output import check_empty, check_folder
@@ -61,7 +62,10 @@ def _flag(field: dataclasses.Field[Any], hint: Any) -> tuple[str, Any, None]:
     is_list = any(get_origin(kind) is Sequence for kind in (hint, *get_args(hint)))
     shown = f"{field.default:g}" if type(field.default) in (int, float) else None
     parameter = Parameter(
-        group=_GROUP_OF.get(field.name, OPTIMIZATION), negative="" if is_list else None, show_default=shown
+        group=_GROUP_OF.get(field.name, OPTIMIZATION),
+        negative="" if is_list else None,
+        show_default=shown,
+        converter=whole_number if int in (hint, *get_args(hint)) else None,
     )
     return field.name, Annotated[hint | None, parameter], None
 
