@@ -54,6 +54,11 @@ class PreparedImage(NamedTuple):
     width: int
     source: ImageReference | None = None
 
+    def __reduce__(self) -> tuple[type["PreparedImage"], tuple[Any, ...]]:
+        """Returns what is pickled: a reference to pixels in memory is left out."""
+        source = self.source if isinstance(self.source, Path) else None
+        return PreparedImage, (*self[:3], source)
+
 
 Detectable = Source | PreparedImage
 
