@@ -32,7 +32,7 @@ from multibox.training.data import (
     warn_about_data,
     warn_if_data_changed,
 )
-from multibox.training.distributed import ProcessGroup, join_processes
+from multibox.training.distributed import ProcessGroup, is_alone, join_processes
 from multibox.training.given import GivenDetector, GivenSet, check_model, make_detector, read_sets
 from multibox.training.interrupts import Interrupts, Stopped
 from multibox.training.loading import Batch, make_loader
@@ -42,6 +42,7 @@ from multibox.training.progress import Progress, RunLength
 from multibox.training.recipes import RECIPES, Recipe, TrainConfig
 from multibox.training.reporter import Reporter
 from multibox.training.run_directory import RunDirectory, step_of
+from multibox.training.run_files import check_run_folder
 from multibox.training.saver import Saver
 from multibox.training.state import Checkpoint, TrainState, restore
 from multibox.training.trainer import Trainer
@@ -128,6 +129,8 @@ def train(
         KeyboardInterrupt: The run received Ctrl-C or SIGTERM. Everything is saved.
     """
     config, own_recipe = config or TrainConfig(), recipe
+    if is_alone():  # before the data are read; of several processes, the main one may have made the folder already
+        check_run_folder(Path(out), resume=resume)
     of_model = check_model(detector)
     train_set, val_set, of_data, divided = read_sets(train_set, val_set, val_fraction=val_fraction, progress=progress)
     holdout = holdout or divided
@@ -155,7 +158,8 @@ def train(
         state = TrainState(data=fingerprints, validated=-1 if val_set and detector.learned_classes else 0)
         if checkpoint is not None:
             restore(checkpoint, trainer, state, detector, config)
-        directory.begin(config, notes, step=state.row_step if checkpoint else -1)
+        has_rows = checkpoint is not None and state.validated >= 0
+        directory.begin(config, notes, step=state.row_step if has_rows else -1)
         directory.write_problems([problem for dataset in datasets for problem in dataset.problems])
         length = RunLength.of(config, epoch_steps=len(train_set) / recipe.batch_size)
         named = own_recipe or RECIPES[config.recipe or "modern"]
