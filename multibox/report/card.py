@@ -176,8 +176,7 @@ def commands(
     if data and val_split is not None:
         for number, each in enumerate(data, start=1):
             name = "evaluate" if len(data) == 1 else f"evaluate {number}"
-            read = f"--split {shlex.quote(val_split)}" + (f" --unlabelled {unlabelled}" if unlabelled else "")
-            lines[name] = f"multibox evaluate {shlex.quote(each)} {read} --model {best}"
+            lines[name] = evaluate_command(each, val_split, folder / "best.safetensors", unlabelled=unlabelled)
     score = "" if score_threshold is None else f"--score {score_threshold:.2f} "
     lines["detect"] = (
         f"multibox detect {shlex.quote(image)} --model {best} {score}--out {shlex.quote(str(folder / 'found'))}"
@@ -190,6 +189,12 @@ def commands(
             f"multibox train {folders} --config {shlex.quote(str(folder / 'config.yaml'))} --out FOLDER"
         )
     return lines
+
+
+def evaluate_command(data: str, split: str, model: Path, *, unlabelled: str | None = None) -> str:
+    """Returns the command that scores a model on a split of the data, which are read as the run has read them."""
+    read = [] if unlabelled is None else ["--unlabelled", unlabelled]
+    return shlex.join(["multibox", "evaluate", data, "--split", split, *read, "--model", str(model)])
 
 
 def _longer(config: Mapping[str, object]) -> str | None:
