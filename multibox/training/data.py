@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Mapping, Sequence
 
-from multibox.data.check import check_learnable, find_unused_classes
+from multibox.data.check import check_learnable, find_shared_images, find_unused_classes
 from multibox.data.fingerprint import fingerprint
 from multibox.data.sample import Dataset, compare_classes
 from multibox.detector import Detector
-from multibox.messages import quoted
+from multibox.messages import counted, quoted
 from multibox.training.distributed import ProcessGroup
 from multibox.training.recipes import TrainConfig
 
@@ -73,13 +73,15 @@ def check_same(group: ProcessGroup, datasets: Sequence[Dataset], fingerprints: D
 
 
 def warn_about_data(datasets: Sequence[Dataset], config: TrainConfig) -> None:
-    """Warns about classes that cannot be learned, and about a validation set that cannot measure anything."""
+    """Warns about classes that cannot be learned, and about a validation set that measures nothing, or too well."""
     unseen = find_unused_classes(datasets[0])
     if unseen:
         log.warning(f"no training image has an object of {', '.join(unseen)}, so the detector cannot learn it")
     for dataset in datasets[1:]:
         if len(find_unused_classes(dataset)) == len(dataset.class_names):
             log.warning(f"no image of {dataset.name} has an object, so no average precision can be measured")
+        if shared := len(find_shared_images(datasets[0], dataset)):
+            log.warning(f"{counted(shared, 'validation image')} also in the training set: the scores will be too good")
     if len(datasets) == 1 and config.patience is not None:
         log.warning("patience has no effect without a validation set: the run goes to its end")
 
