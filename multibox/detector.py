@@ -103,7 +103,7 @@ class Detector:
 
     def __repr__(self) -> str:
         shown = [*self.class_names[:5], *["..."] * (len(self.class_names) > 5)]
-        return f"Detector({self.config.name}, {len(self.class_names)} classes: {', '.join(shown)})"
+        return f"Detector({self.config.name}, {counted(len(self.class_names), 'class')}: {', '.join(shown)})"
 
     if not TYPE_CHECKING:  # or a type checker would take any attribute
 

@@ -170,6 +170,7 @@ def test_scales_choose_the_default_boxes_of_a_preset():
 
 def test_a_detector_says_what_it_is(detector: Detector):
     assert repr(detector) == "Detector(ssd256-tiny, 3 classes: cat, dog, 고양이)"
+    assert repr(Detector.create("ssd256-tiny", ["cat"], seed=0)) == "Detector(ssd256-tiny, 1 class: cat)"
     many = Detector(detector.config, [str(number) for number in range(80)], detector._runtime)
     assert repr(many) == "Detector(ssd256-tiny, 80 classes: 0, 1, 2, 3, 4, ...)"
 
