@@ -54,6 +54,11 @@ class PreparedImage(NamedTuple):
     width: int
     source: ImageReference | None = None
 
+    def __reduce__(self) -> tuple[type["PreparedImage"], tuple[Any, ...]]:
+        """Returns what is pickled: a reference to pixels in memory is left out."""
+        source = self.source if isinstance(self.source, Path) else None
+        return PreparedImage, (*self[:3], source)
+
 
 Detectable = Source | PreparedImage
 
@@ -98,7 +103,7 @@ class Detector:
 
     def __repr__(self) -> str:
         shown = [*self.class_names[:5], *["..."] * (len(self.class_names) > 5)]
-        return f"Detector({self.config.name}, {len(self.class_names)} classes: {', '.join(shown)})"
+        return f"Detector({self.config.name}, {counted(len(self.class_names), 'class')}: {', '.join(shown)})"
 
     if not TYPE_CHECKING:  # or a type checker would take any attribute
 

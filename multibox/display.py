@@ -1,6 +1,7 @@
 """Show progress and images to a person who looks on, in a terminal or in a notebook."""
 
 import io
+import logging
 import os
 import shutil
 import sys
@@ -10,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from PIL import Image
+
+from multibox.messages import duration
 
 DELAY = 1.0
 """Seconds after which a progress bar appears: what takes less time needs none."""
@@ -35,7 +38,8 @@ def progress_bar(text: str, *, show: bool = True) -> Iterator[Callable[[float, s
     """Shows a progress bar on the error stream while the context is open, in a terminal or a notebook only.
 
     The context gives a function to call with the fraction of the work that is done, from 0 to 1, and a few words to
-    show beside the bar. The bar appears once `DELAY` has passed, and its last state stays.
+    show beside the bar. The bar appears once `DELAY` has passed, and its last state stays. Lines of the log stand above
+    it.
 
     Args:
         text: What is being done, shown before the bar.
@@ -45,6 +49,15 @@ def progress_bar(text: str, *, show: bool = True) -> Iterator[Callable[[float, s
         yield lambda fraction, words: None
         return
     due, width = time.monotonic() + DELAY, 0
+
+    def erase(record: logging.LogRecord) -> bool:
+        """Makes room for a line of the log; the bar appears again below it."""
+        nonlocal due, width
+        if width:
+            sys.stderr.write(f"\r{'':{width}}\r")
+            sys.stderr.flush()
+            due, width = 0.0, 0
+        return True
 
     def draw(fraction: float, words: str) -> None:
         nonlocal due, width
@@ -58,9 +71,15 @@ def progress_bar(text: str, *, show: bool = True) -> Iterator[Callable[[float, s
         sys.stderr.flush()
         due, width = now + INTERVAL, len(line)
 
+    handlers = [*logging.getLogger("multibox").handlers, *logging.root.handlers]
+    handlers += [logging.lastResort] if logging.lastResort else []
+    for handler in handlers:
+        handler.addFilter(erase)
     try:
         yield draw
     finally:
+        for handler in handlers:
+            handler.removeFilter(erase)
         if width:
             sys.stderr.write("\n")
             sys.stderr.flush()
@@ -74,18 +93,11 @@ def image_bar(text: str, *, show: bool = True) -> Iterator[Callable[[int, int], 
 
         def count(done: int, total: int) -> None:
             passed = max(time.monotonic() - began, 1e-9)
-            rate, left = done / passed, round(passed * (total - done) / max(done, 1))
+            rate, left = done / passed, passed * (total - done) / max(done, 1)
             words = f"{done} of {total}  {rate:.{0 if rate >= 10 else 1}f} images/s  "
             draw(done / max(total, 1), words + (f"{duration(left)} left" if done < total else f"in {passed:.1f} s"))
 
         yield count
-
-
-def duration(seconds: int) -> str:
-    """Returns a time as minutes and seconds, and with hours if need be: `0:05`, `1:02:03`."""
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 @contextmanager
@@ -95,7 +107,7 @@ def download_bar(*, show: bool = True) -> Iterator[Callable[[int, int | None, fl
 
         def count(done: int, total: int | None, rate: float) -> None:
             size = "" if total is None else f" of {total / 1e6:.1f}"
-            left = "" if not (total and rate) else f"  {duration(round((total - done) / rate))} left"
+            left = "" if not (total and rate) else f"  {duration((total - done) / rate)} left"
             draw(done / total if total else 0.0, f"{done / 1e6:.1f}{size} MB  {rate / 1e6:.1f} MB/s{left}")
 
         yield count

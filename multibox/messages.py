@@ -2,6 +2,7 @@
 
 import reprlib
 from collections.abc import Sequence
+from math import ceil
 
 
 class _ShortRepr(reprlib.Repr):
@@ -36,6 +37,18 @@ def counted(number: int, thing: str) -> str:
     """Returns the number with its noun, in the plural if need be: `1 image`, `2 images`, `3 classes`."""
     plural = "es" if thing.endswith("s") else "s"
     return f"{number} {thing}{plural if number != 1 else ''}"
+
+
+def percent(fraction: float | None) -> str:
+    """Returns a fraction in percent, with one decimal; `-` for none."""
+    return "-" if fraction is None else f"{100 * fraction:.1f}"
+
+
+def duration(seconds: float) -> str:
+    """Returns a time, rounded up, as minutes and seconds, and with hours if need be: `0:05`, `1:02:03`."""
+    minutes, rest = divmod(ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def list_names(names: Sequence[str], most: int = 30) -> str:

@@ -44,7 +44,7 @@ ELSEWHERE = {
 """How a detector does what other tools have an argument for."""
 
 METHODS = {
-    "detector.detect(images)": ("predict", "infer", "inference", "forward", "__call__"),
+    "detector.detect(images)": ("predict", "infer", "inference", "forward"),
     "multibox.evaluate(detector, data)": ("val", "validate", "evaluate", "eval", "test"),
     "multibox.train(detector, data, out=folder)": ("train", "fit", "finetune"),
     "detector.class_names": ("names", "classes", "labels"),
@@ -59,18 +59,20 @@ def explains_arguments(
 ) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
     """Returns a decorator. A call of the function with an unknown argument then says what it is called here.
 
+    An `__init__` is called by the name of its class.
+
     Args:
         config: The dataclass of the function's argument `config`.
     """
 
     def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-        known = inspect.signature(function).parameters
+        known = [name for name in inspect.signature(function).parameters if name != "self"]
 
         @wraps(function)
         def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
             unknown = next((name for name in kwargs if name not in known), None)
             if unknown is not None:
-                raise unknown_argument(function.__name__, unknown, known, config)
+                raise unknown_argument(function.__qualname__.removesuffix(".__init__"), unknown, known, config)
             return function(*args, **kwargs)
 
         return call

@@ -5,6 +5,7 @@ Its weights are random; what is tested is what surrounds them.
 
 import copy
 import logging
+import pickle
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from multibox.postprocess import NormalizedDetections
 from multibox.presets import preset
 from multibox.runtimes import torch_runtime
 from multibox.ssd.network import Predictions
+from multibox.weights.published import EXAMPLE_IMAGE
 
 NAMES = ("cat", "dog", "고양이")
 HEIGHT, WIDTH = 90, 160
@@ -168,6 +170,7 @@ def test_scales_choose_the_default_boxes_of_a_preset():
 
 def test_a_detector_says_what_it_is(detector: Detector):
     assert repr(detector) == "Detector(ssd256-tiny, 3 classes: cat, dog, 고양이)"
+    assert repr(Detector.create("ssd256-tiny", ["cat"], seed=0)) == "Detector(ssd256-tiny, 1 class: cat)"
     many = Detector(detector.config, [str(number) for number in range(80)], detector._runtime)
     assert repr(many) == "Detector(ssd256-tiny, 80 classes: 0, 1, 2, 3, 4, ...)"
 
@@ -699,6 +702,17 @@ def test_draft_decoding_is_for_detectors_that_were_trained_so(tmp_path: Path, de
         found = detector.detect(tmp_path / name, score_threshold=LOW)
         assert (found.boxes.max(axis=0)[2:] > np.array(size) * 0.9).all()
     assert detector.config.draft_decoding and not preset("ssd300-vgg16").draft_decoding
+
+
+def test_a_prepared_image_goes_to_another_process(detector: Detector):
+    """What is in memory here only is left out, as it is of detections."""
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    prepared = detector.prepare_image(pixels)
+    sent = pickle.loads(pickle.dumps(prepared))
+    assert type(sent) is type(prepared) and (sent.height, sent.width, sent.source) == (20, 30, None)
+    np.testing.assert_array_equal(sent.pixels, prepared.pixels)
+    of_file = detector.prepare_image(EXAMPLE_IMAGE)
+    assert pickle.loads(pickle.dumps(of_file)).source == of_file.source == EXAMPLE_IMAGE
 
 
 def test_prepared_images_in_place_of_images(detector: Detector):

@@ -1,6 +1,7 @@
 """What a person sees of a long call: nothing but in a terminal or a notebook, and nothing of a short one."""
 
 import io
+import logging
 import sys
 import threading
 import types
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image, ImageShow
 
 from multibox import display
-from multibox.display import download_bar, duration, image_bar, in_notebook, progress_bar, show_image
+from multibox.display import download_bar, image_bar, in_notebook, progress_bar, show_image
 
 
 class Terminal(io.StringIO):
@@ -68,6 +69,28 @@ def test_a_long_call_shows_what_is_done_how_fast_and_what_is_left(terminal, cloc
         "detecting 100 % [####################] 32 of 32  10 images/s  in 3.2 s",
     ]
     assert terminal.getvalue().endswith("\n")
+
+
+def test_a_line_of_the_log_has_a_line_of_its_own(terminal, clock, monkeypatch):
+    log = logging.getLogger("multibox.of-a-test")
+    monkeypatch.setattr(log, "level", logging.INFO)
+    handler = logging.StreamHandler(terminal)
+    logging.root.addHandler(handler)
+    try:
+        with progress_bar("training") as draw:
+            clock.now += 2
+            draw(0.25, "epoch 1")
+            log.info("loss 2.50")
+            draw(0.5, "epoch 2")
+            log.info("loss 2.25")
+        log.info("done")
+        assert handler.filters == []
+    finally:
+        logging.root.removeHandler(handler)
+    shown = terminal.getvalue()
+    first, second = ("training  25 % [#####...............] epoch 1", "training  50 % [##########..........] epoch 2")
+    blank = " " * len(first)
+    assert shown == f"\r{first}\r{blank}\rloss 2.50\n\r{second}\r{blank}\rloss 2.25\ndone\n"
 
 
 def test_a_short_call_shows_nothing(terminal, clock):
@@ -131,16 +154,6 @@ def test_a_download_shows_its_size_if_it_is_known(terminal, clock):
     assert terminal.lines() == [
         "fetching  33 % [######..............] 30.0 of 90.0 MB  10.0 MB/s  0:06 left",
         "fetching   0 % [....................] 50.0 MB  10.0 MB/s",
-    ]
-
-
-def test_durations():
-    assert [duration(seconds) for seconds in (0, 59, 61, 3600, 360_000)] == [
-        "0:00",
-        "0:59",
-        "1:01",
-        "1:00:00",
-        "100:00:00",
     ]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from multibox.messages import counted, list_names, quoted, shortened
+from multibox.messages import counted, duration, list_names, percent, quoted, shortened
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,17 @@ def test_counts_of_things():
     assert [counted(number, "class") for number in (1, 2)] == ["1 class", "2 classes"]
     assert list_names(["a", "b"]) == "'a', 'b'"
     assert list_names([str(number) for number in range(32)], most=2) == "'0', '1' and 30 more"
+
+
+def test_durations():
+    assert [duration(seconds) for seconds in (0, 59, 61, 3600, 360_000)] == [
+        "0:00",
+        "0:59",
+        "1:01",
+        "1:00:00",
+        "100:00:00",
+    ]
+
+
+def test_percent():
+    assert [percent(value) for value in (None, 0.0, 0.12345, 1.0)] == ["-", "0.0", "12.3", "100.0"]

@@ -42,6 +42,14 @@ def test_an_argument_of_another_tool_is_told_by_its_name_here(detector, call, gi
         function(*arguments, **given)
 
 
+def test_a_value_of_another_tool_is_told_by_its_name_here():
+    with pytest.raises(TypeError, match="TrainConfig has no argument 'lr'; it is called learning_rate here"):
+        multibox.TrainConfig(lr=0.1)
+    config = multibox.TrainConfig(steps=2)
+    assert pickle.loads(pickle.dumps(config)) == copy.copy(config) == config
+    assert list(inspect.signature(multibox.TrainConfig).parameters)[:2] == ["recipe", "epochs"]
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
@@ -75,4 +83,4 @@ def test_each_name_of_ours_is_one_and_no_name_of_theirs_is_ours():
     for ours, theirs in words.METHODS.items():
         owner, name = re.match(r"(\w+)\.(\w+)", ours).groups()
         assert hasattr(multibox if owner == "multibox" else Detector, name) or name == "class_names"
-        assert not any(name in vars(Detector) for name in theirs if name != "__call__")
+        assert not any(name in vars(Detector) for name in theirs)

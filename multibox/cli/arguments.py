@@ -1,12 +1,12 @@
 """Shared parts of the commands' flags: their groups in the help, the types of their values, and checks of values."""
 
 import re
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import Group, Parameter
+from cyclopts import CoercionError, Group, Parameter, Token
 
 from multibox.cli.terminal import download_bar
 from multibox.weights.published import find_weights
@@ -30,8 +30,16 @@ def _from(low: float, high: float, words: str) -> Callable[[Any, float | None], 
     return validator
 
 
+def whole_number(_: Any, tokens: Sequence[Token]) -> Any:
+    """Returns the number of a flag; the parser by itself would round a fraction."""
+    (token,) = tokens
+    if re.fullmatch(r"[+-]?\d+(\.0*)?", token.value.strip(), re.ASCII) is None:
+        raise CoercionError(token=token, target_type=int)
+    return int(token.value.partition(".")[0])
+
+
 Fraction = Annotated[float, Parameter(validator=_from(0, 1, "from 0 to 1"))]
-Count = Annotated[int, Parameter(validator=_from(1, inf, "at least 1"))]
+Count = Annotated[int, Parameter(converter=whole_number, validator=_from(1, inf, "at least 1"))]
 Device = Annotated[str | None, Parameter(group=MACHINE, show_default="cuda if there is one, else cpu")]
 # `config.PrecisionChoice` spelled out: importing it would load NumPy, and --help must not
 DetectPrecision = Annotated[Literal["fp32", "bf16", "auto"], Parameter(group=MACHINE)]

@@ -142,11 +142,11 @@ def choose_split(reader: "DatasetReader", wanted: str | None, candidates: Sequen
 
 
 def choose_val_split(reader: "DatasetReader", wanted: str | None) -> str | None:
-    """Returns the split to validate on: the wanted one, or else `val` or `valid` where it exists, or else None."""
+    """Returns the split to validate on: the wanted one, or else `val` where it exists, or else None."""
     if wanted == "none":
         return None
     if wanted is not None:
         return choose_split(reader, wanted, [], "--val-split")
     from multibox.data.read import usual_split
 
-    return usual_split(reader.splits, ["val", "valid"])
+    return usual_split(reader.splits, ["val"])

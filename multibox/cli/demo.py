@@ -13,6 +13,7 @@ from multibox.cli.arguments import LENGTH, MACHINE, OUTPUT, Overwrite, UsageErro
 from multibox.cli.output import check_empty, check_folder
 from multibox.cli.terminal import info, show_log, stderr, stdout, training_bar
 from multibox.evaluation.metrics import Metrics
+from multibox.messages import percent
 
 if TYPE_CHECKING:
     from multibox.training.recipes import Recipe
@@ -86,7 +87,7 @@ def demo(
     seconds = time.monotonic() - began
     (out / "summary.html").write_text(_page(metrics, minutes, seconds), encoding="utf-8")
     stdout().print(
-        f"AP50 {_percent(metrics.ap50)}, AP {_percent(metrics.ap)} on {metrics.images} scenes with {metrics.objects} "
+        f"AP50 {percent(metrics.ap50)}, AP {percent(metrics.ap)} on {metrics.images} scenes with {metrics.objects} "
         f"objects, in {seconds:.0f} s\nsee {out / 'summary.html'}"
     )
     return 0
@@ -122,9 +123,9 @@ def _page(metrics: Metrics, minutes: float, seconds: float) -> str:
         "medium": metrics.ap_medium,
         "large (from 96 x 96 pixels)": metrics.ap_large,
     }
-    by_size = "".join(f"<tr><td>{escape(name)}<td>{_percent(value)}" for name, value in sizes.items())
+    by_size = "".join(f"<tr><td>{escape(name)}<td>{percent(value)}" for name, value in sizes.items())
     by_class = "".join(
-        f"<tr><td>{escape(name)}<td>{_percent(values['ap'])}<td>{_percent(values['ap50'])}<td>{values['objects']}"
+        f"<tr><td>{escape(name)}<td>{percent(values['ap'])}<td>{percent(values['ap50'])}<td>{values['objects']}"
         for name, values in metrics.per_class.items()
     )
     return f"""<!doctype html>
@@ -142,7 +143,7 @@ def _page(metrics: Metrics, minutes: float, seconds: float) -> str:
   .headline {{ font-size: 1.5rem }}
 </style>
 <h1>multibox demo</h1>
-<p class="headline">AP50 {_percent(metrics.ap50)}, AP {_percent(metrics.ap)}</p>
+<p class="headline">AP50 {percent(metrics.ap50)}, AP {percent(metrics.ap)}</p>
 <p>The demo trained the preset <code>ssd256-tiny</code> from random weights for {minutes:g} min on {TRAIN_SCENES}
 synthetic scenes (seed {TRAIN_SEED}). It then scored the detector by COCO's rule on {metrics.images} other scenes
 (seed {TEST_SEED}) with {metrics.objects} objects. All of it took {seconds:.0f} s. The training images were flipped
@@ -161,7 +162,3 @@ and slightly changed in color, but not cropped: a few minutes are too short to l
 <a href="metrics.json"><code>metrics.json</code></a> all numbers of the evaluation.</p>
 </html>
 """
-
-
-def _percent(value: float | None) -> str:
-    return "none" if value is None else f"{100 * value:.1f}"

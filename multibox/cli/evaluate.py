@@ -29,7 +29,7 @@ from multibox.cli.output import STANDARD_OUTPUT, check_folder, check_new
 from multibox.cli.terminal import info, progress_bar, stdout
 from multibox.evaluation.metrics import Metrics, Pixels, Rule
 from multibox.evaluation.rename import RENAMES, read_renames
-from multibox.messages import counted
+from multibox.messages import counted, percent
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -177,13 +177,13 @@ def _print_metrics(metrics: Metrics, name: str) -> None:
     if metrics.rule == "coco":
         overall = _table(["", "AP", "AP50", "AP75", "AP small", "medium", "large"])
         values = metrics.ap, metrics.ap50, metrics.ap75, metrics.ap_small, metrics.ap_medium, metrics.ap_large
-        overall.add_row("all classes", *map(_percent, values))
+        overall.add_row("all classes", *map(percent, values))
         stdout().print(overall)
     names = {"ap": "AP", "ap50": "AP50"} if metrics.rule == "coco" else {"ap": "AP"}
     classes = _table(["class", *names.values(), "objects", "found", "false", "precision", "recall", "F1", "threshold"])
     every: dict[str, Any] = {"all classes": vars(metrics), **metrics.per_class}
     for label, row in every.items():
-        classes.add_row(label, *(_percent(row[name]) for name in names), str(row["objects"]), *_at_threshold(row))
+        classes.add_row(label, *(percent(row[name]) for name in names), str(row["objects"]), *_at_threshold(row))
     stdout().print()
     stdout().print(classes)
     stdout().print(
@@ -207,12 +207,8 @@ def _at_threshold(row: Mapping[str, Any]) -> list[str]:
     """Returns the numbers of found and false objects, precision, recall, F1, and their threshold."""
     threshold = row["score_threshold"]
     counts = ["-", "-"] if threshold is None else [str(row["true_positives"]), str(row["false_positives"])]
-    rates = (_percent(row[name]) for name in ("precision", "recall", "f1"))
+    rates = (percent(row[name]) for name in ("precision", "recall", "f1"))
     return [*counts, *rates, "-" if threshold is None else f"{threshold:.2f}"]
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _renames(texts: Sequence[str]) -> dict[str, str]:

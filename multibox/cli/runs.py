@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from multibox.cli.arguments import DATA
 from multibox.cli.terminal import info, stdout
+from multibox.messages import percent
 from multibox.safe_yaml import read_yaml
 from multibox.training.run_files import is_run
 
@@ -94,8 +95,8 @@ def read_run(folder: Path) -> Run:
     epochs, minutes = last.get("epoch"), last.get("minutes")
     return Run(
         folder=str(folder),
-        ap=_percent(best.get("ap")),
-        ap50=_percent(best.get("ap50")),
+        ap=percent(best.get("ap")),
+        ap50=percent(best.get("ap50")),
         epochs="-" if epochs is None else f"{round(epochs, 1):g}",
         time="-" if minutes is None else _time(minutes),
         model=_model(str(config.get("model") or card.get("detector") or "-")),
@@ -158,10 +159,6 @@ def _model(model: str) -> str:
     if not path.is_absolute():
         return model
     return path.parent.name if path.name == "best.safetensors" else path.name
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _time(minutes: float) -> str:

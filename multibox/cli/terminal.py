@@ -11,8 +11,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from math import ceil
 from typing import TYPE_CHECKING, NamedTuple, TextIO
+
+from multibox.messages import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -155,8 +156,7 @@ def training_bar() -> Iterator[TrainingBar]:
             nonlocal began
             began = time.monotonic() if done == 0 else began
             rate = done / max(time.monotonic() - began, 1e-9)
-            left = divmod(ceil((total - done) / rate), 60) if rate else (0, 0)
-            words = f"{done} of {total}  {rate:.0f} images/s  {left[0]}:{left[1]:02d} left" if rate else ""
+            words = f"{done} of {total}  {rate:.0f} images/s  {duration((total - done) / rate)} left" if rate else ""
             progress.update(validating, completed=done, total=total, words=words, visible=done < total)
 
         yield TrainingBar(show_training, show_validation)

@@ -26,6 +26,7 @@ from multibox.cli.arguments import (
     fetch_weights,
     height_and_width,
     name_flag,
+    whole_number,
 )
 from multibox.cli.data import choose_split, choose_val_split, percent, read_splits
 from multibox.cli.output import check_empty, check_folder
@@ -61,7 +62,10 @@ def _flag(field: dataclasses.Field[Any], hint: Any) -> tuple[str, Any, None]:
     is_list = any(get_origin(kind) is Sequence for kind in (hint, *get_args(hint)))
     shown = f"{field.default:g}" if type(field.default) in (int, float) else None
     parameter = Parameter(
-        group=_GROUP_OF.get(field.name, OPTIMIZATION), negative="" if is_list else None, show_default=shown
+        group=_GROUP_OF.get(field.name, OPTIMIZATION),
+        negative="" if is_list else None,
+        show_default=shown,
+        converter=whole_number if int in (hint, *get_args(hint)) else None,
     )
     return field.name, Annotated[hint | None, parameter], None
 
@@ -334,8 +338,8 @@ def _choose_splits(plan: Plan, reader: "DatasetReader") -> Plan:
     train_split = choose_split(reader, notes.get("train_split"), ["train", "trainval"], "--train-split")
     val_split = choose_val_split(reader, notes.get("val_split"))
     val, test = notes.get("val_fraction"), notes.get("test_fraction", 0.0)
-    for part, fraction, names in (("val", val, ["val", "valid"]), ("test", test, ["test"])):
-        if fraction and (split := usual_split(reader.splits, names)):
+    for part, fraction in (("val", val), ("test", test)):
+        if fraction and (split := usual_split(reader.splits, [part])):
             raise UsageError(
                 f"--{part}-fraction is for data without such a split, but {plan.data[0]} has '{split}'; leave it out, "
                 f"or remove the split '{split}'"
@@ -359,7 +363,7 @@ def _read_data(plan: Plan, reader: "DatasetReader", on_problem: OnProblem) -> tu
         ValueError: A set cannot be read, no image has a usable box, or the second set has a class that the first one
             does not have.
     """
-    from multibox.data.check import check_learnable, find_shared_images
+    from multibox.data.check import check_learnable
 
     learned, validated, holdout = plan.notes["train_split"], plan.notes.get("val_split", "none"), plan.holdout
     train_set, *others = read_splits(
@@ -385,9 +389,6 @@ def _read_data(plan: Plan, reader: "DatasetReader", on_problem: OnProblem) -> tu
         val_set = val_set.with_classes(train_set.class_names)
     except ValueError as error:
         raise ValueError(f"{error}; name the class in both splits, or --val-split none") from error
-    shared = len(find_shared_images(train_set, val_set))
-    if shared:
-        info(f"{counted(shared, 'validation image')} also in the training set: the scores will be too good")
     return train_set, val_set
 
 

@@ -14,12 +14,14 @@ from multibox.data.fingerprint import fingerprint
 from multibox.data.sample import Dataset, GroundTruth, Sample
 from multibox.detections import Detections
 from multibox.detector import Detector
+from multibox.evaluation.evaluate import counted_by
 from multibox.evaluation.metrics import Metrics
 from multibox.evaluation.precision_recall import match_detections, precision_recall
+from multibox.messages import percent
 from multibox.report.environment import versions
 from multibox.report.figures import Row, best_row, draw_curves, draw_sheet
 from multibox.report.overview import objects_by_class
-from multibox.report.tables import class_table, percent
+from multibox.report.tables import class_table
 
 Card = Mapping[str, Any]
 """The content of `card.json`."""
@@ -67,6 +69,8 @@ def write_card(
         The card, and the sheet of images.
     """
     truths = [sample.truth for sample in shown]
+    if metrics is not None:
+        truths = counted_by(metrics.rule, truths)
     best = best_row(rows, best_step)
     measured = detector.score_thresholds
     # without thresholds of its own, the detector gets one for all classes: that with the highest F1
@@ -172,8 +176,7 @@ def commands(
     if data and val_split is not None:
         for number, each in enumerate(data, start=1):
             name = "evaluate" if len(data) == 1 else f"evaluate {number}"
-            read = f"--split {shlex.quote(val_split)}" + (f" --unlabelled {unlabelled}" if unlabelled else "")
-            lines[name] = f"multibox evaluate {shlex.quote(each)} {read} --model {best}"
+            lines[name] = evaluate_command(each, val_split, folder / "best.safetensors", unlabelled=unlabelled)
     score = "" if score_threshold is None else f"--score {score_threshold:.2f} "
     lines["detect"] = (
         f"multibox detect {shlex.quote(image)} --model {best} {score}--out {shlex.quote(str(folder / 'found'))}"
@@ -186,6 +189,12 @@ def commands(
             f"multibox train {folders} --config {shlex.quote(str(folder / 'config.yaml'))} --out FOLDER"
         )
     return lines
+
+
+def evaluate_command(data: str, split: str, model: Path, *, unlabelled: str | None = None) -> str:
+    """Returns the command that scores a model on a split of the data, which are read as the run has read them."""
+    read = [] if unlabelled is None else ["--unlabelled", unlabelled]
+    return shlex.join(["multibox", "evaluate", data, "--split", split, *read, "--model", str(model)])
 
 
 def _longer(config: Mapping[str, object]) -> str | None:

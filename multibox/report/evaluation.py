@@ -22,13 +22,13 @@ from multibox.evaluation.errors import (
 from multibox.evaluation.evaluate import counted_by
 from multibox.evaluation.metrics import Metrics
 from multibox.evaluation.precision_recall import precision_recall_by_class
+from multibox.messages import percent
 from multibox.report.evaluation_figures import (
     draw_confusions,
     draw_f1,
     draw_precision_recall,
     draw_worst,
     image_name,
-    percent,
     two_digits,
 )
 

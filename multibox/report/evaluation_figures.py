@@ -14,7 +14,7 @@ from multibox.drawing import class_color, contact_sheet, draw_boxes, find_font
 from multibox.evaluation.errors import BACKGROUND, ImageErrors
 from multibox.evaluation.metrics import Metrics
 from multibox.evaluation.precision_recall import PrecisionRecall
-from multibox.messages import shortened
+from multibox.messages import percent, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,11 +26,6 @@ COUNTS_WRITTEN = 20  # more classes than this have colors alone in the confusion
 NAMES_WRITTEN = 100  # more classes than this have no names there
 LONGEST_NAME = 24  # characters of a name in a figure
 CURVES_NAMED = 10  # more classes than this have thin gray curves
-
-
-def percent(value: float | None) -> str:
-    """Returns a fraction in percent, or a dash where it is not known."""
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def two_digits(value: float | None) -> str:

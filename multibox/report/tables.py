@@ -30,8 +30,3 @@ def class_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
     """Returns the lines of a table with a row for each class, at most `MOST_ROWS` of them."""
     more = len(rows) - MOST_ROWS
     return text_table(head, rows[:MOST_ROWS]) + ([f"... and {more} more classes"] if more > 0 else [])
-
-
-def percent(value: float | None) -> str:
-    """Returns a fraction in percent, with one decimal; `-` for none."""
-    return "-" if value is None else f"{100 * value:.1f}"

@@ -3,14 +3,11 @@
 import logging
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-from jaxtyping import Int
-
-from multibox.data.check import check_learnable
+from multibox.data.check import check_learnable, find_shared_images, find_unused_classes
 from multibox.data.fingerprint import fingerprint
 from multibox.data.sample import Dataset, compare_classes
 from multibox.detector import Detector
-from multibox.messages import quoted
+from multibox.messages import counted, quoted
 from multibox.training.distributed import ProcessGroup
 from multibox.training.recipes import TrainConfig
 
@@ -76,14 +73,15 @@ def check_same(group: ProcessGroup, datasets: Sequence[Dataset], fingerprints: D
 
 
 def warn_about_data(datasets: Sequence[Dataset], config: TrainConfig) -> None:
-    """Warns about classes that cannot be learned, and about a validation set that cannot measure anything."""
-    names, seen = datasets[0].class_names, set(_labels(datasets[0]).tolist())
-    unseen = [name for label, name in enumerate(names) if label not in seen]
+    """Warns about classes that cannot be learned, and about a validation set that measures nothing, or too well."""
+    unseen = find_unused_classes(datasets[0])
     if unseen:
         log.warning(f"no training image has an object of {', '.join(unseen)}, so the detector cannot learn it")
     for dataset in datasets[1:]:
-        if not len(_labels(dataset)):
+        if len(find_unused_classes(dataset)) == len(dataset.class_names):
             log.warning(f"no image of {dataset.name} has an object, so no average precision can be measured")
+        if shared := len(find_shared_images(datasets[0], dataset)):
+            log.warning(f"{counted(shared, 'validation image')} also in the training set: the scores will be too good")
     if len(datasets) == 1 and config.patience is not None:
         log.warning("patience has no effect without a validation set: the run goes to its end")
 
@@ -114,12 +112,3 @@ def warn_if_data_changed(before: DatasetFingerprints, now: DatasetFingerprints) 
             f"boxes): {consequences[name]}"
         )
     return changed
-
-
-def _labels(dataset: Dataset) -> Int[np.ndarray, " objects"]:
-    """Returns the labels of all objects except crowds, which are neither learned nor evaluated."""
-    none = np.empty(0, np.int64)
-    labels: Int[np.ndarray, " objects"] = np.concatenate(
-        [none, *(sample.truth.labels[~sample.truth.crowd] for sample in dataset)]
-    )
-    return labels

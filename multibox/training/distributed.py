@@ -90,6 +90,11 @@ def sendable(error: Exception) -> Exception:
     return error
 
 
+def is_alone() -> bool:
+    """Returns whether this process is the only one of its run."""
+    return not dist.is_torchelastic_launched() and not dist.is_initialized()
+
+
 @contextmanager
 def join_processes(device: str | None) -> Iterator[ProcessGroup]:
     """Joins the processes that torchrun started (`torchrun --nproc-per-node N -m multibox train ...`).
@@ -103,7 +108,7 @@ def join_processes(device: str | None) -> Iterator[ProcessGroup]:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)
-    if not dist.is_torchelastic_launched() and not dist.is_initialized():
+    if is_alone():
         yield ProcessGroup(rank=0, size=1, device=device)
         return
     gpus = torch.cuda.device_count() if device == "cuda" else 0  # all processes share a device such as cuda:1

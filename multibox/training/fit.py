@@ -4,7 +4,6 @@ import dataclasses
 import importlib
 import logging
 import os
-import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from multibox.data.holdout import Holdout, forget_holdout
 from multibox.data.sample import Dataset
 from multibox.detector import Detector
 from multibox.display import progress_bar
-from multibox.report.card import images_to_show, summary, write_card
+from multibox.report.card import evaluate_command, images_to_show, summary, write_card
 from multibox.report.environment import device_name
 from multibox.report.overview import BATCH_IMAGES, data_table, draw_batch, draw_labels
 from multibox.runtimes.precision import Precision
@@ -32,7 +31,7 @@ from multibox.training.data import (
     warn_about_data,
     warn_if_data_changed,
 )
-from multibox.training.distributed import ProcessGroup, join_processes
+from multibox.training.distributed import ProcessGroup, is_alone, join_processes
 from multibox.training.given import GivenDetector, GivenSet, check_model, make_detector, read_sets
 from multibox.training.interrupts import Interrupts, Stopped
 from multibox.training.loading import Batch, make_loader
@@ -42,6 +41,7 @@ from multibox.training.progress import Progress, RunLength
 from multibox.training.recipes import RECIPES, Recipe, TrainConfig
 from multibox.training.reporter import Reporter
 from multibox.training.run_directory import RunDirectory, step_of
+from multibox.training.run_files import check_run_folder
 from multibox.training.saver import Saver
 from multibox.training.state import Checkpoint, TrainState, restore
 from multibox.training.trainer import Trainer
@@ -49,6 +49,11 @@ from multibox.training.validation import Evaluation, Validator, evaluate, predic
 from multibox.words import explains_arguments
 
 log = logging.getLogger("multibox")
+
+SEPARATE_BATCH_NORM = (
+    "BatchNorm uses each process's images by themselves, so the result is not quite that of one process; on GPUs "
+    "sync_batch_norm (--sync-batch-norm) uses them together"
+)
 
 
 @explains_arguments(TrainConfig)
@@ -128,6 +133,8 @@ def train(
         KeyboardInterrupt: The run received Ctrl-C or SIGTERM. Everything is saved.
     """
     config, own_recipe = config or TrainConfig(), recipe
+    if is_alone():  # before the data are read; of several processes, the main one may have made the folder already
+        check_run_folder(Path(out), resume=resume)
     of_model = check_model(detector)
     train_set, val_set, of_data, divided = read_sets(train_set, val_set, val_fraction=val_fraction, progress=progress)
     holdout = holdout or divided
@@ -155,26 +162,22 @@ def train(
         state = TrainState(data=fingerprints, validated=-1 if val_set and detector.learned_classes else 0)
         if checkpoint is not None:
             restore(checkpoint, trainer, state, detector, config)
-        directory.begin(config, notes, step=state.row_step if checkpoint else -1)
+        has_rows = checkpoint is not None and state.validated >= 0
+        directory.begin(config, notes, step=state.row_step if has_rows else -1)
         directory.write_problems([problem for dataset in datasets for problem in dataset.problems])
         length = RunLength.of(config, epoch_steps=len(train_set) / recipe.batch_size)
         named = own_recipe or RECIPES[config.recipe or "modern"]
         for line in _first_lines(state, train_set, length, patience=config.patience):
             log.info(line)
         if group.is_main:
-            for line in (
-                _rate_line(named, recipe, fine_tunes=fine_tunes),
-                *_machine_lines(config, recipe, group, workers),
-                f"precision {precision}: {why}",
-            ):
+            directory.note(_rate_line(named, recipe, fine_tunes=fine_tunes))
+            for line in _machine_lines(recipe, group, workers):
                 directory.note(line)
+            directory.note(f"precision {precision}: {why}")
             if state.step == 0:
                 write_overview(directory, detector, train_set, val_set, recipe, config)
-        if group.size > 1 and trainer.has_batch_norm and not config.sync_batch_norm:
-            log.info(
-                "BatchNorm uses each process's images by themselves, so the result is not quite that of one process; "
-                "on GPUs sync_batch_norm (--sync-batch-norm) uses them together"
-            )
+        if trainer.has_batch_norm and group.size > 1 and not config.sync_batch_norm:
+            log.info(SEPARATE_BATCH_NORM)
         warn_about_data(datasets, config)
         monitor = StepMonitor(state, config, length, directory, group)
         saver = Saver(trainer, state, monitor, directory.checkpoints, detector=detector, config=config, group=group)
@@ -244,13 +247,6 @@ def train(
             saver.save_after(error, interrupts)
             raise
         best = group.broadcast_from_main(lambda: Detector.load(directory.best))
-        facts = {
-            "device": f"{group.device}, {device_name(group.device)}",
-            "processes": group.size,
-            "torch threads": torch.get_num_threads(),
-            "reader processes": workers,
-            "images/s of training": _speed(state, recipe),
-        }
         try:
             finalize(
                 best,
@@ -259,7 +255,7 @@ def train(
                 val_set,
                 evaluation=validator.best,
                 config=config,
-                facts=facts,
+                facts=_facts(state, recipe, group, workers),
                 data=data or of_data.get("data", ()),
                 val_split=None if val_set is None else "val" if holdout and holdout.val else notes.get("val_split"),
                 unlabelled=notes.get("unlabelled"),
@@ -276,9 +272,8 @@ def train(
                 f"{directory.best}"
             )
         if holdout and holdout.test and group.is_main:
-            read = ["--unlabelled", notes["unlabelled"]] if notes and "unlabelled" in notes else []
             for each in data:
-                command = shlex.join(["multibox", "evaluate", each, "--split", "test", *read, "--model", str(out)])
+                command = evaluate_command(each, "test", directory.folder, unlabelled=notes.get("unlabelled"))
                 log.info(f"to score on the images that were kept for a test: {command}")
         return best.to("cpu")
 
@@ -584,9 +579,16 @@ def _provenance(config: TrainConfig, train_set: Dataset, holdout: Holdout | None
     }
 
 
-def _speed(state: TrainState, recipe: Recipe) -> float:
-    """Returns the images per second of the whole run, validations left out."""
-    return round(state.step * recipe.batch_size / max(state.seconds - state.validation_seconds, 1e-9), 1)
+def _facts(state: TrainState, recipe: Recipe, group: ProcessGroup, workers: int) -> dict[str, object]:
+    """Returns what the card says about the machine and the speed of the whole run, validations left out."""
+    seconds = max(state.seconds - state.validation_seconds, 1e-9)
+    return {
+        "device": f"{group.device}, {device_name(group.device)}",
+        "processes": group.size,
+        "torch threads": torch.get_num_threads(),
+        "reader processes": workers,
+        "images/s of training": round(state.step * recipe.batch_size / seconds, 1),
+    }
 
 
 def _first_lines(state: TrainState, train_set: Dataset, length: RunLength, *, patience: int | None) -> Iterator[str]:
@@ -631,7 +633,7 @@ def _rate_line(named: Recipe, recipe: Recipe, *, fine_tunes: bool) -> str:
     return f"{recipe.batch_size} images a step at a learning rate of up to {recipe.learning_rate:.3g}, {says}{rises}"
 
 
-def _machine_lines(config: TrainConfig, recipe: Recipe, group: ProcessGroup, workers: int) -> Iterator[str]:
+def _machine_lines(recipe: Recipe, group: ProcessGroup, workers: int) -> Iterator[str]:
     """Yields the lines about processes, device and threads that the log gets before the first step."""
     if group.size > 1:
         shares = sorted({len(range(recipe.batch_size)[rank :: group.size]) for rank in range(group.size)}, reverse=True)

@@ -67,7 +67,7 @@ def read_sets(train_set: GivenSet, val_set: GivenSet | None, *, val_fraction: fl
     dataset = read_usable(reader, split, progress=progress)
     if val_set is not None:
         return Sets(dataset, val_set, notes)
-    val_split = usual_split(reader.splits, ("val", "valid"))
+    val_split = usual_split(reader.splits, ("val",))
     if val_split is not None:
         return Sets(dataset, read_usable(reader, val_split, progress=progress), notes | {"val_split": val_split})
     if not val_fraction:

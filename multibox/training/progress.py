@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from math import ceil, inf, isfinite, isnan, nan
 
 from multibox.evaluation.metrics import Metrics
+from multibox.messages import duration, percent
 from multibox.training.recipes import TrainConfig
 
 ROWS = 50
@@ -77,11 +78,8 @@ class Progress:
 
     def time_left(self) -> str:
         """Returns the time to the end of the run as text: `2:10 left`, `1:02:10 left`, `34 h left`."""
-        minutes, seconds = divmod(ceil(self.seconds_left), 60) if isfinite(self.seconds_left) else (0, 0)
-        hours, minutes = divmod(minutes, 60)
-        if hours >= 10:
-            return f"{hours} h left"
-        return f"{hours}:{minutes:02d}:{seconds:02d} left" if hours else f"{minutes}:{seconds:02d} left"
+        seconds = self.seconds_left if isfinite(self.seconds_left) else 0
+        return f"{seconds // 3600:.0f} h left" if seconds >= 36000 else f"{duration(seconds)} left"
 
 
 @dataclass(frozen=True)
@@ -258,7 +256,10 @@ def progress_line(
     cells = [position.ljust(len(f"{name} {end}/{end}") + 2), progress.loss() if progress.step else "the start"]
     if validates:
         scores = (metrics.ap50, metrics.ap) if metrics else None
-        cells += ["AP50 " + _percent(scores[0]) if scores else "", "AP " + _percent(scores[1]) if scores else ""]
+        cells += [
+            "AP50 " + percent(scores[0]).replace("100.0", "100") if scores else "",
+            "AP " + percent(scores[1]).replace("100.0", "100") if scores else "",
+        ]
         cells.append("best" if best else "")
     if progress.step:
         cells += [progress.speed(), progress.time_left()]
@@ -266,10 +267,6 @@ def progress_line(
     cells = [cell.ljust(width) for cell, width in zip(cells, widths, strict=False)]
     line = "  ".join(cells).rstrip()
     return line if len(line) <= LINE_COLUMNS else " ".join(cells).rstrip()
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}".replace("100.0", "100")
 
 
 def metrics_row(progress: Progress, interval: IntervalStats, seconds: float, metrics: Metrics | None) -> Row:

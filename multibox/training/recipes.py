@@ -12,6 +12,7 @@ from msgspec import Meta
 from multibox.checks import LARGEST_INT, Fraction, NotNegative, Positive, check_fields
 from multibox.config import PrecisionChoice
 from multibox.data.augment import Augmentation
+from multibox.words import explains_arguments
 
 RecipeName = Literal["paper", "modern"]
 Tracker = Literal["tensorboard"]
@@ -251,3 +252,6 @@ class TrainConfig:
             expand_probability=augmentation.expand_probability,
         )
         return config, resolved
+
+
+TrainConfig.__init__ = explains_arguments()(TrainConfig.__init__)  # type: ignore[method-assign]

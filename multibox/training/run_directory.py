@@ -19,7 +19,7 @@ from multibox.training.distributed import ProcessGroup
 from multibox.training.loading import Batch
 from multibox.training.progress import COLUMNS, Row
 from multibox.training.recipes import TrainConfig
-from multibox.training.run_files import FILES, is_run
+from multibox.training.run_files import check_run_folder
 from multibox.training.state import Checkpoints
 from multibox.weights.file import load_weights
 
@@ -67,18 +67,7 @@ class RunDirectory:
         self._log.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
 
     def _open(self, *, resume: bool) -> None:
-        if self.folder.exists() and not self.folder.is_dir():
-            raise NotADirectoryError(f"{self.folder} is a file, not a folder; choose another folder")
-        if is_run(self.folder):
-            if not resume:
-                raise FileExistsError(
-                    f"{self.folder} holds a run already; choose another folder, or go on with it: resume=True, --resume"
-                )
-        elif theirs := [name for name in FILES if (self.folder / name).exists()]:
-            raise FileExistsError(
-                f"{self.folder} holds {', '.join(theirs)}, which no run has written and this one would replace; choose "
-                "another folder"
-            )
+        check_run_folder(self.folder, resume=resume)
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(timeout=LOCK_SECONDS)

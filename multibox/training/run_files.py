@@ -17,6 +17,27 @@ def is_run(folder: Path) -> bool:
     return any((folder / name).exists() for name in STATE_FILES)
 
 
+def check_run_folder(folder: Path, *, resume: bool) -> None:
+    """Checks that a run may write to the folder.
+
+    Raises:
+        FileExistsError: The folder holds a run and `resume` is false, or files that a run would replace.
+        NotADirectoryError: It is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file, not a folder; choose another folder")
+    if is_run(folder):
+        if not resume:
+            raise FileExistsError(
+                f"{folder} holds a run already; choose another folder, or go on with it: resume=True, --resume"
+            )
+    elif theirs := [name for name in FILES if (folder / name).exists()]:
+        raise FileExistsError(
+            f"{folder} holds {', '.join(theirs)}, which no run has written and this one would replace; choose another "
+            "folder"
+        )
+
+
 def remove_run(folder: Path) -> None:
     """Removes the files of a run from the folder. All other files stay."""
     for name in (*FILES, *STATE_FILES):

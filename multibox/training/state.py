@@ -4,7 +4,6 @@ A checkpoint is written completely or not at all, the last two are kept, and a d
 """
 
 import dataclasses
-import json
 import logging
 import os
 import zipfile
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from multibox.config import DetectorConfig
 from multibox.data.sample import compare_classes
 from multibox.detector import Detector
 from multibox.files import atomic_write
@@ -139,7 +139,7 @@ def checkpoint_values(trainer: Trainer, state: TrainState, detector: Detector, c
     """Returns everything that `restore` needs to go on exactly here, in any number of processes."""
     return {
         "class_names": list(detector.class_names),
-        "config": json.dumps(dataclasses.asdict(detector.config)),
+        "config": detector.config.to_json(),
         "values": config.values(),
         "precision": trainer.precision,
         **trainer.state_dict(),
@@ -160,7 +160,7 @@ def restore(
         _check(values, detector, config)
         trainer.load_state_dict(values, step=values["step"])
         for each in dataclasses.fields(TrainState):
-            if each.name != "data":
+            if each.name != "data" and each.name in values:  # a run of an older version lacks the newest ones
                 setattr(state, each.name, values[each.name])
         state.interval = IntervalStats(**values["interval"])
         _log_changes(values["values"], config.values())
@@ -173,11 +173,11 @@ def _check(values: dict[str, Any], detector: Detector, config: TrainConfig) -> N
     """Checks that a checkpoint is of this detector (its weights may fit others as well) and has steps of this size."""
     if values["class_names"] != list(detector.class_names):
         raise ValueError(compare_classes("it", values["class_names"], "this run", detector.class_names))
-    theirs = json.loads(values["config"])
-    ours = json.loads(json.dumps(dataclasses.asdict(detector.config)))
-    different = [name for name in ours if name not in theirs or theirs[name] != ours[name]]
+    theirs, ours = (DetectorConfig.from_json(text) for text in (values["config"], detector.config.to_json()))
+    names = [each.name for each in dataclasses.fields(DetectorConfig)]
+    different = [name for name in names if getattr(theirs, name) != getattr(ours, name)]
     if different:
-        raise ValueError(f"its detector '{theirs.get('name')}' has another {', '.join(different)}")
+        raise ValueError(f"its detector '{theirs.name}' has another {', '.join(different)}")
     before, now = values["values"].get("batch_size"), config.batch_size
     if before != now:
         raise ValueError(

@@ -4,15 +4,14 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import NamedTuple
 
 from multibox.data.sample import Dataset
 from multibox.detections import Detections
 from multibox.detector import Detector, PreparedImage
-from multibox.evaluation.evaluate import score
+from multibox.evaluation.evaluate import counted_by, score
 from multibox.evaluation.metrics import Metrics
-from multibox.evaluation.precision_recall import PrecisionRecall, match_detections, precision_recall
+from multibox.evaluation.precision_recall import PrecisionRecall, precision_recall_by_class
 from multibox.training.distributed import ProcessGroup, sendable
 from multibox.training.interrupts import Interrupts, Stopped
 from multibox.training.recipes import TrainConfig
@@ -87,9 +86,7 @@ class Validator:
         evaluation = None
         if self._val_set is not None:
             evaluation = self._evaluate(self.averaged(), self._val_set)
-            state.score_thresholds = group.broadcast_from_main(
-                partial(best_thresholds, self.averaged(), self._val_set, evaluation.found)
-            )
+            state.score_thresholds = best_thresholds(evaluation.metrics)
         ap = evaluation.metrics.ap if evaluation else None
         state.seconds, _ = group.sync(seconds + time.monotonic() - began)
         is_best = ap is None or ap > state.best_ap
@@ -178,7 +175,15 @@ def evaluate(
     """
     found = predict(detector, dataset, group, interrupts, on_progress=on_progress)
     truths = [sample.truth for sample in dataset]
-    metrics = group.broadcast_from_main(lambda: score(truths, found, class_names=dataset.class_names, rule="coco"))
+    metrics = group.broadcast_from_main(
+        lambda: score(
+            truths,
+            found,
+            class_names=dataset.class_names,
+            rule="coco",
+            score_threshold=detector.config.postprocess.score_threshold,
+        )
+    )
     return Evaluation(metrics, found)
 
 
@@ -239,27 +244,17 @@ def predict(
     return [shares[index % group.size][2][index // group.size] for index in range(len(dataset))]
 
 
-def best_thresholds(detector: Detector, dataset: Dataset, found: Sequence[Detections]) -> dict[str, float]:
-    """Returns the score threshold with the highest F1 for each class that has an F1 of at least `LEAST_F1`.
-
-    Args:
-        detector: The detector that found them. No threshold is below the lowest score that it gives.
-        dataset: The images with their objects.
-        found: The detections in each image.
-    """
-    least = detector.config.postprocess.score_threshold
+def best_thresholds(metrics: Metrics) -> dict[str, float]:
+    """Returns the score threshold with the highest F1 for each class that has an F1 of at least `LEAST_F1`."""
     return {
-        name: max(round(curve.best_threshold, 2), least)
-        for name, curve in curves_by_class(dataset, found).items()
-        if curve.f1.max() >= LEAST_F1
+        name: row["score_threshold"]
+        for name, row in metrics.per_class.items()
+        if row["score_threshold"] is not None and (row["f1"] or 0.0) >= LEAST_F1
     }
 
 
 def curves_by_class(dataset: Dataset, found: Sequence[Detections]) -> dict[str, PrecisionRecall]:
     """Returns precision and recall by score threshold for each class."""
-    truths = [sample.truth for sample in dataset]
-    matches = list(map(match_detections, truths, found))
-    return {
-        name: precision_recall(truths, found, label=label, matches=matches)
-        for label, name in enumerate(dataset.class_names)
-    }
+    truths = counted_by("coco", [sample.truth for sample in dataset])
+    _, by_class = precision_recall_by_class(truths, found, num_classes=len(dataset.class_names))
+    return dict(zip(dataset.class_names, by_class, strict=True))

@@ -203,6 +203,8 @@ def test_version(multibox):
         (["evaluate", "data", "--model", "m", "--rule", "voc207"], 'Did you mean "voc2007"?'),
         (["detect", "a.jpg", "--model", "m", "--score", "50"], "--score must be from 0 to 1, but is 50"),
         (["detect", "a.jpg", "--model", "m", "--iou=nan"], "--iou must be from 0 to 1, but is nan"),
+        (["detect", "a.jpg", "--model", "m", "--max-detections", "2.5"], "must be a whole number, but is 2.5"),
+        (["train", "data", "--batch-size", "2.5"], "--batch-size must be a whole number, but is 2.5"),
         (["detect", "a.jpg", "--model", "m", "--max-detections", "0"], "--max-detections must be at least 1, but is 0"),
         (["detect", "a.jpg", "--model", "m", "--score", "half"], "--score must be a number, but is half"),
         (["detect", "a.jpg", "--model", "m", "--device", "gpu"], "no device is called 'gpu'; there are cpu, cuda"),

@@ -477,7 +477,7 @@ def test_splits(multibox: Multibox, data: Path, tmp_path: Path):
     status, _, err = multibox(*command, "--train-split", "trainval", "--out", tmp_path / "run")
     assert status == 0
     assert err[0] == "7 images to learn from (trainval), 3 to validate on (val)"
-    assert err[1] == "3 validation images also in the training set: the scores will be too good"
+    assert "3 validation images also in the training set: the scores will be too good" in err
     (lists / "train.txt").unlink()
     (lists / "trainval.txt").unlink()
     status, _, err = multibox(*command)

@@ -3,6 +3,7 @@
 import json
 import shlex
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,17 @@ import yaml
 from multibox.cli import main
 from multibox.data.fingerprint import fingerprint
 from multibox.data.read import read_dataset
+from multibox.data.sample import GroundTruth
 from multibox.data.synthetic import CLASS_NAMES, synthetic_scenes
 from multibox.data.write import write_voc
 from multibox.detector import Detector
 from multibox.evaluation.evaluate import score
 from multibox.evaluation.precision_recall import TP, match_detections
+from multibox.messages import percent
 from multibox.report import card as card_module
 from multibox.report import environment
 from multibox.report.card import images_to_show, read_card, summary, write_card
 from multibox.report.environment import versions
-from multibox.report.tables import percent
 from multibox.training.progress import COLUMNS
 from multibox.training.recipes import TrainConfig
 
@@ -219,6 +221,16 @@ def test_the_table_by_class_is_that_of_the_detections_above_the_thresholds(tmp_p
         cells = [percent(values[key]) for key in ("ap", "ap50", "precision", "recall", "f1")]
         assert f"| {' | '.join([name, *cells, f'{thresholds[name]:.2f}', str(objects)])} |" in text
     assert "--score" not in card["commands"]["detect"]  # they are in the weights
+
+
+@pytest.mark.usefixtures("figures_not_drawn")
+def test_the_table_by_class_counts_objects_as_the_rule_does(tmp_path, new_detector):
+    """COCO knows no difficult objects."""
+    train_set, val_set = (synthetic_scenes(count, seed=count, height=64, width=64) for count in (6, 4))
+    truths = [GroundTruth(each.boxes, each.labels, difficult=each.labels >= 0) for each in (s.truth for s in val_set)]
+    difficult = [replace(sample, truth=truth) for sample, truth in zip(val_set, truths, strict=True)]
+    card, _ = written(tmp_path, new_detector(), train_set, replace(val_set, samples=difficult))
+    assert sum(row["objects"] for row in card["classes"].values()) == card["metrics"]["objects"] > 0
 
 
 @pytest.mark.usefixtures("figures_not_drawn")

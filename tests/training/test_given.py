@@ -163,6 +163,12 @@ for sets in (("BCCD",), (scenes, "BCCD"), (["BCCD"],), (scenes, ["BCCD"])):
 """
 
 
+def test_a_folder_that_holds_a_run_is_refused_before_the_data_are_read(tmp_path):
+    (tmp_path / "last.pt").touch()
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        train("ssd256-tiny", tmp_path / "there is no such set", out=tmp_path)
+
+
 def test_what_is_no_data_is_refused_in_one_sentence(tmp_path):
     """In a process of its own, since the tests check the types of all arguments."""
     ran = subprocess.run(
