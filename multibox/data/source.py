@@ -430,8 +430,8 @@ class LabeledImages:
             what = f"{len(without)} of {counted(len(images), 'image')} {have} no {kind} file, such as {without[0].name}"
         if not as_empty and chosen is None and is_yolo:
             what += f"; images without objects have an empty file here ({empty} of them)"
-        done = "taken as empty; unlabelled=skip leaves them out"
-        problem = Problem(where, what, done if as_empty else "left out; unlabelled=empty takes them as empty")
+        done = "taken as empty; --unlabelled skip leaves them out"
+        problem = Problem(where, what, done if as_empty else "left out; --unlabelled empty takes them as empty")
         if chosen is not None:
             log.info(problem)  # as it was asked for, it is no problem
         return as_empty, [problem] if chosen is None else []
