@@ -325,6 +325,7 @@ def label_of(name: str, class_names: Sequence[str]) -> int:
 
 
 def _no_class(name: str, class_names: Sequence[str]) -> str:
-    near = get_close_matches(name, class_names, n=1)
+    near = [each for each in class_names if each.casefold() == name.casefold()]
+    near = near or get_close_matches(name, class_names, n=1)
     hint = f"did you mean '{near[0]}'? It" if near else "it"
     return f"the detector has no class '{name}'; {hint} knows {', '.join(class_names)}"

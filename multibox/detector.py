@@ -605,7 +605,7 @@ class Detector:
             lines = "\n  ".join(failed)
             if not found:
                 raise ValueError(f"{what}:\n  {lines}")
-            _log.warning("%s and left out:\n  %s", what, lines)
+            _log.warning("%s and %s left out:\n  %s", what, "is" if len(failed) == 1 else "are", lines)
         return found
 
     def _detect(

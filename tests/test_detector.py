@@ -451,7 +451,7 @@ def test_images_of_a_folder_that_cannot_be_read_are_left_out_and_said(folder: Pa
     assert [one.path.name for one in found] == ["a.PNG", "b.png", "c.jpg", "한글.png"]
     (record,) = caplog.records
     said = record.getMessage()
-    assert record.levelname == "WARNING" and f"{folder}: 2 of 6 images cannot be read and left out" in said
+    assert record.levelname == "WARNING" and f"{folder}: 2 of 6 images cannot be read and are left out" in said
     assert "aa.jpg: not an image" in said and "z.png: the image is truncated or damaged" in said
 
 
@@ -564,6 +564,7 @@ def test_thresholds_and_limit(detector: Detector):
         ({"max_detections": 0}, "max_detections must be at least 1, but is 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, but is 0"),
         ({"class_names": ["cat", "dgo"]}, r"no class 'dgo'; did you mean 'dog'\?"),
+        ({"class_names": ["DOG"]}, r"no class 'DOG'; did you mean 'dog'\?"),
         ({"class_names": ["zebra"]}, "no class 'zebra'; it knows cat, dog, 고양이"),
     ],
 )

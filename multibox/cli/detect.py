@@ -93,6 +93,15 @@ def detect(
     if device is not None:
         choose_device(device)
     weights = fetch_weights(model)  # a wrong name is reported before anything else happens
+    from multibox.detections import label_of
+    from multibox.weights.file import load_weights
+
+    class_names = load_weights(weights).class_names  # so is a file that holds no weights
+    for name in wanted or ():
+        try:
+            label_of(name, class_names)
+        except ValueError as failure:
+            raise UsageError(f"--classes: {failure}") from failure
     images, failed = find_images(sources, out=out)
     total = len(images) + len(failed)
     targets = {} if out is None else _targets(images, out)
@@ -106,10 +115,6 @@ def detect(
     from multibox.detector import Detector
 
     detector = Detector.load(model, device=choose_device(device), precision=precision)
-    try:
-        detector.detect([], class_names=wanted)
-    except ValueError as failure:  # there is no such class
-        raise UsageError(f"--classes: {failure}") from failure
     settings = {"score_threshold": score, "iou_threshold": iou, "max_detections": max_detections, "class_names": wanted}
     records: list[dict[str, Any]] = []
 
@@ -147,7 +152,8 @@ def detect(
         raise
     seconds = time.monotonic() - began
     write([])
-    info(_summary(records, seconds, places))
+    if records:
+        info(_summary(records, seconds, places))
     if failed:
         _report(failed, total)
     return 1 if failed else 0

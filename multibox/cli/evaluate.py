@@ -67,7 +67,7 @@ def evaluate(
     above the score threshold with the highest F1, at an overlap of 0.5. That is the threshold to detect with.
 
     Args:
-        data: The folder of the data set, in the layout of VOC, COCO or YOLO.
+        data: The folder of the data set: VOC XML, COCO or labelme JSON, or YOLO text.
         model: A weights file, the folder of a run for its best weights, or the name of published weights ('multibox
             models' lists them).
         split: The split of the data set to score on; also val or test for the part that the training held out with

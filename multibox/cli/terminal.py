@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
@@ -164,12 +164,19 @@ def training_bar() -> Iterator[TrainingBar]:
 
 @contextmanager
 def download_bar() -> Iterator[Callable[[int, int | None, float], None]]:
-    """Shows the bar of a download. The context gives a function of bytes done, bytes in all, and bytes a second."""
-    with progress_bar("fetching", 1.0) as bar:
+    """Shows the bar of a download once there is one.
+
+    The context gives a function of bytes done, bytes in all, and bytes a second.
+    """
+    with ExitStack() as shown:
+
+        @cache
+        def bar() -> Callable[[float, str], None]:
+            return shown.enter_context(progress_bar("fetching", 1.0))
 
         def show(done: int, total: int | None, rate: float) -> None:
             size = "" if total is None else f" of {total / 1e6:.1f}"
-            bar(done / total if total else 0.0, f"{done / 1e6:.1f}{size} MB  {rate / 1e6:.1f} MB/s")
+            bar()(done / total if total else 0.0, f"{done / 1e6:.1f}{size} MB  {rate / 1e6:.1f} MB/s")
 
         yield show
 

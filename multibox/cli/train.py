@@ -128,8 +128,8 @@ def train(
     """Train a detector on a data set of your own.
 
     Args:
-        data: The folder of the data set, in the layout of VOC, COCO or YOLO. Several folders of the same classes are
-            joined.
+        data: The folder of the data set: VOC XML, COCO or labelme JSON, or YOLO text. Several folders of the same
+            classes are joined.
         model: A preset or timm/NAME to train a new detector ('multibox models' lists them), or weights to train on: a
             file, or the folder of a run for its best ones.
         out: Write the weights, metrics, curves and images of the run to this new folder.
@@ -221,7 +221,9 @@ def _make_plan(
         )
     model = notes.get("model")
     if model is None:
-        raise UsageError("which model? give a preset or weights with --model, or a --config that names one")
+        raise UsageError(
+            "which model? give a preset (--model ssd256-tiny) or weights (--model), or a --config that names one"
+        )
     network, left_out = _network_of(model, notes, given)
     if left_out:
         info(f"not taken from {config}, because {model} has its own: {', '.join(left_out)}")

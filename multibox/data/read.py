@@ -191,7 +191,7 @@ def _choose(split: str | None, source: CocoTables | LabeledImages) -> str:
     if split in splits or len(alike) == 1:
         return split if split in splits else alike[0]
     if splits == (ALL,):
-        advice = "read it without a split, and divide it with Dataset.split(val=0.2)"
+        advice = "leave it out to take all images, which Dataset.split, or multibox train --val-fraction, divides"
         raise DatasetError(f"{source.path} has no split '{split}': {source.counts}, no split; {advice}")
     near = difflib.get_close_matches(split, splits, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""

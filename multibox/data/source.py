@@ -45,6 +45,9 @@ log = logging.getLogger("multibox")
 
 Unlabelled = Literal["empty", "skip"]
 
+DESCRIPTIONS = (".yaml", ".yml", ".data", ".json")
+"""Suffixes of the files that a data set can be named by: a `data.yaml`, Darknet's `obj.data`, a JSON."""
+
 CLIMB = 2
 """How many folders above a folder of annotations (`labels/train`) its images are looked for."""
 
@@ -71,6 +74,11 @@ def open_source(path: Path, options: Options) -> "LabeledImages | CocoTables":
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such folder or file")
+    if path.is_file() and path.suffix.lower() not in DESCRIPTIONS:
+        raise DatasetError(
+            f"{path}: a data set is a folder, or its {', '.join(DESCRIPTIONS)} file, not a file of another kind; "
+            f"give the folder ({path.parent}), and unpack an archive first"
+        )
     folder = path.parent if path.is_file() else path
     only = path if path.is_file() else None
     tree = FileTree(folder)
@@ -439,8 +447,8 @@ class LabeledImages:
             what = f"{len(without)} of {counted(len(images), 'image')} {have} no {kind} file, such as {without[0].name}"
         if not as_empty and chosen is None and is_yolo:
             what += f"; images without objects have an empty file here ({empty} of them)"
-        done = "taken as empty; unlabelled=skip leaves them out"
-        problem = Problem(where, what, done if as_empty else "left out; unlabelled=empty takes them as empty")
+        done = "taken as empty; --unlabelled skip leaves them out"
+        problem = Problem(where, what, done if as_empty else "left out; --unlabelled empty takes them as empty")
         if chosen is not None:
             log.info(problem)  # as it was asked for, it is no problem
         return as_empty, [problem] if chosen is None else []

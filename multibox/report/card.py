@@ -22,6 +22,7 @@ from multibox.report.environment import versions
 from multibox.report.figures import Row, best_row, draw_curves, draw_sheet
 from multibox.report.overview import objects_by_class
 from multibox.report.tables import class_table
+from multibox.weights.published import is_weights
 
 Card = Mapping[str, Any]
 """The content of `card.json`."""
@@ -170,7 +171,8 @@ def commands(
         length: The flag with the length of a longer run.
         unlabelled: How unlabelled images were read; None for the reader's own way.
     """
-    best, run = shlex.quote(str(folder / "best.safetensors")), shlex.quote(str(folder))
+    run = shlex.quote(str(folder))
+    best = run if is_weights(folder) else shlex.quote(str(folder / "best.safetensors"))  # a preset's name is no run
     image = next((str(sample.image) for sample in shown if isinstance(sample.image, Path)), "IMAGE.jpg")
     lines = {}
     if data and val_split is not None:

@@ -147,7 +147,9 @@ class RunLength:
         at = f"at {1000 * step_seconds:.3g} ms a step" if step_seconds < 1 else f"at {step_seconds:.3g} s a step"
         if self.seconds is not None and by_time < by_steps:
             epochs = (step + by_time / step_seconds) / self.epoch_steps
-            return f"{self.seconds / 60:g} minutes are at most {_about(epochs)} epochs on this {device}, {at}"
+            minutes = self.seconds / 60
+            is_most = f"{minutes:g} {'minute is' if minutes == 1 else 'minutes are'} at most"
+            return f"{is_most} {_about(epochs)} epochs on this {device}, {at}"
         length = (
             f"{self.epochs:g} epoch{'s' * (self.epochs != 1)}"
             if self.epochs and self.position(step, 0.0).startswith("epoch")

@@ -116,8 +116,10 @@ def find_weights(name: str | os.PathLike[str], *, on_progress: "OnProgress | Non
 
     if path.is_dir() and text not in PRESETS:
         inside = sorted(path.glob("*.safetensors"))
-        hint = f"; did you mean '{inside[0]}'?" if inside else ""
-        raise FileNotFoundError(f"'{text}' is a folder, not a weights file{hint}")
+        runs = sorted(path.glob("*/best.safetensors"))
+        meant = inside[0] if inside else runs[0].parent if runs else None
+        hint = f"did you mean '{meant}'?" if meant else "a folder stands for its best.safetensors, which is not there"
+        raise FileNotFoundError(f"'{text}' is a folder, not a weights file; {hint}")
     from multibox.messages import shortened
 
     if text in PRESETS or text.startswith("timm/"):

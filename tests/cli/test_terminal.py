@@ -58,3 +58,15 @@ def test_a_validation_has_a_bar_of_its_own(monkeypatch: pytest.MonkeyPatch, widt
 def test_without_a_terminal_there_is_no_bar():
     with terminal.training_bar() as bar:
         assert bar == (None, None)
+
+
+def test_a_download_has_a_bar_only_once_something_is_fetched(monkeypatch: pytest.MonkeyPatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(terminal, "stderr", lambda: Console(file=screen, force_terminal=True, width=80))
+    with terminal.download_bar():
+        pass
+    assert screen.getvalue() == ""
+    with terminal.download_bar() as show:
+        show(1_000_000, 4_000_000, 2e6)
+    assert "fetching" in screen.getvalue()
+    assert "1.0 of 4.0 MB  2.0 MB/s" in screen.getvalue()

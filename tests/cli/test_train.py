@@ -283,7 +283,9 @@ def test_model_scales_and_splits_from_a_file(multibox: Multibox, data: Path, tmp
 def test_a_run_needs_a_model(multibox: Multibox, data: Path, tmp_path: Path):
     status, lines, err = multibox("train", data, "--out", tmp_path / "run")
     assert (status, lines) == (2, [])
-    assert err == ["multibox: which model? give a preset or weights with --model, or a --config that names one"]
+    assert err == [
+        "multibox: which model? give a preset (--model ssd256-tiny) or weights (--model), or a --config that names one"
+    ]
     assert not (tmp_path / "run").exists()
 
 

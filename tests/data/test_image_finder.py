@@ -182,8 +182,8 @@ def test_images_without_an_xml(tmp_path: Path, unlabelled, names: str):
 @pytest.mark.parametrize(
     ("has_empty", "unlabelled", "names", "done"),
     [
-        (True, None, "ab", "left out; unlabelled=empty takes them as empty"),
-        (False, None, "abcd", "taken as empty; unlabelled=skip leaves them out"),
+        (True, None, "ab", "left out; --unlabelled empty takes them as empty"),
+        (False, None, "abcd", "taken as empty; --unlabelled skip leaves them out"),
         (True, "empty", "abcd", None),
         (False, "skip", "ab", None),
     ],

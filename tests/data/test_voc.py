@@ -249,7 +249,7 @@ def test_all_problems_of_a_set_in_one_error(tmp_path: Path):
     ]
     assert [problem.done for problem in problems] == [
         "image left out",
-        "left out; unlabelled=empty takes them as empty",
+        "left out; --unlabelled empty takes them as empty",
         "box left out",
         *["image left out"] * 2,
     ]

@@ -308,7 +308,7 @@ def test_no_label_file_at_all_is_said(tmp_path: Path):
         (
             "data.yaml",
             f"none of the 1 images has a label file like {place}",
-            "taken as empty; unlabelled=skip leaves them out",
+            "taken as empty; --unlabelled skip leaves them out",
         )
     ]
 

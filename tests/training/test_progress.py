@@ -102,7 +102,7 @@ def test_a_line_fits_a_terminal(values):
         ({"epochs": 232}, 20.0, "232 epochs, about 33 hours on this CPU without the validations, at 20 s a step"),
         ({"steps": 300}, 1.0, "300 steps, about 5 minutes on this CPU without the validations, at 1 s a step"),
         ({"minutes": 10}, 0.5, "10 minutes are at most 47 epochs on this CPU, at 500 ms a step"),
-        ({"minutes": 1, "epochs": 100}, 0.5, "1 minutes are at most 4.7 epochs on this CPU, at 500 ms a step"),
+        ({"minutes": 1, "epochs": 100}, 0.5, "1 minute is at most 4.7 epochs on this CPU, at 500 ms a step"),
     ],
 )
 def test_the_forecast(values, seconds, expected):

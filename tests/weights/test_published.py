@@ -91,7 +91,7 @@ def test_a_wrong_file_of_published_weights_is_thrown_away(entry: SimpleNamespace
 
 def test_the_folder_of_a_run_is_its_best_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    for folder in ("run", "ssd256-tiny", "begun"):
+    for folder in ("run", "ssd256-tiny", "begun", "empty"):
         Path(folder).mkdir()
     for file in (
         "run/best.safetensors",
@@ -106,6 +106,8 @@ def test_the_folder_of_a_run_is_its_best_weights(tmp_path: Path, monkeypatch: py
     for name, said in (
         ("ssd256-tiny", "'ssd256-tiny' is a preset, untrained"),  # a preset's name is no folder
         ("begun", "'begun' is a folder, not a weights file; did you mean 'begun/last.safetensors'?"),
+        (".", "'.' is a folder, not a weights file; did you mean 'run'?"),
+        ("empty", "'empty' is a folder, not a weights file; a folder stands for its best.safetensors"),
         ("none", "'none' is neither a weights file"),
     ):
         assert not is_weights(name)
