@@ -123,7 +123,7 @@ def test_the_split_is_val_or_else_test_or_what_is_asked_for(
     assert images(data) == 9  # a set without splits
     status, _, err = multibox("evaluate", data, "--model", weights, "--split", "train")
     assert (status, len(err)) == (2, 1)
-    assert f"{data} has no split 'train': 9 images, 9 VOC XML files, no split; read it without" in err[0]
+    assert f"{data} has no split 'train': 9 images, 9 VOC XML files, no split; leave it out to take all" in err[0]
     write_coco({name: scenes(1, seed=4) for name in ("train2017", "val2017")}, tmp_path / "coco")
     assert images(tmp_path / "coco") == 1
 
