@@ -61,3 +61,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
     Detector.create("ssd256-tiny", CLASS_NAMES, seed=0).save(path)
     return path
+
+
+@pytest.fixture(autouse=True)
+def labels_are_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saves half a second for each run; tests/report/test_overview.py draws them."""
+    monkeypatch.setattr("multibox.training.fit.draw_labels", lambda train_set, val_set, path: path.write_bytes(b""))

@@ -109,6 +109,7 @@ def test_files_of_the_user_are_refused_in_a_sentence_before_any_work(
         assert contents(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_what_is_written_beside_them_leaves_them_alone(
     multibox: Multibox, folder: Path, data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -87,6 +87,7 @@ def test_resume_begins_where_nothing_is_saved_yet(multibox: Multibox, data: Path
     assert rows(tmp_path / "run")[-1]["step"] == "2"
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_run_is_enough_to_go_on(
     multibox: Multibox, data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -109,6 +110,7 @@ def test_the_folder_of_a_run_is_enough_to_go_on(
         assert config_of(out) == config_of(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_run_whose_data_have_moved_goes_on_with_its_own_values(multibox: Multibox, data: Path, tmp_path: Path):
     out, moved = tmp_path / "run", tmp_path / "moved"
     assert multibox("train", data, "--model", "ssd256-tiny", "--out", out, *SHORT, "--seed", 5).status == 0
@@ -118,6 +120,7 @@ def test_a_run_whose_data_have_moved_goes_on_with_its_own_values(multibox: Multi
     assert config_of(out) == before | {"steps": 3, "data": [str(moved)]}
 
 
+@pytest.mark.slow
 def test_a_length_takes_the_place_of_the_resumed_run_s(multibox: Multibox, data: Path, tmp_path: Path):
     out = tmp_path / "run"
     assert multibox("train", data, "--model", "ssd256-tiny", "--out", out, *SHORT).status == 0
@@ -240,6 +243,7 @@ def test_a_state_or_a_preset_is_no_weights_file(multibox: Multibox, data: Path, 
         assert "'ssd256-tiny' is a preset, a network that is not trained yet; train it first: multibox train" in err[0]
 
 
+@pytest.mark.slow
 def test_values_come_from_a_file_and_flags_win(multibox: Multibox, data: Path, tmp_path: Path):
     # 1e-3 is a text to YAML 1.1, but not to a person
     text = "recipe: paper\nsteps: 1\nbatch_size: 4\nlearning_rate: 1e-3\nworkers: 0\ndevice: cpu\nepochs:\n"
@@ -263,6 +267,7 @@ def test_values_come_from_a_file_and_flags_win(multibox: Multibox, data: Path, t
     assert config_of(tmp_path / "again") == config
 
 
+@pytest.mark.slow
 def test_model_scales_and_splits_from_a_file(multibox: Multibox, data: Path, tmp_path: Path):
     text = "model: ssd256-tiny\nscales: coco\ntrain_split: test\nval_split: train\nsteps: 1\nworkers: 0\ndevice: cpu\n"
     (tmp_path / "run.yaml").write_text(text)
@@ -501,6 +506,7 @@ def test_usual_splits(splits, learned, checked):
     assert usual_split(splits, ["val", "valid"]) == checked
 
 
+@pytest.mark.slow
 def test_splits_of_coco_s_year(multibox: Multibox, tmp_path: Path):
     write_coco({"train2017": scenes(3, seed=1), "val2017": scenes(2, seed=2)}, tmp_path / "coco")
     status, _, err = multibox("train", tmp_path / "coco", "--model", "ssd256-tiny", "--out", tmp_path / "run", *SHORT)
@@ -559,6 +565,7 @@ def test_the_bar_shows_the_run_s_own_time_left():
     assert str(progress) == said
 
 
+@pytest.mark.slow
 def test_several_sets_are_learned_from_as_one(multibox: Multibox, data: Path, tmp_path: Path):
     """VOC 07+12, for example, is two folders."""
     other = Path(shutil.copytree(data, tmp_path / "other"))
@@ -581,6 +588,7 @@ def test_several_sets_are_learned_from_as_one(multibox: Multibox, data: Path, tm
     assert (status, err) == (1, [f"multibox: {data} is given twice"])
 
 
+@pytest.mark.slow
 def test_trains_on_yolo_s_layout(multibox: Multibox, tmp_path: Path):
     write_yolo({"train": scenes(4, seed=1), "val": scenes(2, seed=2)}, tmp_path / "yolo")
     assert multibox("train", tmp_path / "yolo", "--model", "ssd256-tiny", "--out", tmp_path / "run", *SHORT).status == 0

@@ -61,3 +61,9 @@ def plain_recipes():
         patch.setitem(RECIPES, "modern", modern)
         patch.setitem(RECIPES, "paper", replace(RECIPES["paper"], **fixed))
         yield
+
+
+@pytest.fixture(autouse=True)
+def labels_are_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saves half a second for each run; tests/report/test_overview.py draws them."""
+    monkeypatch.setattr("multibox.training.fit.draw_labels", lambda train_set, val_set, path: path.write_bytes(b""))
