@@ -1,8 +1,9 @@
 """The interface of a backbone: it turns inputs into feature maps by name."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class Source(NamedTuple):
@@ -27,3 +28,22 @@ class Backbone(NamedTuple):
 
     network: nn.Module
     sources: dict[str, Source]
+
+
+def run_layers(network: nn.Module, inputs: Tensor, sources: Collection[str]) -> dict[str, Tensor]:
+    """Runs the layers of a network one after the other, in the order in which they were added.
+
+    Args:
+        network: Network whose layers each take the features of the one before.
+        inputs: Normalized inputs `(batch, image_channels, height, width)`.
+        sources: Names of the layers whose features are returned.
+
+    Returns:
+        The features of the source layers by name.
+    """
+    features, found = inputs, {}
+    for name, layer in network.named_children():
+        features = layer(features)
+        if name in sources:
+            found[name] = features
+    return found

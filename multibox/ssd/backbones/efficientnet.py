@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from multibox.ssd.backbones.backbone import Backbone, Source
+from multibox.ssd.backbones.backbone import Backbone, Source, run_layers
 from multibox.ssd.convolution import SameConv2d
 from multibox.ssd.squeeze_excite import SqueezeExcite
 
@@ -44,12 +44,7 @@ class EfficientNetB3(nn.Module):
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """Returns the source layers by name."""
-        features, sources = inputs, {}
-        for name, layer in self.named_children():
-            features = layer(features)
-            if name in self.sources:
-                sources[name] = features
-        return sources
+        return run_layers(self, inputs, self.sources)
 
 
 class _Block(nn.Module):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from multibox.ssd.backbones.backbone import Backbone, Source
+from multibox.ssd.backbones.backbone import Backbone, Source, run_layers
 from multibox.ssd.convolution import SameConv2d
 
 _BLOCKS = (
@@ -48,12 +48,7 @@ class MobileNetV1(nn.Module):
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """Returns the source layers by name."""
-        features, sources = inputs, {}
-        for name, layer in self.named_children():
-            features = layer(features)
-            if name in ("conv11", "conv13"):
-                sources[name] = features
-        return sources
+        return run_layers(self, inputs, ("conv11", "conv13"))
 
 
 def _wide(channels: int, width: float) -> int:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from multibox.ssd.backbones.backbone import Backbone, Source
+from multibox.ssd.backbones.backbone import Backbone, Source, run_layers
 from multibox.ssd.squeeze_excite import SqueezeExcite
 
 Port = Literal["lufficc", "qfgaohao"]
@@ -84,12 +84,7 @@ class PortMobileNetV3(nn.Module):
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """Returns the source layers by name."""
-        features, sources = inputs, {}
-        for name, layer in self.named_children():
-            features = layer(features)
-            if name in self.sources:
-                sources[name] = features
-        return sources
+        return run_layers(self, inputs, self.sources)
 
 
 class _Block(nn.Module):

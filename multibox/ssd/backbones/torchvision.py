@@ -7,7 +7,7 @@ from typing import Literal, cast
 
 from torch import Tensor, nn
 
-from multibox.ssd.backbones.backbone import Backbone, Source
+from multibox.ssd.backbones.backbone import Backbone, Source, run_layers
 
 
 def mobilenet_v2(image_channels: int = 3, *, width: float = 1.0) -> Backbone:
@@ -132,12 +132,7 @@ class _ResNet(nn.Module):
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """Returns the source layers by name."""
-        features, sources = inputs, {}
-        for name, layer in self.named_children():
-            features = layer(features)
-            if name in ("layer2", "layer3", "layer4"):
-                sources[name] = features
-        return sources
+        return run_layers(self, inputs, ("layer2", "layer3", "layer4"))
 
 
 def _take_channels(block: nn.Sequential, image_channels: int) -> None:

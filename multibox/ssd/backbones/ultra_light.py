@@ -8,7 +8,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from multibox.ssd.backbones.backbone import Backbone, Source
+from multibox.ssd.backbones.backbone import Backbone, Source, run_layers
 
 _BLOCKS = (
     (32, 1), (32, 2), (32, 1), (64, 2), (64, 1), (64, 1), (64, 1), (128, 2), (128, 1), (128, 1), (256, 2), (256, 1)
@@ -49,12 +49,7 @@ class UltraLight(nn.Module):
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """Returns the source layers by name."""
-        features, sources = inputs, {}
-        for name, layer in self.named_children():
-            features = layer(features)
-            if name in _SOURCES:
-                sources[name] = features
-        return sources
+        return run_layers(self, inputs, _SOURCES)
 
 
 class ReceptiveFieldBlock(nn.Module):
