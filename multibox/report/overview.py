@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageOps
 
+from multibox.data.augment import normalized_boxes
 from multibox.data.sample import Dataset
 from multibox.drawing import contact_sheet, draw_boxes
 from multibox.report.tables import class_table, text_table
@@ -77,17 +78,9 @@ def draw_labels(train_set: Dataset, val_set: Dataset | None, path: Path) -> None
     figure = Figure(figsize=(12, 7), layout="constrained")
     grid = figure.subplots(2, 3)
     _draw_counts(grid[0, 0], train_set, val_set)
-    samples = [sample for sample in train_set if (~sample.truth.crowd).any()]
-    corners = np.concatenate(
-        [
-            np.zeros((0, 4)),
-            *(
-                sample.truth.boxes[~sample.truth.crowd] / [sample.width, sample.height, sample.width, sample.height]
-                for sample in samples
-            ),
-        ]
-    )
-    pixels = np.concatenate([np.zeros((0, 4)), *(sample.truth.boxes[~sample.truth.crowd] for sample in samples)])
+    none = np.zeros((0, 4))
+    corners = np.concatenate([none, *map(normalized_boxes, train_set)])
+    pixels = np.concatenate([none, *(sample.truth.boxes[~sample.truth.crowd] for sample in train_set)])
     centers, sizes = 50 * (corners[:, :2] + corners[:, 2:]), 100 * (corners[:, 2:] - corners[:, :2])
     grid[0, 1].hist2d(*centers.T, bins=40, range=[[0, 100], [0, 100]], cmap="viridis", cmin=1)
     grid[0, 1].set(
