@@ -23,7 +23,8 @@ class Targets(NamedTuple):
     """The values that the network should predict for each default box.
 
     Attributes:
-        offsets: Offsets of the matched object from the default box; zero if the default box is unmatched.
+        offsets: The four numbers by which `BoxCoder.encode` describes the matched object's box as seen from the default
+            box; they are zero if the default box is unmatched.
         labels: The matched object's label + 1; 0, the background, if the default box is unmatched.
     """
 

@@ -19,7 +19,7 @@ class Predictions(NamedTuple):
     """The network's output for each default box, in the order of the table of default boxes.
 
     Attributes:
-        offsets: Offsets of the object's box from the default box.
+        offsets: The four numbers from which `BoxCoder.decode` makes the object's box, starting from the default box.
         logits: Logits of the background, in column 0, and of each class.
     """
 
