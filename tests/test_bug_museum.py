@@ -517,7 +517,7 @@ def test_no_layer_is_frozen():
         return network
 
     def check(make: Callable[[], SSD]) -> None:
-        groups = make_optimizer(network := make(), PAPER, TrainConfig()).param_groups
+        groups = make_optimizer(network := make(), PAPER).param_groups
         trained = {id(parameter) for group in groups for parameter in group["params"] if parameter.requires_grad}
         assert trained == {id(parameter) for parameter in network.parameters()}
 

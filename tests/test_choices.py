@@ -18,7 +18,7 @@ from multibox.evaluation.voc import best_objects
 from multibox.images import resize
 from multibox.presets import preset
 from multibox.training.optimizer import make_optimizer
-from multibox.training.recipes import RECIPES, TrainConfig
+from multibox.training.recipes import RECIPES
 
 CONFIG = preset("ssd256-tiny")
 
@@ -65,4 +65,4 @@ def test_nothing_is_evaluated_by_unknown_pixels():
 def test_nothing_learns_by_an_unknown_optimizer():
     recipe = unknown(RECIPES["paper"], optimizer="lion")
     with pytest.raises(AssertionError, match="lion"):
-        inspect.unwrap(make_optimizer)(torch.nn.Linear(2, 2), recipe, TrainConfig())
+        inspect.unwrap(make_optimizer)(torch.nn.Linear(2, 2), recipe)

@@ -47,7 +47,7 @@ VAL_FRACTION = 0.2
 
 GROUPS = {
     LENGTH: ("epochs", "steps", "minutes", "patience", "validate_every"),
-    MODEL: ("freeze", "backbone_lr_factor"),
+    MODEL: ("freeze", "freeze_stride", "freeze_batch_norm", "backbone_lr_factor"),
     DATA: ("expand_probability", "balance_classes", "max_unreadable"),
     OUTPUT: ("checkpoint_minutes", "trackers"),
     MACHINE: ("precision", "compile", "sync_batch_norm", "workers", "device", "seed"),

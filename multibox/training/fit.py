@@ -37,7 +37,7 @@ from multibox.training.interrupts import Interrupts, Stopped
 from multibox.training.loading import Batch, make_loader
 from multibox.training.machine import choose_precision, torch_threads
 from multibox.training.monitor import StepMonitor
-from multibox.training.optimizer import freeze
+from multibox.training.optimizer import freeze_as
 from multibox.training.progress import Progress, RunLength
 from multibox.training.recipes import RECIPES, Recipe, TrainConfig
 from multibox.training.reporter import Reporter
@@ -145,7 +145,12 @@ def train(
     val_set = None if val_set is None else datasets[1]
     forget_holdout(detector.provenance)  # of the run that its weights come from
     fine_tunes = bool(detector.learned_classes)
-    config, recipe = config.resolve(backbone=detector.config.backbone, recipe=recipe, fine_tunes=fine_tunes)
+    config, recipe = config.resolve(
+        backbone=detector.config.backbone,
+        recipe=recipe,
+        pretrained="backbone" in detector.provenance,
+        fine_tunes=fine_tunes,
+    )
     import_packages(config, validates=val_set is not None)
     with ExitStack() as stack:
         group = stack.enter_context(join_processes(config.device))
@@ -156,7 +161,7 @@ def train(
         fingerprints = fingerprints_of(datasets)
         check_same(group, datasets, fingerprints)
         checkpoint = group.broadcast_from_main(directory.checkpoints.read) if resume else None
-        precision, why = resolve_precision(config, checkpoint, detector, group)
+        precision, why = resolve_precision(config, recipe, checkpoint, detector, group)
         config = dataclasses.replace(config, precision=precision)
         trainer = Trainer(detector, recipe, config, precision=precision, group=group)
         # a start that knows classes of the data is validated as step 0, so that the best weights are never worse
@@ -414,7 +419,7 @@ def import_packages(config: TrainConfig, *, validates: bool) -> None:
 
 
 def resolve_precision(
-    config: TrainConfig, checkpoint: Checkpoint | None, detector: Detector, group: ProcessGroup
+    config: TrainConfig, recipe: Recipe, checkpoint: Checkpoint | None, detector: Detector, group: ProcessGroup
 ) -> tuple[Precision, str]:
     """Returns the precision of the run, and why. A resumed run keeps its precision."""
     if config.precision != "auto":
@@ -422,7 +427,7 @@ def resolve_precision(
     if checkpoint is not None and "precision" in checkpoint.values:
         return checkpoint.values["precision"], "as before the run was stopped"
     images = (config.batch_size or 1) // (group.size * config.accumulate)
-    freeze(detector.network, config.freeze, batch_norm=config.freeze_batch_norm)  # it changes what is faster
+    freeze_as(recipe, detector.network, config.freeze)  # it changes what is faster
     return group.broadcast_from_main(
         lambda: choose_precision(
             detector.network,

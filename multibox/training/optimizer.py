@@ -1,13 +1,16 @@
 """Make the optimizer: choose which weights learn, at which rate, and how they decay."""
 
+import copy
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import partial
 from typing import assert_never
 
 import torch
 from torch import Tensor, nn
 
-from multibox.training.recipes import Recipe, TrainConfig
+from multibox.ssd.network import SSD
+from multibox.training.recipes import Recipe
 
 
 def freeze(network: nn.Module, names: Sequence[str], *, batch_norm: bool = False) -> None:
@@ -39,7 +42,37 @@ def freeze(network: nn.Module, names: Sequence[str], *, batch_norm: bool = False
         raise ValueError(f"freeze: {', '.join(names)} leaves nothing that learns")
 
 
-def make_optimizer(network: nn.Module, recipe: Recipe, config: TrainConfig) -> torch.optim.Optimizer:
+def freeze_as(recipe: Recipe, network: SSD, names: Sequence[str]) -> None:
+    """Freezes what the recipe does not train, and the layers of the given names; see `freeze`."""
+    stages = layers_up_to(recipe.freeze_stride, network.backbone, height=network.height, width=network.width)
+    freeze(network, [*names, *stages], batch_norm=recipe.freeze_batch_norm)
+
+
+def layers_up_to(stride: int, backbone: nn.Module, *, height: int, width: int) -> list[str]:
+    """Returns the names of the backbone's layers whose features have at most this stride, as `freeze` takes them.
+
+    Args:
+        stride: Distance between the centers of neighboring cells in pixels of the input; 0 for no layers.
+        backbone: Backbone of a detector.
+        height: Height of the network input in pixels.
+        width: Width of the network input in pixels.
+    """
+    with torch.device("meta"):  # computes shapes without values
+        trial = copy.deepcopy(backbone).to("meta").train()
+        found: dict[str, int] = {}
+        for name, layer in trial.named_modules():
+            if next(layer.children(), None) is None and next(layer.parameters(), None) is not None:
+                layer.register_forward_hook(partial(_note_rows, found, f"backbone.{name}"))
+        trial(torch.empty(2, 3, height, width))
+    return [name for name, rows in found.items() if rows * stride >= height]
+
+
+def _note_rows(found: dict[str, int], name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    """Notes how many rows a layer's features have."""
+    found[name] = output.shape[2]
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Returns the recipe's optimizer, with groups for biases, normalization layers and the backbone.
 
     The Caffe code trains biases at twice the rate and without decay, and decays the scale of L2 normalization. In each
@@ -61,7 +94,7 @@ def make_optimizer(network: nn.Module, recipe: Recipe, config: TrainConfig) -> t
         {
             "params": named,
             "lr_factor": (recipe.bias_lr_factor if no_decay else 1.0)
-            * (config.backbone_lr_factor if in_backbone else 1.0),
+            * (recipe.backbone_lr_factor if in_backbone else 1.0),
             "weight_decay": 0.0 if no_decay else recipe.weight_decay,
         }
         for (no_decay, in_backbone), named in groups.items()

@@ -1,4 +1,4 @@
-"""The two recipes, and the values of a training run that users can set."""
+"""The recipes, and the values of a training run that users can set."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,17 +10,22 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from multibox.checks import LARGEST_INT, Fraction, NotNegative, Positive, check_fields
-from multibox.config import PrecisionChoice
+from multibox.config import LARGEST_SIDE, PrecisionChoice
 from multibox.data.augment import Augmentation
 from multibox.words import explains_arguments
 
-RecipeName = Literal["paper", "modern"]
+RecipeName = Literal["paper", "modern", "fine-tune"]
 Tracker = Literal["tensorboard"]
 
 AboveZero = Annotated[int, Meta(gt=0, le=LARGEST_INT, description="above 0")]
 Warmup = Annotated[float, Meta(ge=0, lt=1, description="from 0 to below 1, a part of the run")]
 Decay = Annotated[float, Meta(ge=0, lt=1, description="from 0 to below 1")]
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1, description="from 0 to 2**63 - 1")]
+
+Stride = Annotated[int, Meta(ge=0, le=LARGEST_SIDE, description=f"from 0 to {LARGEST_SIDE}")]
+
+_OF_BACKBONES = ("backbone_lr_factor", "freeze_stride", "freeze_batch_norm")
+"""Values for the backbone, which a recipe has and a run may change."""
 
 LARGE_BATCH_WARMUP = 0.02
 """Fraction of the run in which the rate rises if larger batches raise it and the recipe has no warm-up."""
@@ -46,6 +51,9 @@ class Recipe:
             to 0.
         warmup: Fraction of the run in which the learning rate rises from 0.
         fine_tuning_factor: Factor on the learning rate of a run that starts from weights that know classes of the data.
+        backbone_lr_factor: Factor on the learning rate of the backbone.
+        freeze_stride: The backbone's layers with a stride of up to this do not learn; 0 for none.
+        freeze_batch_norm: Whether the backbone's BatchNorm keeps its statistics.
         ema_decay: Decay of the exponential moving average of the weights, which is validated and saved. With 0 the
             weights themselves are.
         batch_size: Number of images in a step.
@@ -64,6 +72,9 @@ class Recipe:
     epochs: Positive
     augmentation: Augmentation
     fine_tuning_factor: Positive = 1.0
+    backbone_lr_factor: NotNegative = 1.0
+    freeze_stride: Stride = 0
+    freeze_batch_norm: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -90,6 +101,30 @@ class Recipe:
         return replace(self, batch_size=batch_size, learning_rate=self.learning_rate * scale, warmup=warmup)
 
 
+# For training from scratch on a few hundred images; docs/benchmarks.md has its accuracy and time on such a set, and the
+# measurement of its rate for fine-tuning.
+_MODERN = Recipe(
+    optimizer="adamw",
+    learning_rate=2e-3,
+    weight_decay=0.05,
+    bias_lr_factor=1.0,
+    milestones=(),
+    warmup=0.05,
+    ema_decay=0.998,
+    batch_size=8,
+    epochs=100,
+    fine_tuning_factor=0.3,
+    augmentation=Augmentation(
+        crop_probability=0.5,
+        brightness=24.0,
+        contrast=0.2,
+        saturation=0.3,
+        hue=6.0,
+        expand_probability=0.0,
+        interpolations=("bilinear",),
+    ),
+)
+
 RECIPES: Mapping[RecipeName, Recipe] = {
     # The Caffe code's script for VOC 07+12: 120,000 steps of 32 images are 232 epochs of 16,551; the rate falls after
     # 80,000 and 100,000. Biases learn at twice the rate and without decay, as in all layers of the Caffe code.
@@ -105,29 +140,10 @@ RECIPES: Mapping[RecipeName, Recipe] = {
         epochs=232,
         augmentation=Augmentation(),
     ),
-    # For training from scratch on a few hundred images; docs/benchmarks.md has its accuracy and time on such a set, and
-    # the measurement of its rate for fine-tuning.
-    "modern": Recipe(
-        optimizer="adamw",
-        learning_rate=2e-3,
-        weight_decay=0.05,
-        bias_lr_factor=1.0,
-        milestones=(),
-        warmup=0.05,
-        ema_decay=0.998,
-        batch_size=8,
-        epochs=100,
-        fine_tuning_factor=0.3,
-        augmentation=Augmentation(
-            crop_probability=0.5,
-            brightness=24.0,
-            contrast=0.2,
-            saturation=0.3,
-            hue=6.0,
-            expand_probability=0.0,
-            interpolations=("bilinear",),
-        ),
-    ),
+    "modern": _MODERN,
+    # For backbones that start trained, as on ImageNet: chosen on the validation splits of VOC 2007 and BCCD
+    # (docs/benchmarks.md).
+    "fine-tune": replace(_MODERN, learning_rate=1e-3, batch_size=16, epochs=30, freeze_stride=4),
 }
 
 
@@ -136,22 +152,26 @@ class TrainConfig:
     """The values of one training run. Values that are `None` are taken from the recipe or chosen for the machine.
 
     Attributes:
-        recipe: `paper` or `modern`. By default `paper` for the backbone `vgg16` and `modern` for all others.
-        epochs: Length of the run: how often each image is seen. By default 232 for `paper` and 100 for `modern`.
+        recipe: `paper`, `modern` or `fine-tune`. By default `paper` for the backbone `vgg16`; for all others
+            `fine-tune` if the backbone starts from trained weights, else `modern`.
+        epochs: Length of the run: how often each image is seen. By default 232 for `paper`, 100 for `modern` and 30 for
+            `fine-tune`.
         steps: Length of the run in steps.
         minutes: Length of the run in minutes, validation included. If several lengths are given, the first to be
             reached ends the run.
         patience: End the run after this many validations without a higher AP.
-        batch_size: Number of images in a step, those of all processes together. By default 32 for `paper` and 8 for
-            `modern`.
+        batch_size: Number of images in a step, those of all processes together. By default 32 for `paper`, 8 for
+            `modern` and 16 for `fine-tune`.
         accumulate: Compute each step in this many parts, one after the other, to need less memory.
         learning_rate: Highest learning rate. By default the recipe's, adjusted to the batch size, and lower if the run
             starts from weights that know classes of the data.
         milestones: Rising fractions of the run at which the learning rate falls to a tenth. With an empty list it
             falls along a cosine to 0.
         warmup: Fraction of the run, from 0 to 1, in which the learning rate rises from 0.
-        backbone_lr_factor: Factor on the learning rate of the backbone.
+        backbone_lr_factor: Factor on the learning rate of the backbone. By default 1.
         freeze: Layers that do not learn, by their names, or the beginnings of several: `backbone`, `backbone.conv1`.
+        freeze_stride: The backbone's layers with a stride of up to this do not learn either; 0 for none. By default 0
+            for `paper` and `modern`, and 4 for `fine-tune`.
         freeze_batch_norm: Keep the statistics of the backbone's BatchNorm as they are at the start. Training is then
             faster, and does not depend on how many images a step has.
         clip_norm: Scale the gradient down to this norm if it is larger.
@@ -185,9 +205,10 @@ class TrainConfig:
     learning_rate: Positive | None = None
     milestones: Sequence[float] | None = None
     warmup: Warmup | None = None
-    backbone_lr_factor: NotNegative = 1.0
+    backbone_lr_factor: NotNegative | None = None
     freeze: Sequence[str] = ()
-    freeze_batch_norm: bool = False
+    freeze_stride: Stride | None = None
+    freeze_batch_norm: bool | None = None
     clip_norm: Positive | None = None
     expand_probability: Fraction | None = None
     balance_classes: bool = False
@@ -217,19 +238,21 @@ class TrainConfig:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def resolve(
-        self, *, backbone: str, recipe: Recipe | None = None, fine_tunes: bool = False
+        self, *, backbone: str, recipe: Recipe | None = None, pretrained: bool = False, fine_tunes: bool = False
     ) -> tuple["TrainConfig", Recipe]:
         """Combines this run with its recipe, whose values stand in for those that the run does not set.
 
         Args:
             backbone: Name of the detector's backbone, which selects the recipe if none is named.
             recipe: A recipe of your own instead of a named one.
+            pretrained: Whether the backbone starts from trained weights, which selects the recipe too.
             fine_tunes: Whether the run starts from weights that know classes of the data.
 
         Returns:
             The run with its recipe's values, and the recipe with the run's own values.
         """
-        name = None if recipe else self.recipe or ("paper" if backbone == "vgg16" else "modern")
+        usual: RecipeName = "paper" if backbone == "vgg16" else "fine-tune" if pretrained else "modern"
+        name = None if recipe else self.recipe or usual
         own = recipe or RECIPES[name or "modern"]
         scaled = own.for_batch_size(self.batch_size or own.batch_size)
         warmup = own.warmup if self.learning_rate else scaled.warmup
@@ -242,6 +265,7 @@ class TrainConfig:
             milestones=own.milestones if self.milestones is None else tuple(self.milestones),
             warmup=warmup if self.warmup is None else self.warmup,
             augmentation=augmentation,
+            **{name: value for name in _OF_BACKBONES if (value := getattr(self, name)) is not None},
         )
         has_length = self.epochs or self.steps or self.minutes
         config = replace(
@@ -252,6 +276,7 @@ class TrainConfig:
             learning_rate=resolved.learning_rate,
             milestones=resolved.milestones,
             warmup=resolved.warmup,
+            **{name: getattr(resolved, name) for name in _OF_BACKBONES},
             expand_probability=augmentation.expand_probability,
         )
         return config, resolved

@@ -22,7 +22,7 @@ from multibox.ssd.network import SSD
 from multibox.training.distributed import ProcessGroup
 from multibox.training.loading import Batch
 from multibox.training.machine import memory_format
-from multibox.training.optimizer import freeze, make_optimizer
+from multibox.training.optimizer import freeze_as, make_optimizer
 from multibox.training.recipes import Recipe, TrainConfig
 
 log = logging.getLogger("multibox")
@@ -72,8 +72,8 @@ class Trainer:
         self._group = group
         values = detector.config
         self._coder = BoxCoder(values.center_variance, values.size_variance, values.max_log_size)
-        freeze(self.network, config.freeze, batch_norm=config.freeze_batch_norm)
-        self._optimizer = make_optimizer(self.network, recipe, config)
+        freeze_as(recipe, self.network, config.freeze)
+        self._optimizer = make_optimizer(self.network, recipe)
         self._learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self._statistics = [
             values

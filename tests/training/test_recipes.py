@@ -153,6 +153,18 @@ def test_values_of_a_run_are_the_recipes_but_for_its_own(name):
     assert changed.augmentation == RECIPES[name].augmentation
 
 
+@pytest.mark.parametrize(
+    "backbone, pretrained, name",
+    [("vgg16", False, "paper"), ("vgg16", True, "paper"), ("tiny", False, "modern"), ("resnet18", True, "fine-tune")],
+)
+def test_the_start_and_the_backbone_choose_the_recipe(backbone, pretrained, name):
+    config, recipe = TrainConfig().resolve(backbone=backbone, pretrained=pretrained)
+    assert (config.recipe, recipe) == (name, RECIPES[name])
+    config, recipe = TrainConfig(recipe="modern", freeze_stride=2).resolve(backbone=backbone, pretrained=pretrained)
+    assert (config.recipe, recipe) == ("modern", replace(RECIPES["modern"], freeze_stride=2))
+    assert (config.freeze_stride, config.freeze_batch_norm, config.backbone_lr_factor) == (2, False, 1.0)
+
+
 def test_a_run_has_milestones_and_expansion_of_its_own():
     config = TrainConfig(recipe="paper", milestones=(0.7, 0.9), expand_probability=0.0)
     settled, recipe = config.resolve(backbone="vgg16")

@@ -25,7 +25,7 @@ from multibox.training import RECIPES, TrainConfig
 from multibox.training.distributed import ProcessGroup
 from multibox.training.loading import make_loader
 from multibox.training.machine import memory_format
-from multibox.training.optimizer import freeze, make_optimizer
+from multibox.training.optimizer import freeze, freeze_as, make_optimizer
 from multibox.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("plain_recipes")
@@ -73,7 +73,7 @@ def groups_by_name(network, optimizer):
 
 def test_the_papers_biases_learn_twice_as_fast_and_do_not_decay(paper_network):
     network = paper_network.network
-    optimizer = make_optimizer(network, RECIPES["paper"], TrainConfig())
+    optimizer = make_optimizer(network, RECIPES["paper"])
     assert isinstance(optimizer, torch.optim.SGD)
     assert {group["momentum"] for group in optimizer.param_groups} == {0.9}
     for name, (rate, decay) in groups_by_name(network, optimizer).items():
@@ -84,7 +84,7 @@ def test_the_papers_biases_learn_twice_as_fast_and_do_not_decay(paper_network):
 
 def test_adamw_decays_kernels_only(paper_network):
     network = paper_network.network
-    optimizer = make_optimizer(network, RECIPES["modern"], TrainConfig())
+    optimizer = make_optimizer(network, RECIPES["modern"])
     assert isinstance(optimizer, torch.optim.AdamW)
     for name, (_, decay) in groups_by_name(network, optimizer).items():
         kernel = dict(network.named_parameters())[name].ndim == 4
@@ -286,13 +286,34 @@ def test_a_layer_of_that_very_name_is_frozen_alone():
 
 
 def test_the_backbones_batch_norm_can_keep_its_statistics_and_learn_its_weights(paper_network, batches):
-    run = new_trainer(paper_network, RECIPES["modern"], freeze_batch_norm=True)
+    run = new_trainer(paper_network, replace(RECIPES["modern"], freeze_batch_norm=True))
     before = {name: value.clone() for name, value in run.network.state_dict().items()}
     run.step(batches[0], learning_rate=1e-2)
     for name, value in run.network.state_dict().items():
         if name.startswith("backbone."):
             statistics = name.endswith(("running_mean", "running_var", "num_batches_tracked"))
             assert torch.equal(value, before[name]) == statistics, name
+
+
+@pytest.mark.parametrize(
+    "preset_name, stride, frozen",
+    [
+        ("ssd300-lite0", 0, []),
+        ("ssd300-lite0", 4, ["stem", "block0", "block1", "block2", "block3.layers.expand"]),
+        ("ssd300-vgg16", 2, ["conv1_1", "conv1_2", "conv2_1", "conv2_2"]),
+        ("ssd300-resnet18", 4, ["conv1", "bn1", "layer1"]),
+        ("ssdlite320-mobilenetv3", 2, ["features.0", "features.1", "features.2.block.0"]),
+    ],
+)
+def test_a_recipe_may_leave_the_first_stages_as_they_are(preset_name, stride, frozen):
+    network = Detector.create(preset_name, ["a"], seed=0).network
+    freeze_as(replace(RECIPES["modern"], freeze_stride=stride), network, ["extras"])
+    known = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+    starts = ("extras.", *(f"backbone.{name}." for name in frozen))
+    assert known == {name for name, _ in network.named_parameters() if name.startswith(starts)}
+    for name, layer in network.named_modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            assert layer.training == (not f"{name}.".startswith(starts)), name
 
 
 def test_another_run_learns_what_an_earlier_one_froze(paper_network):
@@ -312,7 +333,7 @@ def test_freezing_what_there_is_not(paper_network):
 
 
 def test_the_backbone_has_a_rate_of_its_own(paper_network):
-    optimizer = make_optimizer(paper_network.network, RECIPES["paper"], TrainConfig(backbone_lr_factor=0.1))
+    optimizer = make_optimizer(paper_network.network, replace(RECIPES["paper"], backbone_lr_factor=0.1))
     for name, (rate, _) in groups_by_name(paper_network.network, optimizer).items():
         own = 2.0 if name.endswith(".bias") else 1.0
         assert rate == pytest.approx(own * 0.1 if name.startswith("backbone.") else own), name
@@ -379,8 +400,8 @@ def test_a_state_of_other_frozen_weights_is_refused(paper_network):
 
 @pytest.mark.parametrize("before, after", [(1.0, 0.1), (0.1, 1.0)])
 def test_a_state_goes_on_with_another_rate_of_the_backbone(paper_network, before, after):
-    state = new_trainer(copy.deepcopy(paper_network), RECIPES["paper"], backbone_lr_factor=before).state_dict()
-    new_trainer(paper_network, RECIPES["paper"], backbone_lr_factor=after).load_state_dict(state, step=0)
+    state = new_trainer(copy.deepcopy(paper_network), replace(RECIPES["paper"], backbone_lr_factor=before)).state_dict()
+    new_trainer(paper_network, replace(RECIPES["paper"], backbone_lr_factor=after)).load_state_dict(state, step=0)
 
 
 # Steps that are not finite
