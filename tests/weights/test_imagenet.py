@@ -15,10 +15,9 @@ from torchvision.models import get_weight
 from multibox.detector import Detector
 from multibox.ssd.backbones import make_backbone
 from multibox.weights import imagenet, published
+from multibox.weights.backbone_names import decimate, decimated_vgg16
 from multibox.weights.imagenet import (
     ENTRIES,
-    decimate,
-    decimated_vgg16,
     describe_weights,
     imagenet_weights,
     is_non_commercial,
