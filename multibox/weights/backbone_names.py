@@ -18,7 +18,7 @@ _CLASSIFIER_LAYERS = re.compile(
 """Beginnings of keys of the layers behind a backbone, by which it classifies images, in torchvision, timm and
 efficientnet_lite_pytorch."""
 
-_REDUCED_TAIL = re.compile(r"features\.(13\.block\.3|14|15|16)\.")
+REDUCED_TAIL = re.compile(r"features\.(13\.block\.3|14|15|16)\.")
 """Keys of the layers of MobileNetV3-Large that have half the channels if the tail is reduced."""
 
 _TIMM_BLOCK = re.compile(r"blocks\.(\d+)\.(\d+)\.")
@@ -62,7 +62,7 @@ def named_as_ours(backbone: str, tensors: Tensors) -> dict[str, np.ndarray]:
     found = {names[key]: tensor for key, tensor in tensors.items() if key in names}
     full = found.get("features.16.0.weight")
     if backbone == "mobilenet-v3-large-reduced" and full is not None and len(full) == 960:
-        found = {key: tensor for key, tensor in found.items() if not _REDUCED_TAIL.match(key)}
+        found = {key: tensor for key, tensor in found.items() if not REDUCED_TAIL.match(key)}
     return found
 
 
@@ -78,12 +78,13 @@ def our_names(backbone: str, keys: Collection[str]) -> dict[str, str]:
         layer, _, part = key.rpartition(".")
         if layer in renames and part in _LAYER_PARTS:
             names[key] = f"{renames[layer]}.{part}"
-        elif not _is_classifier(key):
+        elif not is_classifier(key):
             names[key] = key
     return names
 
 
-def _is_classifier(key: str) -> bool:
+def is_classifier(key: str) -> bool:
+    """Returns whether the tensor belongs to a layer behind a backbone, by which it classifies images."""
     return _CLASSIFIER_LAYERS.match(key) is not None
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from multibox.weights.backbone_names import named_as_ours
 from multibox.weights.converters.state_dict import read_state_dict
-from multibox.weights.published import fetch_entry, torchvision_entry
+from multibox.weights.published import fetch_entry, hash_in, torchvision_entry
 
 if TYPE_CHECKING:
     from multibox.weights.download import OnProgress
@@ -49,14 +49,15 @@ class PretrainedBackbone(NamedTuple):
 
     Attributes:
         tensors: Weights of the backbone by its own state-dict keys.
-        mean: Mean of red, green and blue (0 to 255) that was subtracted from the pixels in training.
-        scale: Divisor of red, green and blue after that.
-        source: Name of the weights, and their license.
+        mean: Mean of red, green and blue (0 to 255) that was subtracted from the pixels in training; `None` if that is
+            not known.
+        scale: Divisor of red, green and blue after that, or `None`.
+        source: Name of the weights, and their license or the hash of their file.
     """
 
     tensors: Mapping[str, np.ndarray]
-    mean: Pixel
-    scale: Pixel
+    mean: Pixel | None
+    scale: Pixel | None
     source: str
 
 
@@ -83,8 +84,18 @@ def imagenet_weights(backbone: str, *, on_progress: "OnProgress | None" = None) 
         tensors = named_as_ours(backbone, read_state_dict(_packaged_file(backbone)))
         return PretrainedBackbone(tensors, *_LITE_PIXELS, describe_weights(backbone))
     tensors = named_as_ours(backbone, read_state_dict(fetch_entry(ENTRIES[backbone], on_progress=on_progress)))
+    return PretrainedBackbone(tensors, *entry_pixels(backbone), describe_weights(backbone))
+
+
+def entry_pixels(backbone: str) -> tuple[Pixel, Pixel]:
+    """Returns mean and scale of the pixels that torchvision trained its weights with, for a backbone of `ENTRIES`."""
     pixels = torchvision_entry(ENTRIES[backbone]).transforms()
-    return PretrainedBackbone(tensors, _pixel(pixels.mean), _pixel(pixels.std), describe_weights(backbone))
+    return _pixel(pixels.mean), _pixel(pixels.std)
+
+
+def torchvision_hash(backbone: str) -> str:
+    """Returns the first digits of the SHA-256 of torchvision's file for a backbone of `ENTRIES`."""
+    return hash_in(torchvision_entry(ENTRIES[backbone]).url)
 
 
 def describe_weights(backbone: str) -> str:
@@ -148,10 +159,10 @@ def timm_license(name: str) -> str:
 
 def _check_known(backbone: str) -> None:
     """Raises a ValueError if there are no weights for this backbone."""
-    if backbone not in ENTRIES | PACKAGES:
+    if backbone not in {**ENTRIES, **PACKAGES}:
         raise ValueError(
             f"there are no weights from ImageNet for the backbone '{backbone}', only for "
-            f"{', '.join(ENTRIES | PACKAGES)} and timm's"
+            f"{', '.join({**ENTRIES, **PACKAGES})} and timm's"
         )
 
 
