@@ -81,7 +81,7 @@ def imagenet_weights(backbone: str, *, on_progress: "OnProgress | None" = None) 
         return _timm_backbone(backbone)
     _check_known(backbone)
     if backbone in PACKAGES:
-        tensors = named_as_ours(backbone, read_state_dict(_packaged_file(backbone)))
+        tensors = named_as_ours(backbone, read_state_dict(packaged_file(backbone)))
         return PretrainedBackbone(tensors, *_LITE_PIXELS, describe_weights(backbone))
     tensors = named_as_ours(backbone, read_state_dict(fetch_entry(ENTRIES[backbone], on_progress=on_progress)))
     return PretrainedBackbone(tensors, *entry_pixels(backbone), describe_weights(backbone))
@@ -109,7 +109,7 @@ def describe_weights(backbone: str) -> str:
         return f"{backbone}, license {timm_license(backbone.removeprefix('timm/'))}"
     _check_known(backbone)
     if backbone in PACKAGES:
-        _packaged_file(backbone)
+        packaged_file(backbone)
         return f"{PACKAGES[backbone]} {version(PACKAGES[backbone])}, license Apache-2.0"
     return f"torchvision {ENTRIES[backbone]}, license BSD-3-Clause"
 
@@ -166,7 +166,7 @@ def _check_known(backbone: str) -> None:
         )
 
 
-def _packaged_file(backbone: str) -> Path:
+def packaged_file(backbone: str) -> Path:
     """Returns the file with the weights in the package that carries them. No code of the package is run.
 
     Raises:

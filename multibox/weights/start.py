@@ -59,7 +59,9 @@ def check_start(start_from: str | os.PathLike[str]) -> None:
         raise ValueError(f"{_EXPECTED}; {quoted(text)} is a folder{hint}")
     if get_close_matches(text.lower(), ["imagenet"]):
         raise ValueError(f"{_EXPECTED}, not {quoted(text)}; did you mean 'imagenet'?")
-    raise FileNotFoundError(f"{shortened(text)}: there is no such file; {_EXPECTED}")
+    raise FileNotFoundError(
+        f"{shortened(text)}: there is no such file of weights to start from, and it is not 'imagenet'"
+    )
 
 
 def read_start(path: str | os.PathLike[str], backbone: str, shapes: Shapes) -> PretrainedBackbone:
