@@ -268,19 +268,32 @@ _NARROWING = (512, 256, 256, 128)
 """Output channels of the extra layers of TensorFlow's detectors."""
 
 
+def _separable_extras(prefix: str, *, first: int, maps: int) -> tuple[ExtraLayer, ...]:
+    """Returns the extra layers of SSDLite, which halve the map so often: 1x1, depthwise 3x3 and 1x1 convolutions.
+
+    Args:
+        prefix: Beginning of the layers' names.
+        first: Number in the names of the first three layers.
+        maps: Number of feature maps.
+    """
+    extras: list[ExtraLayer] = []
+    for number in range(first, first + maps):
+        channels = _NARROWING[min(number - first, len(_NARROWING) - 1)]
+        extras += [
+            ExtraLayer(f"{prefix}{number}_1", channels // 2, 1),
+            ExtraLayer(f"{prefix}{number}_2", channels // 2, 3, stride=2, padding=1, depthwise=True),
+            ExtraLayer(f"{prefix}{number}_3", channels, 1),
+        ]
+    return tuple(extras)
+
+
 def _ssdlite(version: Literal["v2", "v3"], height: int, width: int, scales: Scales) -> DetectorConfig:
     """Returns SSDLite (Sandler et al. 2018, section 6.2) in torchvision's form, with separable heads and extra layers.
 
     The sizes of its default boxes do not depend on `scales`.
     """
     layers = {"v2": ("expand14", "conv18"), "v3": ("expand13", "conv16")}[version]
-    extras: list[ExtraLayer] = []
-    for number, channels in enumerate(_NARROWING, start=1):
-        extras += [
-            ExtraLayer(f"extra{number}_1", channels // 2, 1),
-            ExtraLayer(f"extra{number}_2", channels // 2, 3, stride=2, padding=1, depthwise=True),
-            ExtraLayer(f"extra{number}_3", channels, 1),
-        ]
+    extras = _separable_extras("extra", first=1, maps=4)
     sources = (*layers, *(extra.name for extra in extras[2::3]))
     return DetectorConfig(
         name=f"ssdlite{_size(height, width)}-mobilenet{version}",
@@ -291,7 +304,7 @@ def _ssdlite(version: Literal["v2", "v3"], height: int, width: int, scales: Scal
         resize="antialias",
         draft_decoding=True,
         backbone="mobilenet-v2" if version == "v2" else "mobilenet-v3-large-reduced",
-        extras=tuple(extras),
+        extras=extras,
         extras_batch_norm=True,
         activation="relu6",
         feature_maps=tuple(_even_rows(height, width, sources, head="separable")),
@@ -299,6 +312,25 @@ def _ssdlite(version: Literal["v2", "v3"], height: int, width: int, scales: Scal
         postprocess=Postprocess(
             score_threshold=0.001, iou_threshold=0.55, max_candidates_per_class=300, max_detections=300
         ),
+    )
+
+
+def _ssd_lite0(height: int, width: int, scales: Scales) -> DetectorConfig:
+    """Returns our SSD on EfficientNet-Lite0, for small processors: separable heads and extra layers, and ReLU6."""
+    _, rows = feature_map_table(height, width, {"expand5": 8, "expand11": 16, "block15": 32}, scales, first_extra=16)
+    return DetectorConfig(
+        name=f"ssd{_size(height, width)}-lite0",
+        height=height,
+        width=width,
+        mean=(127.0, 127.0, 127.0),
+        scale=(128.0, 128.0, 128.0),
+        resize="antialias",
+        draft_decoding=True,
+        backbone="efficientnet-lite0",
+        extras=_separable_extras("conv", first=16, maps=len(rows) - 3),
+        extras_batch_norm=True,
+        activation="relu6",
+        feature_maps=tuple(replace(row, layer=row.layer.replace("_2", "_3"), head="separable") for row in rows),
     )
 
 
@@ -376,6 +408,8 @@ PRESETS: Mapping[str, Preset] = {
     "ssd300-vgg16": Preset(_PAPER, _ssd_vgg16, 300, "voc", 26_285_486, 31.4, "VOC 77.2, COCO 25.1 (paper)"),
     "ssd512-vgg16": Preset(_PAPER, _ssd_vgg16, 512, "voc", 27_188_676, 90.2, "VOC 79.8, COCO 28.8 (paper)"),
     "ssd256-tiny": Preset(_SMALL, _ssd_tiny, 256, "coco", 996_990, 0.326, "none"),
+    "ssd300-lite0": Preset(_SMALL, _ssd_lite0, 300, "voc", 3_749_796, 0.791, "none"),
+    "ssd320-lite0": Preset(_SMALL, _ssd_lite0, 320, "voc", 3_749_796, 0.855, "none"),
     "ssdlite320-mobilenetv3": Preset(
         _SMALL,
         partial(_ssdlite, "v3"),

@@ -1,5 +1,8 @@
-"""TensorFlow's convolution, which pads differently from PyTorch's."""
+"""Convolutions: TensorFlow's, which pads differently from PyTorch's, and those with a BatchNorm."""
 
+from typing import cast
+
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,12 +15,39 @@ class SameConv2d(nn.Conv2d):
     stride of 2 and an even size the two look at different pixels.
     """
 
-    def forward(self, input: Float[Tensor, "batch channels height width"]) -> Tensor:
+    def _conv_forward(  # what nn.Conv2d.forward calls
+        self, input: Float[Tensor, "batch channels height width"], weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
         rows, columns = (
             max((-(-size // stride) - 1) * stride + dilation * (kernel - 1) + 1 - size, 0)
             for size, stride, dilation, kernel in zip(
                 input.shape[2:], self.stride, self.dilation, self.kernel_size, strict=True
             )
         )
-        padded = F.pad(input, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
-        return super().forward(padded)
+        if rows % 2 == columns % 2 == 0:  # the convolution itself pads both sides alike, without a copy of the features
+            padding = (rows // 2, columns // 2)
+        else:
+            padding = (0, 0)
+            input = F.pad(input, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+        return F.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+
+class NormalizedConv(nn.Sequential):
+    """A convolution without bias, BatchNorm, and whatever follows.
+
+    With fixed statistics, which is in evaluation mode or where the layer is frozen, BatchNorm is linear: it becomes a
+    part of the convolution's weights and bias. That saves a pass over the features forward, and two backward.
+    """
+
+    def forward(self, input: Float[Tensor, "batch channels height width"]) -> Tensor:
+        convolution, norm, *others = cast("tuple[nn.Conv2d, nn.BatchNorm2d, *tuple[nn.Module, ...]]", tuple(self))
+        features: Tensor
+        if norm.training:
+            features = norm(convolution(input))
+        else:
+            factor = norm.weight * torch.rsqrt(cast(Tensor, norm.running_var) + norm.eps)
+            bias = norm.bias - cast(Tensor, norm.running_mean) * factor
+            features = convolution._conv_forward(input, convolution.weight * factor[:, None, None, None], bias)
+        for layer in others:
+            features = layer(features)
+        return features

@@ -37,6 +37,7 @@ from multibox.training.interrupts import Interrupts, Stopped
 from multibox.training.loading import Batch, make_loader
 from multibox.training.machine import choose_precision, torch_threads
 from multibox.training.monitor import StepMonitor
+from multibox.training.optimizer import freeze
 from multibox.training.progress import Progress, RunLength
 from multibox.training.recipes import RECIPES, Recipe, TrainConfig
 from multibox.training.reporter import Reporter
@@ -421,6 +422,7 @@ def resolve_precision(
     if checkpoint is not None and "precision" in checkpoint.values:
         return checkpoint.values["precision"], "as before the run was stopped"
     images = (config.batch_size or 1) // (group.size * config.accumulate)
+    freeze(detector.network, config.freeze, batch_norm=config.freeze_batch_norm)  # it changes what is faster
     return group.broadcast_from_main(
         lambda: choose_precision(
             detector.network,

@@ -45,7 +45,7 @@ def choose_precision(network: SSD, *, height: int, width: int, device: str, batc
     The network, and torch's random state, stay as they are: the trial on a CPU takes copies.
 
     Args:
-        network: The network to be trained.
+        network: The network to be trained, in training mode except for its frozen layers.
         height: Height of the network input in pixels.
         width: Width of the network input in pixels.
         device: Device of the run.
@@ -68,7 +68,7 @@ def _trial_step(
 ) -> Callable[[], None]:
     """Returns a function that takes the inputs forward and backward through a copy of the network."""
     layout = memory_format(network, device="cpu", precision=precision)
-    trial = copy.deepcopy(network).to("cpu").to(memory_format=layout).train()
+    trial = copy.deepcopy(network).to("cpu").to(memory_format=layout)
     batch = inputs.contiguous(memory_format=layout)
 
     def step() -> None:

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from multibox.training.recipes import Recipe, TrainConfig
 
 
-def freeze(network: nn.Module, names: Sequence[str]) -> None:
+def freeze(network: nn.Module, names: Sequence[str], *, batch_norm: bool = False) -> None:
     """Puts the network into training mode, except for frozen layers, whose BatchNorm also keeps its statistics.
 
     Args:
         network: The network to be trained.
-        names: Beginnings of the names of the layers to freeze.
+        names: Names of the layers to freeze, or beginnings of the names of several.
+        batch_norm: Whether all of the backbone's BatchNorm keeps its statistics. Its weights and biases still learn.
 
     Raises:
         ValueError: No layer's name begins so.
@@ -23,14 +24,17 @@ def freeze(network: nn.Module, names: Sequence[str]) -> None:
     network.train().requires_grad_(True)  # an earlier run may have frozen other layers
     layers = dict(network.named_modules())
     for start in names:
-        frozen = [layer for name, layer in layers.items() if name.startswith(start) and name]
+        frozen = [layers[start]] if start in layers else [layers[name] for name in layers if name.startswith(start)]
         if not frozen:
             known = sorted({".".join(name.split(".")[:2]) for name in layers if name})
             near = get_close_matches(start, known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
             raise ValueError(f"freeze: no layer's name begins with '{start}'; {hint}")
-        for layer in frozen:
+        for layer in frozen:  # with all layers inside it
             layer.eval().requires_grad_(False)
+    for name, layer in layers.items():
+        if batch_norm and name.startswith("backbone.") and isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.eval()
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ValueError(f"freeze: {', '.join(names)} leaves nothing that learns")
 

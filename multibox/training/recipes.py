@@ -151,7 +151,9 @@ class TrainConfig:
             falls along a cosine to 0.
         warmup: Fraction of the run, from 0 to 1, in which the learning rate rises from 0.
         backbone_lr_factor: Factor on the learning rate of the backbone.
-        freeze: Layers that do not learn, by the beginnings of their names: `backbone`, `backbone.conv1`.
+        freeze: Layers that do not learn, by their names, or the beginnings of several: `backbone`, `backbone.conv1`.
+        freeze_batch_norm: Keep the statistics of the backbone's BatchNorm as they are at the start. Training is then
+            faster, and does not depend on how many images a step has.
         clip_norm: Scale the gradient down to this norm if it is larger.
         expand_probability: Probability of placing an image on a larger canvas. The paper's results without `*` were
             trained without it.
@@ -185,6 +187,7 @@ class TrainConfig:
     warmup: Warmup | None = None
     backbone_lr_factor: NotNegative = 1.0
     freeze: Sequence[str] = ()
+    freeze_batch_norm: bool = False
     clip_norm: Positive | None = None
     expand_probability: Fraction | None = None
     balance_classes: bool = False

@@ -72,7 +72,7 @@ class Trainer:
         self._group = group
         values = detector.config
         self._coder = BoxCoder(values.center_variance, values.size_variance, values.max_log_size)
-        freeze(self.network, config.freeze)
+        freeze(self.network, config.freeze, batch_norm=config.freeze_batch_norm)
         self._optimizer = make_optimizer(self.network, recipe, config)
         self._learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self._statistics = [

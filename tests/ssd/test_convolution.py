@@ -1,4 +1,4 @@
-"""What TensorFlow does otherwise than PyTorch: its SAME padding, against loops."""
+"""What TensorFlow does otherwise than PyTorch, its SAME padding, against loops; and BatchNorm inside a convolution."""
 
 from math import ceil
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from multibox.ssd.convolution import SameConv2d
+from multibox.ssd.convolution import NormalizedConv, SameConv2d
 
 
 def same_convolution(
@@ -62,3 +62,31 @@ def test_on_even_sizes_a_stride_of_2_looks_elsewhere_than_pytorchs_padding():
     plain = nn.Conv2d(1, 1, 3, 2, padding=1, bias=False)
     plain.load_state_dict(layer.state_dict())
     assert plain(image).flatten().tolist() == [0, 2, 8, 10]
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, SameConv2d])
+def test_a_batch_norm_with_fixed_statistics_is_a_part_of_the_convolution(kind):
+    """The same features, and the same gradients of inputs, weights and biases, as of the layers one after the other."""
+    torch.manual_seed(0)
+    layers = [kind(4, 6, 3, 2, groups=2, bias=False), nn.BatchNorm2d(6, eps=0.1), nn.ReLU()]
+    together = NormalizedConv(*layers).double()
+    norm = layers[1]
+    for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        nn.init.uniform_(values, 0.5, 2)
+    results = []
+    for network in (together.eval(), nn.Sequential(*layers)):
+        inputs = torch.randn(2, 4, 8, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        features = network(inputs.requires_grad_())
+        features.square().sum().backward()
+        results.append([features.detach(), inputs.grad, *(values.grad for values in network.parameters())])
+        network.zero_grad()
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
+
+
+def test_a_batch_norm_that_learns_normalizes_by_the_batch():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4)]
+    features = NormalizedConv(*layers)(torch.randn(8, 3, 5, 5))
+    torch.testing.assert_close(features.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-5, rtol=0)
+    assert layers[1].num_batches_tracked == 1

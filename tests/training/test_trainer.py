@@ -25,7 +25,7 @@ from multibox.training import RECIPES, TrainConfig
 from multibox.training.distributed import ProcessGroup
 from multibox.training.loading import make_loader
 from multibox.training.machine import memory_format
-from multibox.training.optimizer import make_optimizer
+from multibox.training.optimizer import freeze, make_optimizer
 from multibox.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("plain_recipes")
@@ -274,6 +274,25 @@ def test_frozen_layers_stay_as_they_are_and_keep_their_statistics(paper_network,
     Detector.of_network(paper_network.config, ("a", "b"), run.network).detect(batches[0].inputs[0])
     assert not run.network.backbone.stem[0][1].training  # also after a validation
     assert run.network.backbone.stage4[0][1].training
+
+
+def test_a_layer_of_that_very_name_is_frozen_alone():
+    network = Detector.create("ssd300-lite0", ["a"], seed=0).network
+    freeze(network, ["backbone.block1"])
+    frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+    assert frozen == {name for name, _ in network.named_parameters() if name.startswith("backbone.block1.")}
+    freeze(network, ["backbone.block1", "backbone.blo"])
+    assert not any(parameter.requires_grad for parameter in network.backbone.block15.parameters())
+
+
+def test_the_backbones_batch_norm_can_keep_its_statistics_and_learn_its_weights(paper_network, batches):
+    run = new_trainer(paper_network, RECIPES["modern"], freeze_batch_norm=True)
+    before = {name: value.clone() for name, value in run.network.state_dict().items()}
+    run.step(batches[0], learning_rate=1e-2)
+    for name, value in run.network.state_dict().items():
+        if name.startswith("backbone."):
+            statistics = name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+            assert torch.equal(value, before[name]) == statistics, name
 
 
 def test_another_run_learns_what_an_earlier_one_froze(paper_network):

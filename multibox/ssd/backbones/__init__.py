@@ -6,7 +6,7 @@ from functools import partial
 
 from multibox.messages import quoted
 from multibox.ssd.backbones.backbone import Backbone, Source
-from multibox.ssd.backbones.efficientnet import efficientnet_b3
+from multibox.ssd.backbones.efficientnet import efficientnet_b3, efficientnet_lite
 from multibox.ssd.backbones.mobilenet_v1 import mobilenet_v1
 from multibox.ssd.backbones.mobilenet_v2 import mobilenet_v2_tensorflow
 from multibox.ssd.backbones.mobilenet_v3 import port_mobilenet_v3
@@ -37,6 +37,9 @@ BACKBONES: Mapping[str, Callable[..., Backbone]] = {
     "mobilenet-v3-large-qfgaohao": partial(port_mobilenet_v3, port="qfgaohao"),
     "mobilenet-v3-small-qfgaohao": partial(port_mobilenet_v3, port="qfgaohao", size="small"),
     "efficientnet-b3": efficientnet_b3,
+    "efficientnet-lite0": efficientnet_lite,
+    "efficientnet-lite1": partial(efficientnet_lite, depth=1.1),
+    "efficientnet-lite2": partial(efficientnet_lite, width=1.1, depth=1.2),
     "squeezenet1.1": squeezenet,
     "resnet18": partial(resnet, 18),
     "resnet34": partial(resnet, 34),
