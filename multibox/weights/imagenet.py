@@ -116,7 +116,8 @@ def describe_weights(backbone: str) -> str:
 
 def is_non_commercial(source: str) -> bool:
     """Returns whether the license in the text of `describe_weights` forbids commercial use, going by its name."""
-    return bool(_NON_COMMERCIAL.search(source.rpartition("license ")[2].lower()))
+    _, said, license = source.rpartition("license ")
+    return bool(said) and _NON_COMMERCIAL.search(license.lower()) is not None
 
 
 def timm_weights(name: str) -> dict[str, np.ndarray]:
