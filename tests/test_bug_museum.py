@@ -46,7 +46,7 @@ from multibox.training.loading import Batch, make_loader
 from multibox.training.optimizer import make_optimizer
 from multibox.training.recipes import RECIPES, TrainConfig
 from multibox.training.trainer import Trainer
-from multibox.weights.imagenet import decimated_vgg16
+from multibox.weights.backbone_names import decimated_vgg16
 from tests.data.folders import voc_object, voc_xml, write_voc_set
 
 PAPER = RECIPES["paper"]

@@ -9,14 +9,13 @@ from multibox.cli.arguments import UsageError
 from multibox.training.recipes import TrainConfig
 
 ScalesName = Literal["voc", "coco"]
-StartFrom = Literal["imagenet"]
 
 NOTES: dict[str, Any] = {
     "data": Sequence[str] | None,
     "model": str,
     "size": str,
     "scales": ScalesName | None,
-    "start_from": StartFrom | None,
+    "start_from": str | None,
     "train_split": str,
     "val_split": str,
     "val_fraction": float,

@@ -30,7 +30,7 @@ from multibox.cli.arguments import (
 )
 from multibox.cli.data import choose_split, choose_val_split, percent, read_splits
 from multibox.cli.output import check_empty, check_folder
-from multibox.cli.run_config import NOTES, ScalesName, StartFrom, read_config, read_resumed
+from multibox.cli.run_config import NOTES, ScalesName, read_config, read_resumed
 from multibox.cli.terminal import download_bar, info, show_log, training_bar
 from multibox.messages import counted
 from multibox.training.recipes import TrainConfig
@@ -118,7 +118,7 @@ def train(
     test_fraction: Annotated[Fraction | None, Parameter(group=DATA, show_default="0")] = None,
     size: Annotated[str | None, Parameter(group=MODEL, show_default="the preset's own")] = None,
     scales: Annotated[ScalesName | None, Parameter(group=MODEL)] = None,
-    start_from: Annotated[StartFrom | None, Parameter(group=MODEL, show_default="random weights")] = None,
+    start_from: Annotated[str | None, Parameter(group=MODEL, show_default="random weights")] = None,
     flags: Annotated[_Flags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
     config: Annotated[Path | None, Parameter(group=DATA)] = None,
     resume: Annotated[list[Path] | None, Parameter(group=OUTPUT, negative="", consume_multiple=(0, 1))] = None,
@@ -141,7 +141,8 @@ def train(
             evaluate --split test' scores on them.
         size: The input size of a preset in pixels, HEIGHTxWIDTH (240x320) or one number for both.
         scales: The sizes of a preset's default boxes: for VOC, or for COCO's smaller objects.
-        start_from: The weights that a preset's backbone starts from. They are downloaded if need be.
+        start_from: The weights that a preset's backbone starts from: 'imagenet', whose weights are downloaded unless a
+            package carries them, or a file with the weights of a backbone.
         flags: The values of the run.
         config: Take values that no flag gives from this YAML file, such as the config.yaml of another run. If the model
             is weights, the file's size, scales and start_from are not used.
@@ -240,6 +241,8 @@ def _make_plan(
     notes |= {"data": [os.path.abspath(each) for each in data]}
     if is_weights(model) and Path(model).exists():
         notes |= {"model": os.path.abspath(model)}
+    if notes.get("start_from") not in (None, "imagenet"):
+        notes |= {"start_from": os.path.abspath(notes["start_from"])}
     return Plan(data, model, network, notes, train_config, folder or out or _new_run_folder(data), folder is not None)
 
 
@@ -283,14 +286,34 @@ def _network_of(model: str, notes: dict[str, Any], given: dict[str, Any]) -> tup
                 raise UsageError(f"--{name.replace('_', '-')} is for presets; {model} has {what} of its own")
         return None, [name for name in of_presets if name in notes]
     network = _new_network(model, notes.get("size"), notes.get("scales"))
-    if "start_from" in notes:
-        from multibox.weights.imagenet import describe_weights
-
-        try:
-            info(f"the backbone starts from {describe_weights(network.backbone)}")
-        except ValueError as error:
-            raise UsageError(str(error)) from error
+    if notes.get("start_from") is not None:
+        info(f"the backbone starts from {_describe_start(notes['start_from'], network)}")
     return network, []
+
+
+def _describe_start(start_from: str, network: "DetectorConfig") -> str:
+    """Returns what the weights are that the backbone starts from. A file is read, so that a wrong one is said at once.
+
+    Raises:
+        UsageError: There are no such weights for this backbone, or this is no name of weights.
+        ValueError: The file does not fit the backbone.
+        OSError: There is no such file, or it cannot be read.
+    """
+    from multibox.weights.imagenet import describe_weights
+    from multibox.weights.start import check_start, read_start
+
+    try:
+        check_start(start_from)
+        if start_from == "imagenet":
+            return describe_weights(network.backbone)
+    except ValueError as error:
+        raise UsageError(name_flag(error, {"start_from"})) from error
+    check_not_a_state(start_from)
+    from multibox.ssd.build import backbone_shapes
+
+    start = read_start(start_from, network.backbone, backbone_shapes(network))
+    pixels = "" if start.mean is not None else f"; mean and scale of the pixels stay those of {network.name}"
+    return f"{start.source}{pixels}"
 
 
 def _new_network(model: str, size: str | None, scales: "Scales | None") -> "DetectorConfig":

@@ -10,7 +10,7 @@ from torch import Tensor
 from multibox.config import DetectorConfig, Scales
 from multibox.messages import quoted
 from multibox.presets import input_size, ssd_config
-from multibox.ssd.backbones import measure_timm
+from multibox.ssd.backbones import make_backbone, measure_timm
 from multibox.ssd.network import SSD
 
 _PER_CLASS = re.compile(r"logits\.\w+\.(pointwise\.)?(weight|bias)")
@@ -100,18 +100,29 @@ def _tensor(key: str, array: np.ndarray, *, like: Tensor) -> Tensor:
     return tensor
 
 
+def backbone_shapes(config: DetectorConfig) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of the backbone's tensors by its state-dict keys. No memory is taken for the tensors.
+
+    Raises:
+        ImportError: The backbone needs torchvision or timm, which is not installed.
+    """
+    with torch.device("meta"):
+        backbone = make_backbone(config.backbone).network
+    return {key: tuple(tensor.shape) for key, tensor in backbone.state_dict().items()}
+
+
 def start_backbone(network: SSD, tensors: Mapping[str, np.ndarray]) -> list[str]:
     """Loads the tensors into the backbone. Returns the keys missing from them, which keep their random values.
 
     Raises:
-        ValueError: The backbone has no such tensor, or one of another shape.
+        ValueError: The backbone has no such tensor, or one of another shape or kind; or it is not finite.
     """
     state = network.backbone.state_dict()
     for key, tensor in tensors.items():
         if key not in state or state[key].shape != tensor.shape:
             expected = tuple(state[key].shape) if key in state else "none of that name"
             raise ValueError(f"the backbone's {quoted(key)} is {tensor.shape} in the weights, expected {expected}")
-        state[key].copy_(torch.from_numpy(np.array(tensor)))
+        state[key].copy_(_tensor(key, tensor, like=state[key]))
     # older files have no such counts
     return [key for key in state if key not in tensors and not key.endswith("num_batches_tracked")]
 

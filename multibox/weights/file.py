@@ -99,6 +99,16 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
     return weights._replace(tensors=tensors)
 
 
+def is_weights_file(path: str | os.PathLike[str]) -> bool:
+    """Returns whether the file says in its header that it is one of multibox."""
+    try:
+        check_header_size(path)
+        with safe_open(path, framework="numpy") as file:
+            return str((file.metadata() or {}).get("format", "")).startswith("multibox ")
+    except (SafetensorError, OSError):
+        return False
+
+
 def _not_ours(name: str, error: Exception) -> str:
     """Returns the message for a file that cannot be read, with what to do about it."""
     weights = Path(name).with_name("last.safetensors")

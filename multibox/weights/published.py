@@ -150,7 +150,7 @@ def fetch_entry(entry: str, *, on_progress: "OnProgress | None" = None) -> Path:
     from multibox.weights.download import fetch
 
     url = torchvision_entry(entry).url
-    return fetch(url, sha256=_hash_in(url), on_progress=on_progress)
+    return fetch(url, sha256=hash_in(url), on_progress=on_progress)
 
 
 def torchvision_entry(entry: str) -> Any:
@@ -172,7 +172,7 @@ def _converted_from_torchvision(name: str, on_progress: "OnProgress | None") -> 
 
     published = PUBLISHED[name]
     entry = torchvision_entry(published.entry)
-    target = cache_folder() / f"{name.replace('/', '-')}-{_hash_in(entry.url)}-{_CONVERSION}.safetensors"
+    target = cache_folder() / f"{name.replace('/', '-')}-{hash_in(entry.url)}-{_CONVERSION}.safetensors"
     if target.is_file():
         return target
     path = fetch_entry(published.entry, on_progress=on_progress)
@@ -188,7 +188,7 @@ def _converted_from_torchvision(name: str, on_progress: "OnProgress | None") -> 
     return target
 
 
-def _hash_in(url: str) -> str:
+def hash_in(url: str) -> str:
     """Returns the first digits of the SHA-256 with which a name such as `.../vgg16-397923af.pth` ends."""
     found = re.search(r"-([0-9a-f]{8,64})\.\w+$", url)
     if found is None:

@@ -1,7 +1,8 @@
-"""Tests `multibox train --start-from imagenet`: the source and license of the weights, and backbones without any."""
+"""Tests `multibox train --start-from`: ImageNet's weights and their license, files, and what is neither."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from multibox.detector import Detector
@@ -56,3 +57,79 @@ def test_where_there_are_none_it_is_said_at_once(multibox: Multibox, data: Path,
         assert (status, out, len(err)) == (2, [], 1)
         assert words in err[0]
         assert not out_path.exists()
+
+
+@pytest.fixture
+def start_file(tmp_path: Path) -> Path:
+    """A weights file whose backbone is that of `ssd256-tiny`."""
+    Detector.create("ssd256-tiny", ["a", "b"], seed=3).save(tmp_path / "start.safetensors")
+    return tmp_path / "start.safetensors"
+
+
+@pytest.mark.parametrize("how", ["flag", "yaml"])
+def test_a_file_is_taken_and_is_in_the_runs_config(
+    multibox: Multibox, data: Path, start_file: Path, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(start_file.parent)
+    config = tmp_path / "run.yaml"
+    config.write_text("steps: 1\nbatch_size: 2\nworkers: 0\nlearning_rate: 1.0e-09\nrecipe: paper\nsize: 64x96\n")
+    flags: list[object] = ["--start-from", start_file.name]
+    if how == "yaml":
+        config.write_text(f"{config.read_text()}start_from: {start_file.name}\n")
+        flags = []
+    command = ["train", data, "--model", "ssd256-tiny", "--config", config, "--val-split", "none", *flags]
+    status, _, err = multibox(*command, "--out", tmp_path / "run")
+    assert status == 0
+    assert "the backbone starts from start.safetensors (72 tensors, SHA-256 " in err[0]
+    assert f"start_from: {start_file}" in (tmp_path / "run" / "config.yaml").read_text()
+    trained, begun = Detector.load(tmp_path / "run" / "last.safetensors"), Detector.load(start_file)
+    assert trained.provenance["backbone"] in err[0]
+    tensors, others = (network_tensors(each.network) for each in (trained, begun))
+    weights = [key for key in tensors if key.startswith("backbone.") and key.endswith("weight")]
+    assert len(weights) > 10
+    for key in weights:
+        np.testing.assert_allclose(tensors[key], others[key], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "start, expected, words",
+    [
+        (
+            "imagnet",
+            2,
+            "--start-from takes 'imagenet' or a file with the weights of a backbone, not 'imagnet'; did you",
+        ),
+        ("ssd300-vgg16", 2, "'ssd300-vgg16' is a model: --model ssd300-vgg16"),
+        ("multibox/shapes", 2, "'multibox/shapes' is a model: --model multibox/shapes"),
+        ("missing.pth", 1, "missing.pth: there is no such file of weights to start from"),
+        ("folder", 2, "'folder' is a folder; did you mean 'folder/best.safetensors'?"),
+        ("text.txt", 1, "text.txt: is a JSON file"),
+        ("state/last.pt", 2, "is a training state, for --resume; the weights are last.safetensors beside it"),
+        (
+            "other.safetensors",
+            1,
+            "other.safetensors: its backbone is 'tiny', but that of the new detector is 'resnet18'",
+        ),
+    ],
+)
+def test_what_is_no_start_is_said_in_one_sentence(
+    multibox: Multibox,
+    data: Path,
+    start_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    start: str,
+    expected: int,
+    words: str,
+):
+    monkeypatch.chdir(tmp_path)
+    for folder, name in (("folder", "best.safetensors"), ("state", "last.safetensors"), ("state", "last.pt")):
+        Path(folder).mkdir(exist_ok=True)
+        Path(folder, name).write_bytes(b"")
+    Path("text.txt").write_text('{"a": 1}')
+    start_file.rename("other.safetensors")
+    command = ["train", data, "--model", "ssd300-resnet18", "--start-from", start, "--out", tmp_path / "run"]
+    status, out, err = multibox(*command)
+    assert (status, out, len(err)) == (expected, [], 1)
+    assert words in err[0]
+    assert not (tmp_path / "run").exists()

@@ -15,10 +15,9 @@ from torchvision.models import get_weight
 from multibox.detector import Detector
 from multibox.ssd.backbones import make_backbone
 from multibox.weights import imagenet, published
+from multibox.weights.backbone_names import decimate, decimated_vgg16
 from multibox.weights.imagenet import (
     ENTRIES,
-    decimate,
-    decimated_vgg16,
     describe_weights,
     imagenet_weights,
     is_non_commercial,
@@ -178,6 +177,7 @@ def test_licenses_that_forbid_commercial_use_are_known():
         assert is_non_commercial(f"timm/x, license {license}")
     for license in ("apache-2.0", "mit", "bsd-3-clause", "apple-ascl", "not stated"):
         assert not is_non_commercial(f"timm/nc-net, license {license}")
+    assert not is_non_commercial("overseer-nc-x.pth (288 tensors)")  # a file, whose license is not known
 
 
 def test_a_backbone_of_timm_starts_from_its_weights(monkeypatch: pytest.MonkeyPatch):
