@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -23,6 +23,7 @@ from multibox.cli.arguments import (
     UsageError,
     check_not_a_state,
     choose_device,
+    class_weights,
     fetch_weights,
     height_and_width,
     name_flag,
@@ -59,15 +60,18 @@ _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
 
 def _flag(field: dataclasses.Field[Any], hint: Any) -> tuple[str, Any, None]:
     """Returns a field for the flag of one value of a run. It is None unless the flag is given."""
-    is_list = any(get_origin(kind) is Sequence for kind in (hint, *get_args(hint)))
+    kinds = [get_origin(kind) for kind in (hint, *get_args(hint))]
+    is_list, is_mapping = Sequence in kinds, Mapping in kinds
     shown = f"{field.default:g}" if type(field.default) in (int, float) else None
     parameter = Parameter(
         group=_GROUP_OF.get(field.name, OPTIMIZATION),
-        negative="" if is_list else None,
+        negative="" if is_list or is_mapping else None,
         show_default=shown,
-        converter=whole_number if int in (hint, *get_args(hint)) else None,
+        converter=class_weights if is_mapping else whole_number if int in (hint, *get_args(hint)) else None,
+        n_tokens=1 if is_mapping else None,
+        accepts_keys=False if is_mapping else None,
     )
-    return field.name, Annotated[hint | None, parameter], None
+    return field.name, Annotated[(str if is_mapping else hint) | None, parameter], None
 
 
 _HINTS = get_type_hints(TrainConfig)

@@ -23,6 +23,7 @@ from multibox.report.card import evaluate_command, images_to_show, summary, writ
 from multibox.report.environment import device_name
 from multibox.report.overview import BATCH_IMAGES, data_table, draw_batch, draw_labels
 from multibox.runtimes.precision import Precision
+from multibox.training.class_weights import resolve_class_weights
 from multibox.training.data import (
     DatasetFingerprints,
     check_data,
@@ -145,6 +146,10 @@ def train(
     forget_holdout(detector.provenance)  # of the run that its weights come from
     fine_tunes = bool(detector.learned_classes)
     config, recipe = config.resolve(backbone=detector.config.backbone, recipe=recipe, fine_tunes=fine_tunes)
+    class_weights = None
+    if config.class_weights is not None:
+        class_weights = resolve_class_weights(config.class_weights, train_set)
+        config = dataclasses.replace(config, class_weights=class_weights)
     import_packages(config, validates=val_set is not None)
     with ExitStack() as stack:
         group = stack.enter_context(join_processes(config.device))
@@ -157,7 +162,7 @@ def train(
         checkpoint = group.broadcast_from_main(directory.checkpoints.read) if resume else None
         precision, why = resolve_precision(config, checkpoint, detector, group)
         config = dataclasses.replace(config, precision=precision)
-        trainer = Trainer(detector, recipe, config, precision=precision, group=group)
+        trainer = Trainer(detector, recipe, config, precision=precision, group=group, class_weights=class_weights)
         # a start that knows classes of the data is validated as step 0, so that the best weights are never worse
         state = TrainState(data=fingerprints, validated=-1 if val_set and detector.learned_classes else 0)
         if checkpoint is not None:
@@ -176,6 +181,8 @@ def train(
             directory.note(f"precision {precision}: {why}")
             if state.step == 0:
                 write_overview(directory, detector, train_set, val_set, recipe, config)
+        if class_weights is not None and state.step == 0:
+            log.info(f"class weights: {', '.join(f'{name} {weight:.3g}' for name, weight in class_weights.items())}")
         if trainer.has_batch_norm and group.size > 1 and not config.sync_batch_norm:
             log.info(SEPARATE_BATCH_NORM)
         warn_about_data(datasets, config)

@@ -57,8 +57,25 @@ class Trainer:
     """
 
     def __init__(
-        self, detector: Detector, recipe: Recipe, config: TrainConfig, *, precision: Precision, group: ProcessGroup
+        self,
+        detector: Detector,
+        recipe: Recipe,
+        config: TrainConfig,
+        *,
+        precision: Precision,
+        group: ProcessGroup,
+        class_weights: Mapping[str, float] | None = None,
     ) -> None:
+        """Moves the network to its device and makes its optimizer.
+
+        Args:
+            detector: The detector whose network learns.
+            recipe: The recipe, with the values of the run.
+            config: Values of the run.
+            precision: Precision of the convolutions.
+            group: The processes of the run.
+            class_weights: Weight of each class in the confidence loss, by name; None for no weights.
+        """
         self._memory_format = memory_format(detector.network, device=group.device, precision=precision)
         self.network: SSD = detector.network.to(group.device).to(memory_format=self._memory_format)
         self.ema = copy.deepcopy(self.network).eval() if recipe.ema_decay else self.network
@@ -70,6 +87,10 @@ class Trainer:
         self._ema_decay = recipe.ema_decay
         self._config = config
         self._group = group
+        self._class_weights = None
+        if class_weights is not None:
+            by_label = [1.0, *(class_weights[name] for name in detector.class_names)]  # the background's is 1
+            self._class_weights = torch.tensor(by_label, device=group.device)
         values = detector.config
         self._coder = BoxCoder(values.center_variance, values.size_variance, values.max_log_size)
         freeze(self.network, config.freeze)
@@ -156,7 +177,11 @@ class Trainer:
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=self.precision == "bf16"):
                     predictions = predict(part_inputs.contiguous(memory_format=self._memory_format))
                 localization, confidence, _ = multibox_loss(
-                    predictions, Targets(*part_targets), divisor=divisor, **rules
+                    predictions,
+                    Targets(*part_targets),
+                    class_weights=self._class_weights,
+                    divisor=divisor,
+                    **rules,
                 )
                 ((localization + confidence) * size).backward()  # DDP takes the mean over the processes
             losses += torch.stack([localization, confidence]).detach()
