@@ -17,6 +17,7 @@ NOTES: dict[str, Any] = {
     "size": str,
     "scales": ScalesName | None,
     "start_from": StartFrom | None,
+    "teacher": str | None,
     "train_split": str,
     "val_split": str,
     "val_fraction": float,

@@ -123,6 +123,7 @@ def train(
     size: Annotated[str | None, Parameter(group=MODEL, show_default="the preset's own")] = None,
     scales: Annotated[ScalesName | None, Parameter(group=MODEL)] = None,
     start_from: Annotated[StartFrom | None, Parameter(group=MODEL, show_default="random weights")] = None,
+    teacher: Annotated[str | None, Parameter(group=MODEL)] = None,
     flags: Annotated[_Flags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
     config: Annotated[Path | None, Parameter(group=DATA)] = None,
     resume: Annotated[list[Path] | None, Parameter(group=OUTPUT, negative="", consume_multiple=(0, 1))] = None,
@@ -146,6 +147,8 @@ def train(
         size: The input size of a preset in pixels, HEIGHTxWIDTH (240x320) or one number for both.
         scales: The sizes of a preset's default boxes: for VOC, or for COCO's smaller objects.
         start_from: The weights that a preset's backbone starts from. They are downloaded if need be.
+        teacher: Learn the outputs of these weights as well, box for box: a file, the folder of a run, or a published
+            name. They need the same classes and default boxes.
         flags: The values of the run.
         config: Take values that no flag gives from this YAML file, such as the config.yaml of another run. If the model
             is weights, the file's size, scales and start_from are not used.
@@ -160,6 +163,7 @@ def train(
         "size": size,
         "scales": scales,
         "start_from": start_from,
+        "teacher": teacher,
         "train_split": train_split,
         "val_split": val_split,
         "val_fraction": val_fraction,
@@ -173,6 +177,12 @@ def train(
     _check_run_folder(plan)
     if plan.network is None:
         load_weights(fetch_weights(plan.model))  # wrong or damaged weights are reported before the data are read
+
+    if "teacher" in plan.notes:
+        try:
+            load_weights(fetch_weights(plan.notes["teacher"]))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"the teacher {error}") from error
 
     from multibox.data import DatasetReader
 
@@ -244,6 +254,8 @@ def _make_plan(
     notes |= {"data": [os.path.abspath(each) for each in data]}
     if is_weights(model) and Path(model).exists():
         notes |= {"model": os.path.abspath(model)}
+    if "teacher" in notes and Path(notes["teacher"]).exists():
+        notes |= {"teacher": os.path.abspath(notes["teacher"])}
     return Plan(data, model, network, notes, train_config, folder or out or _new_run_folder(data), folder is not None)
 
 
@@ -436,6 +448,7 @@ def _run(plan: Plan, detector: "Detector", train_set: "Dataset", val_set: "Datas
                 resume=plan.resume,
                 on_progress=bar.on_progress,
                 on_validation=bar.on_validation,
+                teacher=plan.notes.get("teacher"),
                 notes=plan.notes,
                 data=[str(each) for each in plan.data],
                 holdout=plan.holdout,

@@ -374,6 +374,43 @@ def test_flags_that_cannot_be(multibox: Multibox, data: Path, tmp_path: Path, fl
     assert not (tmp_path / "run").exists()
 
 
+def test_a_student_learns_from_a_teacher(
+    multibox: Multibox, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    teacher = Detector.create("ssd300-resnet18", CLASS_NAMES[::-1], height=64, width=64, scales="coco", seed=1)
+    teacher.save(tmp_path / "teacher.safetensors")
+    command = ["train", data, "--model", "ssd256-tiny", "--size", 64, *SHORT[2:], "--steps", 1]
+    status, _, err = multibox(*command, "--out", "run", "--teacher", "teacher.safetensors")
+    assert status == 0
+    file = str(tmp_path / "teacher.safetensors")
+    assert any(line.startswith(f"the teacher: {file}, ssd64-resnet18, SHA-256 ") for line in err)
+    assert config_of(tmp_path / "run")["teacher"] == file
+    assert float(rows(tmp_path / "run")[-1]["distillation"]) > 0
+    Path(file).rename("moved.safetensors")
+    status, _, err = multibox("train", "--resume", "run", "--steps", 2)
+    assert status == 1 and f"the teacher '{file}' is neither a weights file nor" in err[-1]
+    assert multibox("train", "--resume", "run", "--steps", 2, "--teacher", "moved.safetensors").status == 0
+    assert config_of(tmp_path / "run")["teacher"] == str(tmp_path / "moved.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("teacher", "status", "message"),
+    [
+        ("none.safetensors", 1, "the teacher 'none.safetensors' is neither a weights file"),
+        ("ssd300-resnet18", 2, "'ssd300-resnet18' is a preset, a network that is not trained yet"),
+        ("multibox/shapes", 1, "the teacher (ssd256-tiny) has 6132 default boxes, the student (ssd64-tiny) 372"),
+    ],
+)
+def test_a_teacher_that_cannot_be(
+    multibox: Multibox, data: Path, tmp_path: Path, teacher: str, status: int, message: str
+):
+    command = ["train", data, "--model", "ssd256-tiny", "--size", 64, "--out", tmp_path / "run", *SHORT]
+    found, _, err = multibox(*command, "--teacher", teacher)
+    assert found == status and message in err[-1]
+    assert not (tmp_path / "run").exists()
+
+
 def test_class_weights_stand_where_a_reader_of_the_run_looks(multibox: Multibox, data: Path, tmp_path: Path):
     out = tmp_path / "run"
     command = ["train", data, "--model", "ssd256-tiny", "--out", out, *SHORT[2:]]
