@@ -41,6 +41,12 @@ def distillation_loss(
     wanted_offsets, wanted_logits = (values.to(logits.dtype) for values in teacher)
     # written so that a probability that is not a number is chosen, and shows in the loss
     chosen = ~(wanted_logits.softmax(dim=-1)[..., 0] > 1 - least_score)
+    if logits.device.type == "cpu":  # a GPU would have to wait for the number of rows, and is fast enough without it
+        rows = chosen.flatten().nonzero()[:, 0]
+        logits, wanted_logits, offsets, wanted_offsets, chosen = (
+            values.flatten(0, 1).index_select(0, rows)
+            for values in (logits, wanted_logits, offsets, wanted_offsets, chosen)
+        )
     divergence = F.kl_div(
         (logits / temperature).log_softmax(dim=-1),
         (wanted_logits / temperature).log_softmax(dim=-1),
