@@ -151,7 +151,8 @@ def _complaint(value: object, hint: Any, strict: bool) -> tuple[str, object, boo
         for option in options:
             if get_origin(option) is Mapping:
                 first = next(key for key, part in value.items() if not _fits({key: part}, option, strict))
-                return _words(option), {first: value[first]}, False
+                finite = " and finite" if value[first] in (inf, -inf) else ""
+                return _words(option) + finite, {first: value[first]}, False
     if len(options) > 1:
         return " or ".join(map(_words, options)), value, True
     if options[0] is not hint:
