@@ -91,6 +91,8 @@ def _checked_text(name: str, value: object, hint: Any) -> Any:
     """Returns a value of a text file, in the annotated type: `300` may be a text, and `1e-3` a number."""
     if str in _options(hint) and isinstance(value, int | float) and type(value) is not bool and abs(value) < 1e18:
         value = str(value)
+    if isinstance(value, Mapping):  # of names, which may be numbers
+        value = {str(key) if type(key) is int and abs(key) < 1e18 else key: part for key, part in value.items()}
     # msgspec's relaxed mode reads 1 and "yes" as true, but a number in place of a flag is a mistake
     return checked(name, value, hint, strict=bool in _options(hint))
 
@@ -122,6 +124,8 @@ def _plain(value: object) -> object:
         return value.tolist()
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
     return value
 
 
@@ -143,6 +147,12 @@ def _complaint(value: object, hint: Any, strict: bool) -> tuple[str, object, boo
             return "at most 10**18", value, False
         return limits.description + (" and finite" if value in (inf, -inf) else ""), value, False
     options = _options(hint)
+    if isinstance(value, Mapping):
+        for option in options:
+            if get_origin(option) is Mapping:
+                first = next(key for key, part in value.items() if not _fits({key: part}, option, strict))
+                finite = " and finite" if value[first] in (inf, -inf) else ""
+                return _words(option) + finite, {first: value[first]}, False
     if len(options) > 1:
         return " or ".join(map(_words, options)), value, True
     if options[0] is not hint:
@@ -178,6 +188,8 @@ def _words(hint: Any) -> str:
     if get_origin(hint) is Literal:
         choices = [str(choice) for choice in get_args(hint)]
         return f"one of {', '.join(choices)}" if len(choices) > 1 else f"'{choices[0]}'"
+    if get_origin(hint) is Mapping:
+        return f"a mapping of names to {_plural(get_args(hint)[1])} {_words(get_args(hint)[1])}"
     if get_origin(hint) in (tuple, Sequence):
         first, *others = get_args(hint)
         several = _plural(first)

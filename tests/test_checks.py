@@ -1,6 +1,6 @@
 """The mechanism that checks values: what it takes, what it refuses, and in which words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -36,6 +36,7 @@ class Point:
         ([0.5], Sequence[float], (0.5,)),
         ([[1, 2], [3, 4]], tuple[tuple[Positive, Positive], ...], ((1.0, 2.0), (3.0, 4.0))),
         ("same", int | Literal["same"], "same"),
+        ({"a": 2, "b": np.float32(0.5)}, Literal["same"] | Mapping[str, Positive] | None, {"a": 2.0, "b": 0.5}),
         ([Point(1.0)], tuple[Point, ...], (Point(1.0),)),
     ],
 )
@@ -68,6 +69,15 @@ def test_a_value_that_fits_has_the_type_of_the_annotation(value: Any, hint: Any,
         ([(1, 2), (3, -4)], tuple[tuple[Positive, Positive], ...], "field must be above 0, but is -4"),
         ([3], tuple[Point, ...], "field must be a list of Point rows, but is [3]"),
         ("valid", Count | Literal["same"], "field must be at least 1 or 'same', but is 'valid'"),
+        (
+            {"a": 2, "b": 0},
+            Mapping[str, Positive],
+            "field must be a mapping of names to numbers above 0, but is {'b': 0}",
+        ),
+        ({"a": INFINITE}, Literal["same"] | Mapping[str, Positive], "numbers above 0 and finite, but is {'a': inf}"),
+        ({"a": "x"}, Mapping[str, Count], "a mapping of names to whole numbers at least 1, but is {'a': 'x'}"),
+        ({1: 2.0}, Mapping[str, Positive], "field must be a mapping of names to numbers above 0, but is {1: 2.0}"),
+        (3, Literal["same"] | Mapping[str, Positive], "'same' or a mapping of names to numbers above 0, but is 3"),
         ((), Annotated[tuple[float, ...], Meta(min_length=1, description="at least one")], "must be at least one"),
         ("x" * 10**6, float, f"field must be a number, but is '{'x' * 27}...{'x' * 28}'"),
     ],
@@ -102,6 +112,10 @@ def test_values_of_a_file_may_be_written_as_text():
     for wrong in (1, "true"):
         with pytest.raises(ValueError, match="compile must be true or false"):
             checked_values({"compile": wrong}, hints, owner="a run")
+    weights = {"weights": Literal["same"] | Mapping[str, Positive]}
+    assert checked_values({"weights": {1: 2, "a": 3}}, weights, owner="a run") == {"weights": {"1": 2.0, "a": 3.0}}
+    with pytest.raises(ValueError, match=r"names to numbers above 0, but is {False: 2}"):  # YAML's no
+        checked_values({"weights": {False: 2}}, weights, owner="a run")
     with pytest.raises(ValueError, match="a run has no value 'stepps'; did you mean 'steps'"):
         checked_values({"stepps": 3}, hints, owner="a run")
     with pytest.raises(ValueError, match="size must be a text, but is a number of over 3,000 digits"):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Container, Sequence
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,6 +37,25 @@ def whole_number(_: Any, tokens: Sequence[Token]) -> Any:
     if re.fullmatch(r"[+-]?\d+(\.0*)?", token.value.strip(), re.ASCII) is None:
         raise CoercionError(token=token, target_type=int)
     return int(token.value.partition(".")[0])
+
+
+def class_weights(_: Any, tokens: Sequence[Token]) -> str | dict[str, float]:
+    """Returns the value of `--class-weights`: the word `balanced`, or weights by class name from NAME=2,NAME2=0.5."""
+    (token,) = tokens
+    text = token.value.strip()
+    if text == "balanced":
+        return text
+    pair = re.compile(r"(.+?)=([^=,]*)(?:,|$)")  # a name may have commas or equals signs itself
+    pairs = [(name.strip(), number) for name, number in pair.findall(text)]
+    weights: dict[str, float] = {}
+    with suppress(ValueError):
+        weights = {name: float(number) for name, number in pairs}
+    if not weights or len(weights) < len(pairs) or pair.sub("", text):
+        raise CoercionError(
+            f"{token.keyword} takes 'balanced', or a weight for each name as in NAME=2,NAME2=0.5, not '{text}'",
+            token=token,
+        )
+    return weights
 
 
 Fraction = Annotated[float, Parameter(validator=_from(0, 1, "from 0 to 1"))]

@@ -16,6 +16,7 @@ NOTES: dict[str, Any] = {
     "size": str,
     "scales": ScalesName | None,
     "start_from": str | None,
+    "teacher": str | None,
     "train_split": str,
     "val_split": str,
     "val_fraction": float,

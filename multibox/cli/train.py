@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -23,6 +23,7 @@ from multibox.cli.arguments import (
     UsageError,
     check_not_a_state,
     choose_device,
+    class_weights,
     fetch_weights,
     height_and_width,
     name_flag,
@@ -59,15 +60,18 @@ _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
 
 def _flag(field: dataclasses.Field[Any], hint: Any) -> tuple[str, Any, None]:
     """Returns a field for the flag of one value of a run. It is None unless the flag is given."""
-    is_list = any(get_origin(kind) is Sequence for kind in (hint, *get_args(hint)))
+    kinds = [get_origin(kind) for kind in (hint, *get_args(hint))]
+    is_list, is_mapping = Sequence in kinds, Mapping in kinds
     shown = f"{field.default:g}" if type(field.default) in (int, float) else None
     parameter = Parameter(
         group=_GROUP_OF.get(field.name, OPTIMIZATION),
-        negative="" if is_list else None,
+        negative="" if is_list or is_mapping else None,
         show_default=shown,
-        converter=whole_number if int in (hint, *get_args(hint)) else None,
+        converter=class_weights if is_mapping else whole_number if int in (hint, *get_args(hint)) else None,
+        n_tokens=1 if is_mapping else None,
+        accepts_keys=False if is_mapping else None,
     )
-    return field.name, Annotated[hint | None, parameter], None
+    return field.name, Annotated[(str if is_mapping else hint) | None, parameter], None
 
 
 _HINTS = get_type_hints(TrainConfig)
@@ -119,6 +123,7 @@ def train(
     size: Annotated[str | None, Parameter(group=MODEL, show_default="the preset's own")] = None,
     scales: Annotated[ScalesName | None, Parameter(group=MODEL)] = None,
     start_from: Annotated[str | None, Parameter(group=MODEL, show_default="random weights")] = None,
+    teacher: Annotated[str | None, Parameter(group=MODEL)] = None,
     flags: Annotated[_Flags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
     config: Annotated[Path | None, Parameter(group=DATA)] = None,
     resume: Annotated[list[Path] | None, Parameter(group=OUTPUT, negative="", consume_multiple=(0, 1))] = None,
@@ -143,6 +148,8 @@ def train(
         scales: The sizes of a preset's default boxes: for VOC, or for COCO's smaller objects.
         start_from: The weights that a preset's backbone starts from: 'imagenet', whose weights are downloaded unless a
             package carries them, or a file with the weights of a backbone.
+        teacher: Learn the outputs of these weights as well, box for box: a file, the folder of a run, or a published
+            name. They need the same classes and default boxes.
         flags: The values of the run.
         config: Take values that no flag gives from this YAML file, such as the config.yaml of another run. If the model
             is weights, the file's size, scales and start_from are not used.
@@ -157,6 +164,7 @@ def train(
         "size": size,
         "scales": scales,
         "start_from": start_from,
+        "teacher": teacher,
         "train_split": train_split,
         "val_split": val_split,
         "val_fraction": val_fraction,
@@ -170,6 +178,12 @@ def train(
     _check_run_folder(plan)
     if plan.network is None:
         load_weights(fetch_weights(plan.model))  # wrong or damaged weights are reported before the data are read
+
+    if "teacher" in plan.notes:
+        try:
+            load_weights(fetch_weights(plan.notes["teacher"]))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"the teacher {error}") from error
 
     from multibox.data import DatasetReader
 
@@ -243,6 +257,8 @@ def _make_plan(
         notes |= {"model": os.path.abspath(model)}
     if notes.get("start_from") not in (None, "imagenet"):
         notes |= {"start_from": os.path.abspath(notes["start_from"])}
+    if "teacher" in notes and Path(notes["teacher"]).exists():
+        notes |= {"teacher": os.path.abspath(notes["teacher"])}
     return Plan(data, model, network, notes, train_config, folder or out or _new_run_folder(data), folder is not None)
 
 
@@ -455,6 +471,7 @@ def _run(plan: Plan, detector: "Detector", train_set: "Dataset", val_set: "Datas
                 resume=plan.resume,
                 on_progress=bar.on_progress,
                 on_validation=bar.on_validation,
+                teacher=plan.notes.get("teacher"),
                 notes=plan.notes,
                 data=[str(each) for each in plan.data],
                 holdout=plan.holdout,

@@ -354,6 +354,8 @@ def _cell(value: object) -> str:
         return _number(value)
     if isinstance(value, list | tuple):
         return ", ".join(map(_cell, value)) or "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_cell(part)}" for name, part in value.items())
     return str(value)
 
 

@@ -33,7 +33,7 @@ def draw_curves(rows: Sequence[Row], path: Path, *, best_step: int) -> None:
     from matplotlib.figure import Figure
 
     panels = [
-        ("loss", {"localization": "localization", "confidence": "confidence"}),
+        ("loss", {name: name for name in ("localization", "confidence", "distillation")}),
         (AP_TITLE, {"ap50": "AP50", "ap": "AP", "ap75": "AP75"}),
         ("learning rate", {"learning_rate": ""}),
         ("gradient norm", {"gradient_norm": ""}),

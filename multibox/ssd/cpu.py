@@ -96,6 +96,7 @@ def multibox_loss(
     *,
     negatives_per_positive: float = 3.0,
     negatives_without_matches: int = 0,
+    class_weights: Float[Tensor, " classes_and_background"] | None = None,
     divisor: Float[Tensor, ""] | float | None = None,
 ) -> Losses:
     """Returns what `loss.multibox_loss` returns; gradients flow through the chosen default boxes only."""
@@ -116,7 +117,8 @@ def multibox_loss(
     matched_offsets = offsets.flatten(0, 1).index_select(0, matched).to(dtype)
     chosen_logits = logits.flatten(0, 1).index_select(0, chosen).to(dtype)
     localization = F.smooth_l1_loss(matched_offsets, targets.offsets.flatten(0, 1)[matched], reduction="sum")
-    confidence = F.cross_entropy(chosen_logits, targets.labels.flatten()[chosen], reduction="sum")
+    weights = None if class_weights is None else class_weights.to(dtype)
+    confidence = F.cross_entropy(chosen_logits, targets.labels.flatten()[chosen], weights, reduction="sum")
     if divisor is None:
         divisor = count_matches(
             targets, negatives_per_positive=negatives_per_positive, negatives_without_matches=negatives_without_matches

@@ -40,6 +40,7 @@ def multibox_loss(
     *,
     negatives_per_positive: float = 3.0,
     negatives_without_matches: int = 0,
+    class_weights: Float[Tensor, " classes_and_background"] | None = None,
     divisor: Float[Tensor, ""] | float | None = None,
 ) -> Losses:
     """Returns the two losses of a batch; both are zero, never NaN, for a batch without matches.
@@ -54,6 +55,9 @@ def multibox_loss(
         targets: Targets of the same images, from `make_targets`.
         negatives_per_positive: Number of negatives for each match.
         negatives_without_matches: Number of negatives in an image without matches; 0 is the Caffe code's rule.
+        class_weights: Factor on the cross-entropy of the default boxes with each label, in the order of the logits. The
+            background's should be 1: it is a factor on the negatives. N stays the number of matches, so that factors of
+            1 change nothing. None: no factors.
         divisor: Both losses are divided by this value if it is above 1. If the batch is part of a larger one, pass the
             N of the whole (see `count_matches`): the losses of the parts then add up to the loss of the whole.
             None: the N of this batch.
@@ -61,7 +65,8 @@ def multibox_loss(
     offsets, logits = (values.to(torch.promote_types(values.dtype, torch.float32)) for values in predictions)
     positive = targets.labels > 0
     # unmatched default boxes have the label of the background: mining ranks by the very loss that is learned
-    cross_entropy = F.cross_entropy(logits.flatten(0, 1), targets.labels.flatten(), reduction="none")
+    weights = None if class_weights is None else class_weights.to(logits.dtype)
+    cross_entropy = F.cross_entropy(logits.flatten(0, 1), targets.labels.flatten(), weights, reduction="none")
     cross_entropy = cross_entropy.view_as(targets.labels)
     negative = hard_negatives(
         cross_entropy.detach(),

@@ -23,6 +23,7 @@ from multibox.report.card import evaluate_command, images_to_show, summary, writ
 from multibox.report.environment import device_name
 from multibox.report.overview import BATCH_IMAGES, data_table, draw_batch, draw_labels
 from multibox.runtimes.precision import Precision
+from multibox.training.class_weights import resolve_class_weights
 from multibox.training.data import (
     DatasetFingerprints,
     check_data,
@@ -45,6 +46,7 @@ from multibox.training.run_directory import RunDirectory, step_of
 from multibox.training.run_files import check_run_folder
 from multibox.training.saver import Saver
 from multibox.training.state import Checkpoint, TrainState, restore
+from multibox.training.teacher import Teacher, load_teacher
 from multibox.training.trainer import Trainer
 from multibox.training.validation import Evaluation, Validator, evaluate, predict
 from multibox.words import explains_arguments
@@ -72,6 +74,7 @@ def train(
     on_validation: Callable[[int, int], None] | None = None,
     on_row: Callable[[Mapping[str, float | None]], None] | None = None,
     progress: bool = True,
+    teacher: GivenDetector | None = None,
     notes: Mapping[str, Any] | None = None,
     data: Sequence[str] = (),
     holdout: Holdout | None = None,
@@ -116,6 +119,8 @@ def train(
         on_validation: Called during a validation with the number of images done and of all, in the main process.
         on_row: Called with each row of `metrics.csv`, in the main process: a number or `None` for each column.
         progress: Whether a progress bar is shown, in a terminal or a notebook, if there is no `on_progress`.
+        teacher: A trained detector, or weights by path or name, with the same classes and default boxes. The outputs of
+            this detector, which is not changed, are learned beside the labels. A resumed run needs it again.
         notes: Further values for `config.yaml`, such as the command line's model and splits.
         data: Folders of the data set, for the commands on the card.
         holdout: What the run holds out of a split, for the provenance of the weights and the commands on the card.
@@ -127,8 +132,8 @@ def train(
         TypeError: A data set is neither a `Dataset` nor a path.
         DatasetError: A path holds no data set that can be used.
         ValueError: The classes differ, a set is empty, no training image has a usable box, a loss is not finite, too
-            many images cannot be read, the checkpoint in `out` is of another detector or other batches, or the
-            processes do not have the same data.
+            many images cannot be read, the teacher does not fit, the checkpoint in `out` is of another detector, other
+            batches or a run with a teacher that is missing now, or the processes do not have the same data.
         ImportError: A package that the run needs is not installed.
         FileExistsError: `out` holds a run and `resume` is false, or another process is writing to it.
         KeyboardInterrupt: The run received Ctrl-C or SIGTERM. Everything is saved.
@@ -137,9 +142,11 @@ def train(
     if is_alone():  # before the data are read; of several processes, the main one may have made the folder already
         check_run_folder(Path(out), resume=resume)
     of_model = check_model(detector)
+    loaded_teacher = None if teacher is None else load_teacher(teacher, progress=progress)
+    of_teacher = loaded_teacher.notes if loaded_teacher else {}
     train_set, val_set, of_data, divided = read_sets(train_set, val_set, val_fraction=val_fraction, progress=progress)
     holdout = holdout or divided
-    notes = {**of_data, **of_model, **(notes or {})}
+    notes = {**of_data, **of_model, **of_teacher, **(notes or {})}
     detector = make_detector(detector, train_set, seed=config.seed, progress=progress)
     datasets = check_data(detector, [train_set] if val_set is None else [train_set, val_set])
     val_set = None if val_set is None else datasets[1]
@@ -151,6 +158,11 @@ def train(
         pretrained="backbone" in detector.provenance,
         fine_tunes=fine_tunes,
     )
+    aligned_teacher = Teacher(loaded_teacher, detector) if loaded_teacher else None
+    class_weights = None
+    if config.class_weights is not None:
+        class_weights = resolve_class_weights(config.class_weights, train_set)
+        config = dataclasses.replace(config, class_weights=class_weights)
     import_packages(config, validates=val_set is not None)
     with ExitStack() as stack:
         group = stack.enter_context(join_processes(config.device))
@@ -163,7 +175,15 @@ def train(
         checkpoint = group.broadcast_from_main(directory.checkpoints.read) if resume else None
         precision, why = resolve_precision(config, recipe, checkpoint, detector, group)
         config = dataclasses.replace(config, precision=precision)
-        trainer = Trainer(detector, recipe, config, precision=precision, group=group)
+        trainer = Trainer(
+            detector,
+            recipe,
+            config,
+            precision=precision,
+            group=group,
+            class_weights=class_weights,
+            teacher=aligned_teacher,
+        )
         # a start that knows classes of the data is validated as step 0, so that the best weights are never worse
         state = TrainState(data=fingerprints, validated=-1 if val_set and detector.learned_classes else 0)
         if checkpoint is not None:
@@ -182,6 +202,12 @@ def train(
             directory.note(f"precision {precision}: {why}")
             if state.step == 0:
                 write_overview(directory, detector, train_set, val_set, recipe, config)
+        if aligned_teacher and state.step == 0:
+            log.info(f"the teacher: {aligned_teacher.origin}")
+        if not aligned_teacher and config.distillation_weight != TrainConfig.distillation_weight:
+            log.warning("distillation_weight has no effect without a teacher")
+        if class_weights is not None and state.step == 0:
+            log.info(f"class weights: {', '.join(f'{name} {weight:.3g}' for name, weight in class_weights.items())}")
         if trainer.has_batch_norm and group.size > 1 and not config.sync_batch_norm:
             log.info(SEPARATE_BATCH_NORM)
         warn_about_data(datasets, config)
@@ -206,7 +232,8 @@ def train(
             state,
             val_set,
             config=config,
-            provenance=_provenance(config, train_set, holdout),
+            provenance=_provenance(config, train_set, holdout)
+            | ({"teacher": aligned_teacher.origin} if aligned_teacher else {}),
             directory=directory,
             reporter=reporter,
             saver=saver,

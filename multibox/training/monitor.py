@@ -60,7 +60,7 @@ class StepMonitor:
         Raises:
             ValueError: A step was not finite, or the loss has diverged: see `flush`.
         """
-        numbers, arrived = torch.stack([*result[:3], result.nonfinite.float()]), None
+        numbers, arrived = torch.stack([*result[:4], result.nonfinite.float()]), None
         if numbers.is_cuda:
             numbers, arrived = numbers.to("cpu", non_blocking=True), torch.cuda.Event()
             arrived.record()
@@ -82,16 +82,17 @@ class StepMonitor:
         with interval.waiting("device"):
             if step.arrived:
                 step.arrived.synchronize()
-            localization, confidence, norm, nonfinite = step.numbers.tolist()
+            localization, confidence, distillation, norm, nonfinite = step.numbers.tolist()
         if nonfinite:
             interval.nonfinite += 1
             self._state.consecutive_nonfinite += 1
-            self._report_nonfinite(step, localization, confidence, norm)
+            self._report_nonfinite(step, localization, confidence, distillation, norm)
         else:
             self._state.consecutive_nonfinite = 0
             interval.steps += 1
             interval.localization += localization
             interval.confidence += confidence
+            interval.distillation += distillation
             interval.gradient_norm += norm
             self._check_loss(localization + confidence)
 
@@ -110,7 +111,9 @@ class StepMonitor:
             "again in another folder with a lower one (learning_rate, --learning-rate), or with none for the recipe's"
         )
 
-    def _report_nonfinite(self, step: _Pending, localization: float, confidence: float, norm: float) -> None:
+    def _report_nonfinite(
+        self, step: _Pending, localization: float, confidence: float, distillation: float, norm: float
+    ) -> None:
         """Names the images and boxes of a step that was not finite, and saves its batch."""
         if self._mean_loss() > DIVERGED_LOSS and not self._config.skip_bad_steps:
             raise ValueError(self._rate_too_high())
@@ -119,10 +122,11 @@ class StepMonitor:
         files = ", ".join(str(file) for file, _ in shares if file)
         saved = f"The batch is saved in {files}" if files else "Ten such batches are saved already"
         images = [line for _, lines in shares for line in lines]
+        taught = f", the distillation loss {distillation:.3g}" if distillation else ""
         message = (
             f"epoch {self._length.epoch(step.step):.2f}, step {step.step}: the localization loss is "
-            f"{localization:.3g}, the confidence loss {confidence:.3g}, the norm of the gradient {norm:.3g}; the step "
-            f"was not taken. {saved}; the images, and their boxes in percent: {'; '.join(images)}"
+            f"{localization:.3g}, the confidence loss {confidence:.3g}{taught}, the norm of the gradient {norm:.3g}; "
+            f"the step was not taken. {saved}; the images, and their boxes in percent: {'; '.join(images)}"
         )
         if not self._config.skip_bad_steps:
             raise ValueError(

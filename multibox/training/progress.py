@@ -26,6 +26,7 @@ COLUMNS = (
     "learning_rate",
     "localization",
     "confidence",
+    "distillation",
     "gradient_norm",
     "nonfinite_steps",
     "images_per_second",
@@ -52,6 +53,7 @@ class Progress:
         learning_rate: Learning rate of the last step.
         images_per_second: Speed of training since the last row, validations left out.
         seconds_left: Estimated seconds to the end of the run, validations included.
+        distillation: Weighted distillation loss, averaged since the last row; 0 without a teacher.
     """
 
     step: int
@@ -63,12 +65,13 @@ class Progress:
     learning_rate: float
     images_per_second: float
     seconds_left: float
+    distillation: float = 0.0
 
     def __str__(self) -> str:
         return "  ".join([f"epoch {self.epoch:.1f}", self.loss(), self.speed(), self.time_left()])
 
     def loss(self) -> str:
-        """Returns the loss, the sum of its two parts, as text."""
+        """Returns the loss on the labels, the sum of its two parts, as text."""
         total = self.localization + self.confidence
         return "no finite loss" if isnan(total) else f"loss {total:.{2 if total < 100 else 0}f}"
 
@@ -194,6 +197,7 @@ class IntervalStats:
         images: Number of images of all processes.
         localization: Sum of the localization losses of the finite steps.
         confidence: Sum of the confidence losses of the finite steps.
+        distillation: Sum of the weighted distillation losses of the finite steps.
         gradient_norm: Sum of the gradient norms of the finite steps.
         seconds: Seconds that the steps took.
         waits: Seconds of that time in which the process waited for the next batch (`input`) and for the device
@@ -205,12 +209,13 @@ class IntervalStats:
     images: int = 0
     localization: float = 0.0
     confidence: float = 0.0
+    distillation: float = 0.0
     gradient_norm: float = 0.0
     seconds: float = 0.0
     waits: dict[str, float] = field(default_factory=lambda: {"input": 0.0, "device": 0.0})
 
     def mean(self, name: str) -> float:
-        """Returns the mean of `localization`, `confidence` or `gradient_norm` over the finite steps, or NaN."""
+        """Returns the mean of a loss or of `gradient_norm`, by its name, over the finite steps, or NaN."""
         total: float = getattr(self, name)
         return total / self.steps if self.steps else nan
 
@@ -287,6 +292,7 @@ def metrics_row(progress: Progress, interval: IntervalStats, seconds: float, met
         "learning_rate": progress.learning_rate,
         "localization": progress.localization,
         "confidence": progress.confidence,
+        "distillation": progress.distillation or None,  # 0 without a teacher
         "gradient_norm": progress.gradient_norm,
         "nonfinite_steps": interval.nonfinite,
         "images_per_second": progress.images_per_second,

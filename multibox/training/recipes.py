@@ -178,6 +178,10 @@ class TrainConfig:
         expand_probability: Probability of placing an image on a larger canvas. The paper's results without `*` were
             trained without it.
         balance_classes: Show images with rare classes more often, by LVIS's repeat factors without a threshold.
+        class_weights: Factor on the confidence loss of the objects of each class, by its name (NAME=2,NAME2=0.5 as a
+            flag); 1 for a class that is left out. `balanced`: the more, the fewer objects a class has, and 1 on average
+            over the objects.
+        distillation_weight: Factor on the distillation loss, if the run has a teacher.
         negatives_without_matches: Number of hardest negatives to learn from an image in which nothing matches. The
             paper's code learns none.
         precision: Precision of the convolutions: `fp32`, `bf16`, or `auto` for `bf16` where it is faster. A GPU uses
@@ -212,6 +216,8 @@ class TrainConfig:
     clip_norm: Positive | None = None
     expand_probability: Fraction | None = None
     balance_classes: bool = False
+    class_weights: Literal["balanced"] | Mapping[str, Positive] | None = None
+    distillation_weight: NotNegative = 1.0
     negatives_without_matches: Annotated[int, Meta(ge=0, le=LARGEST_INT, description="0 or more")] = 0
     precision: PrecisionChoice = "auto"
     compile: bool = False

@@ -162,6 +162,7 @@ class Reporter:
             learning_rate=state.learning_rate,
             images_per_second=interval.images / max(interval.seconds, 1e-9),
             seconds_left=state.seconds * (1 - fraction) / fraction if fraction else nan,
+            distillation=interval.mean("distillation"),
         )
 
 

@@ -16,6 +16,7 @@ from multibox.detector import Detector
 from multibox.runtimes.precision import Precision
 from multibox.ssd import cpu, loss, matching
 from multibox.ssd.coder import BoxCoder
+from multibox.ssd.distillation import distillation_loss
 from multibox.ssd.loss import count_matches
 from multibox.ssd.matching import Targets
 from multibox.ssd.network import SSD
@@ -24,6 +25,7 @@ from multibox.training.loading import Batch
 from multibox.training.machine import memory_format
 from multibox.training.optimizer import freeze_as, make_optimizer
 from multibox.training.recipes import Recipe, TrainConfig
+from multibox.training.teacher import Teacher
 
 log = logging.getLogger("multibox")
 
@@ -34,12 +36,14 @@ class StepResult(NamedTuple):
     Attributes:
         localization: Localization loss over the images of all processes.
         confidence: Confidence loss over the images of all processes.
+        distillation: Weighted distillation loss over the images of all processes; 0 without a teacher.
         gradient_norm: Norm of the gradient before clipping.
         nonfinite: Whether a loss or a gradient was not finite. The weights are then as before the step.
     """
 
     localization: Float[Tensor, ""]
     confidence: Float[Tensor, ""]
+    distillation: Float[Tensor, ""]
     gradient_norm: Float[Tensor, ""]
     nonfinite: Bool[Tensor, ""]
 
@@ -57,8 +61,27 @@ class Trainer:
     """
 
     def __init__(
-        self, detector: Detector, recipe: Recipe, config: TrainConfig, *, precision: Precision, group: ProcessGroup
+        self,
+        detector: Detector,
+        recipe: Recipe,
+        config: TrainConfig,
+        *,
+        precision: Precision,
+        group: ProcessGroup,
+        class_weights: Mapping[str, float] | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
+        """Moves the network to its device and makes its optimizer.
+
+        Args:
+            detector: The detector whose network learns.
+            recipe: The recipe, with the values of the run.
+            config: Values of the run.
+            precision: Precision of the convolutions.
+            group: The processes of the run.
+            class_weights: Weight of each class in the confidence loss, by name; None for no weights.
+            teacher: The teacher whose outputs the network learns as well, if there is one.
+        """
         self._memory_format = memory_format(detector.network, device=group.device, precision=precision)
         self.network: SSD = detector.network.to(group.device).to(memory_format=self._memory_format)
         self.ema = copy.deepcopy(self.network).eval() if recipe.ema_decay else self.network
@@ -70,6 +93,13 @@ class Trainer:
         self._ema_decay = recipe.ema_decay
         self._config = config
         self._group = group
+        self._teacher = teacher
+        if teacher:
+            teacher.to(group.device, memory_format=self._memory_format)
+        self._class_weights = None
+        if class_weights is not None:
+            by_label = [1.0, *(class_weights[name] for name in detector.class_names)]  # the background's is 1
+            self._class_weights = torch.tensor(by_label, device=group.device)
         values = detector.config
         self._coder = BoxCoder(values.center_variance, values.size_variance, values.max_log_size)
         freeze_as(recipe, self.network, config.freeze)
@@ -128,12 +158,12 @@ class Trainer:
         if self._ema_decay:
             self._update_ema()
         self.consistent = True
-        return StepResult(losses[0], losses[1], norm, nonfinite)
+        return StepResult(losses[0], losses[1], losses[2], norm, nonfinite)
 
-    def _gradients(self, batch: Batch) -> Float[Tensor, "2"]:
-        """Computes the gradients of the loss over all processes' images. Returns the two losses.
+    def _gradients(self, batch: Batch) -> Float[Tensor, "3"]:
+        """Computes the gradients of the loss over all processes' images. Returns its terms, in `StepResult`'s order.
 
-        Both losses are divided by the number of matches in the whole step, whichever part of it a process or a part of
+        All terms are divided by the number of matches in the whole step, whichever part of it a process or a part of
         a batch has.
         """
         device, config, size = self._group.device, self._config, self._group.size
@@ -145,7 +175,7 @@ class Trainer:
         targets = make_targets(boxes, labels, self.network.default_boxes, self._coder)
         divisor = self._group.sum_(count_matches(targets, **rules))
         predict = self._distributed or self.network
-        losses = torch.zeros(2, device=device)
+        losses = torch.zeros(3, device=device)
         parts = config.accumulate  # no process has fewer images than that
         for part, (part_inputs, *part_targets) in enumerate(
             zip(*(values.tensor_split(parts) for values in (inputs, *targets)), strict=True), start=1
@@ -154,12 +184,22 @@ class Trainer:
             alone = self._distributed.no_sync() if self._distributed and not last else nullcontext()
             with alone:
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=self.precision == "bf16"):
-                    predictions = predict(part_inputs.contiguous(memory_format=self._memory_format))
+                    part_inputs = part_inputs.contiguous(memory_format=self._memory_format)
+                    predictions = predict(part_inputs)
+                    taught = self._teacher.predict(part_inputs) if self._teacher else None
                 localization, confidence, _ = multibox_loss(
-                    predictions, Targets(*part_targets), divisor=divisor, **rules
+                    predictions,
+                    Targets(*part_targets),
+                    class_weights=self._class_weights,
+                    divisor=divisor,
+                    **rules,
                 )
-                ((localization + confidence) * size).backward()  # DDP takes the mean over the processes
-            losses += torch.stack([localization, confidence]).detach()
+                total, distillation = localization + confidence, torch.zeros_like(confidence)
+                if taught:
+                    distillation = config.distillation_weight * distillation_loss(predictions, taught, divisor=divisor)
+                    total = total + distillation
+                (total * size).backward()  # DDP takes the mean over the processes
+            losses += torch.stack([localization, confidence, distillation]).detach()
         return self._group.sum_(losses)
 
     def _update(self, nonfinite: Bool[Tensor, ""], learning_rate: float) -> None:
@@ -199,15 +239,24 @@ class Trainer:
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "ema": self.ema.state_dict() if self._ema_decay else None,
+            "teacher": self._teacher.origin if self._teacher else None,
         }
 
     def load_state_dict(self, state: dict[str, Any], *, step: int) -> None:
         """Loads what `state_dict` returned after that many steps.
 
         Raises:
-            ValueError: The state is of another optimizer, or of other frozen layers.
+            ValueError: The state is of another optimizer, of other frozen layers, or of a run with a teacher, and this
+                one has none.
             RuntimeError: The weights belong to another network.
         """
+        before, now = state.get("teacher"), self._teacher.origin if self._teacher else None
+        if before and not now:
+            raise ValueError(
+                f"it learns from a teacher ({before}), which is missing; give it again (teacher, --teacher)"
+            )
+        if before != now:
+            log.info(f"the teacher is {now} from here on, and was {before or 'none'}")
         self.network.load_state_dict(state["network"])
         self._load_optimizer(state["optimizer"])
         if self._ema_decay:

@@ -317,6 +317,8 @@ def test_a_run_needs_a_model(multibox: Multibox, data: Path, tmp_path: Path):
         ("val_split: no", "val_split must be a text, but is False"),
         ("recipe: classic", "recipe must be one of paper, modern"),
         ("device: gpu", "no device is called 'gpu'"),
+        ("class_weights: 2", "class_weights must be 'balanced' or a mapping of names to numbers above 0, but is 2"),
+        ("class_weights: {cat: 0}", "class_weights must be a mapping of names to numbers above 0, but is {'cat': 0}"),
         ("- 3", "must hold lines of 'name: value'"),
         ("", "must hold lines of 'name: value'"),
         ("steps: [", "the YAML cannot be read: "),
@@ -350,12 +352,86 @@ def test_a_file_of_values_that_cannot_be(multibox: Multibox, data: Path, tmp_pat
         (["--recipe", "papre"], 'Did you mean "paper"?'),
         (["--precision", "fp16"], 'Choose from: "auto", "fp32", "bf16"'),
         (["--device", "cuda:x"], "no device is called 'cuda:x'"),
+        (
+            ["--class-weights", "cat"],
+            "--class-weights takes 'balanced', or a weight for each name as in NAME=2,NAME2=0.5",
+        ),
+        (["--class-weights", "cat=2,dog"], "not 'cat=2,dog'"),
+        (["--class-weights", "cat=2,cat=3"], "not 'cat=2,cat=3'"),
+        (["--class-weights", "cat=two"], "not 'cat=two'"),
+        (["--class-weights", ""], "not ''"),
+        (
+            ["--class-weights", "cat=2,dog=0"],
+            "--class-weights must be a mapping of names to numbers above 0, but is {'dog",
+        ),
+        (["--class-weights", "cat=nan"], "--class-weights must be a mapping of names to numbers above 0, but is {'cat"),
     ],
 )
 def test_flags_that_cannot_be(multibox: Multibox, data: Path, tmp_path: Path, flags: list, message: str):
     status, lines, err = multibox("train", data, "--model", "ssd256-tiny", "--out", tmp_path / "run", *flags)
     assert (status, lines, len(err)) == (2, [], 1)
     assert message in err[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_student_learns_from_a_teacher(
+    multibox: Multibox, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    teacher = Detector.create("ssd300-resnet18", CLASS_NAMES[::-1], height=64, width=64, scales="coco", seed=1)
+    teacher.save(tmp_path / "teacher.safetensors")
+    command = ["train", data, "--model", "ssd256-tiny", "--size", 64, *SHORT[2:], "--steps", 1]
+    status, _, err = multibox(*command, "--out", "run", "--teacher", "teacher.safetensors")
+    assert status == 0
+    file = str(tmp_path / "teacher.safetensors")
+    assert any(line.startswith(f"the teacher: {file}, ssd64-resnet18, SHA-256 ") for line in err)
+    assert config_of(tmp_path / "run")["teacher"] == file
+    assert float(rows(tmp_path / "run")[-1]["distillation"]) > 0
+    Path(file).rename("moved.safetensors")
+    status, _, err = multibox("train", "--resume", "run", "--steps", 2)
+    assert status == 1 and f"the teacher '{file}' is neither a weights file nor" in err[-1]
+    assert multibox("train", "--resume", "run", "--steps", 2, "--teacher", "moved.safetensors").status == 0
+    assert config_of(tmp_path / "run")["teacher"] == str(tmp_path / "moved.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("teacher", "status", "message"),
+    [
+        ("none.safetensors", 1, "the teacher 'none.safetensors' is neither a weights file"),
+        ("ssd300-resnet18", 2, "'ssd300-resnet18' is a preset, a network that is not trained yet"),
+        ("multibox/shapes", 1, "the teacher (ssd256-tiny) has 6132 default boxes, the student (ssd64-tiny) 372"),
+    ],
+)
+def test_a_teacher_that_cannot_be(
+    multibox: Multibox, data: Path, tmp_path: Path, teacher: str, status: int, message: str
+):
+    command = ["train", data, "--model", "ssd256-tiny", "--size", 64, "--out", tmp_path / "run", *SHORT]
+    found, _, err = multibox(*command, "--teacher", teacher)
+    assert found == status and message in err[-1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_class_weights_stand_where_a_reader_of_the_run_looks(multibox: Multibox, data: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    command = ["train", data, "--model", "ssd256-tiny", "--out", out, *SHORT[2:]]
+    status, _, err = multibox(*command, "--steps", 1, "--class-weights", "circle=2,ring=0.5")
+    assert status == 0
+    weights = {name: {"circle": 2.0, "ring": 0.5}.get(name, 1.0) for name in CLASS_NAMES}
+    assert config_of(out)["class_weights"] == weights
+    line = "class weights: " + ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
+    assert line in err
+    assert line in (out / "log.txt").read_text("utf-8")
+    assert f"| class_weights | {line.removeprefix('class weights: ')} |" in (out / "card.md").read_text("utf-8")
+    assert multibox("train", "--resume", out, "--steps", 2).status == 0
+    assert config_of(out)["class_weights"] == weights
+    assert "class_weights is" not in (out / "log.txt").read_text("utf-8")  # nothing changed
+
+
+def test_a_weight_of_a_class_that_the_data_do_not_have(multibox: Multibox, data: Path, tmp_path: Path):
+    command = ["train", data, "--model", "ssd256-tiny", "--out", tmp_path / "run", *SHORT]
+    status, _, err = multibox(*command, "--class-weights", "cirlce=2")
+    assert status == 1
+    assert "class_weights names 'cirlce', but the classes of" in err[-1] and err[-1].endswith("did you mean 'circle'?")
     assert not (tmp_path / "run").exists()
 
 

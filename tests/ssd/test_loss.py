@@ -71,10 +71,11 @@ def smooth_l1(difference):
     return 0.5 * difference**2 if abs(difference) < 1 else abs(difference) - 0.5
 
 
-def loops(boxes, labels, default_boxes, offsets, logits):
+def loops(boxes, labels, default_boxes, offsets, logits, weights=None):
     """Returns both losses and the number of matches by the rules of the Caffe code, in loops over plain numbers.
 
-    `boxes` (corner form) and `labels` hold a list for each image; default boxes are in center form.
+    `boxes` (corner form) and `labels` hold a list for each image; default boxes are in center form. `weights` are
+    factors on the confidence losses of the objects' default boxes, by class.
     """
     corners = [[x - w / 2, y - h / 2, x + w / 2, y + h / 2] for x, y, w, h in default_boxes]
     matches, localization, confidence = 0, 0.0, 0.0
@@ -105,7 +106,8 @@ def loops(boxes, labels, default_boxes, offsets, logits):
                 log((y_max - y_min) / height) / 0.2,
             ]
             localization += sum(smooth_l1(a - b) for a, b in zip(offsets[image][place], wanted, strict=True))
-            confidence += cross_entropy(logits[image][place], labels[image][index] + 1)
+            factor = weights[labels[image][index]] if weights else 1.0
+            confidence += factor * cross_entropy(logits[image][place], labels[image][index] + 1)
         eligible = [place for place in range(len(corners)) if place not in matched and overlaps[:, place].max() < 0.5]
         background = sorted((cross_entropy(logits[image][place], 0) for place in eligible), reverse=True)
         confidence += sum(background[: min(3 * len(matched), len(eligible))])
@@ -151,6 +153,49 @@ def test_loss_is_the_loops(whole, batch, most_objects):
         assert losses.matches == matches
         found = [losses.localization.item(), losses.confidence.item(), losses.total.item()]
         assert_close(found, [localization, confidence, localization + confidence])
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (2.0, 0.25, 7.0), (0.001, 1.0, 100.0)])
+def test_loss_with_class_weights_is_the_loops(make_targets, multibox_loss, weights):
+    """Mining and the negatives' losses do not change, and neither does N."""
+    random = np.random.default_rng(31)
+    for batch, most_objects in [(1, 1), (4, 0), (4, 3), (8, 6)]:
+        case = random_case(random, batch=batch, most_objects=most_objects, default_boxes=40, classes=3)
+        boxes, labels, default_boxes, *predicted = case
+        targets = make_targets(*padded(boxes, labels), double(default_boxes), CODER)
+        class_weights = torch.tensor([1.0, *weights])
+        losses = multibox_loss(Predictions(*map(double, predicted)), targets, class_weights=class_weights)
+        localization, confidence, matches = loops(*case, weights=class_weights[1:].double().tolist())
+        assert losses.matches == matches
+        assert_close([losses.localization.item(), losses.confidence.item()], [localization, confidence])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_class_weights_of_1_change_nothing_to_the_bit(make_targets, multibox_loss, dtype):
+    boxes, labels, default_boxes, *predicted = random_case(
+        np.random.default_rng(32), batch=8, most_objects=6, default_boxes=60, classes=3
+    )
+    targets = make_targets(*single(*padded(boxes, labels)), torch.tensor(default_boxes), CODER)
+    results = []
+    for weights in (None, torch.ones(4)):
+        predictions = Predictions(*(torch.tensor(values).to(dtype).requires_grad_() for values in predicted))
+        losses = multibox_loss(predictions, targets, class_weights=weights)
+        losses.total.backward()
+        results.append([*losses, *(values.grad for values in predictions)])
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+def test_the_gradient_of_an_object_is_multiplied_by_the_weight_of_its_class(multibox_loss):
+    labels = torch.tensor([[1, 2, 0, 0, 0, 0, 0, 0]])
+    gradients = []
+    for weights in (None, torch.tensor([1.0, 3.0, 0.5])):
+        logits = torch.zeros(1, 8, 3, requires_grad=True)
+        multibox_loss(
+            Predictions(torch.zeros(1, 8, 4), logits), Targets(torch.zeros(1, 8, 4), labels), class_weights=weights
+        ).confidence.backward()
+        gradients.append(logits.grad[0])
+    plain, weighted = gradients
+    assert_close(weighted, plain * torch.tensor([3.0, 0.5, 1, 1, 1, 1, 1, 1])[:, None])
 
 
 def test_a_loss_that_a_reader_can_compute(multibox_loss):

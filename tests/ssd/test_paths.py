@@ -63,7 +63,8 @@ def test_both_ways_mine_the_same_negatives(levels, share):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("batch, most_objects", [(0, 3), (1, 1), (3, 0), (6, 5), (3, 40)])
-def test_both_ways_give_the_same_targets_losses_and_gradients(batch, most_objects, dtype):
+@pytest.mark.parametrize("class_weights", [None, torch.tensor([1.0, 0.25, 2.0, 4.0, 0.5])], ids=["plain", "weighted"])
+def test_both_ways_give_the_same_targets_losses_and_gradients(batch, most_objects, dtype, class_weights):
     """In float32 and bfloat16 the targets are equal, and gradients as far apart as their rounding."""
     random = np.random.default_rng([batch, most_objects])
     boxes, labels, default_boxes, *predicted = random_case(
@@ -76,7 +77,7 @@ def test_both_ways_give_the_same_targets_losses_and_gradients(batch, most_object
         padded_boxes, padded_labels = padded(boxes, labels)
         targets = make_targets(padded_boxes.float(), padded_labels, double(default_boxes), CODER)
         predictions = Predictions(*(torch.from_numpy(values).to(dtype).requires_grad_() for values in predicted))
-        losses = multibox_loss(predictions, targets, negatives_without_matches=2)
+        losses = multibox_loss(predictions, targets, negatives_without_matches=2, class_weights=class_weights)
         losses.total.backward()
         return targets, losses, [values.grad for values in predictions]
 
@@ -88,7 +89,10 @@ def test_both_ways_give_the_same_targets_losses_and_gradients(batch, most_object
 
 def learn(boxes, labels, default_boxes, offsets, logits):
     targets = matching.make_targets(boxes, labels, default_boxes, CODER)
-    losses = loss.multibox_loss(Predictions(offsets, logits), targets, negatives_without_matches=1)
+    weights = torch.full(logits.shape[-1:], 2.0, device=logits.device)
+    losses = loss.multibox_loss(
+        Predictions(offsets, logits), targets, negatives_without_matches=1, class_weights=weights
+    )
     losses.total.backward()
     return losses.total.detach()
 

@@ -80,6 +80,8 @@ def test_rate_has_no_jumps_up_and_is_never_negative_or_above_the_highest(name):
         ({"negatives_without_matches": -1}, "negatives_without_matches must be 0 or more, but is -1"),
         ({"checkpoint_minutes": float("inf")}, "checkpoint_minutes must be 0 or more and finite, but is inf"),
         ({"max_unreadable": 2.0}, "max_unreadable must be from 0 to 1, but is 2"),
+        ({"class_weights": {"cat": -1.0}}, "class_weights must be a mapping of names to numbers above 0, but is {'cat"),
+        ({"class_weights": {"cat": float("inf"), "dog": 2.0}}, "but is {'cat': inf}"),
         ({"milestones": (0.9, 0.7)}, r"milestones must rise between 0 and 1, parts of the run, but are \[0.9, 0.7\]"),
         ({"milestones": (0.5, 0.5)}, "milestones must rise between 0 and 1"),
         ({"milestones": (280_000.0, 360_000.0)}, r"but are \[280000.0, 360000.0\]"),

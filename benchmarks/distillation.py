@@ -1,0 +1,172 @@
+"""Measure what a teacher brings: a small detector trained with and without one, in the same time.
+
+    python -m benchmarks.distillation run --data BCCD --teacher runs/large --minutes 10 --out OUT
+    python -m benchmarks.distillation table OUT
+
+The teacher is trained before: `multibox train BCCD --model ssd300-resnet34 --size 256 --scales coco --out runs/large`.
+The student (`--model`, `--size`, `--scales`) learns from the split `train`, else `trainval`, without validation, so
+that its last weights count, and is scored on `test`. For each seed, the runs take turns: first without a teacher, then
+with it at each of the `--distillation-weights`. All have the same time in minutes, which pays for the teacher's forward
+pass too, or the same number of epochs. With `--images` only so many training images are used, evenly spaced in their
+order.
+
+Each run leaves one JSON file, and a run whose file is there already is skipped. The command can therefore be stopped
+and started again. Minutes need a quiet machine; run it on one core (`taskset -c 0 python ...`) and compare the pairs.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import multibox
+from multibox.data.sample import Dataset
+from multibox.detector import Detector
+from multibox.evaluation.evaluate import evaluate
+from multibox.presets import preset
+from multibox.report.environment import commit, device_name
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.distillation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="train and score what has no file yet, then print the results")
+    run.add_argument("--data", type=Path, required=True)
+    run.add_argument("--teacher", required=True, help="weights, or the folder of a run")
+    run.add_argument("--out", type=Path, required=True)
+    run.add_argument("--model", default="ssd256-tiny", help="preset of the student")
+    run.add_argument("--size", type=int, help="input size of the student, if it is not the preset's")
+    run.add_argument("--scales", choices=("voc", "coco"))
+    run.add_argument("--start-from", choices=("imagenet",))
+    length = run.add_mutually_exclusive_group(required=True)
+    length.add_argument("--minutes", type=float)
+    length.add_argument("--epochs", type=float)
+    run.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    run.add_argument("--distillation-weights", type=float, nargs="+", default=[1.0])
+    run.add_argument("--images", type=int, help="number of training images")
+    run.add_argument("--test-images", type=int, help="number of test images")
+    run.add_argument("--batch-size", type=int)
+    run.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    run.add_argument("--threads", type=int, default=1)
+    run.add_argument("--device", default="cpu")
+    table = commands.add_parser("table", help="print the results")
+    table.add_argument("out", type=Path)
+    arguments = parser.parse_args(given)
+    if arguments.command == "run":
+        run_all(arguments)
+    print_table(arguments.out)
+
+
+def run_all(arguments: argparse.Namespace) -> None:
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(arguments.threads)
+    reader = multibox.data.DatasetReader(arguments.data)
+    train_split = next(split for split in ("train", "trainval") if split in reader.splits)
+    train_set, test_set = (
+        _some(multibox.read_dataset(arguments.data, split=split, on_problem="skip"), images)
+        for split, images in ((train_split, arguments.images), ("test", arguments.test_images))
+    )
+    teacher = Detector.load(arguments.teacher)
+    print(f"teacher: {_percents(evaluate(teacher.to(arguments.device), test_set))}", flush=True)
+    for seed in arguments.seeds:
+        for weight in (0.0, *arguments.distillation_weights):
+            file = out / f"{arguments.model}-weight-{weight:g}-seed-{seed}.json"
+            if file.exists():
+                continue
+            result = _run(arguments, teacher if weight else None, train_set, test_set, seed=seed, weight=weight)
+            file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            print(f"{file.stem}: AP {100 * result['ap']:.1f}, AP50 {100 * result['ap50']:.1f}", flush=True)
+
+
+def _some(dataset: Dataset, images: int | None) -> Dataset:
+    count = min(images or len(dataset), len(dataset))
+    return replace(dataset, samples=[dataset[n * len(dataset) // count] for n in range(count)])
+
+
+def _percents(metrics: multibox.Metrics) -> str:
+    return f"AP {100 * (metrics.ap or 0):.1f}, AP50 {100 * (metrics.ap50 or 0):.1f}"
+
+
+def _run(
+    arguments: argparse.Namespace,
+    teacher: Detector | None,
+    train_set: Dataset,
+    test_set: Dataset,
+    *,
+    seed: int,
+    weight: float,
+) -> dict[str, Any]:
+    """Trains a student and scores its last weights on the test set."""
+    config = preset(arguments.model, scales=arguments.scales, height=arguments.size, width=arguments.size)
+    student = Detector.create(config, train_set.class_names, start_from=arguments.start_from, seed=seed)
+    values = multibox.TrainConfig(
+        minutes=arguments.minutes,
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        distillation_weight=weight or 1.0,
+        validate_every=1e6,
+        precision=arguments.precision,
+        workers=0,
+        device=arguments.device,
+        seed=seed,
+    )
+    rows: list[Any] = []
+    with tempfile.TemporaryDirectory() as folder:
+        found = multibox.train(
+            student, train_set, None, values, out=Path(folder) / "run", teacher=teacher, on_row=rows.append
+        )
+    metrics = evaluate(found.to(arguments.device), test_set)
+    return {
+        "data": str(arguments.data),
+        "model": arguments.model,
+        "teacher": str(arguments.teacher) if teacher else None,
+        "weight": weight,
+        "seed": seed,
+        "minutes": rows[-1]["minutes"],
+        "epochs": rows[-1]["epoch"],
+        "ap": metrics.ap,
+        "ap50": metrics.ap50,
+        "images": len(train_set),
+        "commit": commit(),
+        "processor": device_name(arguments.device),
+    }
+
+
+def print_table(out: Path) -> None:
+    """Prints the mean and the spread over the seeds by weight, and the mean gain over the run without a teacher."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*-weight-*-seed-*.json"))]
+    alone = {(each["model"], each["seed"]): each for each in results if not each["weight"]}
+    print("| student | distillation weight | seeds | epochs | AP | AP50 | gain in AP | gain in AP50 |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for model, weight in sorted({(each["model"], each["weight"]) for each in results}):
+        runs = [each for each in results if (each["model"], each["weight"]) == (model, weight)]
+        cells = [model, f"{weight:g}" if weight else "no teacher", str(len(runs))]
+        cells.append(f"{statistics.mean(each['epochs'] for each in runs):.1f}")
+        cells += [_spread([each[name] for each in runs]) for name in ("ap", "ap50")]
+        for name in ("ap", "ap50"):
+            pairs = [
+                each[name] - alone[key][name] for each in runs if weight and (key := (model, each["seed"])) in alone
+            ]
+            cells.append(_spread(pairs, sign="+") if pairs else "")
+        print(f"| {' | '.join(cells)} |")
+
+
+def _spread(values: Sequence[float], *, sign: str = "") -> str:
+    """Returns the mean, the lowest and the highest value in percent."""
+    low, mean, high = (f"{100 * value:{sign}.1f}" for value in (min(values), statistics.mean(values), max(values)))
+    return mean if len(values) == 1 else f"{mean} ({low} to {high})"
+
+
+if __name__ == "__main__":
+    main()
