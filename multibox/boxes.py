@@ -118,6 +118,45 @@ def nms(
     return kept
 
 
+def box_voting(
+    boxes: Float[np.ndarray, "boxes 4"],
+    labels: Int[np.ndarray, " boxes"],
+    scores: Float[np.ndarray, " boxes"],
+    kept: Int[np.ndarray, " kept"],
+    iou_threshold: float,
+) -> Float[np.ndarray, "kept 4"]:
+    """Returns each kept box, moved to the score-weighted mean of itself and of the boxes that vote for it.
+
+    A box that is not kept votes for one kept box: the first one of its label that it overlaps by more than the
+    threshold. This is the best of those that suppress it. If it is only suppressed by a box that is beyond the limit on
+    detections, it does not vote. So the mean depends on all boxes that entered suppression, also on those that come
+    after the last kept one.
+
+    The idea is that of Gidaris and Komodakis (Object detection via a multi-region and semantic segmentation-aware CNN
+    model, ICCV 2015), whose boxes may vote for several kept ones.
+
+    Args:
+        boxes: Boxes in corner form, the highest score first.
+        labels: The class of each box; boxes vote for a box of their own class.
+        scores: Score of each box, above 0.
+        kept: Indices of the boxes that `nms` kept of them with this threshold.
+        iou_threshold: A box votes for a kept one if it overlaps it by more than this.
+    """
+    weights = scores[kept, None].astype(np.float64)
+    sums = boxes[kept] * weights
+    others = np.setdiff1d(np.arange(len(boxes)), kept)
+    for start in range(0, len(others), _CHUNK):
+        chunk = others[start : start + _CHUNK]
+        suppresses = box_iou(boxes[chunk], boxes[kept]) > iou_threshold
+        suppresses &= labels[chunk, None] == labels[kept]
+        votes = suppresses.any(axis=1)
+        chunk, chosen = chunk[votes], suppresses[votes].argmax(axis=1)
+        np.add.at(weights, chosen, scores[chunk, None])
+        np.add.at(sums, chosen, boxes[chunk] * scores[chunk, None].astype(np.float64))
+    means: Float[np.ndarray, "kept 4"] = (sums / weights).astype(boxes.dtype)
+    return means
+
+
 def _iou(boxes1: Float[np.ndarray, "4 *#rows"], boxes2: Float[np.ndarray, "4 *#rows"]) -> Float[np.ndarray, "*rows"]:
     """Returns the overlap of boxes given as four rows of coordinates, which numpy handles faster than columns."""
     x_min, y_min, x_max, y_max = boxes1

@@ -18,6 +18,7 @@ Norm = Literal["l2", "batch"]
 Activation = Literal["relu", "relu6", "hardswish"]
 Clip = Literal["none", "size", "all", "corners"]
 Scoring = Literal["softmax", "sigmoid"]
+Merge = Literal["none", "weighted"]
 Scales = Literal["voc", "coco"]
 PrecisionChoice = Literal["auto", "fp32", "bf16"]
 
@@ -117,6 +118,9 @@ class Postprocess:
         class_agnostic: Whether better boxes of all classes suppress a box, or only those of its own class.
         max_candidates_per_class: Number of the best boxes of each class that enter suppression.
         max_detections: Largest number of detections of an image, over all classes.
+        merge: What happens to the boxes that are suppressed: `none` drops them, as in the paper; `weighted` moves each
+            kept box to the mean of itself and of the boxes that it suppressed, weighted by their scores
+            (`multibox.boxes.box_voting`). It changes no score and no label, and keeps the same boxes.
     """
 
     score_threshold: Fraction = 0.01
@@ -124,6 +128,7 @@ class Postprocess:
     class_agnostic: bool = False
     max_candidates_per_class: Count = 400
     max_detections: Count = 200
+    merge: Merge = "none"
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -135,6 +140,7 @@ class Postprocess:
         iou_threshold: float | None = None,
         class_agnostic: bool | None = None,
         max_detections: int | None = None,
+        merge: Merge | None = None,
     ) -> "Postprocess":
         """Returns these settings with the given values in place of their own; `None` keeps a value."""
         given: dict[str, Any] = {
@@ -142,6 +148,7 @@ class Postprocess:
             "iou_threshold": iou_threshold,
             "class_agnostic": class_agnostic,
             "max_detections": max_detections,
+            "merge": merge,
         }
         return dataclasses.replace(self, **{name: value for name, value in given.items() if value is not None})
 

@@ -34,7 +34,8 @@ class Detection(NamedTuple):
         score: Score from 0 to 1.
         box: Box in corner form, in pixels of the image.
         label: Index of the class.
-        default_box_index: Index of the default box that found it; -1 if it is not known.
+        default_box_index: Index of the default box that found it, or of the best of them if its box is a mean
+            (`merge="weighted"`); -1 if it is not known.
     """
 
     name: str
@@ -59,7 +60,8 @@ class Detections:
         scores: Scores from 0 to 1.
         labels: Indices into `class_names`; the background is not among them.
         default_box_indices: Index of the default box that found each object, in the order of the network's output; -1
-            if it is not known.
+            if it is not known. With `merge="weighted"` a box is the mean of the boxes of several default boxes; the
+            index is that of the one with the highest score, from which the object also has its score.
         class_names: Name of every class that the detector knows.
         source: The image that the objects were found in: its path, or a weak reference to the PIL image, array or
             tensor, which does not keep it in memory; None if it is not known.

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int, Shaped
 from PIL import Image
 
 from multibox.checks import check_class_names
-from multibox.config import DetectorConfig, Postprocess, PrecisionChoice, Scales
+from multibox.config import DetectorConfig, Merge, Postprocess, PrecisionChoice, Scales
 from multibox.detections import Detections, ImageReference, label_of
 from multibox.display import download_bar, image_bar
 from multibox.images import IMAGE_SUFFIXES, ColorOrder, Source, decode_image, resize
@@ -479,6 +479,7 @@ class Detector:
         iou_threshold: float | None = None,
         class_agnostic: bool | None = None,
         max_detections: int | None = None,
+        merge: Merge | None = None,
         class_names: Sequence[str] | None = None,
         channels: ColorOrder = "rgb",
         batch_size: int = 8,
@@ -494,6 +495,7 @@ class Detector:
         iou_threshold: float | None = None,
         class_agnostic: bool | None = None,
         max_detections: int | None = None,
+        merge: Merge | None = None,
         class_names: Sequence[str] | None = None,
         channels: ColorOrder = "rgb",
         batch_size: int = 8,
@@ -509,6 +511,7 @@ class Detector:
         iou_threshold: float | None = None,
         class_agnostic: bool | None = None,
         max_detections: int | None = None,
+        merge: Merge | None = None,
         class_names: Sequence[str] | None = None,
         channels: ColorOrder = "rgb",
         batch_size: int = 8,
@@ -523,6 +526,7 @@ class Detector:
         iou_threshold: float | None = None,
         class_agnostic: bool | None = None,
         max_detections: int | None = None,
+        merge: Merge | None = None,
         class_names: Sequence[str] | None = None,
         channels: ColorOrder = "rgb",
         batch_size: int = 8,
@@ -544,10 +548,12 @@ class Detector:
                 RGB, unless `channels` says otherwise), or the result of `prepare_image`; or the path of a folder.
             score_threshold: Detections score above this. By default they score above the threshold of their class in
                 `score_thresholds`, or the config's `detect_score_threshold` where it has none.
-            iou_threshold: A box is suppressed if it overlaps a better one by more than this. This and the next two are
-                by default the detector's own.
+            iou_threshold: A box is suppressed if it overlaps a better one by more than this. This and the next
+                three are by default the detector's own.
             class_agnostic: Whether better boxes of all classes suppress a box, or only those of its own class.
             max_detections: Largest number of detections of an image.
+            merge: `weighted` moves each box to the score-weighted mean of itself and of those that it suppressed,
+                `none` does not, as explained in `Postprocess`.
             class_names: Names of the wanted classes; by default all.
             channels: Order of the colors in arrays and tensors: `rgb`, or `bgr` as OpenCV has it. Other images are
                 refused with `bgr`, because they hold their own order.
@@ -568,12 +574,13 @@ class Detector:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
         settings = self._settings
-        if (score_threshold, iou_threshold, class_agnostic, max_detections) != (None,) * 4:
+        if (score_threshold, iou_threshold, class_agnostic, max_detections, merge) != (None,) * 5:
             settings = settings.override(
                 score_threshold=score_threshold,
                 iou_threshold=iou_threshold,
                 class_agnostic=class_agnostic,
                 max_detections=max_detections,
+                merge=merge,
             )
         by_class = self._class_thresholds if score_threshold is None else None
         labels = None if class_names is None else self._labels(class_names)

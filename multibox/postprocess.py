@@ -11,7 +11,7 @@ from typing import assert_never
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from multibox.boxes import decode, nms
+from multibox.boxes import box_voting, decode, nms
 from multibox.config import DetectorConfig, Postprocess, Scoring
 
 _PREFIX = 1024
@@ -26,7 +26,8 @@ class NormalizedDetections:
         boxes: Boxes in corner form; 0 to 1 is the image, and they are not clipped to it.
         scores: Scores from 0 to 1.
         labels: Indices into the class names.
-        default_box_indices: Index of the default box that found each object; -1 if the runtime does not report it.
+        default_box_indices: Index of the default box that found each object, or, if boxes were merged, of the best of
+            those that did; -1 if the runtime does not report it.
     """
 
     boxes: Float[np.ndarray, "detections 4"]
@@ -52,6 +53,9 @@ def postprocess(
     enter suppression. In the order of their scores, each is kept unless it overlaps a kept one (of its class, or of any
     class) by more than the IoU threshold. The best `max_detections` are returned. Of equal scores, the default box that
     comes first wins, then the class that comes first.
+
+    If the settings say `weighted`, the boxes that are returned are means (`multibox.boxes.box_voting`) over all
+    candidates that entered suppression. So a box may move if the score threshold changes. Nothing else changes.
 
     Args:
         offsets: The network's offsets of each default box.
@@ -98,7 +102,15 @@ def postprocess(
             kept = nms(boxes, rivals, settings.iou_threshold, max_detections=settings.max_detections)
         if len(kept) == settings.max_detections:
             break
-    return NormalizedDetections(boxes[kept], scores.ravel()[places[kept]], classes[kept], indices[kept])
+    match settings.merge:
+        case "none":
+            found = boxes[kept]
+        case "weighted":
+            with np.errstate(over="ignore", invalid="ignore"):
+                found = box_voting(boxes, rivals, scores.ravel()[places], kept, settings.iou_threshold)
+        case unknown:
+            assert_never(unknown)
+    return NormalizedDetections(found, scores.ravel()[places[kept]], classes[kept], indices[kept])
 
 
 def not_finite() -> ValueError:
@@ -154,7 +166,8 @@ def _prefixes(
 ) -> Iterator[Int[np.ndarray, " candidates"]]:
     """Yields the places (row x columns + column) of scores above the threshold, the highest first: the best, then all.
 
-    A detection depends on higher scores only. If the best candidates fill all detections, the others are never sorted.
+    Whether a box is kept depends on higher scores only. If the best candidates fill all detections, the others are
+    never sorted. A box that is merged with others depends on all candidates, so only all are yielded then.
     """
     flat = scores.ravel()
 
@@ -164,7 +177,8 @@ def _prefixes(
 
     above = flat > settings.score_threshold
     if np.count_nonzero(above) > _PREFIX:
-        yield by_score(flat >= np.partition(flat, -_PREFIX)[-_PREFIX])
+        if settings.merge == "none":
+            yield by_score(flat >= np.partition(flat, -_PREFIX)[-_PREFIX])
         # the lowest score that can be among the best of its class
         last = min(settings.max_candidates_per_class, len(scores))
         above &= (scores >= np.partition(scores, -last, axis=0)[-last]).ravel()

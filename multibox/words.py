@@ -16,6 +16,7 @@ ARGUMENTS = {
     "iou_threshold": ("iou", "iou_thres", "nms", "nms_thresh", "nms_threshold", "overlap"),
     "max_detections": ("max_det", "limit", "topk", "top_k", "detections_per_img"),
     "class_agnostic": ("agnostic", "agnostic_nms"),
+    "merge": ("voting", "box_voting", "wbf", "weighted"),
     "class_names": ("classes", "names", "filter_classes"),
     "batch_size": ("batch", "bs", "batchsize"),
     "progress": ("verbose",),

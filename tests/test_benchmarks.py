@@ -3,13 +3,17 @@
 import json
 from math import isfinite
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import distillation
+from benchmarks import distillation, voting
 from benchmarks.__main__ import CPU_PARTS, GPU_PARTS, PARTS, run
 from benchmarks.photographs import write_photographs
 from benchmarks.timing import Comparison, Settings, compare, peak_memory
+from multibox.data.synthetic import synthetic_scenes
+from multibox.detector import Detector
+from multibox.evaluation.evaluate import evaluate, score
 
 SLOW_PARTS = {"presets", "detect", "network"}  # whole networks of full size
 
@@ -104,3 +108,28 @@ def test_the_table_of_distillation_pairs_the_runs_of_a_seed(tmp_path, capsys):
         "+4.0 (+2.0 to +6.0) |",
         "| ssd256-tiny | 2 | 1 | 7.0 | 43.0 | 86.0 | -1.0 | -2.0 |",
     ]
+
+
+def test_voting_is_measured_on_the_same_outputs_and_its_drawn_sets_are_scored_as_hotcoco_would():
+    detector = Detector.load("multibox/shapes")
+    dataset = synthetic_scenes(10, height=128, width=128, seed=7)
+    result = voting.measure(detector, dataset, rename={}, iou_thresholds=[0.45, 0.6], resamples=5)
+    assert [row["iou_threshold"] for row in result["rows"]] == [0.45, 0.6]
+    for row in result["rows"]:
+        for merge in ("none", "weighted"):
+            metrics = evaluate(detector, dataset, iou_threshold=row["iou_threshold"], merge=merge)
+            assert row[merge] == {"ap": metrics.ap, "ap50": metrics.ap50, "ap75": metrics.ap75}
+    assert any(row["none"] != row["weighted"] for row in result["rows"])
+    assert voting.table(result).count("\n") == 4
+
+    counts = np.array([2, 0, 1, 0, 3, 1, 0, 0, 1, 2])
+    truths = [sample.truth for sample in dataset]
+    again = np.repeat(np.arange(10), counts)
+    expected = score(
+        [truths[image] for image in again],
+        [metrics.detections[image] for image in again],
+        class_names=dataset.class_names,
+        rule="coco",
+    )
+    found = voting.average_precision(voting.match(truths, metrics.detections, len(dataset.class_names)), counts)
+    assert found == pytest.approx({"ap": expected.ap, "ap50": expected.ap50, "ap75": expected.ap75}, abs=1e-9)

@@ -55,6 +55,24 @@ def test_nothing_is_detected_by_an_unknown_scoring():
         )
 
 
+@pytest.mark.parametrize("count", [0, 3])
+def test_nothing_is_merged_by_an_unknown_rule(count):
+    offsets, logits, boxes = np.zeros((3, 4), np.float32), np.zeros((3, 2), np.float32), np.ones((3, 4), np.float32)
+    settings = Postprocess()
+    object.__setattr__(settings, "merge", "mean")
+    with pytest.raises(AssertionError, match="mean"):
+        inspect.unwrap(multibox.postprocess.postprocess)(
+            offsets[:count], logits[:count], boxes[:count], CONFIG, settings=settings
+        )
+    with pytest.raises(AssertionError, match="mean"):
+        inspect.unwrap(multibox.ssd.postprocess.postprocess)(
+            *(torch.from_numpy(each)[None, :count] for each in (offsets, logits)),
+            torch.from_numpy(boxes[:count]),
+            CONFIG,
+            settings=settings,
+        )
+
+
 def test_nothing_is_evaluated_by_unknown_pixels():
     boxes = np.array([[0, 0, 5, 5]], np.float32)
     found = Detections(boxes, np.ones(1, np.float32), np.zeros(1, np.int64), np.zeros(1, np.int64), ("cat",))

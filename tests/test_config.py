@@ -36,6 +36,7 @@ def made_with(config: Any, **values: Any) -> Any:
         ({"max_candidates_per_class": -1}, "max_candidates_per_class must be at least 1, but is -1"),
         ({"max_detections": 2.5}, "max_detections must be a whole number, but is 2.5"),
         ({"class_agnostic": "no"}, "class_agnostic must be true or false, but is 'no'"),
+        ({"merge": "mean"}, "merge must be one of none, weighted, but is 'mean'"),
     ],
 )
 def test_postprocess_refuses_what_has_no_meaning(values: dict[str, Any], message: str):
@@ -59,6 +60,20 @@ def test_override_changes_what_is_given_and_nothing_else():
     changed = settings.override(score_threshold=0.0, class_agnostic=True, max_detections=3)
     assert changed == Postprocess(0.0, 0.5, True, 7, 3)
     assert settings == Postprocess(0.2, 0.5, False, 7, 9)
+    voting = settings.override(merge="weighted")
+    assert voting == replace(settings, merge="weighted") and voting.override(merge="none") == settings
+
+
+def test_a_config_from_before_boxes_could_be_merged_does_not_merge_them():
+    values = json.loads(preset("ssd256-tiny").to_json())
+    assert values["postprocess"].pop("merge") == "none"
+    assert DetectorConfig.from_json(json.dumps(values)).postprocess.merge == "none"
+    voting = replace(preset("ssd256-tiny"), postprocess=Postprocess(merge="weighted"))
+    assert DetectorConfig.from_json(voting.to_json()) == voting
+
+
+def test_no_preset_merges_boxes():
+    assert {preset(name).postprocess.merge for name in PRESETS} == {"none"}
 
 
 @pytest.mark.parametrize(

@@ -556,6 +556,15 @@ def test_thresholds_and_limit(detector: Detector):
     assert overlap.max() < 0.01  # clipping may bring two together by a hair
 
 
+def test_merging_moves_boxes_and_nothing_else(detector: Detector):
+    found = detector.detect(pixels(0), score_threshold=LOW)
+    merged = detector.detect(pixels(0), score_threshold=LOW, merge="weighted")
+    for name in ("scores", "labels", "default_box_indices"):
+        np.testing.assert_array_equal(getattr(merged, name), getattr(found, name))
+    assert (merged.boxes != found.boxes).any()
+    np.testing.assert_array_equal(detector.detect(pixels(0), score_threshold=LOW, merge="none").boxes, found.boxes)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -25,6 +25,8 @@ CODER = BoxCoder(center_variance=0.1, size_variance=0.2)
 PAPER = Postprocess()
 CONFIG = replace(preset("ssd300-vgg16"), center_variance=0.1, size_variance=0.2)
 SSD300 = torch.from_numpy(make_default_boxes(preset("ssd300-vgg16")))
+RATIO = float(torch.tensor(0.5).sigmoid() / torch.tensor(1.0).sigmoid())
+"""The last score of `test_boxes_too_large_for_a_number_and_empty_ones_do_no_harm`, divided by the one before it."""
 COLUMNS = ("boxes", "scores", "labels", "default_box_indices")
 
 
@@ -61,6 +63,13 @@ both = pytest.mark.parametrize("run", [in_numpy, in_torch])
 
 def slow_select(scores, offsets, default_boxes, settings, labels=None):
     """DetectionOutput as it is described: one candidate after the other. `scores` begin with the background's."""
+    kept, _ = slow_suppress(scores, offsets, default_boxes, settings, labels)
+    scores = scores.tolist()
+    return [row for row, _ in kept], [label for _, label in kept], [scores[row][label + 1] for row, label in kept]
+
+
+def slow_suppress(scores, offsets, default_boxes, settings, labels=None):
+    """Returns the kept pairs of row and label, and for each one itself and the pairs whose first suppressor it is."""
     corners = CODER.decode(offsets.float(), default_boxes).double().numpy()
     overlaps = box_iou(corners, corners)
     threshold = float(np.float32(settings.score_threshold))
@@ -72,14 +81,28 @@ def slow_select(scores, offsets, default_boxes, settings, labels=None):
         candidates.sort(key=lambda pair: -scores[pair[0]][pair[1] + 1])  # stable
         going_on += candidates[: settings.max_candidates_per_class]
     going_on.sort(key=lambda pair: (-scores[pair[0]][pair[1] + 1], pair))
-    kept = []
+    kept, voters = [], []
     for row, label in going_on:
-        rivals = [other for other, name in kept if name == label or settings.class_agnostic]
-        if not (overlaps[row, rivals] > settings.iou_threshold).any():
+        for place, (other, name) in enumerate(kept):
+            if (name == label or settings.class_agnostic) and overlaps[row, other] > settings.iou_threshold:
+                voters[place].append((row, label))
+                break
+        else:
             kept.append((row, label))
-        if len(kept) == settings.max_detections:
-            break
-    return [row for row, _ in kept], [label for _, label in kept], [scores[row][label + 1] for row, label in kept]
+            voters.append([(row, label)])
+    return kept[: settings.max_detections], voters[: settings.max_detections]
+
+
+def slow_means(scores, offsets, default_boxes, settings, labels=None, *, clip=False):
+    """The boxes of `merge="weighted"`, one kept box and one voter after the other."""
+    corners = CODER.decode(offsets.float(), default_boxes).double().numpy()
+    corners = corners.clip(0, 1) if clip else corners
+    _, voters = slow_suppress(scores, offsets, default_boxes, settings, labels)
+    means = []
+    for pairs in voters:
+        total = sum(float(scores[row, label + 1]) for row, label in pairs)
+        means.append(sum(float(scores[row, label + 1]) * corners[row] for row, label in pairs) / total)
+    return np.array(means).reshape(-1, 4)
 
 
 def assert_is_the_oracles(run, offsets, logits, default_boxes, settings, labels=None):
@@ -90,6 +113,11 @@ def assert_is_the_oracles(run, offsets, logits, default_boxes, settings, labels=
     assert found.scores.tolist() == scores
     expected = CODER.decode(offsets[rows].float(), default_boxes[rows])
     np.testing.assert_allclose(found.boxes, expected.numpy(), rtol=0, atol=1e-6)
+    merged = run(offsets, logits, default_boxes, replace(settings, merge="weighted"), labels=labels)
+    for name in COLUMNS[1:]:
+        np.testing.assert_array_equal(getattr(merged, name), getattr(found, name))
+    means = slow_means(softmax(run, logits), offsets, default_boxes, settings, labels)
+    np.testing.assert_allclose(merged.boxes, means, rtol=0, atol=2e-6)
     return found
 
 
@@ -184,6 +212,36 @@ def test_a_score_of_just_the_threshold_is_not_enough(run):
     logits[1, 1], logits[2, 1] = 1e-3, -1e-3
     found = run(torch.zeros(3, 4), logits, torch.eye(3, 4) + 5, settings=Postprocess(score_threshold=0.5))
     assert found.default_box_indices.tolist() == [1]
+
+
+def test_merge_is_the_weighted_mean_of_a_box_and_its_voters():
+    """By hand: the second votes for the first, the third for nobody, and the fourth for the first, not for the third.
+
+    The fourth overlaps the first by 0.5 and the third by 0.6; the first is the better one.
+    """
+    row = [[0.0, 0, 12, 10], [0, 0, 10, 10], [5, 0, 17, 10], [4, 0, 12, 10]]
+    scores = [[0.6], [0.2], [0.5], [0.2]]
+    for run in (in_numpy, in_torch):
+        settings = Postprocess(iou_threshold=0.45, merge="weighted")
+        found = select_boxes(run, row, scores, settings)
+        assert found.default_box_indices.tolist() == [0, 2]
+        assert found.scores.tolist() == pytest.approx([0.6, 0.5])
+        np.testing.assert_allclose(found.boxes, [[0.8, 0, 11.6, 10], [5, 0, 17, 10]], rtol=0, atol=1e-5)
+
+
+@both
+def test_what_is_suppressed_only_by_a_box_beyond_the_limit_does_not_vote(run):
+    row = [[0.0, 0, 10, 10], [20, 0, 30, 10], [21, 0, 31, 10], [1, 0, 11, 10]]
+    settings = Postprocess(merge="weighted", max_detections=1)
+    found = select_boxes(run, row, [[0.6], [0.5], [0.4], [0.2]], settings)
+    np.testing.assert_allclose(found.boxes, [[0.25, 0, 10.25, 10]], rtol=0, atol=1e-5)
+
+
+@both
+def test_a_box_by_itself_is_not_changed_by_merging_to_the_bit(run):
+    case = random_case(np.random.default_rng(31), count=200, classes=3, passing=150)
+    settings = Postprocess(iou_threshold=1.0)  # nobody is suppressed
+    assert_equal(run(*case, replace(settings, merge="weighted")), run(*case, settings))
 
 
 @both
@@ -413,6 +471,10 @@ def test_boxes_too_large_for_a_number_and_empty_ones_do_no_harm(run):
     found = run(offsets, logits, default_boxes, settings=PAPER)
     assert found.default_box_indices.tolist() == [0, 1, 2]
     assert not np.isnan(found.boxes).any()
+    merged = run(offsets, logits, default_boxes, settings=replace(PAPER, merge="weighted"))
+    assert merged.default_box_indices.tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(merged.boxes[:2], found.boxes[:2])
+    np.testing.assert_allclose(merged.boxes[2], [0, 0, 1, (1 + 0.9 * RATIO) / (1 + RATIO)], rtol=0, atol=1e-6)
 
 
 @both
@@ -426,11 +488,12 @@ def test_arguments_are_not_written_to(run):
 @pytest.mark.parametrize("scoring", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("labels", [None, [0, 3]])
 @pytest.mark.parametrize("class_agnostic", [False, True])
-def test_a_batch_in_torch_is_each_image_in_numpy(scoring, labels, class_agnostic):
+@pytest.mark.parametrize("merge", ["none", "weighted"])
+def test_a_batch_in_torch_is_each_image_in_numpy(scoring, labels, class_agnostic, merge):
     """Images with many, few and no candidates; some fill all detections in the first round, some in none."""
     random = np.random.default_rng(21)
     config = replace(CONFIG, scoring=scoring, clip_boxes=True)
-    settings = Postprocess(class_agnostic=class_agnostic, max_candidates_per_class=300, max_detections=150)
+    settings = Postprocess(class_agnostic=class_agnostic, max_candidates_per_class=300, max_detections=150, merge=merge)
     passing = (10**9, 40, 400, 1500)
     cases = [random_case(random, count=900, classes=5, passing=count) for count in passing]
     cases[1][1][:, 1:] -= 40
@@ -460,6 +523,9 @@ def test_merged_classes_are_one_class(run, class_agnostic):
     rows, names, expected = slow_select(torch.cat([scores[:, :1], best], dim=1), case[0], case[2], settings)
     found = run(*case, settings, merged_labels=merged_labels)
     assert (found.default_box_indices.tolist(), found.labels.tolist(), found.scores.tolist()) == (rows, names, expected)
+    merged = run(*case, replace(settings, merge="weighted"), merged_labels=merged_labels)
+    means = slow_means(torch.cat([scores[:, :1], best], dim=1), case[0], case[2], settings)
+    np.testing.assert_allclose(merged.boxes, means, rtol=0, atol=2e-6)
     only = run(*case, settings, merged_labels=merged_labels, labels=[1])
     assert set(only.labels.tolist()) == {1}
 
@@ -477,6 +543,9 @@ def test_a_threshold_by_class_is_applied_before_suppression_and_limits(run, clas
     expected = slow_select(torch.cat([scores[:, :1], passing], dim=1), case[0], case[2], settings)
     found = run(*case, settings, score_thresholds=thresholds)
     assert (found.default_box_indices.tolist(), found.labels.tolist(), found.scores.tolist()) == expected
+    merged = run(*case, replace(settings, merge="weighted"), score_thresholds=thresholds)
+    means = slow_means(torch.cat([scores[:, :1], passing], dim=1), case[0], case[2], settings)
+    np.testing.assert_allclose(merged.boxes, means, rtol=0, atol=2e-6)
     assert len(found.scores) > 0
 
 

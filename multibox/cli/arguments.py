@@ -60,6 +60,8 @@ def class_weights(_: Any, tokens: Sequence[Token]) -> str | dict[str, float]:
 
 Fraction = Annotated[float, Parameter(validator=_from(0, 1, "from 0 to 1"))]
 Count = Annotated[int, Parameter(converter=whole_number, validator=_from(1, inf, "at least 1"))]
+# `config.Merge` spelled out: importing it would load NumPy, and --help must not
+Merge = Annotated[Literal["none", "weighted"] | None, Parameter(group=MODEL, show_default="the detector's own")]
 Device = Annotated[str | None, Parameter(group=MACHINE, show_default="cuda if there is one, else cpu")]
 # `config.PrecisionChoice` spelled out: importing it would load NumPy, and --help must not
 DetectPrecision = Annotated[Literal["fp32", "bf16", "auto"], Parameter(group=MACHINE)]

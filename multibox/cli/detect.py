@@ -18,6 +18,7 @@ from multibox.cli.arguments import (
     DetectPrecision,
     Device,
     Fraction,
+    Merge,
     Overwrite,
     UsageError,
     choose_device,
@@ -55,6 +56,7 @@ def detect(
     score: Annotated[Fraction | None, Parameter(group=MODEL, show_default="the detector's own")] = None,
     iou: Annotated[Fraction | None, Parameter(group=MODEL, show_default="the detector's own")] = None,
     max_detections: Annotated[Count | None, Parameter(group=MODEL, show_default="the detector's own")] = None,
+    merge: Merge = None,
     classes: Annotated[str | None, Parameter(group=MODEL, show_default="all")] = None,
     out: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
     save_labels: Annotated[LabelFormat | None, Parameter(group=OUTPUT)] = None,
@@ -73,6 +75,8 @@ def detect(
         score: Print, draw and write detections with a score above this.
         iou: Suppress a box that overlaps a better one by more than this.
         max_detections: Keep at most this many detections of an image.
+        merge: 'weighted' moves each box to the score-weighted mean of itself and of those that it suppressed; 'none'
+            does not.
         classes: Find only these classes. Put commas between the names.
         out: Save the images with their boxes drawn to this folder, which mirrors the folders of the images. With a
             single image it may also be the name of an image file.
@@ -115,7 +119,13 @@ def detect(
     from multibox.detector import Detector
 
     detector = Detector.load(model, device=choose_device(device), precision=precision)
-    settings = {"score_threshold": score, "iou_threshold": iou, "max_detections": max_detections, "class_names": wanted}
+    settings = {
+        "score_threshold": score,
+        "iou_threshold": iou,
+        "max_detections": max_detections,
+        "merge": merge,
+        "class_names": wanted,
+    }
     records: list[dict[str, Any]] = []
 
     def write(skipped: list[Failure]) -> None:

@@ -17,6 +17,7 @@ from multibox.cli.arguments import (
     DetectPrecision,
     Device,
     Fraction,
+    Merge,
     OnProblem,
     Overwrite,
     Unlabelled,
@@ -51,6 +52,7 @@ def evaluate(
     class_agnostic: Annotated[
         bool | None, Parameter(group=MODEL, negative="--per-class", show_default="the detector's own")
     ] = None,
+    merge: Merge = None,
     rename: Annotated[Sequence[str], Parameter(group=MODEL, negative="", show_default=False)] = (),
     batch_size: Annotated[Count, Parameter(group=MACHINE)] = 8,
     device: Device = None,
@@ -79,6 +81,8 @@ def evaluate(
         iou: Suppress a box that overlaps a better one by more than this.
         max_detections: Keep at most this many detections of an image.
         class_agnostic: Let better boxes of all classes suppress a box, or only those of its own class.
+        merge: 'weighted' moves each box to the score-weighted mean of itself and of those that it suppressed; 'none'
+            does not.
         rename: Match classes of different names. OLD=NEW says that the detector's class OLD is the data's class NEW.
             Also takes a file of such lines, or 'coco-to-voc' for a detector of COCO's classes on data with VOC's. May
             be given more than once.
@@ -147,6 +151,7 @@ def evaluate(
             iou_threshold=iou,
             class_agnostic=class_agnostic,
             max_detections=max_detections,
+            merge=merge,
             batch_size=batch_size,
             rename=new_names,
             on_progress=show,

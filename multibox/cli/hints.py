@@ -38,6 +38,7 @@ FLAG_WORDS = {
     "--json FILE": ("--save-json", "--output-json"),
     "--learning-rate": ("--lr", "--lr0", "--base-lr"),
     "--max-detections": ("--max-det", "--limit", "--topk", "--top-k"),
+    "--merge weighted": ("--voting", "--box-voting", "--wbf", "--weighted"),
     "--model": ("--weights", "--checkpoint", "--ckpt", "--cfg", "--arch", "--preset"),
     "--out FOLDER": (
         *("--save", "--save-dir", "--save-img", "--project", "--output", "--output-dir", "--name", "--dest"),

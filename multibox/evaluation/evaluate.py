@@ -9,6 +9,7 @@ from typing import get_args
 import numpy as np
 from jaxtyping import Int
 
+from multibox.config import Merge
 from multibox.data.check import read_usable
 from multibox.data.holdout import Holdout
 from multibox.data.read import EVALUATION_SPLITS, DatasetReader, usual_split
@@ -35,6 +36,7 @@ def evaluate(
     iou_threshold: float | None = None,
     class_agnostic: bool | None = None,
     max_detections: int | None = None,
+    merge: Merge | None = None,
     batch_size: int = 8,
     rename: Mapping[str, str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -56,11 +58,13 @@ def evaluate(
             has neither, the parts that the detector's training held out are called so.
         rule: Rule of average precision, as in `score`.
         pixels: How overlap is measured, as in `score`.
-        score_threshold: Only boxes with a score above this become detections. This and the next three are by default
+        score_threshold: Only boxes with a score above this become detections. This and the next four are by default
             the checkpoint's own, those of `config.postprocess`.
         iou_threshold: A box is suppressed if it overlaps a better one by more than this.
         class_agnostic: Whether better boxes of all classes suppress a box, or only those of its own class.
         max_detections: Largest number of detections of an image.
+        merge: `weighted` moves each box to the score-weighted mean of itself and of those that it suppressed, `none`
+            does not, as explained in `multibox.config.Postprocess`.
         batch_size: Number of images that go through the network at once.
         rename: New names for classes of the detector, `{detector's name: data set's name}`.
         on_progress: Called after each batch with the number of images done and of all images.
@@ -87,6 +91,7 @@ def evaluate(
         iou_threshold=iou_threshold,
         class_agnostic=class_agnostic,
         max_detections=max_detections,
+        merge=merge,
     )
 
     # report what the rule cannot do before the detector runs on all images
@@ -100,6 +105,7 @@ def evaluate(
         iou_threshold=settings.iou_threshold,
         class_agnostic=settings.class_agnostic,
         max_detections=settings.max_detections,
+        merge=settings.merge,
         batch_size=batch_size,
     )
     detections: list[Detections] = []

@@ -71,6 +71,25 @@ def postprocess(
         boxes = coder.decode(chosen, default_boxes_center[indices])
         return (boxes.clamp(0, 1) if config.clip_boxes else boxes), places
 
+    def vote(
+        kept: Int[Tensor, "batch kept"], boxes: Float[Tensor, "batch kept 4"], places: Int[Tensor, "batch kept"]
+    ) -> Float[Tensor, "batch kept 4"]:
+        """Returns the kept boxes as `multibox.boxes.box_voting` moves them, for a batch."""
+        sums = _weighted(boxes, kept)
+        number = torch.arange(kept.shape[1], device=kept.device)
+        count = int((candidates > 0).sum(dim=1).max())
+        for start in range(0, count, _CHUNK):
+            chunk = candidates[:, start : min(start + _CHUNK, count)]
+            others, other_places = decode(chunk)
+            suppresses = box_iou(boxes[:, :, None], others[:, None, :]) > settings.iou_threshold
+            suppresses &= (kept[:, :, None] > chunk[:, None, :]) & (chunk[:, None, :] > 0)  # row: a kept box
+            if not settings.class_agnostic:
+                suppresses &= (places % num_classes)[:, :, None] == (other_places % num_classes)[:, None, :]
+            first = torch.where(suppresses, number[:, None], len(number)).amin(dim=1)
+            voters = _weighted(others, chunk).masked_fill((first == len(number))[..., None], 0)
+            sums += (first[:, None, :] == number[:, None]).double() @ voters
+        return (sums[..., :4] / sums[..., 4:]).float()
+
     candidates = _rank(scores, settings, labels)
     kept = candidates[:, :0]
     for chunk in candidates.split(_CHUNK, dim=1):
@@ -91,7 +110,15 @@ def postprocess(
             break
     if not bool(finite):
         raise not_finite()
-    return _to_host(kept, *decode(kept), num_classes)
+    boxes, places = decode(kept)
+    match settings.merge:
+        case "none":
+            found = boxes
+        case "weighted":
+            found = vote(kept, boxes, places)
+        case unknown_merge:
+            assert_never(unknown_merge)
+    return _to_host(kept, found, places, num_classes)
 
 
 def _rank(
@@ -134,6 +161,17 @@ def _keep(valid: Bool[Tensor, "batch rows"], suppresses: Bool[Tensor, "batch row
         keep = answer
 
 
+def _scores_of(keys: Int[Tensor, "batch rows"]) -> Float[Tensor, "batch rows"]:
+    """Returns the scores of candidates."""
+    return (keys >> 32).int().view(torch.float32)
+
+
+def _weighted(boxes: Float[Tensor, "batch rows 4"], keys: Int[Tensor, "batch rows"]) -> Float[Tensor, "batch rows 5"]:
+    """Returns the boxes times their scores, and the scores, which are the parts of a weighted mean."""
+    weights = _scores_of(keys).double()[..., None]
+    return torch.cat([boxes * weights, weights], dim=2)
+
+
 def _merge(
     scores: Float[Tensor, "batch default_boxes classes"], merged_labels: Int[Tensor, " classes"]
 ) -> Float[Tensor, "batch default_boxes merged_classes"]:
@@ -149,10 +187,9 @@ def _to_host(
     num_classes: int,
 ) -> list[NormalizedDetections]:
     """Returns the columns of each image as arrays, without the rows that hold no detection."""
-    scores = (keys >> 32).int().view(torch.float32)
     counts, *columns = (
         values.cpu().numpy()
-        for values in ((keys > 0).sum(dim=1), boxes, scores, places % num_classes, places // num_classes)
+        for values in ((keys > 0).sum(dim=1), boxes, _scores_of(keys), places % num_classes, places // num_classes)
     )
     return [
         NormalizedDetections(*(column[image, :count] for column in columns))

@@ -18,7 +18,7 @@ from multibox.config import DetectorConfig
 from multibox.files import atomic_write
 from multibox.messages import quoted, shortened
 
-FORMAT = "1.2"
+FORMAT = "1.3"
 """Version of the format. A later second number may bring new fields, a later first number changes the old ones."""
 
 _LARGEST_HEADER = 16 << 20

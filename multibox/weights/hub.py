@@ -126,7 +126,8 @@ def model_card(repository: str, weights: Weights, license: str | None) -> str:
         "",
         f"**Postprocessing by default.** Scores above {chosen.score_threshold}; "
         f"suppression {'across classes' if chosen.class_agnostic else 'by class'} at an "
-        f"IoU of {chosen.iou_threshold}; at most {chosen.max_detections} detections an image.",
+        f"IoU of {chosen.iou_threshold}; at most {chosen.max_detections} detections an image"
+        + ("." if chosen.merge == "none" else "; boxes are the score-weighted means of those that they suppress."),
         "",
         "**Where it comes from.**",
         "",

@@ -287,6 +287,19 @@ def test_only_the_wanted_classes(multibox: Multibox, street: Path, weights: Path
     assert "--classes: the detector has no class 'rnig'; did you mean 'ring'?" in err[0]
 
 
+def test_merged_boxes_are_written_with_the_default_box_of_the_best(multibox: Multibox, street: Path, weights: Path):
+    command = ["detect", street / "one.png", "--model", weights, *FINDS, "--json", "-"]
+    found, merged = (
+        json.loads("\n".join(multibox(*command, *asked).out))["images"][0]["detections"]
+        for asked in ([], ["--merge", "weighted"])
+    )
+    assert [each.pop("box") for each in found] != [each.pop("box") for each in merged]
+    assert found == merged
+    status, _, err = multibox(*command, "--merge", "mean")
+    assert status == 2
+    assert err == ['multibox: Invalid value "mean" for --merge. Choose from: "none", "weighted".']
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every name of a file is text")
 def test_a_name_that_is_no_text(multibox: Multibox, street: Path, weights: Path, tmp_path: Path):
     path = os.path.join(os.fsencode(street), b"caf\xe9.png")

@@ -43,6 +43,7 @@ def test_json_is_one_object_of_fractions(multibox: Multibox, data: Path, weights
         "class_agnostic": False,
         "max_candidates_per_class": 400,
         "max_detections": 200,
+        "merge": "none",
     }
 
 
@@ -90,7 +91,8 @@ def test_coco_has_no_last_pixel(multibox: Multibox, data: Path, weights: Path):
 
 
 def test_the_selection_is_what_is_asked_for(multibox: Multibox, data: Path, weights: Path):
-    asked = ["--score", 0.05, "--iou", 0.6, "--max-detections", 7, "--class-agnostic", "--batch-size", 2]
+    asked = ["--score", 0.05, "--iou", 0.6, "--max-detections", 7, "--class-agnostic", "--merge", "weighted"]
+    asked += ["--batch-size", 2]
     metrics = metrics_of(multibox("evaluate", data, "--model", weights, "--json", "-", *asked).out)
     assert metrics["postprocess"] == {
         "score_threshold": 0.05,
@@ -98,6 +100,7 @@ def test_the_selection_is_what_is_asked_for(multibox: Multibox, data: Path, weig
         "class_agnostic": True,
         "max_candidates_per_class": 400,
         "max_detections": 7,
+        "merge": "weighted",
     }
     assert sum(values["detections"] for values in metrics["per_class"].values()) <= 3 * 7
 

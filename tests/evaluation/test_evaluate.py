@@ -205,7 +205,13 @@ def test_selection_is_the_detector_s_own_but_for_what_is_given() -> None:
     detector, dataset = detector_of(["cat"], runtime), dataset_of(["cat"], [(0, LEFT)])
     own = detector.config.postprocess
     assert evaluate(detector, dataset).postprocess["score_threshold"] == own.score_threshold
-    given = {"score_threshold": 0.3, "iou_threshold": 0.6, "class_agnostic": True, "max_detections": 7}
+    given = {
+        "score_threshold": 0.3,
+        "iou_threshold": 0.6,
+        "class_agnostic": True,
+        "max_detections": 7,
+        "merge": "weighted",
+    }
     metrics = evaluate(detector, dataset, **given)
     assert runtime.selections == [own, own.override(**given)]
     assert metrics.postprocess == {**given, "max_candidates_per_class": own.max_candidates_per_class}
@@ -239,6 +245,7 @@ def test_json_has_every_number_as_a_fraction_or_null() -> None:
             "class_agnostic": False,
             "max_candidates_per_class": 400,
             "max_detections": 200,
+            "merge": "none",
         },
         "images": 1,
         "objects": 1,

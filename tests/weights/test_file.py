@@ -370,7 +370,7 @@ def test_score_thresholds_are_kept(tmp_path: Path, detector: Detector):
         assert Detector.load(tmp_path / "it.safetensors").score_thresholds == thresholds
 
 
-@pytest.mark.parametrize("version", ["1", "1.0", "1.1", FORMAT])
+@pytest.mark.parametrize("version", ["1", "1.0", "1.1", "1.2", FORMAT])
 def test_a_file_without_score_thresholds_is_loaded(path: Path, version: str):
     """As every file of an earlier format is."""
     assert "score_thresholds" not in header_of(path)
