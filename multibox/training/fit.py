@@ -8,20 +8,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
-from importlib.metadata import version
-from math import isclose
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from multibox.data.holdout import Holdout, forget_holdout
-from multibox.data.sample import Dataset
 from multibox.detector import Detector
 from multibox.display import progress_bar
-from multibox.report.card import evaluate_command, images_to_show, summary, write_card
-from multibox.report.environment import device_name
-from multibox.report.overview import BATCH_IMAGES, data_table, draw_batch, draw_labels
+from multibox.report.card import evaluate_command
 from multibox.runtimes.precision import Precision
 from multibox.training.class_weights import resolve_class_weights
 from multibox.training.data import (
@@ -33,11 +26,13 @@ from multibox.training.data import (
     warn_if_data_changed,
 )
 from multibox.training.distributed import ProcessGroup, is_alone, join_processes
+from multibox.training.finish import facts_of, finalize, provenance_of
 from multibox.training.given import GivenDetector, GivenSet, check_model, make_detector, read_sets
 from multibox.training.interrupts import Interrupts, Stopped
 from multibox.training.loading import Batch, make_loader
 from multibox.training.machine import choose_precision, torch_threads
 from multibox.training.monitor import StepMonitor
+from multibox.training.opening import announce, write_overview
 from multibox.training.optimizer import freeze_as
 from multibox.training.progress import Progress, RunLength
 from multibox.training.recipes import RECIPES, Recipe, TrainConfig
@@ -48,15 +43,10 @@ from multibox.training.saver import Saver
 from multibox.training.state import Checkpoint, TrainState, restore
 from multibox.training.teacher import Teacher, load_teacher
 from multibox.training.trainer import Trainer
-from multibox.training.validation import Evaluation, Validator, evaluate, predict
+from multibox.training.validation import Validator
 from multibox.words import explains_arguments
 
 log = logging.getLogger("multibox")
-
-SEPARATE_BATCH_NORM = (
-    "BatchNorm uses each process's images by themselves, so the result is not quite that of one process; on GPUs "
-    "sync_batch_norm (--sync-batch-norm) uses them together"
-)
 
 
 @explains_arguments(TrainConfig)
@@ -192,24 +182,23 @@ def train(
         directory.begin(config, notes, step=state.row_step if has_rows else -1)
         directory.write_problems([problem for dataset in datasets for problem in dataset.problems])
         length = RunLength.of(config, epoch_steps=len(train_set) / recipe.batch_size)
-        named = own_recipe or RECIPES[config.recipe or "modern"]
-        for line in _first_lines(state, train_set, length, patience=config.patience):
-            log.info(line)
-        if group.is_main:
-            directory.note(_rate_line(named, recipe, fine_tunes=fine_tunes))
-            for line in _machine_lines(recipe, group, workers):
-                directory.note(line)
-            directory.note(f"precision {precision}: {why}")
-            if state.step == 0:
-                write_overview(directory, detector, train_set, val_set, recipe, config)
-        if aligned_teacher and state.step == 0:
-            log.info(f"the teacher: {aligned_teacher.origin}")
-        if not aligned_teacher and config.distillation_weight != TrainConfig.distillation_weight:
-            log.warning("distillation_weight has no effect without a teacher")
-        if class_weights is not None and state.step == 0:
-            log.info(f"class weights: {', '.join(f'{name} {weight:.3g}' for name, weight in class_weights.items())}")
-        if trainer.has_batch_norm and group.size > 1 and not config.sync_batch_norm:
-            log.info(SEPARATE_BATCH_NORM)
+        announce(
+            state,
+            train_set,
+            length,
+            config=config,
+            recipe=recipe,
+            named=own_recipe or RECIPES[config.recipe or "modern"],
+            fine_tunes=fine_tunes,
+            precision=f"{precision}: {why}",
+            workers=workers,
+            separate_batch_norm=trainer.has_batch_norm and not config.sync_batch_norm,
+            teacher=aligned_teacher,
+            directory=directory,
+            group=group,
+        )
+        if group.is_main and state.step == 0:
+            write_overview(directory, detector, train_set, val_set, recipe, config)
         warn_about_data(datasets, config)
         monitor = StepMonitor(state, config, length, directory, group)
         saver = Saver(trainer, state, monitor, directory.checkpoints, detector=detector, config=config, group=group)
@@ -232,8 +221,7 @@ def train(
             state,
             val_set,
             config=config,
-            provenance=_provenance(config, train_set, holdout)
-            | ({"teacher": aligned_teacher.origin} if aligned_teacher else {}),
+            provenance=provenance_of(config, train_set, holdout, aligned_teacher),
             directory=directory,
             reporter=reporter,
             saver=saver,
@@ -288,7 +276,7 @@ def train(
                 val_set,
                 evaluation=validator.best,
                 config=config,
-                facts=_facts(state, recipe, group, workers),
+                facts=facts_of(state, recipe, group, workers),
                 data=data or of_data.get("data", ()),
                 val_split=None if val_set is None else "val" if holdout and holdout.val else notes.get("val_split"),
                 unlabelled=notes.get("unlabelled"),
@@ -466,38 +454,6 @@ def resolve_precision(
     )
 
 
-def write_overview(
-    directory: RunDirectory,
-    detector: Detector,
-    train_set: Dataset,
-    val_set: Dataset | None,
-    recipe: Recipe,
-    config: TrainConfig,
-) -> None:
-    """Logs the number of objects by class, and draws `labels.jpg` and `batch.jpg`, before the first step of a run."""
-    for line in data_table(train_set, val_set):
-        log.info(line)
-    try:
-        draw_labels(train_set, val_set, directory.folder / "labels.jpg")
-        batches = make_loader(
-            train_set,
-            detector.config,
-            recipe.augmentation,
-            batch_size=min(recipe.batch_size, BATCH_IMAGES),
-            first_step=0,
-            steps=1,
-            seed=config.seed,
-            workers=0,
-            balance_classes=config.balance_classes,
-        )
-        with closing(batches):
-            batch = next(batches)
-        sheet = draw_batch(batch.inputs.numpy(), batch.boxes.numpy(), batch.labels.numpy(), train_set.class_names)
-        sheet.save(directory.folder / "batch.jpg", quality=90)
-    except Exception as error:  # what it is about, the run finds out itself
-        log.warning(f"labels.jpg and batch.jpg could not be drawn ({type(error).__name__}: {error})")
-
-
 def resume_from(
     checkpoint: Checkpoint,
     state: TrainState,
@@ -531,145 +487,3 @@ def resume_from(
             best_ap = validator.ap_of_best(best.to(group.device), step=best_step)
         state.best_ap, state.best_step, state.validations_since_best = best_ap, best_step or 0, 0
         state.data = fingerprints
-
-
-def finalize(
-    best: Detector,
-    state: TrainState,
-    train_set: Dataset,
-    val_set: Dataset | None,
-    *,
-    evaluation: Evaluation | None,
-    config: TrainConfig,
-    facts: Mapping[str, object],
-    data: Sequence[str],
-    val_split: str | None,
-    unlabelled: str | None,
-    directory: RunDirectory,
-    reporter: Reporter,
-    group: ProcessGroup,
-    interrupts: Interrupts,
-) -> None:
-    """Writes the card of the run with its figures, and logs the summary.
-
-    Args:
-        best: The best detector.
-        state: Numbers of the run.
-        train_set: The training set.
-        val_set: The validation set.
-        evaluation: Evaluation of the best detector on the validation set, if it is known already.
-        config: Values of the run.
-        facts: Further facts about the run, by name.
-        data: Folders of the data set, for the commands on the card.
-        val_split: Name of the validation split, for these commands.
-        unlabelled: How unlabelled images were read, for these commands; None for the reader's own way.
-        directory: Folder of the run.
-        reporter: Writes the sheet of images for TensorBoard.
-        group: The processes of the run.
-        interrupts: Whether this process was asked to stop.
-    """
-    shown = val_set if val_set is not None else group.broadcast_from_main(lambda: images_to_show(train_set))
-    on_device = best.to(group.device)
-    if val_set is not None and evaluation is None:
-        evaluation = evaluate(on_device, val_set, group, interrupts)
-    found = evaluation.found if evaluation else predict(on_device, shown, group, interrupts)
-    if not group.is_main:
-        return
-    rows = directory.rows()
-    card, sheet = write_card(
-        directory.folder,
-        best,
-        train_set=train_set,
-        val_set=val_set,
-        shown=shown,
-        found=found,
-        metrics=evaluation.metrics if evaluation else None,
-        rows=rows,
-        best_step=state.best_step,
-        config=config.values(),
-        facts={
-            **facts,
-            "time": f"{state.seconds / 60:.1f} min, of which validation {state.validation_seconds / 60:.1f} min",
-            "unreadable images, replaced by others": len(state.unreadable),
-            "steps that were not finite, left out": round(sum(row["nonfinite_steps"] or 0 for row in rows)),
-        },
-        data=data,
-        val_split=val_split,
-        unlabelled=unlabelled,
-    )
-    for line in summary(card).splitlines():
-        log.info(line)
-    reporter.image(state.step, "validation" if val_set else "training", sheet)
-
-
-def _provenance(config: TrainConfig, train_set: Dataset, holdout: Holdout | None) -> dict[str, str]:
-    """Returns the provenance that the weights files state, except for the step."""
-    return {
-        **(holdout.to_provenance() if holdout else {}),
-        "trained with": f"multibox {version('multibox')}",
-        "trained on": train_set.name,
-        "recipe": config.recipe or "custom",
-        "seed": str(config.seed),
-    }
-
-
-def _facts(state: TrainState, recipe: Recipe, group: ProcessGroup, workers: int) -> dict[str, object]:
-    """Returns what the card says about the machine and the speed of the whole run, validations left out."""
-    seconds = max(state.seconds - state.validation_seconds, 1e-9)
-    return {
-        "device": f"{group.device}, {device_name(group.device)}",
-        "processes": group.size,
-        "torch threads": torch.get_num_threads(),
-        "reader processes": workers,
-        "images/s of training": round(state.step * recipe.batch_size / seconds, 1),
-    }
-
-
-def _first_lines(state: TrainState, train_set: Dataset, length: RunLength, *, patience: int | None) -> Iterator[str]:
-    """Yields the lines about a run that the log gets before the first step.
-
-    Args:
-        state: Numbers of the run.
-        train_set: The training set.
-        length: Length of the run.
-        patience: Number of validations without a higher AP that end the run.
-    """
-    if state.step > 0 and state.step == state.validated:
-        if length.fraction_done(state.step, state.seconds) >= 1:
-            yield f"the run is finished (step {state.step}); give a longer --epochs, --steps or --minutes to go on"
-            return
-        if patience is not None and state.validations_since_best >= patience:
-            yield f"the run is finished (step {state.step}, no higher AP); give a longer --patience to go on"
-            return
-    if state.step == 0:
-        yield f"{len(train_set)} images, from the start"
-        yield f"the run takes {length}"
-    else:
-        yield f"{len(train_set)} images, from step {state.step}"
-        yield f"the run takes {length}; {length.left(state.step, state.seconds)} are left"
-
-
-def _rate_line(named: Recipe, recipe: Recipe, *, fine_tunes: bool) -> str:
-    """Returns a line about the learning rate of a run.
-
-    Args:
-        named: The named recipe, without the values of the run.
-        recipe: The recipe with the values of the run.
-        fine_tunes: Whether the run starts from weights that know classes of the data.
-    """
-    usual = named.for_batch_size(recipe.batch_size).learning_rate * (named.fine_tuning_factor if fine_tunes else 1)
-    says = f"the recipe's {named.learning_rate:g} for batches of {named.batch_size}"
-    if not isclose(recipe.learning_rate, usual):
-        says = f"as given; the recipe's would be {usual:.2g}"
-    rises = f"; it rises over the first {100 * recipe.warmup:g} % of the run" if recipe.warmup else ""
-    if fine_tunes and named.fine_tuning_factor != 1:
-        says += f", times {named.fine_tuning_factor:g} because the weights know classes of the data already"
-    return f"{recipe.batch_size} images a step at a learning rate of up to {recipe.learning_rate:.3g}, {says}{rises}"
-
-
-def _machine_lines(recipe: Recipe, group: ProcessGroup, workers: int) -> Iterator[str]:
-    """Yields the lines about processes, device and threads that the log gets before the first step."""
-    if group.size > 1:
-        shares = sorted({len(range(recipe.batch_size)[rank :: group.size]) for rank in range(group.size)}, reverse=True)
-        yield f"{group.size} processes, {' or '.join(map(str, shares))} images of a step in each"
-    yield f"device {group.device}, {torch.get_num_threads()} torch threads, {workers} reader processes"

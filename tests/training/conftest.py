@@ -66,4 +66,4 @@ def plain_recipes():
 @pytest.fixture(autouse=True)
 def labels_are_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Saves half a second for each run; tests/report/test_overview.py draws them."""
-    monkeypatch.setattr("multibox.training.fit.draw_labels", lambda train_set, val_set, path: path.write_bytes(b""))
+    monkeypatch.setattr("multibox.training.opening.draw_labels", lambda train_set, val_set, path: path.write_bytes(b""))

@@ -11,7 +11,7 @@ from PIL import Image
 from multibox.data.synthetic import synthetic_scenes
 from multibox.detector import Detector
 from multibox.ssd.loss import multibox_loss
-from multibox.training import TrainConfig, fit, reporter, train, validation
+from multibox.training import TrainConfig, finish, fit, reporter, train, validation
 from multibox.training.state import Checkpoints
 from multibox.training.tensorboard import TensorBoard
 from multibox.training.trainer import Trainer
@@ -38,7 +38,7 @@ def undisturbed(tmp_path_factory, new_detector, train_set, val_set, plain_recipe
     """The folder of a run that nothing ended early."""
     out = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "write_card", no_card)
+        patch.setattr(finish, "write_card", no_card)
         train(new_detector(), train_set, val_set, SHORT, out=out)
     return out
 
@@ -49,7 +49,7 @@ def no_card(folder, *_, **__):
 
 @pytest.fixture(autouse=True)
 def card_is_not_drawn(monkeypatch):
-    monkeypatch.setattr(fit, "write_card", no_card)
+    monkeypatch.setattr(finish, "write_card", no_card)
 
 
 class Broken(Exception):
@@ -201,7 +201,7 @@ def test_a_package_that_is_missing_is_named_before_anything_is_done(
 
 @pytest.mark.parametrize("what", ["write_card", "images_to_show", "predict"])
 def test_where_the_card_fails_the_detector_is_returned(tmp_path, new_detector, train_set, monkeypatch, what):
-    monkeypatch.setattr(fit, what, break_at(1))
+    monkeypatch.setattr(finish, what, break_at(1))
     best = train(new_detector(), train_set, None, SHORT, out=tmp_path)
     saved = load_weights(tmp_path / "best.safetensors").tensors
     assert all((saved[name] == values.numpy()).all() for name, values in best.network.state_dict().items())

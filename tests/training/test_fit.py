@@ -23,7 +23,7 @@ from multibox.detections import Detections
 from multibox.detector import Detector
 from multibox.ssd.loss import multibox_loss
 from multibox.ssd.matching import make_targets
-from multibox.training import RECIPES, TrainConfig, fit, machine, reporter, train, validation
+from multibox.training import RECIPES, TrainConfig, finish, fit, machine, reporter, train, validation
 from multibox.training import progress as progress_module
 from multibox.training.loading import make_loader
 from multibox.training.progress import COLUMNS, RunLength
@@ -76,7 +76,7 @@ def images(monkeypatch):
         drawn_from.append(shown.name)
         return EMPTY_CARD | {"folder": str(folder)}, Image.new("RGB", (1, 1))
 
-    monkeypatch.setattr(fit, "write_card", write_nothing)
+    monkeypatch.setattr(finish, "write_card", write_nothing)
     return drawn_from
 
 
@@ -195,6 +195,9 @@ def test_the_config_of_a_run_gives_the_run_again(finished):
         warmup=recipe.warmup,
         milestones=recipe.milestones,
         expand_probability=recipe.augmentation.expand_probability,
+        backbone_lr_factor=1.0,
+        freeze_stride=0,
+        freeze_batch_norm=False,
     )
 
 

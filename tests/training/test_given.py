@@ -18,7 +18,7 @@ from multibox.data.synthetic import CLASS_NAMES, synthetic_scenes
 from multibox.data.write import write_voc
 from multibox.detector import Detector, load
 from multibox.evaluation.evaluate import evaluate
-from multibox.training import TrainConfig, fit, given, train
+from multibox.training import TrainConfig, finish, fit, given, train
 
 pytestmark = pytest.mark.usefixtures("plain_recipes")
 
@@ -45,7 +45,7 @@ def cards(monkeypatch):
         made.append(values)
         return EMPTY_CARD | {"folder": str(folder)}, Image.new("RGB", (1, 1))
 
-    monkeypatch.setattr(fit, "write_card", write_nothing)
+    monkeypatch.setattr(finish, "write_card", write_nothing)
     return made
 
 

@@ -1,0 +1,118 @@
+"""What a run leaves at its end: the card with its figures, and the provenance of its weights."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+
+import torch
+
+from multibox.data.holdout import Holdout
+from multibox.data.sample import Dataset
+from multibox.detector import Detector
+from multibox.report.card import images_to_show, summary, write_card
+from multibox.report.environment import device_name
+from multibox.training.distributed import ProcessGroup
+from multibox.training.interrupts import Interrupts
+from multibox.training.recipes import Recipe, TrainConfig
+from multibox.training.reporter import Reporter
+from multibox.training.run_directory import RunDirectory
+from multibox.training.state import TrainState
+from multibox.training.teacher import Teacher
+from multibox.training.validation import Evaluation, evaluate, predict
+
+log = logging.getLogger("multibox")
+
+
+def finalize(
+    best: Detector,
+    state: TrainState,
+    train_set: Dataset,
+    val_set: Dataset | None,
+    *,
+    evaluation: Evaluation | None,
+    config: TrainConfig,
+    facts: Mapping[str, object],
+    data: Sequence[str],
+    val_split: str | None,
+    unlabelled: str | None,
+    directory: RunDirectory,
+    reporter: Reporter,
+    group: ProcessGroup,
+    interrupts: Interrupts,
+) -> None:
+    """Writes the card of the run with its figures, and logs the summary.
+
+    Args:
+        best: The best detector.
+        state: Numbers of the run.
+        train_set: The training set.
+        val_set: The validation set.
+        evaluation: Evaluation of the best detector on the validation set, if it is known already.
+        config: Values of the run.
+        facts: Further facts about the run, by name.
+        data: Folders of the data set, for the commands on the card.
+        val_split: Name of the validation split, for these commands.
+        unlabelled: How unlabelled images were read, for these commands; None for the reader's own way.
+        directory: Folder of the run.
+        reporter: Writes the sheet of images for TensorBoard.
+        group: The processes of the run.
+        interrupts: Whether this process was asked to stop.
+    """
+    shown = val_set if val_set is not None else group.broadcast_from_main(lambda: images_to_show(train_set))
+    on_device = best.to(group.device)
+    if val_set is not None and evaluation is None:
+        evaluation = evaluate(on_device, val_set, group, interrupts)
+    found = evaluation.found if evaluation else predict(on_device, shown, group, interrupts)
+    if not group.is_main:
+        return
+    rows = directory.rows()
+    card, sheet = write_card(
+        directory.folder,
+        best,
+        train_set=train_set,
+        val_set=val_set,
+        shown=shown,
+        found=found,
+        metrics=evaluation.metrics if evaluation else None,
+        rows=rows,
+        best_step=state.best_step,
+        config=config.values(),
+        facts={
+            **facts,
+            "time": f"{state.seconds / 60:.1f} min, of which validation {state.validation_seconds / 60:.1f} min",
+            "unreadable images, replaced by others": len(state.unreadable),
+            "steps that were not finite, left out": round(sum(row["nonfinite_steps"] or 0 for row in rows)),
+        },
+        data=data,
+        val_split=val_split,
+        unlabelled=unlabelled,
+    )
+    for line in summary(card).splitlines():
+        log.info(line)
+    reporter.image(state.step, "validation" if val_set else "training", sheet)
+
+
+def provenance_of(
+    config: TrainConfig, train_set: Dataset, holdout: Holdout | None, teacher: Teacher | None
+) -> dict[str, str]:
+    """Returns the provenance that the weights files state, except for the step."""
+    return {
+        **(holdout.to_provenance() if holdout else {}),
+        "trained with": f"multibox {version('multibox')}",
+        "trained on": train_set.name,
+        "recipe": config.recipe or "custom",
+        "seed": str(config.seed),
+        **({"teacher": teacher.origin} if teacher else {}),
+    }
+
+
+def facts_of(state: TrainState, recipe: Recipe, group: ProcessGroup, workers: int) -> dict[str, object]:
+    """Returns what the card says about the machine and the speed of the whole run, validations left out."""
+    seconds = max(state.seconds - state.validation_seconds, 1e-9)
+    return {
+        "device": f"{group.device}, {device_name(group.device)}",
+        "processes": group.size,
+        "torch threads": torch.get_num_threads(),
+        "reader processes": workers,
+        "images/s of training": round(state.step * recipe.batch_size / seconds, 1),
+    }
