@@ -24,7 +24,7 @@ float32.
 All learn from the split `trainval`, else `train`, and are scored on `test`, else `val`; `--images` and `--test-images`
 take so many, evenly spaced in their order. The YOLO reads them as `multibox.data.write.write_yolo` writes them. All
 save their detections in one form: at most 300 an image, with scores above 0.001, after each one's own suppression.
-`multibox.evaluation.evaluate.score` scores them by COCO's rule. The latency is the median of the test images, from the
+`multibox.evaluation.evaluate.score` scores them by COCO's rule. The latency is the median CPU time of a test image, from the
 file to its detections with these limits, one image at a time on one thread, measured while the detections are made.
 
 Each run leaves OUT/NAME.json and OUT/NAME.detections.json.gz; a run whose file is there already is skipped. The command
@@ -241,16 +241,16 @@ def run_yolo(python: Path, job: dict[str, Any], train_set: Dataset, test_set: Da
 
 
 def timed(detect: Callable[[Path], Found], test_set: Dataset) -> tuple[dict[str, Found], float]:
-    """Returns the detections in each image of a data set by its name, and the median of their times in milliseconds."""
+    """Returns the detections in each image of a data set by its name, and the median of their CPU times in milliseconds."""
     torch.set_num_threads(1)
     files = {sample.name: image_file(sample.image) for sample in test_set}
     for file in list(files.values())[:WARM_UP]:
         detect(file)
     found, seconds = {}, []
     for name, file in files.items():
-        began = time.perf_counter()
+        began = time.process_time()
         found[name] = detect(file)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.process_time() - began)
     return found, 1000 * statistics.median(seconds)
 
 
@@ -294,7 +294,7 @@ def print_table(folders: Sequence[Path]) -> None:
     results = runs.read_results(folders)
     for task, minutes in sorted({(each["task"], each["minutes"]) for each in results}):
         print()
-        head = ("AP50", "AP", "seeds", "images/s", "epochs", "ms an image")
+        head = ("AP50", "AP", "seeds", "images/s", "epochs", "CPU ms an image")
         runs.print_row(f"{task}, {minutes:g} min", *head)
         runs.print_row("---", *["---:"] * len(head))
         for who in WHO:

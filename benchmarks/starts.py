@@ -121,6 +121,9 @@ def read_task(
     if classes:
         train_set = runs.with_objects(runs.only_classes(train_set, classes))
         test_set = runs.with_as_many_empty(runs.only_classes(test_set, classes))
+    for dataset in (train_set, test_set):
+        if not len(dataset):
+            raise SystemExit(f"{dataset.name} has no image with {' or '.join(classes or ['objects'])}")
     return runs.some(train_set, images), runs.some(test_set, test_images)
 
 
