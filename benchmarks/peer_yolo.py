@@ -94,7 +94,7 @@ def main(job_file: str, result_file: str) -> None:
         "threads_in_training": threads,
         "threads_in_detection": torch.get_num_threads(),
         "median_ms": 1000 * statistics.median(seconds),
-        "peer_versions": {"ultralytics": ultralytics.__version__, "torch": torch.__version__},
+        "peer_versions": {"ultralytics": ultralytics.__version__, "its torch": torch.__version__},
         "detections": detections,
     }
     Path(result_file).write_text(json.dumps(result), encoding="utf-8")

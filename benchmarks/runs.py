@@ -103,7 +103,7 @@ def print_machines(results: Sequence[dict[str, Any]]) -> None:
     """Prints the machines, commits and versions of the results, a line for each combination."""
     lines = {
         f"{each['cpu']} ({each['cpu_capability']}), threads: {each['threads']}, commit {each['commit']}, "
-        + ", ".join(f"{name} {number}" for name, number in each["versions"].items())
+        + ", ".join(f"{name} {number}" for name, number in (each["versions"] | each.get("peer_versions", {})).items())
         for each in results
     }
     print("\n" + "\n".join(sorted(lines)))

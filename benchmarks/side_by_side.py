@@ -24,8 +24,8 @@ float32.
 All learn from the split `trainval`, else `train`, and are scored on `test`, else `val`; `--images` and `--test-images`
 take so many, evenly spaced in their order. The YOLO reads them as `multibox.data.write.write_yolo` writes them. All
 save their detections in one form: at most 300 an image, with scores above 0.001, after each one's own suppression.
-`multibox.evaluation.evaluate.score` scores them by COCO's rule. The latency is the median CPU time of a test image, from the
-file to its detections with these limits, one image at a time on one thread, measured while the detections are made.
+`multibox.evaluation.evaluate.score` scores them by COCO's rule. The latency is the median, over the test images, of the
+CPU time from the file to its detections with these limits, one image at a time on one thread.
 
 Each run leaves OUT/NAME.json and OUT/NAME.detections.json.gz; a run whose file is there already is skipped. The command
 can therefore be stopped and started again. Minutes need a quiet machine.
@@ -241,7 +241,7 @@ def run_yolo(python: Path, job: dict[str, Any], train_set: Dataset, test_set: Da
 
 
 def timed(detect: Callable[[Path], Found], test_set: Dataset) -> tuple[dict[str, Found], float]:
-    """Returns the detections in each image of a data set by its name, and the median of their CPU times in milliseconds."""
+    """Returns the detections in each image of a data set by its name, and their median CPU time in milliseconds."""
     torch.set_num_threads(1)
     files = {sample.name: image_file(sample.image) for sample in test_set}
     for file in list(files.values())[:WARM_UP]:
