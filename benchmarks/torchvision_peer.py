@@ -102,16 +102,16 @@ def train_lite(model: SSD, dataset: Dataset, *, minutes: float, seed: int) -> It
     torch.manual_seed(seed)
     began = time.monotonic()
     loader = make_loader(dataset, batch_size=min(24, len(dataset)), transforms=make_lite_transforms())
-    optimizer = torch.optim.SGD(model.train().parameters(), lr=0.15 / 8, momentum=0.9, weight_decay=4e-5)
-    highest, rise = 0.15 / 8, max(1, min(1000, len(loader) - 1))
-    step = 0
+    highest, rise, step = 0.15 / 8, max(1, min(1000, len(loader) - 1)), 0
+    optimizer = torch.optim.SGD(model.train().parameters(), lr=highest, momentum=0.9, weight_decay=4e-5)
     while True:
         for images, targets in loader:
             fraction_done = (time.monotonic() - began) / 60 / minutes
-            if fraction_done >= 1:
+            if step and fraction_done * (step + 0.5) / step >= 1:  # half of another step would be over the time
                 return
             warmup = min(1.0, 1 / 1000 + step / rise * (1 - 1 / 1000))
-            rate = optimizer.param_groups[0]["lr"] = highest * warmup * (1 + math.cos(math.pi * fraction_done)) / 2
+            cosine = (1 + math.cos(math.pi * min(1.0, fraction_done))) / 2
+            rate = optimizer.param_groups[0]["lr"] = highest * warmup * cosine
             loss = sum(model(images, targets).values())
             if not torch.isfinite(loss):
                 raise ValueError(f"step {step}: the loss is {loss.item()}")
