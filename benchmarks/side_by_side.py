@@ -294,13 +294,14 @@ def print_table(folders: Sequence[Path]) -> None:
     results = runs.read_results(folders)
     for task, minutes in sorted({(each["task"], each["minutes"]) for each in results}):
         print()
-        head = ("AP50", "AP", "seeds", "images/s", "epochs", "CPU ms an image")
+        head = ("AP50", "AP", "seeds", "minutes taken", "images/s", "epochs", "CPU ms an image")
         runs.print_row(f"{task}, {minutes:g} min", *head)
         runs.print_row("---", *["---:"] * len(head))
         for who in WHO:
             found = [each for each in results if (each["task"], each["minutes"], each["who"]) == (task, minutes, who)]
             if found:
-                means = (statistics.mean(each[name] for each in found) for name in ("images_per_second", "epochs"))
+                names = ("trained_minutes", "images_per_second", "epochs")
+                means = (statistics.mean(each[name] for each in found) for name in names)
                 runs.print_row(
                     who,
                     *(runs.spread([each[name] for each in found]) for name in ("ap50", "ap")),

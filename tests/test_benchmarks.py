@@ -208,14 +208,14 @@ def test_the_table_of_starts_has_a_row_for_each_label_and_columns_for_each_time(
 def test_the_side_by_side_table_has_the_detectors_in_their_order(tmp_path, capsys):
     for who, seed, ap in [("yolo11n", 0, 0.1), ("ssd256-tiny", 0, 0.2), ("ssd256-tiny", 1, 0.3)]:
         result = {"task": "BCCD", "who": who, "minutes": 10, "seed": seed, "ap": ap, "ap50": 2 * ap, "epochs": 3 + seed}
-        result |= {"images_per_second": 20, "median_ms": 12.34} | MACHINE
+        result |= {"images_per_second": 20, "median_ms": 12.34, "trained_minutes": 10.1} | MACHINE
         runs.write_result(tmp_path / f"{who}-{seed}.json", result)
     side_by_side.main(["table", str(tmp_path)])
     assert capsys.readouterr().out.splitlines()[1:5] == [
-        "| BCCD, 10 min | AP50 | AP | seeds | images/s | epochs | CPU ms an image |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-        "| ssd256-tiny | 50.0 (40.0 to 60.0) | 25.0 (20.0 to 30.0) | 2 | 20.0 | 3.5 | 12.3 |",
-        "| yolo11n | 20.0 | 10.0 | 1 | 20.0 | 3.0 | 12.3 |",
+        "| BCCD, 10 min | AP50 | AP | seeds | minutes taken | images/s | epochs | CPU ms an image |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| ssd256-tiny | 50.0 (40.0 to 60.0) | 25.0 (20.0 to 30.0) | 2 | 10.1 | 20.0 | 3.5 | 12.3 |",
+        "| yolo11n | 20.0 | 10.0 | 1 | 10.1 | 20.0 | 3.0 | 12.3 |",
     ]
 
 
