@@ -19,13 +19,13 @@ import json
 import statistics
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import multibox
+from benchmarks.runs import some, spread
 from multibox.data.sample import Dataset
 from multibox.detector import Detector
 from multibox.evaluation.evaluate import evaluate
@@ -74,7 +74,7 @@ def run_all(arguments: argparse.Namespace) -> None:
     reader = multibox.data.DatasetReader(arguments.data)
     train_split = next(split for split in ("train", "trainval") if split in reader.splits)
     train_set, test_set = (
-        _some(multibox.read_dataset(arguments.data, split=split, on_problem="skip"), images)
+        some(multibox.read_dataset(arguments.data, split=split, on_problem="skip"), images)
         for split, images in ((train_split, arguments.images), ("test", arguments.test_images))
     )
     teacher = Detector.load(arguments.teacher)
@@ -87,11 +87,6 @@ def run_all(arguments: argparse.Namespace) -> None:
             result = _run(arguments, teacher if weight else None, train_set, test_set, seed=seed, weight=weight)
             file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
             print(f"{file.stem}: AP {100 * result['ap']:.1f}, AP50 {100 * result['ap50']:.1f}", flush=True)
-
-
-def _some(dataset: Dataset, images: int | None) -> Dataset:
-    count = min(images or len(dataset), len(dataset))
-    return replace(dataset, samples=[dataset[n * len(dataset) // count] for n in range(count)])
 
 
 def _percents(metrics: multibox.Metrics) -> str:
@@ -153,19 +148,13 @@ def print_table(out: Path) -> None:
         runs = [each for each in results if (each["model"], each["weight"]) == (model, weight)]
         cells = [model, f"{weight:g}" if weight else "no teacher", str(len(runs))]
         cells.append(f"{statistics.mean(each['epochs'] for each in runs):.1f}")
-        cells += [_spread([each[name] for each in runs]) for name in ("ap", "ap50")]
+        cells += [spread([each[name] for each in runs]) for name in ("ap", "ap50")]
         for name in ("ap", "ap50"):
             pairs = [
                 each[name] - alone[key][name] for each in runs if weight and (key := (model, each["seed"])) in alone
             ]
-            cells.append(_spread(pairs, sign="+") if pairs else "")
+            cells.append(spread(pairs, sign="+") if pairs else "")
         print(f"| {' | '.join(cells)} |")
-
-
-def _spread(values: Sequence[float], *, sign: str = "") -> str:
-    """Returns the mean, the lowest and the highest value in percent."""
-    low, mean, high = (f"{100 * value:{sign}.1f}" for value in (min(values), statistics.mean(values), max(values)))
-    return mean if len(values) == 1 else f"{mean} ({low} to {high})"
 
 
 if __name__ == "__main__":

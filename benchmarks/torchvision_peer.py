@@ -1,4 +1,4 @@
-"""Trains our network as torchvision's reference script trains an SSD: the peer that our training is compared with.
+"""Trains as torchvision's reference script does, our network or its own SSDLite: the peer of our training.
 
 torchvision provides resizing and normalization, matching, box coder, loss and hard negative mining
 (`torchvision.models.detection.ssd.SSD`), and the v2 transforms. We provide the network with its weights and its default
@@ -6,9 +6,11 @@ boxes. The values are those of torchvision's `references/detection` (BSD-3): `pr
 `engine.py` for the step and the warm-up, `train.py` and `README.md` for optimizer, batch size and schedule.
 
 Two things are left out: grouping by aspect ratio, which has no effect because all images are warped to one size, and
-what several GPUs need. The reference trains with 8 processes of 4 images each; this is one of them.
+what several GPUs need. The reference trains with 8 processes of 4 images each (SSDLite: 24); this is one of them.
 """
 
+import math
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -86,6 +88,40 @@ def train(
         schedule.step()
 
 
+def train_lite(model: SSD, dataset: Dataset, *, minutes: float, seed: int) -> Iterator[Step]:
+    """Trains torchvision's SSDLite in place with its reference recipe, fitted to a time. Yields after each step.
+
+    The recipe is SGD with momentum 0.9 and a decay of 4e-5 for all weights, in batches of 24. The learning rate is
+    0.15 for 8 processes, and by the reference's rule an eighth of that for one. It rises from a thousandth in the first
+    epoch, and follows a cosine to 0, here over the minutes of wall time instead of 660 epochs, and by the step instead
+    of by the epoch.
+
+    Raises:
+        ValueError: A loss is not finite.
+    """
+    torch.manual_seed(seed)
+    began = time.monotonic()
+    loader = make_loader(dataset, batch_size=min(24, len(dataset)), transforms=make_lite_transforms())
+    highest, rise, step = 0.15 / 8, max(1, min(1000, len(loader) - 1)), 0
+    optimizer = torch.optim.SGD(model.train().parameters(), lr=highest, momentum=0.9, weight_decay=4e-5)
+    while True:
+        for images, targets in loader:
+            fraction_done = (time.monotonic() - began) / 60 / minutes
+            if step and fraction_done * (step + 0.5) / step >= 1:  # half of another step would be over the time
+                return
+            warmup = min(1.0, 1 / 1000 + step / rise * (1 - 1 / 1000))
+            cosine = (1 + math.cos(math.pi * min(1.0, fraction_done))) / 2
+            rate = optimizer.param_groups[0]["lr"] = highest * warmup * cosine
+            loss = sum(model(images, targets).values())
+            if not torch.isfinite(loss):
+                raise ValueError(f"step {step}: the loss is {loss.item()}")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            step += 1
+            yield Step(step, step / len(loader), rate, loss.item())
+
+
 def trained(detector: Detector) -> Detector:
     """Returns the trained detector with torchvision's rule of resizing, as it was trained; validate this one.
 
@@ -128,19 +164,34 @@ def make_transforms() -> v2.Transform:
     )
 
 
-def make_loader(dataset: Dataset, *, batch_size: int = 4, workers: int = 0) -> DataLoader[Images]:
-    """Returns a loader of shuffled batches of images in their own sizes; an incomplete last batch is left out."""
-    return DataLoader(
-        _Augmented(dataset), batch_size, shuffle=True, drop_last=True, num_workers=workers, collate_fn=_collate
+def make_lite_transforms() -> v2.Transform:
+    """Returns the transforms that the reference calls "ssdlite", for PIL images."""
+    return v2.Compose(
+        [
+            v2.RandomIoUCrop(),
+            v2.RandomHorizontalFlip(),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.SanitizeBoundingBoxes(),
+            v2.ToPureTensor(),
+        ]
     )
+
+
+def make_loader(
+    dataset: Dataset, *, batch_size: int = 4, workers: int = 0, transforms: v2.Transform | None = None
+) -> DataLoader[Images]:
+    """Returns a loader of shuffled batches of images in their own sizes; an incomplete last batch is left out."""
+    images = _Augmented(dataset, transforms or make_transforms())
+    return DataLoader(images, batch_size, shuffle=True, drop_last=True, num_workers=workers, collate_fn=_collate)
 
 
 class _Augmented(TorchDataset[tuple[Tensor, Target]]):
     """Images and objects in torchvision's form, in which label 0 is the background."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, transforms: v2.Transform) -> None:
         self.dataset = dataset
-        self.transforms = make_transforms()
+        self.transforms = transforms
 
     def __len__(self) -> int:
         return len(self.dataset)

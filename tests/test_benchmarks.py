@@ -1,17 +1,20 @@
 """Each part of the benchmarks runs, at its smallest sizes, and measures something; how much is nobody's test."""
 
 import json
+from dataclasses import replace
 from math import isfinite
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import distillation, voting
+from benchmarks import distillation, runs, side_by_side, starts, voting
 from benchmarks.__main__ import CPU_PARTS, GPU_PARTS, PARTS, run
 from benchmarks.photographs import write_photographs
 from benchmarks.timing import Comparison, Settings, compare, peak_memory
+from multibox.data.sample import Dataset, GroundTruth, Sample
 from multibox.data.synthetic import synthetic_scenes
+from multibox.data.write import write_voc
 from multibox.detector import Detector
 from multibox.evaluation.evaluate import evaluate, score
 
@@ -133,3 +136,141 @@ def test_voting_is_measured_on_the_same_outputs_and_its_drawn_sets_are_scored_as
     )
     found = voting.average_precision(voting.match(truths, metrics.detections, len(dataset.class_names)), counts)
     assert found == pytest.approx({"ap": expected.ap, "ap50": expected.ap50, "ap75": expected.ap75}, abs=1e-9)
+
+
+MACHINE = {"cpu": "a CPU", "cpu_capability": "AVX2", "threads": 1, "commit": "abc", "versions": {"torch": "2.15.0"}}
+
+
+def test_evenly_spaced_images_are_different_and_cover_the_set():
+    dataset = synthetic_scenes(10, height=64, width=64, seed=7)
+    for images in range(1, 11):
+        chosen = [sample.image_id for sample in runs.some(dataset, images)]
+        assert chosen == sorted(set(chosen))
+        assert len(chosen) == images
+        gaps = np.diff([*chosen, chosen[0] + 10])
+        assert max(gaps) - min(gaps) <= 1
+    assert len(runs.some(dataset, None)) == len(runs.some(dataset, 11)) == 10
+
+
+def test_a_task_of_some_classes_has_their_objects_alone_and_as_many_images_without():
+    labels = [[0, 2], [1], [2, 1, 2], [], [0], [1, 1], [2]]
+    samples = [
+        Sample(
+            f"{number}.png",
+            np.zeros((3, 9, 9), np.uint8),
+            9,
+            9,
+            GroundTruth([[1, 2, 3 + k, 4]] * len(k_s), k_s),
+            number,
+        )
+        for number, k_s in enumerate(labels)
+        for k in [number % 3]
+    ]
+    dataset = runs.only_classes(Dataset("three", ("cat", "cow", "dog"), samples), ["dog", "cat"])
+    assert dataset.class_names == ("dog", "cat")
+    assert [sample.truth.labels.tolist() for sample in dataset] == [[1, 0], [], [0, 0], [], [1], [], [0]]
+    assert [len(sample.truth.boxes) for sample in dataset] == [2, 0, 2, 0, 1, 0, 1]
+    assert [sample.image_id for sample in runs.with_objects(dataset)] == [0, 2, 4, 6]
+    assert len(runs.with_as_many_empty(dataset)) == 7  # there are only three
+    dogs = runs.only_classes(dataset, ["cat"])
+    chosen = runs.with_as_many_empty(dogs)
+    assert [sample.image_id for sample in chosen] == [sample.image_id for sample in runs.with_as_many_empty(dogs)]
+    assert sum(len(sample.truth) > 0 for sample in chosen) == 2
+    assert len(chosen) == 4
+    with pytest.raises(SystemExit, match="three has no class horse, only cat"):
+        runs.only_classes(Dataset("three", ("cat",), []), ["horse"])
+
+
+def test_a_benchmark_for_one_core_refuses_two(monkeypatch):
+    monkeypatch.setattr(runs.os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+    with pytest.raises(SystemExit, match="may use 2 cores, but its minutes are for one"):
+        runs.use_one_core()
+
+
+def test_the_table_of_starts_has_a_row_for_each_label_and_columns_for_each_time(tmp_path, capsys):
+    rows = [("new", 2, 0, 0.1), ("new", 2, 1, 0.2), ("new", 10, 0, 0.3), ("imagenet", 10, 0, 0.4)]
+    for label, minutes, seed, ap in rows:
+        result = {"task": "BCCD", "label": label, "minutes": minutes, "seed": seed, "ap": ap, "ap50": 2 * ap}
+        result |= {"images_per_second": 10 * minutes, "epochs": minutes} | MACHINE
+        runs.write_result(tmp_path / f"{label}-{minutes}-{seed}.json", result)
+    starts.main(["table", str(tmp_path)])
+    assert capsys.readouterr().out.splitlines() == [
+        "",
+        "| BCCD | seeds | images/s | epochs | 2 min: AP50 | 2 min: AP | 10 min: AP50 | 10 min: AP |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| imagenet | 1 | 100.0 | 10.0 |  |  | 80.0 | 40.0 |",
+        "| new | 1 | 100.0 | 10.0 | 30.0 (20.0 to 40.0) | 15.0 (10.0 to 20.0) | 60.0 | 30.0 |",
+        "",
+        "a CPU (AVX2), threads: 1, commit abc, torch 2.15.0",
+    ]
+
+
+def test_the_side_by_side_table_has_the_detectors_in_their_order(tmp_path, capsys):
+    for who, seed, ap in [("yolo11n", 0, 0.1), ("ssd256-tiny", 0, 0.2), ("ssd256-tiny", 1, 0.3)]:
+        result = {"task": "BCCD", "who": who, "minutes": 10, "seed": seed, "ap": ap, "ap50": 2 * ap, "epochs": 3 + seed}
+        result |= {"images_per_second": 20, "median_ms": 12.34, "trained_minutes": 10.1} | MACHINE
+        runs.write_result(tmp_path / f"{who}-{seed}.json", result)
+    side_by_side.main(["table", str(tmp_path)])
+    assert capsys.readouterr().out.splitlines()[1:5] == [
+        "| BCCD, 10 min | AP50 | AP | seeds | minutes taken | images/s | epochs | CPU ms an image |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| ssd256-tiny | 50.0 (40.0 to 60.0) | 25.0 (20.0 to 30.0) | 2 | 10.1 | 20.0 | 3.5 | 12.3 |",
+        "| yolo11n | 20.0 | 10.0 | 1 | 10.1 | 20.0 | 3.0 | 12.3 |",
+    ]
+
+
+def test_saved_detections_are_scored_as_evaluate_scores_the_detector(tmp_path):
+    detector = Detector.load("multibox/shapes")
+    dataset = synthetic_scenes(6, height=128, width=128, seed=3)
+    metrics = evaluate(detector, dataset, score_threshold=0.001, max_detections=300)
+    found = {
+        sample.name: {"boxes": one.boxes.tolist(), "scores": one.scores.tolist(), "labels": one.labels.tolist()}
+        for sample, one in zip(dataset, metrics.detections, strict=True)
+    }
+    expected = {"ap": metrics.ap, "ap50": metrics.ap50, "ap75": metrics.ap75}
+    assert side_by_side.scores(found, dataset) == pytest.approx(expected, abs=1e-9)
+    del found[dataset[2].name]
+    with pytest.raises(KeyError):
+        side_by_side.scores(found, dataset)
+
+
+def test_a_yolo_needs_an_environment_and_its_weights(tmp_path, capsys):
+    for who, missing in [("yolo11n", "--peer-python"), ("yolo11n-coco", "--peer-python")]:
+        with pytest.raises(SystemExit):
+            side_by_side.main(["run", "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--who", who])
+        assert f"{who} needs {missing}" in capsys.readouterr().err
+    python = tmp_path / "python"
+    python.touch()
+    with pytest.raises(SystemExit):
+        side_by_side.main(["run", "--data", "x", "--out", "y", "--who", "yolo11n-coco", "--peer-python", str(python)])
+    assert "yolo11n-coco needs --weights, a file such as yolo11n.pt, not None" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_detectors_are_trained_side_by_side_and_not_again(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(runs, "use_one_core", lambda: None)
+    threads = torch.get_num_threads()
+    train_set, test_set = (synthetic_scenes(12, height=96, width=96, seed=seed) for seed in (1, 2))
+    write_voc({"train": train_set, "test": with_other_names(test_set)}, tmp_path / "data")
+    given = ["--data", str(tmp_path / "data"), "--minutes", "0.02", "--seeds", "0", "--out", str(tmp_path / "out")]
+    try:
+        side_by_side.main(["run", *given, "--who", "ssd256-tiny", "ssdlite320"])
+        first = capsys.readouterr().out
+        side_by_side.main(["run", *given, "--who", "ssd256-tiny", "ssdlite320"])
+        starts.main(["run", *given, "--model", "multibox/shapes", "--classes", "circle", "--out", str(tmp_path / "o")])
+    finally:
+        torch.set_num_threads(threads)
+    second = capsys.readouterr().out
+    assert "..." in first
+    assert "..." not in second
+    assert first.splitlines()[-7:] == second.splitlines()[1:8]
+    results = runs.read_results([tmp_path / "out", tmp_path / "o"])
+    assert len(results) == 3
+    for result in results:
+        assert result["epochs"] > 0
+        assert result["ap"] >= 0
+        assert result["trained_minutes"] < 1
+
+
+def with_other_names(dataset):
+    return replace(dataset, samples=[replace(sample, name=f"test-{sample.name}") for sample in dataset])
