@@ -18,7 +18,7 @@ from multibox.data.write import write_voc
 from multibox.detector import Detector
 from multibox.evaluation.evaluate import evaluate, score
 
-SLOW_PARTS = {"presets", "detect", "network"}  # whole networks of full size
+SLOW_PARTS = {"presets", "detect", "network", "freezing"}  # whole networks of full size
 
 
 @pytest.mark.parametrize(
