@@ -141,9 +141,8 @@ RECIPES: Mapping[RecipeName, Recipe] = {
         augmentation=Augmentation(),
     ),
     "modern": _MODERN,
-    # For backbones that start trained, as on ImageNet: chosen on the validation splits of VOC 2007 and BCCD
-    # (docs/benchmarks.md).
-    "fine-tune": replace(_MODERN, learning_rate=1e-3, batch_size=16, epochs=30, freeze_stride=4),
+    # For backbones that start trained, as on ImageNet.
+    "fine-tune": replace(_MODERN, epochs=30, freeze_stride=8),
 }
 
 
@@ -160,8 +159,8 @@ class TrainConfig:
         minutes: Length of the run in minutes, validation included. If several lengths are given, the first to be
             reached ends the run.
         patience: End the run after this many validations without a higher AP.
-        batch_size: Number of images in a step, those of all processes together. By default 32 for `paper`, 8 for
-            `modern` and 16 for `fine-tune`.
+        batch_size: Number of images in a step, those of all processes together. By default 32 for `paper` and 8 for
+            `modern` and `fine-tune`.
         accumulate: Compute each step in this many parts, one after the other, to need less memory.
         learning_rate: Highest learning rate. By default the recipe's, adjusted to the batch size, and lower if the run
             starts from weights that know classes of the data.
@@ -171,7 +170,7 @@ class TrainConfig:
         backbone_lr_factor: Factor on the learning rate of the backbone. By default 1.
         freeze: Layers that do not learn, by their names, or the beginnings of several: `backbone`, `backbone.conv1`.
         freeze_stride: The backbone's layers with a stride of up to this do not learn either; 0 for none. By default 0
-            for `paper` and `modern`, and 4 for `fine-tune`.
+            for `paper` and `modern`, and 8 for `fine-tune`.
         freeze_batch_norm: Keep the statistics of the backbone's BatchNorm as they are at the start. Training is then
             faster, and does not depend on how many images a step has.
         clip_norm: Scale the gradient down to this norm if it is larger.
