@@ -49,7 +49,10 @@ def freeze_as(recipe: Recipe, network: SSD, names: Sequence[str]) -> None:
 
 
 def layers_up_to(stride: int, backbone: nn.Module, *, height: int, width: int) -> list[str]:
-    """Returns the names of the backbone's layers whose features have at most this stride, as `freeze` takes them.
+    """Returns the names of the backbone's first layers, up to those of this stride, as `freeze` takes them.
+
+    Convolutions tell the stride, by the rows of their features. Their BatchNorm, and squeeze-and-excite between them,
+    belong to the same stage.
 
     Args:
         stride: Distance between the centers of neighboring cells in pixels of the input; 0 for no layers.
@@ -57,19 +60,23 @@ def layers_up_to(stride: int, backbone: nn.Module, *, height: int, width: int) -
         height: Height of the network input in pixels.
         width: Width of the network input in pixels.
     """
+    if not stride:
+        return []
+    called: list[tuple[str, nn.Module, int]] = []
+
+    def note(name: str, layer: nn.Module, _: object, output: Tensor) -> None:
+        called.append((f"backbone.{name}", layer, output.shape[2] if isinstance(layer, nn.Conv2d) else 0))
+
     with torch.device("meta"):  # computes shapes without values
         trial = copy.deepcopy(backbone).to("meta").train()
-        found: dict[str, int] = {}
         for name, layer in trial.named_modules():
             if next(layer.children(), None) is None and next(layer.parameters(), None) is not None:
-                layer.register_forward_hook(partial(_note_rows, found, f"backbone.{name}"))
+                layer.register_forward_hook(partial(note, name))
         trial(torch.empty(2, 3, height, width))
-    return [name for name, rows in found.items() if rows * stride >= height]
-
-
-def _note_rows(found: dict[str, int], name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    """Notes how many rows a layer's features have."""
-    found[name] = output.shape[2]
+    end = max((place + 1 for place, (*_, rows) in enumerate(called) if rows * stride >= height), default=0)
+    while 0 < end < len(called) and not isinstance(called[end][1], nn.Conv2d):
+        end += 1
+    return [name for name, *_ in called[:end]]
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -303,6 +303,7 @@ def test_the_backbones_batch_norm_can_keep_its_statistics_and_learn_its_weights(
         ("ssd300-vgg16", 2, ["conv1_1", "conv1_2", "conv2_1", "conv2_2"]),
         ("ssd300-resnet18", 4, ["conv1", "bn1", "layer1"]),
         ("ssdlite320-mobilenetv3", 2, ["features.0", "features.1", "features.2.block.0"]),
+        ("ssdlite320-mobilenetv3", 8, [*(f"features.{block}" for block in range(7)), "features.7.block.0"]),  # with SE
     ],
 )
 def test_a_recipe_may_leave_the_first_stages_as_they_are(preset_name, stride, frozen):
