@@ -1,6 +1,7 @@
-"""Write a file completely or not at all, and read text in the usual encodings."""
+"""Write a file completely or not at all, read text in the usual encodings, and hash a file."""
 
 import codecs
+import hashlib
 import os
 import re
 import secrets
@@ -50,3 +51,9 @@ def read_text(file: Path) -> str:
         raise ValueError(f"the file cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} is not UTF-8; save the file as UTF-8") from error
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

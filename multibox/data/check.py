@@ -17,6 +17,7 @@ from typing import NamedTuple
 from multibox.data.read import DatasetReader, warn_of_problems
 from multibox.data.sample import Dataset, DatasetError, Problem, Sample, main_problem
 from multibox.display import image_bar
+from multibox.files import file_sha256
 from multibox.messages import counted, list_names
 
 Progress = Callable[[int, int], None]
@@ -197,7 +198,6 @@ def _digest(sample: Sample) -> bytes:
     if not isinstance(sample.image, Path):
         return hashlib.sha256(repr(sample.image.shape).encode() + sample.image.tobytes()).digest()
     try:
-        with sample.image.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        return bytes.fromhex(file_sha256(sample.image))
     except OSError:
         return bytes(sample.image)

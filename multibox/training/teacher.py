@@ -1,7 +1,6 @@
 """The teacher of a run: a trained SSD whose outputs the student learns, default box by default box."""
 
 import copy
-import hashlib
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from multibox.data.sample import compare_classes
 from multibox.detector import Detector
+from multibox.files import file_sha256
 from multibox.ssd.network import Predictions
 from multibox.training.given import GivenDetector
 from multibox.weights.published import find_weights
@@ -54,10 +54,11 @@ def load_teacher(given: GivenDetector, *, progress: bool) -> LoadedTeacher:
             detector = Detector.load(given, progress=progress)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"the teacher {error}") from error
-        with find_weights(given).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         name = os.path.abspath(given) if Path(given).exists() else os.fspath(given)
-        parts, notes = [os.fspath(given), detector.config.name, f"SHA-256 {digest}"], {"teacher": name}
+        parts, notes = (
+            [os.fspath(given), detector.config.name, f"SHA-256 {file_sha256(find_weights(given))}"],
+            {"teacher": name},
+        )
     learned = detector.provenance.get("trained on")
     return LoadedTeacher(detector, ", ".join([*parts, *([f"trained on {learned}"] if learned else [])]), notes)
 

@@ -1,7 +1,6 @@
 """Download files into the cache. A file gets into its place complete and with the right hash, or not at all."""
 
 import errno
-import hashlib
 import io
 import logging
 import os
@@ -19,6 +18,8 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from filelock import FileLock
+
+from multibox.files import file_sha256
 
 OnProgress = Callable[[int, int | None, float], None]
 """Function that is called now and then during a download with the number of bytes fetched, the size of the file
@@ -100,11 +101,11 @@ class _Download:
         """Fetches the file and puts it into its place if its hash is right."""
         resumed = self._size() > 0
         self._read_all()
-        found = _sha256(self.part)
+        found = file_sha256(self.part)
         if not found.startswith(sha256) and resumed:  # the part may have been one of another file
             self.part.unlink()
             self._read_all()
-            found = _sha256(self.part)
+            found = file_sha256(self.part)
         if not found.startswith(sha256):
             self.part.unlink()
             raise ValueError(
@@ -211,15 +212,10 @@ def _reason(error: URLError) -> str:
     return getattr(reason, "strerror", None) or str(reason)
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @cache
 def _sha256_once(path: Path, size: int, changed: int) -> str:
     """Returns the SHA-256 of a file, computed once for each size and time of change."""
-    return _sha256(path)
+    return file_sha256(path)
 
 
 def _start(found: str, expected: str) -> str:

@@ -1,6 +1,5 @@
 """Backbones trained on ImageNet, from which detectors start (section 3.1): of torchvision, of timm, or of a package."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from multibox.files import file_sha256
 from multibox.weights.backbone_names import named_as_ours
 from multibox.weights.converters.state_dict import read_state_dict
 from multibox.weights.published import fetch_entry, hash_in, torchvision_entry
@@ -187,12 +187,6 @@ def packaged_file(backbone: str) -> Path:
     if not file_sha256(file).startswith(file.stem.rpartition("-")[2]):
         raise ValueError(f"{file}: damaged: its SHA-256 is not the one in its name; install {package} again")
     return file
-
-
-def file_sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _timm_backbone(backbone: str) -> PretrainedBackbone:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from multibox.files import file_sha256
 from multibox.messages import quoted, shortened
 from multibox.presets import PRESETS
 from multibox.weights.backbone_names import REDUCED_TAIL, is_classifier, named_as_ours, our_names
@@ -18,7 +19,7 @@ from multibox.weights.converters.other_files import describe_other_file
 from multibox.weights.converters.state_dict import StateDict, read_state_dicts
 from multibox.weights.converters.tflite import is_tflite
 from multibox.weights.file import is_weights_file, load_weights
-from multibox.weights.imagenet import ENTRIES, PretrainedBackbone, entry_pixels, file_sha256, torchvision_hash
+from multibox.weights.imagenet import ENTRIES, PretrainedBackbone, entry_pixels, torchvision_hash
 from multibox.weights.published import HUB, PUBLISHED
 
 Shapes = Mapping[str, tuple[int, ...]]

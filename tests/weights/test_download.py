@@ -136,7 +136,7 @@ def test_a_file_in_the_cache_is_read_once_in_a_process(server: Server, cache: Pa
     cache.mkdir()
     (cache / NAME).write_bytes(DATA)
     fetch(server.url(f"/{NAME}"), sha256=HASH)
-    monkeypatch.setattr(download, "_sha256", lambda path: pytest.fail("it was read again"))
+    monkeypatch.setattr(download, "file_sha256", lambda path: pytest.fail("it was read again"))
     fetch(server.url(f"/{NAME}"), sha256=HASH)
 
 
