@@ -69,6 +69,7 @@ def feature_map_table(
     grids: Mapping[str, tuple[int, int]] | None = None,
     extra_channels: tuple[tuple[int, int], ...] = ((256, 512), (128, 256)),
     first_extra: int = 8,
+    separable: bool = False,
 ) -> tuple[tuple[ExtraLayer, ...], tuple[FeatureMap, ...]]:
     """Returns extra layers and feature maps for any backbone and input size, built as SSD512 extends SSD300.
 
@@ -86,6 +87,7 @@ def feature_map_table(
             rounded up.
         extra_channels: Channels of the two convolutions of each pair. The last entry holds for all further pairs.
         first_extra: Number in the names of the first pair of extra layers.
+        separable: Whether the 3x3 convolution of each pair is a depthwise one and a 1x1 convolution, as in SSDLite.
 
     Raises:
         ValueError: The input is too small to leave three feature maps.
@@ -96,12 +98,15 @@ def feature_map_table(
     extras: list[ExtraLayer] = []
     while max(maps[-1][1:3]) > 1:
         rows, columns = (ceil(cells / 2) for cells in maps[-1][1:3])
-        place = len(extras) // 2
+        place = len(maps) - len(sources)
         number = first_extra + place
         narrow, wide = extra_channels[min(place, len(extra_channels) - 1)]
-        extras.append(ExtraLayer(f"conv{number}_1", narrow, 1))
-        extras.append(ExtraLayer(f"conv{number}_2", wide, 3, stride=2, padding=1))
-        maps.append((f"conv{number}_2", rows, columns, (height / rows, width / columns)))
+        if separable:
+            extras += _separable_extras(f"conv{number}", narrow, wide)
+        else:
+            extras.append(ExtraLayer(f"conv{number}_1", narrow, 1))
+            extras.append(ExtraLayer(f"conv{number}_2", wide, 3, stride=2, padding=1))
+        maps.append((extras[-1].name, rows, columns, (height / rows, width / columns)))
     if len(maps) < 3:
         raise ValueError(
             f"an input of {height} x {width} leaves {len(maps)} feature maps, but there must be at least 3"
@@ -268,23 +273,13 @@ _NARROWING = (512, 256, 256, 128)
 """Output channels of the extra layers of TensorFlow's detectors."""
 
 
-def _separable_extras(prefix: str, *, first: int, maps: int) -> tuple[ExtraLayer, ...]:
-    """Returns the extra layers of SSDLite, which halve the map so often: 1x1, depthwise 3x3 and 1x1 convolutions.
-
-    Args:
-        prefix: Beginning of the layers' names.
-        first: Number in the names of the first three layers.
-        maps: Number of feature maps.
-    """
-    extras: list[ExtraLayer] = []
-    for number in range(first, first + maps):
-        channels = _NARROWING[min(number - first, len(_NARROWING) - 1)]
-        extras += [
-            ExtraLayer(f"{prefix}{number}_1", channels // 2, 1),
-            ExtraLayer(f"{prefix}{number}_2", channels // 2, 3, stride=2, padding=1, depthwise=True),
-            ExtraLayer(f"{prefix}{number}_3", channels, 1),
-        ]
-    return tuple(extras)
+def _separable_extras(name: str, narrow: int, wide: int) -> list[ExtraLayer]:
+    """Returns three extra layers of SSDLite, which halve the map: 1x1, depthwise 3x3 and 1x1 convolutions."""
+    return [
+        ExtraLayer(f"{name}_1", narrow, 1),
+        ExtraLayer(f"{name}_2", narrow, 3, stride=2, padding=1, depthwise=True),
+        ExtraLayer(f"{name}_3", wide, 1),
+    ]
 
 
 def _ssdlite(version: Literal["v2", "v3"], height: int, width: int, scales: Scales) -> DetectorConfig:
@@ -293,7 +288,11 @@ def _ssdlite(version: Literal["v2", "v3"], height: int, width: int, scales: Scal
     The sizes of its default boxes do not depend on `scales`.
     """
     layers = {"v2": ("expand14", "conv18"), "v3": ("expand13", "conv16")}[version]
-    extras = _separable_extras("extra", first=1, maps=4)
+    extras = [
+        layer
+        for number, channels in enumerate(_NARROWING, start=1)
+        for layer in _separable_extras(f"extra{number}", channels // 2, channels)
+    ]
     sources = (*layers, *(extra.name for extra in extras[2::3]))
     return DetectorConfig(
         name=f"ssdlite{_size(height, width)}-mobilenet{version}",
@@ -304,7 +303,7 @@ def _ssdlite(version: Literal["v2", "v3"], height: int, width: int, scales: Scal
         resize="antialias",
         draft_decoding=True,
         backbone="mobilenet-v2" if version == "v2" else "mobilenet-v3-large-reduced",
-        extras=extras,
+        extras=tuple(extras),
         extras_batch_norm=True,
         activation="relu6",
         feature_maps=tuple(_even_rows(height, width, sources, head="separable")),
@@ -317,7 +316,15 @@ def _ssdlite(version: Literal["v2", "v3"], height: int, width: int, scales: Scal
 
 def _ssd_lite0(height: int, width: int, scales: Scales) -> DetectorConfig:
     """Returns our SSD on EfficientNet-Lite0, for small processors: separable heads and extra layers, and ReLU6."""
-    _, rows = feature_map_table(height, width, {"expand5": 8, "expand11": 16, "block15": 32}, scales, first_extra=16)
+    extras, feature_maps = feature_map_table(
+        height,
+        width,
+        {"expand5": 8, "expand11": 16, "block15": 32},
+        scales,
+        extra_channels=tuple((channels // 2, channels) for channels in _NARROWING),
+        first_extra=16,
+        separable=True,
+    )
     return DetectorConfig(
         name=f"ssd{_size(height, width)}-lite0",
         height=height,
@@ -327,10 +334,10 @@ def _ssd_lite0(height: int, width: int, scales: Scales) -> DetectorConfig:
         resize="antialias",
         draft_decoding=True,
         backbone="efficientnet-lite0",
-        extras=_separable_extras("conv", first=16, maps=len(rows) - 3),
+        extras=extras,
         extras_batch_norm=True,
         activation="relu6",
-        feature_maps=tuple(replace(row, layer=row.layer.replace("_2", "_3"), head="separable") for row in rows),
+        feature_maps=tuple(replace(row, head="separable") for row in feature_maps),
     )
 
 
