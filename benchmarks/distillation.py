@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 import multibox
-from benchmarks.runs import some, spread
+from benchmarks import runs
 from multibox.data.sample import Dataset
 from multibox.detector import Detector
 from multibox.evaluation.evaluate import evaluate
@@ -69,14 +69,9 @@ def main(given: Sequence[str] | None = None) -> None:
 
 def run_all(arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
-    out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(arguments.threads)
-    reader = multibox.data.DatasetReader(arguments.data)
-    train_split = next(split for split in ("train", "trainval") if split in reader.splits)
-    train_set, test_set = (
-        some(multibox.read_dataset(arguments.data, split=split, on_problem="skip"), images)
-        for split, images in ((train_split, arguments.images), ("test", arguments.test_images))
-    )
+    train_set = runs.read(arguments.data, None, ("train", "trainval"), arguments.images)
+    test_set = runs.read(arguments.data, None, ("test",), arguments.test_images)
     teacher = Detector.load(arguments.teacher)
     print(f"teacher: {_percents(evaluate(teacher.to(arguments.device), test_set))}", flush=True)
     for seed in arguments.seeds:
@@ -85,7 +80,7 @@ def run_all(arguments: argparse.Namespace) -> None:
             if file.exists():
                 continue
             result = _run(arguments, teacher if weight else None, train_set, test_set, seed=seed, weight=weight)
-            file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            runs.write_result(file, result)
             print(f"{file.stem}: AP {100 * result['ap']:.1f}, AP50 {100 * result['ap50']:.1f}", flush=True)
 
 
@@ -142,19 +137,19 @@ def print_table(out: Path) -> None:
     """Prints the mean and the spread over the seeds by weight, and the mean gain over the run without a teacher."""
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*-weight-*-seed-*.json"))]
     alone = {(each["model"], each["seed"]): each for each in results if not each["weight"]}
-    print("| student | distillation weight | seeds | epochs | AP | AP50 | gain in AP | gain in AP50 |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    runs.print_row("student", "distillation weight", "seeds", "epochs", "AP", "AP50", "gain in AP", "gain in AP50")
+    runs.print_row("---", *["---:"] * 7)
     for model, weight in sorted({(each["model"], each["weight"]) for each in results}):
-        runs = [each for each in results if (each["model"], each["weight"]) == (model, weight)]
-        cells = [model, f"{weight:g}" if weight else "no teacher", str(len(runs))]
-        cells.append(f"{statistics.mean(each['epochs'] for each in runs):.1f}")
-        cells += [spread([each[name] for each in runs]) for name in ("ap", "ap50")]
+        found = [each for each in results if (each["model"], each["weight"]) == (model, weight)]
+        cells = [model, f"{weight:g}" if weight else "no teacher", str(len(found))]
+        cells.append(f"{statistics.mean(each['epochs'] for each in found):.1f}")
+        cells += [runs.spread([each[name] for each in found]) for name in ("ap", "ap50")]
         for name in ("ap", "ap50"):
             pairs = [
-                each[name] - alone[key][name] for each in runs if weight and (key := (model, each["seed"])) in alone
+                each[name] - alone[key][name] for each in found if weight and (key := (model, each["seed"])) in alone
             ]
-            cells.append(spread(pairs, sign="+") if pairs else "")
-        print(f"| {' | '.join(cells)} |")
+            cells.append(runs.spread(pairs, sign="+") if pairs else "")
+        runs.print_row(*cells)
 
 
 if __name__ == "__main__":

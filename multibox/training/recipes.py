@@ -171,8 +171,8 @@ class TrainConfig:
         freeze: Layers that do not learn, by their names, or the beginnings of several: `backbone`, `backbone.conv1`.
         freeze_stride: The backbone's layers with a stride of up to this do not learn either; 0 for none. By default 0
             for `paper` and `modern`, and 8 for `fine-tune`.
-        freeze_batch_norm: Keep the statistics of the backbone's BatchNorm as they are at the start. Training is then
-            faster, and does not depend on how many images a step has.
+        freeze_batch_norm: Keep the statistics of the backbone's BatchNorm as they are at the start, so that they do not
+            depend on how many images a step has.
         clip_norm: Scale the gradient down to this norm if it is larger.
         expand_probability: Probability of placing an image on a larger canvas. The paper's results without `*` were
             trained without it.
