@@ -16,13 +16,14 @@ import torch
 import multibox
 from benchmarks.machine import facts
 from benchmarks.timing import Settings
+from multibox.data.read import DatasetReader, usual_split
 from multibox.data.sample import Dataset
 
 
 def read(data: Path, split: str | None, usual: Sequence[str], images: int | None = None) -> Dataset:
     """Returns a split of a data set, or the first of the usual ones that it has; `images` of it, evenly spaced."""
-    splits = multibox.data.DatasetReader(data).splits
-    found = split or next((name for name in usual if name in splits), None)
+    splits = DatasetReader(data).splits
+    found = split or usual_split(splits, usual)
     if found not in splits:
         wanted = found or " or ".join(usual)
         sys.exit(f"{data} has no split {wanted}, only {', '.join(splits)}; name one with --train-split, --test-split")

@@ -75,16 +75,12 @@ def train(
     for epoch in range(epochs):
         for images, targets in loader:
             rate = optimizer.param_groups[0]["lr"]
-            loss = sum(model(images, targets).values())
-            if not torch.isfinite(loss):
-                raise ValueError(f"step {step}: the loss is {loss.item()}; try a learning rate below {learning_rate}")
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            hint = f"; try a learning rate below {learning_rate}"
+            loss = _learn(model, optimizer, (images, targets), step=step, hint=hint)
             if epoch == 0:
                 rise.step()
             step += 1
-            yield Step(step, step / len(loader), rate, loss.item())
+            yield Step(step, step / len(loader), rate, loss)
         schedule.step()
 
 
@@ -112,14 +108,25 @@ def train_lite(model: SSD, dataset: Dataset, *, minutes: float, seed: int) -> It
             warmup = min(1.0, 1 / 1000 + step / rise * (1 - 1 / 1000))
             cosine = (1 + math.cos(math.pi * min(1.0, fraction_done))) / 2
             rate = optimizer.param_groups[0]["lr"] = highest * warmup * cosine
-            loss = sum(model(images, targets).values())
-            if not torch.isfinite(loss):
-                raise ValueError(f"step {step}: the loss is {loss.item()}")
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            loss = _learn(model, optimizer, (images, targets), step=step)
             step += 1
-            yield Step(step, step / len(loader), rate, loss.item())
+            yield Step(step, step / len(loader), rate, loss)
+
+
+def _learn(model: SSD, optimizer: torch.optim.Optimizer, batch: Images, *, step: int, hint: str = "") -> float:
+    """Makes a training step. Returns the loss.
+
+    Raises:
+        ValueError: The loss is not finite.
+    """
+    loss = sum(model(*batch).values())
+    if not torch.isfinite(loss):
+        raise ValueError(f"step {step}: the loss is {loss.item()}{hint}")
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    value: float = loss.item()
+    return value
 
 
 def trained(detector: Detector) -> Detector:

@@ -1,6 +1,6 @@
 """Measure what box voting brings: AP with `merge="none"` and `merge="weighted"`, of the same outputs of a network.
 
-    python benchmarks/voting.py MODEL [MODEL ...] --data DATA [--split test] [--rename coco-to-voc] [--images 300]
+    python -m benchmarks.voting MODEL [MODEL ...] --data DATA [--split test] [--rename coco-to-voc] [--images 300]
 
 Each network looks at each image once, on the CPU. Its outputs are postprocessed in both ways at several IoU thresholds,
 and scored by COCO's rule. AP is that of `multibox evaluate`. The interval holds 95 % of the differences between the two
@@ -20,8 +20,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 import multibox
+from benchmarks import runs
 from multibox.boxes import box_iou
 from multibox.config import Postprocess
+from multibox.data.read import EVALUATION_SPLITS
 from multibox.data.sample import Dataset, GroundTruth
 from multibox.detections import Detections
 from multibox.detector import Detector
@@ -55,7 +57,9 @@ class RunOnce:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.voting", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="weights file, folder of a run, or published name")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--split", help="by default val, or test if there is no val")
@@ -69,10 +73,7 @@ def main() -> None:
     results = []
     for model in arguments.models:
         detector = multibox.load(model)
-        dataset = multibox.read_dataset(arguments.data, split=arguments.split or _split(arguments.data))
-        if arguments.images is not None and arguments.images < len(dataset):
-            places = np.linspace(0, len(dataset) - 1, arguments.images).astype(int)
-            dataset = replace(dataset, samples=[dataset.samples[place] for place in places])
+        dataset = runs.read(arguments.data, arguments.split, EVALUATION_SPLITS, arguments.images)
         result = measure(
             detector,
             dataset,
@@ -86,12 +87,6 @@ def main() -> None:
         results.append({"model": model, "data": dataset.name, "images": len(dataset), "commit": commit(), **result})
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _split(data: Path) -> str:
-    from multibox.data.read import EVALUATION_SPLITS, DatasetReader, usual_split
-
-    return usual_split(DatasetReader(data).splits, EVALUATION_SPLITS)
 
 
 def measure(
