@@ -24,6 +24,14 @@ def heard_interrupts() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture(autouse=True)
+def no_precision_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a run that may choose take fp32. To time it beside bf16 would take longer than most runs of the tests."""
+    from multibox.runtimes import precision
+
+    monkeypatch.setattr(precision, "time_side_by_side", lambda trials: dict.fromkeys(trials, 1.0))
+
+
 @pytest.fixture(scope="session")
 def shared_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """`shared_data("bccd")` is the folder of the unpacked `bccd.zip`; each is unpacked once."""

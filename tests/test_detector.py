@@ -27,7 +27,9 @@ from multibox.detections import Detections
 from multibox.detector import Detector, load
 from multibox.postprocess import NormalizedDetections
 from multibox.presets import preset
+from multibox.runtimes import precision as precision_module
 from multibox.runtimes import torch_runtime
+from multibox.runtimes.precision import time_side_by_side
 from multibox.ssd.network import Predictions
 from multibox.weights.published import EXAMPLE_IMAGE
 
@@ -670,6 +672,7 @@ def test_auto_takes_what_is_faster_and_says_so(tmp_path: Path, detector: Detecto
         return call
 
     monkeypatch.setattr(torch_runtime, "has_bf16", lambda device: True)
+    monkeypatch.setattr(precision_module, "time_side_by_side", time_side_by_side)
     caplog.set_level(logging.INFO)
     for slower, faster in (("fp32", "bf16"), ("bf16", "fp32")):
         monkeypatch.setattr(torch_runtime.TorchRuntime, "__call__", slow(slower))

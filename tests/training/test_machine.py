@@ -45,6 +45,7 @@ def test_without_bf16_there_is_no_trial(new_detector, monkeypatch):
 
 def test_the_trial_changes_nothing(new_detector, monkeypatch):
     """Neither weights nor statistics, gradients, modes, or torch's random state."""
+    monkeypatch.setattr(precision_module, "time_side_by_side", time_side_by_side)
     monkeypatch.setattr(precision_module, "TRIAL_ROUNDS", 1)
     network = new_detector().network.train()
     network.backbone.eval()
