@@ -3,39 +3,35 @@
     python -m benchmarks.voting MODEL [MODEL ...] --data DATA [--split test] [--rename coco-to-voc] [--images 300]
 
 Each network looks at each image once, on the CPU. Its outputs are postprocessed in both ways at several IoU thresholds,
-and scored by COCO's rule. AP is that of `multibox evaluate`. The interval holds 95 % of the differences between the two
-ways on sets of as many images, drawn with replacement from the same ones (a paired bootstrap). In these drawn sets, the
-matches of detections to objects are those of hotcoco's rule without crowd regions, so data with such regions are
-refused.
+and scored by COCO's rule, as by `multibox evaluate`. The interval is that of a paired bootstrap over the images
+(`multibox/evaluation/bootstrap.py`).
 """
 
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
 
 import multibox
 from benchmarks import runs
-from multibox.boxes import box_iou
-from multibox.config import Postprocess
+from multibox.config import Merge, Postprocess
 from multibox.data.read import EVALUATION_SPLITS
-from multibox.data.sample import Dataset, GroundTruth
+from multibox.data.sample import Dataset
 from multibox.detections import Detections
 from multibox.detector import Detector
-from multibox.evaluation.evaluate import check_rename, evaluate, score
+from multibox.evaluation.bootstrap import Difference, compare
+from multibox.evaluation.evaluate import check_rename, evaluate
 from multibox.evaluation.rename import RENAMES
 from multibox.report.environment import commit, device_name
 from multibox.runtimes.runtime import RawOutputs
 from multibox.runtimes.torch_runtime import TorchRuntime
 
-OVERLAPS = np.linspace(0.5, 0.95, 10)
-RECALLS = np.linspace(0, 1, 101)
-MEASURES = {"ap": slice(None), "ap50": slice(0, 1), "ap75": slice(5, 6)}
+MERGES: tuple[Merge, Merge] = ("none", "weighted")
+MEASURES = ("ap", "ap50", "ap75")
 BATCH = 8
 RESAMPLES = 1000
 
@@ -98,14 +94,12 @@ def measure(
     score_threshold: float | None = None,
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
-    """Returns AP, AP50 and AP75 for each threshold with and without voting, and the interval of the difference."""
-    if any(sample.truth.crowd.any() for sample in dataset):
-        raise ValueError(f"{dataset.name} has crowd regions, which the bootstrap does not handle")
+    """Returns AP, AP50 and AP75 at each IoU threshold: without voting, with it, and the interval of the difference."""
     runtime = RunOnce(TorchRuntime(detector.config, detector.network.cpu()), detector.config.postprocess)
     detector = Detector(detector.config, detector.class_names, runtime)
     if rename:
         check_rename(rename, detector.class_names, dataset)
-    ways = [(iou, merge) for iou in iou_thresholds for merge in ("none", "weighted")]
+    ways = [(iou, merge) for iou in iou_thresholds for merge in MERGES]
     found: dict[Any, list[Detections]] = {way: [] for way in ways}
     for start in range(0, len(dataset), BATCH):
         part = replace(dataset, samples=dataset.samples[start : start + BATCH])
@@ -122,95 +116,12 @@ def measure(
             )
             found[iou, merge] += metrics.detections
     truths = [sample.truth for sample in dataset]
-    draws = np.random.default_rng(0).multinomial(len(truths), [1 / len(truths)] * len(truths), size=resamples)
     rows = []
     for iou in iou_thresholds:
-        row: dict[str, Any] = {"iou_threshold": iou}
-        by_draw = {}
-        for merge in ("none", "weighted"):
-            metrics = score(truths, found[iou, merge], class_names=dataset.class_names, rule="coco")
-            row[merge] = {name: getattr(metrics, name) for name in MEASURES}
-            matched = match(truths, found[iou, merge], len(dataset.class_names))
-            whole = average_precision(matched, np.ones(len(truths), dtype=np.int64))
-            if abs(whole["ap"] - (metrics.ap or 0)) > 1e-6:
-                raise RuntimeError(f"AP is {metrics.ap}, but {whole['ap']} in the bootstrap")
-            by_draw[merge] = [average_precision(matched, draw) for draw in draws]
-        for name in MEASURES:
-            pairs = zip(by_draw["none"], by_draw["weighted"], strict=True)
-            differences = [after[name] - before[name] for before, after in pairs]
-            low, high = np.quantile(differences, [0.025, 0.975]) if resamples else (0.0, 0.0)
-            row[f"{name}_interval"] = [float(low), float(high)]
-        rows.append(row)
+        none, weighted = (found[iou, merge] for merge in MERGES)
+        compared = compare(truths, none, weighted, class_names=dataset.class_names, resamples=resamples)
+        rows.append({"iou_threshold": iou, **{name: getattr(compared, name)._asdict() for name in MEASURES}})
     return {"rows": rows, "resamples": resamples}
-
-
-@dataclass(frozen=True, eq=False)
-class Matched:
-    """The detections of one class in all images, the highest score first, and the number of objects by image.
-
-    Attributes:
-        images: Index of the image of each detection.
-        right: Whether each detection finds an object, at each overlap.
-        objects: Number of objects in each image.
-    """
-
-    images: Int[np.ndarray, " detections"]
-    right: Bool[np.ndarray, "overlaps detections"]
-    objects: Int[np.ndarray, " images"]
-
-
-def match(truths: Sequence[GroundTruth], detections: Sequence[Detections], num_classes: int) -> list[Matched]:
-    """Returns the detections of each class with their matches by COCO's rule, which do not depend on other images."""
-    classes = []
-    for label in range(num_classes):
-        images, scores, right = [np.empty(0, np.int64)], [np.empty(0)], [np.empty((len(OVERLAPS), 0), dtype=bool)]
-        for image, (truth, found) in enumerate(zip(truths, detections, strict=True)):
-            own = np.flatnonzero(found.labels == label)[:100]
-            overlaps = box_iou(
-                found.boxes[own].astype(np.float64), truth.boxes[truth.labels == label].astype(np.float64)
-            )
-            images.append(np.full(len(own), image))
-            scores.append(found.scores[own])
-            right.append(np.array([_match_image(overlaps, least) for least in OVERLAPS]).reshape(len(OVERLAPS), -1))
-        order = np.argsort(-np.concatenate(scores), kind="stable")
-        objects = np.array([np.count_nonzero(truth.labels == label) for truth in truths])
-        classes.append(Matched(np.concatenate(images)[order], np.concatenate(right, axis=1)[:, order], objects))
-    return classes
-
-
-def _match_image(overlaps: Float[np.ndarray, "detections objects"], least: float) -> Bool[np.ndarray, " detections"]:
-    """Gives each detection, the best first, the object that it overlaps most of those that are left."""
-    right = np.zeros(len(overlaps), dtype=bool)
-    if not overlaps.size:
-        return right
-    overlaps = overlaps.copy()
-    for place in np.flatnonzero(overlaps.max(axis=1) >= least):
-        best = len(overlaps[place]) - 1 - int(overlaps[place][::-1].argmax())  # of equals COCO's rule takes the last
-        if overlaps[place, best] >= least:
-            right[place] = True
-            overlaps[:, best] = -1
-    return right
-
-
-def average_precision(classes: Sequence[Matched], counts: Int[np.ndarray, " images"]) -> dict[str, float]:
-    """Returns AP, AP50 and AP75 of the set that has each image as often as `counts` says."""
-    by_class = []
-    for each in classes:
-        objects = int(counts @ each.objects)
-        if not objects:
-            continue
-        weights = counts[each.images]
-        found, total = (each.right * weights).cumsum(axis=1), weights.cumsum()
-        precision = found / np.maximum(total, 1)
-        envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        by_class.append([_at_recalls(recall, best) for recall, best in zip(found / objects, envelope, strict=True)])
-    table = np.array(by_class).reshape(-1, len(OVERLAPS))
-    return {name: float(table[:, overlaps].mean()) if len(table) else 0.0 for name, overlaps in MEASURES.items()}
-
-
-def _at_recalls(recall: Float[np.ndarray, " detections"], precision: Float[np.ndarray, " detections"]) -> float:
-    """Returns the mean precision at 101 recalls, 0 where a recall is not reached."""
-    return float(np.append(precision, 0.0)[np.searchsorted(recall, RECALLS)].mean())
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -221,10 +132,8 @@ def table(result: Mapping[str, Any]) -> str:
     for row in result["rows"]:
         cells = [f"{row['iou_threshold']:g}"]
         for name in MEASURES:
-            before, after = row["none"][name] or 0, row["weighted"][name] or 0
-            low, high = row[f"{name}_interval"]
-            between = f"{100 * (after - before):+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
-            cells += [f"{100 * before:.2f}", f"{100 * after:.2f}", between]
+            one = Difference(**row[name])
+            cells += [f"{100 * one.before:.2f}", f"{100 * one.after:.2f}", str(one)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 

@@ -1,6 +1,7 @@
 """COCO's twelve numbers, computed by hotcoco, which gives the results of pycocotools."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -8,6 +9,9 @@ from jaxtyping import Float
 from multibox.data.sample import GroundTruth
 from multibox.detections import Detections
 from multibox.evaluation.metrics import ClassMetrics, Metrics
+
+if TYPE_CHECKING:
+    import hotcoco
 
 # indices into the tables of hotcoco and pycocotools
 ALL, SMALL, MEDIUM, LARGE = range(4)  # sizes of objects
@@ -27,36 +31,10 @@ def score_coco(
     Raises:
         ImportError: hotcoco is not installed.
     """
-    try:
-        import hotcoco
-    except ImportError as error:
-        raise ImportError("the rule 'coco' needs hotcoco: pip install 'multibox[train]', or hotcoco alone") from error
-
-    image_ids = np.arange(1, len(truths) + 1)
     labels = np.concatenate([truth.labels for truth in truths])
     crowd = np.concatenate([truth.crowd for truth in truths])
     found_labels = np.concatenate([found.labels for found in detections])
-    truth_set = hotcoco.COCO.from_arrays(
-        [{"id": image_id} for image_id in image_ids.tolist()],
-        [{"id": number, "name": name} for number, name in enumerate(class_names, start=1)],
-        np.repeat(image_ids, [len(truth) for truth in truths]),
-        labels + 1,
-        _corner_and_size(np.concatenate([truth.boxes for truth in truths])),
-        area=np.concatenate([truth.areas for truth in truths]).astype(np.float64),
-        iscrowd=crowd,
-    )
-    found_set = truth_set.load_res(
-        np.column_stack(
-            [
-                np.repeat(image_ids, [len(found) for found in detections]),
-                _corner_and_size(np.concatenate([found.boxes for found in detections])),
-                np.concatenate([found.scores for found in detections]),
-                found_labels + 1,
-            ]
-        )
-    )
-    evaluation = hotcoco.COCOeval(truth_set, found_set, "bbox")
-    evaluation.evaluate()
+    evaluation = match_as_coco(truths, detections, class_names=class_names)
     evaluation.accumulate()
     tables = evaluation.eval
     if tables is None:
@@ -92,6 +70,53 @@ def score_coco(
         ar_large=_mean(recall[..., LARGE, HUNDRED]),
         per_class=per_class,
     )
+
+
+def match_as_coco(
+    truths: Sequence[GroundTruth], detections: Sequence[Detections], *, class_names: Sequence[str], sizes: bool = True
+) -> "hotcoco.COCOeval":
+    """Returns hotcoco's evaluation with the matches of each image and class; images and classes are numbered from 1.
+
+    Args:
+        truths: Objects of each image.
+        detections: Detections of each image, in the same order.
+        class_names: Names of the classes in label order.
+        sizes: Whether small, medium and large objects are matched apart as well, beside all objects together.
+
+    Raises:
+        ImportError: hotcoco is not installed.
+    """
+    try:
+        import hotcoco
+    except ImportError as error:
+        raise ImportError("the rule 'coco' needs hotcoco: pip install 'multibox[train]', or hotcoco alone") from error
+
+    image_ids = np.arange(1, len(truths) + 1)
+    truth_set = hotcoco.COCO.from_arrays(
+        [{"id": image_id} for image_id in image_ids.tolist()],
+        [{"id": number, "name": name} for number, name in enumerate(class_names, start=1)],
+        np.repeat(image_ids, [len(truth) for truth in truths]),
+        np.concatenate([truth.labels for truth in truths]) + 1,
+        _corner_and_size(np.concatenate([truth.boxes for truth in truths])),
+        area=np.concatenate([truth.areas for truth in truths]).astype(np.float64),
+        iscrowd=np.concatenate([truth.crowd for truth in truths]),
+    )
+    found_set = truth_set.load_res(
+        np.column_stack(
+            [
+                np.repeat(image_ids, [len(found) for found in detections]),
+                _corner_and_size(np.concatenate([found.boxes for found in detections])),
+                np.concatenate([found.scores for found in detections]),
+                np.concatenate([found.labels for found in detections]) + 1,
+            ]
+        )
+    )
+    evaluation = hotcoco.COCOeval(truth_set, found_set, "bbox")
+    if not sizes:
+        evaluation.params.area_rng = evaluation.params.area_rng[:1]
+        evaluation.params.area_rng_lbl = evaluation.params.area_rng_lbl[:1]
+    evaluation.evaluate()
+    return evaluation
 
 
 def _corner_and_size(boxes: Float[np.ndarray, "boxes 4"]) -> Float[np.ndarray, "boxes 4"]:

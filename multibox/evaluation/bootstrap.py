@@ -1,0 +1,191 @@
+"""The paired bootstrap: whether one detector is better than another, or only luckier with these images.
+
+Efron and Tibshirani, An Introduction to the Bootstrap, 1993. Images are drawn with replacement, the same ones for both
+detectors, and each drawn set is scored by COCO's rule. The matches are hotcoco's. Its own `compare` is not used: its
+intervals are too narrow by a fifth to a quarter (1.3.0, against sets written out).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from multibox.data.sample import GroundTruth
+from multibox.detections import Detections
+from multibox.evaluation.coco import AT_50, AT_75, match_as_coco
+
+RECALLS = np.linspace(0, 1, 101)
+CONFIDENCE = 0.95
+
+
+class Difference(NamedTuple):
+    """A number of two detectors, and the interval of the difference between them.
+
+    Attributes:
+        before: The number of the first detector.
+        after: The number of the second detector.
+        low: Lower end of the interval that holds 95 % of the differences in drawn sets.
+        high: Upper end of this interval.
+    """
+
+    before: float
+    after: float
+    low: float
+    high: float
+
+    @property
+    def difference(self) -> float:
+        """Number of the second detector less that of the first."""
+        return self.after - self.before
+
+    def __str__(self) -> str:
+        """Returns the difference and its interval in points: `+1.10 (+0.72 to +1.68)`."""
+        return f"{100 * self.difference:+.2f} ({100 * self.low:+.2f} to {100 * self.high:+.2f})"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """COCO's AP of two detectors on the same images.
+
+    Attributes:
+        ap: Mean AP at overlaps of 0.50 to 0.95.
+        ap50: AP at an overlap of 0.50.
+        ap75: AP at an overlap of 0.75.
+        per_class: AP at overlaps of 0.50 to 0.95 of each class that has objects.
+    """
+
+    ap: Difference
+    ap50: Difference
+    ap75: Difference
+    per_class: Mapping[str, Difference]
+
+
+def compare(
+    truths: Sequence[GroundTruth],
+    before: Sequence[Detections],
+    after: Sequence[Detections],
+    *,
+    class_names: Sequence[str],
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Comparison:
+    """Compares two detectors by a paired bootstrap.
+
+    Args:
+        truths: Objects of each image.
+        before: Detections of the first detector in each image.
+        after: Detections of the second detector in each image.
+        class_names: Names of the classes in label order.
+        resamples: Number of drawn sets.
+        seed: Seed of the draws.
+
+    Raises:
+        ImportError: hotcoco is not installed.
+        ValueError: No image has an object, or there are detections for another number of images.
+    """
+    if not len(truths) == len(before) == len(after):
+        raise ValueError(f"objects of {len(truths)} images, but detections in {len(before)} and {len(after)}")
+    if all(truth.crowd.all() for truth in truths):
+        raise ValueError("there is no object, so no AP to compare")
+    draws = np.random.default_rng(seed).multinomial(len(truths), np.full(len(truths), 1 / len(truths)), size=resamples)
+    counts = np.concatenate([np.ones((1, len(truths)), np.int64), draws])  # the set itself comes first
+    tables = [_tables(truths, found, class_names, counts) for found in (before, after)]
+
+    def difference(classes: slice | int, overlaps: slice) -> Difference:
+        first, second = (_means(each[:, classes, overlaps]) for each in tables)
+        tail = (1 - CONFIDENCE) / 2
+        low, high = np.nanquantile(second[1:] - first[1:], [tail, 1 - tail]) if resamples else (np.nan, np.nan)
+        return Difference(float(first[0]), float(second[0]), float(low), float(high))
+
+    everything = slice(None)
+    known = ~np.isnan(tables[0][0, :, 0])
+    return Comparison(
+        difference(everything, everything),
+        difference(everything, AT_50),
+        difference(everything, AT_75),
+        {name: difference(label, everything) for label, name in enumerate(class_names) if known[label]},
+    )
+
+
+def _means(table: Float[np.ndarray, "sets ..."]) -> Float[np.ndarray, " sets"]:
+    """Returns the mean of each set over the classes that have objects in it; nan if none has."""
+    table = table.reshape(len(table), -1)
+    known = ~np.isnan(table)
+    total = np.where(known, table, 0).sum(axis=1)
+    means: Float[np.ndarray, " sets"] = np.where(known.any(axis=1), total / np.maximum(known.sum(axis=1), 1), np.nan)
+    return means
+
+
+class _Matched(NamedTuple):
+    """The detections of one class in all images, the highest score first, and the objects of the images.
+
+    Attributes:
+        images: Index of the image of each detection.
+        right: Whether each detection finds an object, at each overlap.
+        ignored: Whether each detection is neither right nor wrong, as in a crowd region, at each overlap.
+        objects: Number of objects in each image.
+    """
+
+    images: Int[np.ndarray, " detections"]
+    right: Bool[np.ndarray, "overlaps detections"]
+    ignored: Bool[np.ndarray, "overlaps detections"]
+    objects: Int[np.ndarray, " images"]
+
+
+def _tables(
+    truths: Sequence[GroundTruth],
+    detections: Sequence[Detections],
+    class_names: Sequence[str],
+    counts: Int[np.ndarray, "sets images"],
+) -> Float[np.ndarray, "sets classes overlaps"]:
+    """Returns AP in the sets that have each image as often as `counts` says; nan for a class without objects."""
+    classes = list(_matches(truths, detections, class_names))
+    return np.stack([np.stack([_average_precision(each, count) for each in classes]) for count in counts])
+
+
+def _matches(
+    truths: Sequence[GroundTruth], detections: Sequence[Detections], class_names: Sequence[str]
+) -> Iterator[_Matched]:
+    """Yields the matches of each class by COCO's rule. They depend on one image each, not on the set."""
+    evaluation = match_as_coco(truths, detections, class_names=class_names, sizes=False)
+    by_class: list[list[dict[str, Any]]] = [[] for _ in class_names]
+    for pair in evaluation.eval_imgs:
+        if pair is not None:
+            by_class[pair["category_id"] - 1].append(pair)
+    overlaps = len(evaluation.params.iou_thrs)
+    for pairs in by_class:
+        objects = np.zeros(len(truths), np.int64)
+        images, scores = [np.empty(0, np.int64)], [np.empty(0)]
+        right, ignored = [[np.empty((overlaps, 0), dtype=bool)] for _ in range(2)]
+        for pair in pairs:
+            image, found = pair["image_id"] - 1, len(pair["dtScores"])
+            objects[image] = np.count_nonzero(~np.array(pair["gtIgnore"], dtype=bool))
+            images.append(np.full(found, image))
+            scores.append(np.array(pair["dtScores"], dtype=np.float64))
+            right.append(np.array(pair["dtMatched"], dtype=bool).reshape(overlaps, found))
+            ignored.append(np.array(pair["dtIgnore"], dtype=bool).reshape(overlaps, found))
+        order = np.argsort(-np.concatenate(scores), kind="stable")
+        skipped = np.concatenate(ignored, axis=1)[:, order]
+        yield _Matched(
+            np.concatenate(images)[order], np.concatenate(right, axis=1)[:, order] & ~skipped, skipped, objects
+        )
+
+
+def _average_precision(matched: _Matched, count: Int[np.ndarray, " images"]) -> Float[np.ndarray, " overlaps"]:
+    """Returns AP at each overlap in the set that has each image as often as `count` says."""
+    objects = int(count @ matched.objects)
+    if not objects:
+        return np.full(len(matched.right), np.nan)
+    weights = count[matched.images]
+    found = (matched.right * weights).cumsum(axis=1)
+    total = (~matched.ignored * weights).cumsum(axis=1)
+    precision = found / np.maximum(total, 1)
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    return np.array([_at_recalls(recall, best) for recall, best in zip(found / objects, envelope, strict=True)])
+
+
+def _at_recalls(recall: Float[np.ndarray, " detections"], precision: Float[np.ndarray, " detections"]) -> float:
+    """Returns the mean precision at COCO's 101 recalls, 0 where a recall is not reached."""
+    return float(np.append(precision, 0.0)[np.searchsorted(recall, RECALLS)].mean())
