@@ -69,10 +69,13 @@ def named_as_ours(backbone: str, tensors: Tensors) -> dict[str, np.ndarray]:
 def our_names(backbone: str, keys: Collection[str]) -> dict[str, str]:
     """Returns our keys of the backbone's tensors by the keys that another project has for them.
 
-    The keys of the layers by which it classifies images are left out. Keys that are of no known project are returned
-    as they are.
+    Those of VGG-16 may be the places of its layers, as in `vgg16_reducedfc.pth`, from which the PyTorch ports of SSD
+    start. The keys of the layers by which a network classifies images are left out. Keys that are of no known project
+    are returned as they are.
     """
-    renames = _lite_names(keys) if backbone.startswith("efficientnet-lite") else {}
+    renames = {str(place): name for place, name in VGG16_PLACES.items()} if backbone == "vgg16" else {}
+    if backbone.startswith("efficientnet-lite"):
+        renames = _lite_names(keys)
     names = {}
     for key in keys:
         layer, _, part = key.rpartition(".")

@@ -15,6 +15,7 @@ from multibox.detector import Detector
 from multibox.ssd.backbones import BACKBONES, make_backbone
 from multibox.weights import start
 from multibox.weights.backbone_names import is_classifier
+from multibox.weights.converters.pytorch_ports import VGG16_PLACES
 from multibox.weights.converters.state_dict import StateDict
 from tests.tolerances import assert_close
 
@@ -125,6 +126,20 @@ def test_vgg16_by_torchvisions_names(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ValueError, match=r"'vgg16': the tensor 'classifier\.3\.bias' of torchvision's VGG-16 is missing"
     ):
         create(tmp_path / "vgg16.pth", "ssd300-vgg16")
+
+
+def test_vgg16_by_the_places_of_its_layers(tmp_path: Path):
+    """As in `vgg16_reducedfc.pth`, whose convolutions are numbered as in the list that `vgg` of ssd.pytorch makes."""
+    tensors = {
+        f"{place}.{part}": torch.full((2,), float(place)) for place in VGG16_PLACES for part in ("weight", "bias")
+    }
+    torch.save(tensors, tmp_path / "vgg16_reducedfc.pth")
+    shapes = {f"{name}.{part}": (2,) for name in VGG16_PLACES.values() for part in ("weight", "bias")}
+    begun = start.read_start(tmp_path / "vgg16_reducedfc.pth", "vgg16", shapes)
+    assert begun.tensors.keys() == shapes.keys()
+    for place, name in VGG16_PLACES.items():
+        assert (begun.tensors[f"{name}.weight"] == place).all()
+    assert begun.mean is None  # the detector keeps its own pixels, which are those of the ports
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "convnext_atto"])
