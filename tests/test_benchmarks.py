@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import distillation, runs, side_by_side, starts, voting
+from benchmarks import distillation, localization, runs, side_by_side, starts, voting
 from benchmarks.__main__ import CPU_PARTS, GPU_PARTS, PARTS, run
 from benchmarks.photographs import write_photographs
 from benchmarks.timing import Comparison, Settings, compare, peak_memory
@@ -17,6 +17,9 @@ from multibox.data.synthetic import synthetic_scenes
 from multibox.data.write import write_voc
 from multibox.detector import Detector
 from multibox.evaluation.evaluate import evaluate
+from multibox.ssd.backbones import BACKBONES
+from multibox.ssd.backbones.tiny import tiny
+from multibox.ssd.coder import BoxCoder
 
 SLOW_PARTS = {"presets", "detect", "network", "freezing"}  # whole networks of full size
 
@@ -125,6 +128,47 @@ def test_voting_is_measured_on_the_same_outputs():
                 assert row[name][side] == pytest.approx(getattr(metrics, name), abs=1e-9)
     assert any(row["ap"]["before"] != row["ap"]["after"] for row in result["rows"])
     assert voting.table(result).count("\n") == 4
+
+
+def test_localization_losses_of_a_threshold_and_weight_of_one_are_the_papers():
+    torch.manual_seed(0)
+    offsets, targets, boxes = torch.randn(3, 50, 4, dtype=torch.float64)
+    boxes = boxes.sigmoid() + 0.1
+    coder = BoxCoder(0.1, 0.2)
+    paper = torch.nn.functional.smooth_l1_loss(offsets, targets, reduction="sum")
+    for variant, factor in (("weight-1", 1), ("weight-4", 4), ("beta-1", 1)):
+        found = localization.distance_of(variant, coder)(offsets, targets, boxes)
+        torch.testing.assert_close(found, factor * paper)
+    ciou = localization.distance_of("ciou-16", coder)
+    assert ciou(targets, targets, boxes) < 1e-3 < ciou(offsets, targets, boxes)
+    assert localization.distance_of("smooth-l1", coder) is localization.distance_of("neck", coder) is None
+
+
+def test_a_neck_that_starts_at_zero_changes_nothing():
+    backbone = tiny()
+    inputs = torch.randn(1, 3, 64, 64)
+    expected = {name: values.clone() for name, values in backbone.network.eval()(inputs).items()}
+    found = localization.Neck(backbone).eval()(inputs)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.slow
+def test_localization_losses_are_trained_and_compared(tmp_path, capsys):
+    sets = {name: synthetic_scenes(4, height=64, width=64, seed=seed) for seed, name in enumerate(("train", "val"))}
+    write_voc(sets, tmp_path / "scenes")
+    paper = localization.cpu.multibox_loss
+    run = ["run", "--data", str(tmp_path / "scenes"), "--epochs", "1", "--seeds", "0", "--resamples", "3"]
+    for _ in range(2):  # the second call finds all results
+        localization.main([*run, "--variants", "ciou-5", "neck", "--out", str(tmp_path / "out")])
+        lines = capsys.readouterr().out.splitlines()
+        assert sorted(line.split(" | ")[2] for line in lines if line.startswith("| scenes")) == [
+            "ciou-5",
+            "neck",
+            "smooth-l1",
+        ]
+    assert len(list((tmp_path / "out").glob("*.npz"))) == 3
+    assert localization.cpu.multibox_loss is paper and "tiny-neck" not in BACKBONES
 
 
 MACHINE = {"cpu": "a CPU", "cpu_capability": "AVX2", "threads": 1, "commit": "abc", "versions": {"torch": "2.15.0"}}
