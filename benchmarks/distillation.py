@@ -15,7 +15,6 @@ and started again. Minutes need a quiet machine; run it on one core (`taskset -c
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -76,10 +75,13 @@ def run_all(arguments: argparse.Namespace) -> None:
     print(f"teacher: {_percents(evaluate(teacher.to(arguments.device), test_set))}", flush=True)
     for seed in arguments.seeds:
         for weight in (0.0, *arguments.distillation_weights):
-            file = out / f"{arguments.model}-weight-{weight:g}-seed-{seed}.json"
+            length = f"{arguments.minutes:g} min" if arguments.minutes else f"{arguments.epochs:g} epochs"
+            name = runs.file_name(arguments.data.name, arguments.model, length, f"weight {weight:g}", f"seed {seed}")
+            file = out / f"{name}.json"
             if file.exists():
                 continue
             result = _run(arguments, teacher if weight else None, train_set, test_set, seed=seed, weight=weight)
+            result["task"] = f"{arguments.data.name}, {length}"
             runs.write_result(file, result)
             print(f"{file.stem}: AP {100 * result['ap']:.1f}, AP50 {100 * result['ap50']:.1f}", flush=True)
 
@@ -134,19 +136,21 @@ def _run(
 
 
 def print_table(out: Path) -> None:
-    """Prints the mean and the spread over the seeds by weight, and the mean gain over the run without a teacher."""
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*-weight-*-seed-*.json"))]
-    alone = {(each["model"], each["seed"]): each for each in results if not each["weight"]}
-    runs.print_row("student", "distillation weight", "seeds", "epochs", "AP", "AP50", "gain in AP", "gain in AP50")
-    runs.print_row("---", *["---:"] * 7)
-    for model, weight in sorted({(each["model"], each["weight"]) for each in results}):
-        found = [each for each in results if (each["model"], each["weight"]) == (model, weight)]
-        cells = [model, f"{weight:g}" if weight else "no teacher", str(len(found))]
+    """Prints the mean and the spread over the seeds by task and weight, and the mean gain over no teacher."""
+    results = runs.read_results([out])
+    alone = {(each["task"], each["model"], each["seed"]): each for each in results if not each["weight"]}
+    runs.print_row("task", "student", "weight", "seeds", "epochs", "AP", "AP50", "gain in AP", "gain in AP50")
+    runs.print_row("---", "---", *["---:"] * 7)
+    for task, model, weight in sorted({(each["task"], each["model"], each["weight"]) for each in results}):
+        found = [each for each in results if (each["task"], each["model"], each["weight"]) == (task, model, weight)]
+        cells = [task, model, f"{weight:g}" if weight else "no teacher", str(len(found))]
         cells.append(f"{statistics.mean(each['epochs'] for each in found):.1f}")
         cells += [runs.spread([each[name] for each in found]) for name in ("ap", "ap50")]
         for name in ("ap", "ap50"):
             pairs = [
-                each[name] - alone[key][name] for each in found if weight and (key := (model, each["seed"])) in alone
+                each[name] - alone[key][name]
+                for each in found
+                if weight and (key := (task, model, each["seed"])) in alone
             ]
             cells.append(runs.spread(pairs, sign="+") if pairs else "")
         runs.print_row(*cells)

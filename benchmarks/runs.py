@@ -26,7 +26,7 @@ def read(data: Path, split: str | None, usual: Sequence[str], images: int | None
     found = split or usual_split(splits, usual)
     if found not in splits:
         wanted = found or " or ".join(usual)
-        sys.exit(f"{data} has no split {wanted}, only {', '.join(splits)}; name one with --train-split, --test-split")
+        sys.exit(f"{data} has no split {wanted}, only {', '.join(splits)}")
     return some(multibox.read_dataset(data, split=found, on_problem="skip"), images)
 
 

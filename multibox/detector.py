@@ -180,6 +180,8 @@ class Detector:
             )
         if start.mean is not None and start.scale is not None:
             config = dataclasses.replace(config, mean=start.mean, scale=start.scale)
+        else:
+            _log.info("%s: mean and scale of the pixels stay those of %s", start.source, config.name)
         network = create_network(config, num_classes=len(class_names), seed=seed)
         try:
             random = start_backbone(network, start.tensors)

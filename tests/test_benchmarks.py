@@ -99,6 +99,7 @@ def test_photographs_depend_on_their_seed_and_number_only(tmp_path):
 def test_the_table_of_distillation_pairs_the_runs_of_a_seed(tmp_path, capsys):
     for weight, seed, ap in [(0.0, 0, 0.40), (0.0, 1, 0.44), (1.0, 0, 0.43), (1.0, 1, 0.45), (2.0, 1, 0.43)]:
         result = {
+            "task": "cells, 10 min",
             "model": "ssd256-tiny",
             "weight": weight,
             "seed": seed,
@@ -109,10 +110,10 @@ def test_the_table_of_distillation_pairs_the_runs_of_a_seed(tmp_path, capsys):
         (tmp_path / f"ssd256-tiny-weight-{weight:g}-seed-{seed}.json").write_text(json.dumps(result))
     distillation.main(["table", str(tmp_path)])
     assert capsys.readouterr().out.splitlines()[2:] == [
-        "| ssd256-tiny | no teacher | 2 | 9.0 | 42.0 (40.0 to 44.0) | 84.0 (80.0 to 88.0) |  |  |",
-        "| ssd256-tiny | 1 | 2 | 8.0 | 44.0 (43.0 to 45.0) | 88.0 (86.0 to 90.0) | +2.0 (+1.0 to +3.0) | "
-        "+4.0 (+2.0 to +6.0) |",
-        "| ssd256-tiny | 2 | 1 | 7.0 | 43.0 | 86.0 | -1.0 | -2.0 |",
+        "| cells, 10 min | ssd256-tiny | no teacher | 2 | 9.0 | 42.0 (40.0 to 44.0) | 84.0 (80.0 to 88.0) |  |  |",
+        "| cells, 10 min | ssd256-tiny | 1 | 2 | 8.0 | 44.0 (43.0 to 45.0) | 88.0 (86.0 to 90.0) | +2.0 (+1.0 to +3.0) "
+        "| +4.0 (+2.0 to +6.0) |",
+        "| cells, 10 min | ssd256-tiny | 2 | 1 | 7.0 | 43.0 | 86.0 | -1.0 | -2.0 |",
     ]
 
 

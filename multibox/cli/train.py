@@ -89,6 +89,7 @@ class Plan:
         data: The folders of the data set.
         model: A preset, a backbone of timm, or weights.
         network: The network of a preset or of a backbone of timm; None for weights, which have their own.
+        weights: The weights to start from; None for a preset or a backbone of timm.
         notes: The values of `run_config.NOTES` that are set.
         config: All other values of the run.
         out: The folder of the run.
@@ -99,6 +100,7 @@ class Plan:
     data: list[Path]
     model: str
     network: "DetectorConfig | None"
+    weights: str | None
     notes: dict[str, Any]
     config: TrainConfig
     out: Path
@@ -176,8 +178,8 @@ def train(
 
     plan = _make_plan(data or [], given, config, out, resume)
     _check_run_folder(plan)
-    if plan.network is None:
-        load_weights(fetch_weights(plan.model))  # wrong or damaged weights are reported before the data are read
+    if plan.weights is not None:
+        load_weights(fetch_weights(plan.weights))  # wrong or damaged weights are reported before the data are read
 
     if "teacher" in plan.notes:
         try:
@@ -239,7 +241,10 @@ def _make_plan(
         raise UsageError(
             "which model? give a preset (--model ssd256-tiny) or weights (--model), or a --config that names one"
         )
-    network, left_out = _network_of(model, notes, given)
+    weights = None if folder is None else _begun(folder, given)
+    network, left_out = (None, []) if weights else _network_of(model, notes, given)
+    if network is None and weights is None:
+        weights = model
     if left_out:
         info(f"not taken from {config}, because {model} has its own: {', '.join(left_out)}")
         notes = {name: value for name, value in notes.items() if name not in left_out}
@@ -259,7 +264,18 @@ def _make_plan(
         notes |= {"start_from": os.path.abspath(notes["start_from"])}
     if "teacher" in notes and Path(notes["teacher"]).exists():
         notes |= {"teacher": os.path.abspath(notes["teacher"])}
-    return Plan(data, model, network, notes, train_config, folder or out or _new_run_folder(data), folder is not None)
+    place = folder or out or _new_run_folder(data)
+    return Plan(data, model, network, weights, notes, train_config, place, folder is not None)
+
+
+def _begun(folder: Path, given: Mapping[str, Any]) -> str | None:
+    """Returns the weights of a run that goes on, which say what the detector is. What it started from may be gone.
+
+    There are none if the run has not saved any, or if flags say what the detector is.
+    """
+    last = folder / "last.safetensors"
+    named = any(given[name] is not None for name in ("model", "size", "scales", "start_from"))
+    return str(last) if last.is_file() and not named else None
 
 
 def _resumed_folder(out: Path | None, resume: list[Path] | None) -> Path | None:
@@ -443,7 +459,10 @@ def _make_detector(plan: Plan, class_names: tuple[str, ...]) -> "Detector":
             return Detector.create(
                 plan.network, class_names, start_from=plan.notes.get("start_from"), seed=seed, on_progress=show
             )
-    detector = Detector.load(plan.model)
+    assert plan.weights is not None  # as there is no network
+    detector = Detector.load(plan.weights)
+    if plan.weights != plan.model:  # the run's own
+        return detector.with_classes(class_names, seed=seed)
     kept = [name for name in class_names if name in detector.class_names]
     new = [name for name in class_names if name not in detector.class_names]
     others = f"; new: {', '.join(new)}" if new else ""

@@ -145,14 +145,12 @@ def train(
     config, recipe = config.resolve(
         backbone=detector.config.backbone,
         recipe=recipe,
-        pretrained="backbone" in detector.provenance,
+        pretrained="backbone" in detector.provenance and "trained with" not in detector.provenance,
         fine_tunes=fine_tunes,
     )
     aligned_teacher = Teacher(loaded_teacher, detector) if loaded_teacher else None
-    class_weights = None
     if config.class_weights is not None:
-        class_weights = resolve_class_weights(config.class_weights, train_set)
-        config = dataclasses.replace(config, class_weights=class_weights)
+        config = dataclasses.replace(config, class_weights=resolve_class_weights(config.class_weights, train_set))
     import_packages(config, validates=val_set is not None)
     with ExitStack() as stack:
         group = stack.enter_context(join_processes(config.device))
@@ -171,7 +169,6 @@ def train(
             config,
             precision=precision,
             group=group,
-            class_weights=class_weights,
             teacher=aligned_teacher,
         )
         # a start that knows classes of the data is validated as step 0, so that the best weights are never worse

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import partial
+from math import log2
 from typing import assert_never
 
 import torch
@@ -51,8 +52,8 @@ def freeze_as(recipe: Recipe, network: SSD, names: Sequence[str]) -> None:
 def layers_up_to(stride: int, backbone: nn.Module, *, height: int, width: int) -> list[str]:
     """Returns the names of the backbone's first layers, up to those of this stride, as `freeze` takes them.
 
-    Convolutions tell the stride, by the rows of their features. Their BatchNorm, and squeeze-and-excite between them,
-    belong to the same stage.
+    Convolutions tell the stride, a power of two, by the rows of their features. Their BatchNorm, and what else comes
+    before the next convolution, belongs to the same stage.
 
     Args:
         stride: Distance between the centers of neighboring cells in pixels of the input; 0 for no layers.
@@ -70,10 +71,11 @@ def layers_up_to(stride: int, backbone: nn.Module, *, height: int, width: int) -
     with torch.device("meta"):  # computes shapes without values
         trial = copy.deepcopy(backbone).to("meta").train()
         for name, layer in trial.named_modules():
-            if next(layer.children(), None) is None and next(layer.parameters(), None) is not None:
+            if next(layer.parameters(recurse=False), None) is not None:  # a block may have some of its own
                 layer.register_forward_hook(partial(note, name))
         trial(torch.empty(2, 3, height, width))
-    end = max((place + 1 for place, (*_, rows) in enumerate(called) if rows * stride >= height), default=0)
+    strides = [rows and 2 ** round(log2(height / rows)) for *_, rows in called]
+    end = max((place + 1 for place, own in enumerate(strides) if 0 < own <= stride), default=0)
     while 0 < end < len(called) and not isinstance(called[end][1], nn.Conv2d):
         end += 1
     return [name for name, *_ in called[:end]]

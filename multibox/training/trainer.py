@@ -68,7 +68,6 @@ class Trainer:
         *,
         precision: Precision,
         group: ProcessGroup,
-        class_weights: Mapping[str, float] | None = None,
         teacher: Teacher | None = None,
     ) -> None:
         """Moves the network to its device and makes its optimizer.
@@ -76,10 +75,9 @@ class Trainer:
         Args:
             detector: The detector whose network learns.
             recipe: The recipe, with the values of the run.
-            config: Values of the run.
+            config: Values of the run; its class weights are numbers, by name.
             precision: Precision of the convolutions.
             group: The processes of the run.
-            class_weights: Weight of each class in the confidence loss, by name; None for no weights.
             teacher: The teacher whose outputs the network learns as well, if there is one.
         """
         self._memory_format = memory_format(detector.network, device=group.device, precision=precision)
@@ -97,8 +95,10 @@ class Trainer:
         if teacher:
             teacher.to(group.device, memory_format=self._memory_format)
         self._class_weights = None
-        if class_weights is not None:
-            by_label = [1.0, *(class_weights[name] for name in detector.class_names)]  # the background's is 1
+        if config.class_weights is not None:
+            weights = config.class_weights
+            assert not isinstance(weights, str)  # `balanced` has become numbers
+            by_label = [1.0, *(weights[name] for name in detector.class_names)]  # the background's is 1
             self._class_weights = torch.tensor(by_label, device=group.device)
         values = detector.config
         self._coder = BoxCoder(values.center_variance, values.size_variance, values.max_log_size)
@@ -126,7 +126,7 @@ class Trainer:
 
     @property
     def has_batch_norm(self) -> bool:
-        """Whether the network has BatchNorm, which makes an image depend on the others of its batch."""
+        """Whether BatchNorm updates its statistics, so that an image depends on the others of its batch."""
         return bool(self._statistics)
 
     def step(self, batch: Batch, *, learning_rate: float) -> StepResult:

@@ -13,7 +13,7 @@ from multibox.messages import quoted, shortened
 from multibox.presets import PRESETS
 from multibox.weights.backbone_names import REDUCED_TAIL, is_classifier, named_as_ours, our_names
 from multibox.weights.convert import convert_weights
-from multibox.weights.converters.caffe import is_caffemodel
+from multibox.weights.converters.caffe import is_caffemodel, read_vgg16
 from multibox.weights.converters.layers import Tensors
 from multibox.weights.converters.other_files import describe_other_file
 from multibox.weights.converters.state_dict import StateDict, read_state_dicts
@@ -70,7 +70,8 @@ def read_start(path: str | os.PathLike[str], backbone: str, shapes: Shapes) -> P
 
     The file is a weights file of ours, of any detector on this backbone, or holds a state dict of PyTorch. Its keys may
     be those of the backbone or of one of our detectors, or those of torchvision, timm or efficientnet_lite_pytorch,
-    with or without the layers that classify images. All other tensors must be those of the backbone.
+    with or without the layers that classify images. All other tensors must be those of the backbone. VGG-16 may also be
+    in a file of Caffe, as the authors' start is.
 
     The mean and scale of the pixels are known for our own files and for torchvision's, and `None` for others.
 
@@ -89,8 +90,10 @@ def read_start(path: str | os.PathLike[str], backbone: str, shapes: Shapes) -> P
         return _of_our_file(file, backbone, shapes)
     if other := describe_other_file(file):
         raise ValueError(f"{file}: is {other}")
-    if is_caffemodel(file) or is_tflite(file):
+    if is_tflite(file):
         raise ValueError(_is_detector(file))
+    if is_caffemodel(file):
+        return _of_caffemodel(file, backbone, shapes)
     best: _Fit | None = None
     for state_dict in read_state_dicts(file):
         fit = _fit(backbone, state_dict, shapes)
@@ -119,6 +122,19 @@ def _of_our_file(file: Path, backbone: str, shapes: Shapes) -> PretrainedBackbon
     if fit.problems:
         raise ValueError(_misfit(file, backbone, fit.problems))
     return _of_file(file, backbone, fit.tensors)._replace(mean=weights.config.mean, scale=weights.config.scale)
+
+
+def _of_caffemodel(file: Path, backbone: str, shapes: Shapes) -> PretrainedBackbone:
+    """Returns Caffe's VGG-16, whose pixels are those of the presets on VGG-16."""
+    if backbone != "vgg16":
+        raise ValueError(f"{file}: a Caffe network, and of these only VGG-16 is read, not {quoted(backbone)}")
+    tensors = read_vgg16(file)
+    if tensors is None:
+        raise ValueError(_is_detector(file))
+    fit = _fit(backbone, StateDict("", "", tensors), shapes)
+    if fit.problems:
+        raise ValueError(_misfit(file, backbone, fit.problems))
+    return _of_file(file, backbone, fit.tensors)
 
 
 def _of_file(file: Path, backbone: str, tensors: Tensors, place: str = "") -> PretrainedBackbone:

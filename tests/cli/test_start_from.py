@@ -38,6 +38,26 @@ def test_the_license_is_said_and_the_weights_are_taken(multibox: Multibox, data:
     assert trained.provenance["backbone"] == "somebody's net, license cc-by-nc-4.0"
 
 
+def test_a_run_goes_on_without_the_file_that_it_started_from(multibox: Multibox, data: Path, tmp_path: Path):
+    """Its recipe stays, and what is trained further is no longer a start: it gets the recipe of any weights."""
+    Detector.create("ssd256-tiny", ["cat"], seed=3).save(tmp_path / "start.safetensors")
+    quick = ["--batch-size", 2, "--workers", 0, "--val-split", "none"]
+    model = ["--model", "ssd256-tiny", "--start-from", tmp_path / "start.safetensors"]
+    run = tmp_path / "run"
+    assert multibox("train", data, *model, *quick, "--steps", 1, "--out", run).status == 0
+    backbone = Detector.load(run).provenance["backbone"]
+    (tmp_path / "start.safetensors").unlink()
+    assert multibox("train", "--resume", run, "--steps", 2).status == 0
+    assert "recipe: fine-tune" in (run / "config.yaml").read_text(encoding="utf-8")
+    found = Detector.load(run / "last.safetensors")
+    assert (found.provenance["step"], found.provenance["backbone"]) == ("2", backbone)
+    status, _, err = multibox("train", "--resume", run, "--steps", 3, *model)
+    assert status == 1 and "there is no such file of weights to start from" in err[-1]
+    on = tmp_path / "on"
+    assert multibox("train", data, "--model", run, *quick, "--steps", 1, "--out", on).status == 0
+    assert "recipe: modern" in (on / "config.yaml").read_text(encoding="utf-8")
+
+
 @pytest.mark.usefixtures("tiny_start")
 def test_who_creates_one_in_python_is_warned_as_well():
     with pytest.warns(

@@ -302,6 +302,7 @@ def test_the_backbones_batch_norm_can_keep_its_statistics_and_learn_its_weights(
         ("ssd300-lite0", 4, ["stem", "block0", "block1", "block2", "block3.layers.expand"]),
         ("ssd300-vgg16", 2, ["conv1_1", "conv1_2", "conv2_1", "conv2_2"]),
         ("ssd300-resnet18", 4, ["conv1", "bn1", "layer1"]),
+        ("ssd300-resnet18", 6, ["conv1", "bn1", "layer1"]),
         ("ssdlite320-mobilenetv3", 2, ["features.0", "features.1", "features.2.block.0"]),
         ("ssdlite320-mobilenetv3", 8, [*(f"features.{block}" for block in range(7)), "features.7.block.0"]),  # with SE
     ],
@@ -315,6 +316,19 @@ def test_a_recipe_may_leave_the_first_stages_as_they_are(preset_name, stride, fr
     for name, layer in network.named_modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             assert layer.training == (not f"{name}.".startswith(starts)), name
+
+
+def test_the_stride_of_a_stage_is_told_where_its_map_is_rounded_and_its_blocks_have_weights_of_their_own():
+    """ConvNeXt's map of stride 8 has 37 rows at 300 pixels, and its blocks scale their features by `gamma`."""
+    pytest.importorskip("timm")
+    network = Detector.create("timm/convnext_atto", ["a"], seed=0).network
+    freeze_as(replace(RECIPES["modern"], freeze_stride=8), network, [])
+    learns = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    names = [name for name, _ in network.backbone.named_parameters(prefix="backbone")]
+    first = [name for name in names if any(stage in name for stage in ("stem", "stages_0", "stages_1"))]
+    assert any(name.endswith("gamma") for name in first)
+    assert learns.isdisjoint(first)
+    assert {name for name in names if "stages_2.blocks" in name or "stages_3" in name} <= learns
 
 
 def test_another_run_learns_what_an_earlier_one_froze(paper_network):

@@ -18,8 +18,11 @@ from multibox.weights.backbone_names import is_classifier
 from multibox.weights.converters.pytorch_ports import VGG16_PLACES
 from multibox.weights.converters.state_dict import StateDict
 from tests.tolerances import assert_close
+from tests.weights.converters.test_caffe import VGG, network
+from tests.weights.converters.test_caffe import tiny as tiny_ssd
 
 LITE = "ssd300-lite0"
+PARTS = ("weight", "bias")
 
 
 def randomized(network: nn.Module) -> nn.Module:
@@ -140,6 +143,31 @@ def test_vgg16_by_the_places_of_its_layers(tmp_path: Path):
     for place, name in VGG16_PLACES.items():
         assert (begun.tensors[f"{name}.weight"] == place).all()
     assert begun.mean is None  # the detector keeps its own pixels, which are those of the ports
+
+
+def test_vgg16_from_a_file_of_caffe(tmp_path: Path):
+    """The authors' start. Its first convolution takes blue, green, red; the layer that classifies is left out."""
+    state = {f"{name}.{part}": torch.rand([2, 3, 1, 1] if part == "weight" else [2]) for name in VGG for part in PARTS}
+    (tmp_path / "it.caffemodel").write_bytes(
+        network(state | {"fc8.weight": torch.rand(2, 2), "fc8.bias": torch.rand(2)})
+    )
+    names = {theirs: {"fc6": "conv6", "fc7": "conv7"}.get(theirs, theirs) for theirs in VGG}
+    shapes = {f"{names[key.partition('.')[0]]}.{key.partition('.')[2]}": tuple(t.shape) for key, t in state.items()}
+    begun = start.read_start(tmp_path / "it.caffemodel", "vgg16", shapes)
+    assert begun.tensors.keys() == shapes.keys()
+    for theirs, ours in names.items():
+        expected = state[f"{theirs}.weight"].flip(1) if theirs == "conv1_1" else state[f"{theirs}.weight"]
+        assert np.array_equal(begun.tensors[f"{ours}.weight"], expected)
+    assert begun.mean is None  # the pixels of the presets on VGG-16 are Caffe's
+    with pytest.raises(ValueError, match=r"a Caffe network, and of these only VGG-16 is read, not 'resnet18'"):
+        start.read_start(tmp_path / "it.caffemodel", "resnet18", {})
+    (tmp_path / "ssd.caffemodel").write_bytes(network(tiny_ssd(300, 21)))
+    with pytest.raises(ValueError, match="a whole detector of another project, not a backbone"):
+        start.read_start(tmp_path / "ssd.caffemodel", "vgg16", shapes)
+    state.pop("fc7.bias")
+    (tmp_path / "less.caffemodel").write_bytes(network(state))
+    with pytest.raises(ValueError, match=r"less.caffemodel: no VGG-16 of Caffe \(its layer 'fc7' has 1 tensors"):
+        start.read_start(tmp_path / "less.caffemodel", "vgg16", shapes)
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "convnext_atto"])

@@ -126,6 +126,28 @@ def convert_caffemodel(path: Path) -> Weights:
         raise ValueError(f"{path}: {error}") from error
 
 
+def read_vgg16(path: Path) -> dict[str, np.ndarray] | None:
+    """Returns the VGG-16 in a `.caffemodel` file by the paper's names, for RGB; None if the file is a detector's.
+
+    The authors start from such a file, `VGG_ILSVRC_16_layers_fc_reduced.caffemodel`. Other layers are left out.
+
+    Raises:
+        ValueError: The file is damaged, or has no VGG-16.
+    """
+    try:
+        layers = read_layers(memoryview(path.read_bytes()))
+        if any("_mbox_" in name for name in layers):
+            return None
+        tensors: dict[str, np.ndarray] = {}
+        for theirs, ours in _vgg16_names(preset("ssd300-vgg16")).items():
+            if ours.startswith("backbone."):
+                tensors |= _convolution(layers, theirs, ours.removeprefix("backbone."))
+        _turn_to_rgb(tensors, "conv1_1", "conv1_1.weight")
+    except ValueError as error:
+        raise ValueError(f"{path}: no VGG-16 of Caffe ({error})") from error
+    return tensors
+
+
 def read_layers(network: memoryview) -> dict[str, Layer]:
     """Returns the layers of a NetParameter message by name. Their weights are views of its bytes.
 
