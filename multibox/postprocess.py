@@ -78,7 +78,7 @@ def postprocess(
         raise not_finite()
     scores, rows = _scores(logits, settings.score_threshold, config.scoring)
     if merged_labels is not None:
-        scores = _merge(scores, merged_labels)
+        scores = _merge_classes(scores, merged_labels)
     if score_thresholds is not None:
         scores[scores <= score_thresholds] = 0
     if labels is not None:
@@ -151,7 +151,7 @@ def _scores(
             assert_never(unknown)
 
 
-def _merge(
+def _merge_classes(
     scores: Float[np.ndarray, "rows classes"], merged_labels: Int[np.ndarray, " classes"]
 ) -> Float[np.ndarray, "rows merged_classes"]:
     """Returns the best score of the classes that have the same new label, one column for each new label."""

@@ -75,8 +75,8 @@ def detect(
         score: Print, draw and write detections with a score above this.
         iou: Suppress a box that overlaps a better one by more than this.
         max_detections: Keep at most this many detections of an image.
-        merge: 'weighted' moves each box to the score-weighted mean of itself and of those that it suppressed; 'none'
-            does not.
+        merge: Box voting. 'weighted' moves each box to the score-weighted mean of itself and of those that it
+            suppressed; 'none' does not.
         classes: Find only these classes. Put commas between the names.
         out: Save the images with their boxes drawn to this folder, which mirrors the folders of the images. With a
             single image it may also be the name of an image file.

@@ -81,8 +81,8 @@ def evaluate(
         iou: Suppress a box that overlaps a better one by more than this.
         max_detections: Keep at most this many detections of an image.
         class_agnostic: Let better boxes of all classes suppress a box, or only those of its own class.
-        merge: 'weighted' moves each box to the score-weighted mean of itself and of those that it suppressed; 'none'
-            does not.
+        merge: Box voting. 'weighted' moves each box to the score-weighted mean of itself and of those that it
+            suppressed; 'none' does not.
         rename: Match classes of different names. OLD=NEW says that the detector's class OLD is the data's class NEW.
             Also takes a file of such lines, or 'coco-to-voc' for a detector of COCO's classes on data with VOC's. May
             be given more than once.

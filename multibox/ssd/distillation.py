@@ -33,7 +33,7 @@ def distillation_loss(
         teacher: Output of the teacher for the same images, with the classes in the same order.
         divisor: N, the number of matched default boxes that `multibox_loss` divides by; the loss is divided by it if it
             is above 1. The losses of the parts of a batch add up to the loss of the whole.
-        least_score: Smallest probability of an object, whatever its class, for which the teacher is listened to.
+        least_score: Smallest probability of an object, whatever its class, that the teacher must give a default box.
         temperature: Divisor of the logits. Above 1, the classes that the teacher thinks less likely count more. The
             divergence is multiplied by its square, which keeps the size of the gradients (Hinton et al., section 2).
     """

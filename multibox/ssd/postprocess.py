@@ -57,7 +57,7 @@ def postprocess(
         case unknown:
             assert_never(unknown)
     if merged_labels is not None:
-        scores = _merge(scores, torch.from_numpy(merged_labels).to(scores.device))
+        scores = _merge_classes(scores, torch.from_numpy(merged_labels).to(scores.device))
     if score_thresholds is not None:
         scores = scores.masked_fill(scores <= torch.from_numpy(score_thresholds).to(scores.device), 0)
     num_classes = scores.shape[2]
@@ -172,7 +172,7 @@ def _weighted(boxes: Float[Tensor, "batch rows 4"], keys: Int[Tensor, "batch row
     return torch.cat([boxes * weights, weights], dim=2)
 
 
-def _merge(
+def _merge_classes(
     scores: Float[Tensor, "batch default_boxes classes"], merged_labels: Int[Tensor, " classes"]
 ) -> Float[Tensor, "batch default_boxes merged_classes"]:
     """Returns the best score of the classes that have the same new label, one column for each new label."""

@@ -141,12 +141,12 @@ def train(
     datasets = check_data(detector, [train_set] if val_set is None else [train_set, val_set])
     val_set = None if val_set is None else datasets[1]
     forget_holdout(detector.provenance)  # of the run that its weights come from
-    fine_tunes = bool(detector.learned_classes)
+    knows_classes = bool(detector.learned_classes)
     config, recipe = config.resolve(
         backbone=detector.config.backbone,
         recipe=recipe,
         pretrained="backbone" in detector.provenance and "trained with" not in detector.provenance,
-        fine_tunes=fine_tunes,
+        knows_classes=knows_classes,
     )
     aligned_teacher = Teacher(loaded_teacher, detector) if loaded_teacher else None
     if config.class_weights is not None:
@@ -186,7 +186,7 @@ def train(
             config=config,
             recipe=recipe,
             named=own_recipe or RECIPES[config.recipe or "modern"],
-            fine_tunes=fine_tunes,
+            knows_classes=knows_classes,
             precision=f"{precision}: {why}",
             workers=workers,
             separate_batch_norm=trainer.has_batch_norm and not config.sync_batch_norm,

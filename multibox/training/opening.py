@@ -34,7 +34,7 @@ def announce(
     config: TrainConfig,
     recipe: Recipe,
     named: Recipe,
-    fine_tunes: bool,
+    knows_classes: bool,
     precision: str,
     workers: int,
     separate_batch_norm: bool,
@@ -51,7 +51,7 @@ def announce(
         config: Values of the run.
         recipe: The recipe with the values of the run.
         named: The recipe without the values of the run.
-        fine_tunes: Whether the run starts from weights that know classes of the data.
+        knows_classes: Whether the run starts from weights that know classes of the data.
         precision: Precision of the convolutions, and why.
         workers: Number of reader processes.
         separate_batch_norm: Whether each process would have a BatchNorm of its own.
@@ -62,7 +62,7 @@ def announce(
     for line in _first_lines(state, train_set, length, patience=config.patience):
         log.info(line)
     if group.is_main:
-        directory.note(_rate_line(named, recipe, fine_tunes=fine_tunes))
+        directory.note(_rate_line(named, recipe, knows_classes=knows_classes))
         for line in _machine_lines(recipe, group, workers):
             directory.note(line)
         directory.note(f"precision {precision}")
@@ -133,21 +133,23 @@ def _first_lines(state: TrainState, train_set: Dataset, length: RunLength, *, pa
         yield f"the run takes {length}; {length.left(state.step, state.seconds)} are left"
 
 
-def _rate_line(named: Recipe, recipe: Recipe, *, fine_tunes: bool) -> str:
+def _rate_line(named: Recipe, recipe: Recipe, *, knows_classes: bool) -> str:
     """Returns a line about the learning rate of a run.
 
     Args:
         named: The named recipe, without the values of the run.
         recipe: The recipe with the values of the run.
-        fine_tunes: Whether the run starts from weights that know classes of the data.
+        knows_classes: Whether the run starts from weights that know classes of the data.
     """
-    usual = named.for_batch_size(recipe.batch_size).learning_rate * (named.fine_tuning_factor if fine_tunes else 1)
+    usual = named.for_batch_size(recipe.batch_size).learning_rate * (
+        named.known_classes_lr_factor if knows_classes else 1
+    )
     says = f"the recipe's {named.learning_rate:g} for batches of {named.batch_size}"
     if not isclose(recipe.learning_rate, usual):
         says = f"as given; the recipe's would be {usual:.2g}"
     rises = f"; it rises over the first {100 * recipe.warmup:g} % of the run" if recipe.warmup else ""
-    if fine_tunes and named.fine_tuning_factor != 1:
-        says += f", times {named.fine_tuning_factor:g} because the weights know classes of the data already"
+    if knows_classes and named.known_classes_lr_factor != 1:
+        says += f", times {named.known_classes_lr_factor:g} because the weights know classes of the data already"
     return f"{recipe.batch_size} images a step at a learning rate of up to {recipe.learning_rate:.3g}, {says}{rises}"
 
 

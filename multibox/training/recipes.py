@@ -50,7 +50,7 @@ class Recipe:
         milestones: Fractions of the run at which the learning rate falls to a tenth. If empty, it falls along a cosine
             to 0.
         warmup: Fraction of the run in which the learning rate rises from 0.
-        fine_tuning_factor: Factor on the learning rate of a run that starts from weights that know classes of the data.
+        known_classes_lr_factor: Factor on the learning rate of a run that starts from weights that know classes of the data.
         backbone_lr_factor: Factor on the learning rate of the backbone.
         freeze_stride: The backbone's layers with a stride of up to this do not learn; 0 for none.
         freeze_batch_norm: Whether the backbone's BatchNorm keeps its statistics.
@@ -71,7 +71,7 @@ class Recipe:
     batch_size: AboveZero
     epochs: Positive
     augmentation: Augmentation
-    fine_tuning_factor: Positive = 1.0
+    known_classes_lr_factor: Positive = 1.0
     backbone_lr_factor: NotNegative = 1.0
     freeze_stride: Stride = 0
     freeze_batch_norm: bool = False
@@ -113,7 +113,7 @@ _MODERN = Recipe(
     ema_decay=0.998,
     batch_size=8,
     epochs=100,
-    fine_tuning_factor=0.3,
+    known_classes_lr_factor=0.3,
     augmentation=Augmentation(
         crop_probability=0.5,
         brightness=24.0,
@@ -178,8 +178,8 @@ class TrainConfig:
             trained without it.
         balance_classes: Show images with rare classes more often, by LVIS's repeat factors without a threshold.
         class_weights: Factor on the confidence loss of the objects of each class, by its name (NAME=2,NAME2=0.5 as a
-            flag); 1 for a class that is left out. `balanced`: the more, the fewer objects a class has, and 1 on average
-            over the objects.
+            flag); 1 for a class that is left out. `balanced`: inversely proportional to the number of objects of the
+            class, and 1 on average over the objects.
         distillation_weight: Factor on the distillation loss, if the run has a teacher.
         negatives_without_matches: Number of hardest negatives to learn from an image in which nothing matches. The
             paper's code learns none.
@@ -243,7 +243,7 @@ class TrainConfig:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def resolve(
-        self, *, backbone: str, recipe: Recipe | None = None, pretrained: bool = False, fine_tunes: bool = False
+        self, *, backbone: str, recipe: Recipe | None = None, pretrained: bool = False, knows_classes: bool = False
     ) -> tuple["TrainConfig", Recipe]:
         """Combines this run with its recipe, whose values stand in for those that the run does not set.
 
@@ -251,7 +251,7 @@ class TrainConfig:
             backbone: Name of the detector's backbone, which selects the recipe if none is named.
             recipe: A recipe of your own instead of a named one.
             pretrained: Whether the backbone starts from trained weights, which selects the recipe too.
-            fine_tunes: Whether the run starts from weights that know classes of the data.
+            knows_classes: Whether the run starts from weights that know classes of the data.
 
         Returns:
             The run with its recipe's values, and the recipe with the run's own values.
@@ -266,7 +266,8 @@ class TrainConfig:
             augmentation = replace(augmentation, expand_probability=self.expand_probability)
         resolved = replace(
             scaled,
-            learning_rate=self.learning_rate or scaled.learning_rate * (own.fine_tuning_factor if fine_tunes else 1),
+            learning_rate=self.learning_rate
+            or scaled.learning_rate * (own.known_classes_lr_factor if knows_classes else 1),
             milestones=own.milestones if self.milestones is None else tuple(self.milestones),
             warmup=warmup if self.warmup is None else self.warmup,
             augmentation=augmentation,

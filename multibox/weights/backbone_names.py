@@ -1,4 +1,4 @@
-"""Names that other projects have for the tensors of our backbones, and what becomes of those that differ from ours."""
+"""Names that other projects have for the tensors of our backbones, and how tensors of other shapes become ours."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping

@@ -1092,7 +1092,7 @@ def test_the_rate_is_lower_for_weights_that_know_the_classes(tmp_path, new_detec
     ):
         train(detector, train_set, None, config, out=tmp_path / name)
         rates[name] = yaml.safe_load((tmp_path / name / "config.yaml").read_text(encoding="utf-8"))["learning_rate"]
-    factor = RECIPES["modern"].fine_tuning_factor
+    factor = RECIPES["modern"].known_classes_lr_factor
     assert factor < 1
     assert rates == {"new": rates["new"], "known": pytest.approx(factor * rates["new"]), "given": 0.001}
     log = (tmp_path / "known" / "log.txt").read_text(encoding="utf-8")
