@@ -50,7 +50,8 @@ class Recipe:
         milestones: Fractions of the run at which the learning rate falls to a tenth. If empty, it falls along a cosine
             to 0.
         warmup: Fraction of the run in which the learning rate rises from 0.
-        known_classes_lr_factor: Factor on the learning rate of a run that starts from weights that know classes of the data.
+        known_classes_lr_factor: Factor on the learning rate of a run that starts from weights which know classes of the
+            data.
         backbone_lr_factor: Factor on the learning rate of the backbone.
         freeze_stride: The backbone's layers with a stride of up to this do not learn; 0 for none.
         freeze_batch_norm: Whether the backbone's BatchNorm keeps its statistics.
