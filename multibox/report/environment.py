@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -39,8 +40,12 @@ def device_name(device: str) -> str:
     return next(iter(models), platform.processor() or platform.machine())
 
 
+@cache
 def commit() -> str | None:
-    """Returns the commit of the checkout that this package is part of, with "-dirty" if files differ from it."""
+    """Returns the commit of the checkout that this package is part of, with "-dirty" if files differ from it.
+
+    It is the one of the first call: a long run asks at its beginning, since the checkout may change meanwhile.
+    """
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=_PACKAGE, capture_output=True, text=True, timeout=30, check=True)

@@ -15,6 +15,7 @@ from multibox.data.holdout import Holdout, forget_holdout
 from multibox.detector import Detector
 from multibox.display import progress_bar
 from multibox.report.card import evaluate_command
+from multibox.report.environment import commit
 from multibox.runtimes.precision import Precision
 from multibox.training.class_weights import resolve_class_weights
 from multibox.training.data import (
@@ -152,6 +153,7 @@ def train(
     if config.class_weights is not None:
         config = dataclasses.replace(config, class_weights=resolve_class_weights(config.class_weights, train_set))
     import_packages(config, validates=val_set is not None)
+    commit()  # that of the code which runs
     with ExitStack() as stack:
         group = stack.enter_context(join_processes(config.device))
         directory = stack.enter_context(RunDirectory(Path(out), resume=resume, group=group))

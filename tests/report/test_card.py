@@ -150,17 +150,25 @@ def test_the_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
     (package / "__init__.py").write_text("", encoding="utf-8")
     monkeypatch.setattr(environment, "_PACKAGE", package)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert versions()["commit"] is None  # no checkout
+
+    def found():
+        environment.commit.cache_clear()
+        return versions()["commit"]
+
+    assert found() is None  # no checkout
     git("init", "-q")
     git("commit", "-q", "--allow-empty", "-m", "other")
-    assert versions()["commit"] is None  # one that does not have the package
+    assert found() is None  # one that does not have the package
     git("add", ".")
     git("commit", "-q", "-m", "the package")
-    assert versions()["commit"] == git("rev-parse", "HEAD")
+    assert found() == git("rev-parse", "HEAD")
     (package / "__init__.py").write_text("1\n", encoding="utf-8")
-    assert versions()["commit"] == git("rev-parse", "HEAD") + "-dirty"
+    assert found() == git("rev-parse", "HEAD") + "-dirty"
     monkeypatch.setenv("PATH", str(Path(tmp_path)))  # no git at all
-    assert versions()["commit"] is None
+    before = versions()["commit"]
+    assert found() is None
+    environment.commit.cache_clear()
+    assert before.endswith("-dirty")  # it stays that of the first call, as the code that runs does
 
 
 @pytest.mark.usefixtures("figures_not_drawn")
