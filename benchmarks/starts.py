@@ -2,7 +2,7 @@
 
     taskset -c 0 python -m benchmarks.starts run --data BCCD --model ssd256-tiny --out OUT
     taskset -c 0 python -m benchmarks.starts run --data BCCD --model ssd300-lite0 --start-from imagenet --out OUT
-    taskset -c 0 python -m benchmarks.starts run --data BCCD --model multibox/voc --out OUT
+    taskset -c 0 python -m benchmarks.starts run --data BCCD --model runs/other --out OUT
     taskset -c 0 python -m benchmarks.starts run --data VOCdevkit/VOC2007 --classes dog --images 140 --minutes 10 \\
         --model ssd300-lite0 --start-from imagenet --out OUT
     python -m benchmarks.starts table OUT

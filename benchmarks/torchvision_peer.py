@@ -155,23 +155,18 @@ def make_model(detector: Detector) -> SSD:
     )
 
 
-def make_transforms() -> v2.Transform:
+def make_transforms() -> v2.Compose:
     """Returns the transforms that the reference calls "ssd", for PIL images."""
     return v2.Compose(
         [
             v2.RandomPhotometricDistort(),
             v2.RandomZoomOut(fill=list(MEAN)),
-            v2.RandomIoUCrop(),
-            v2.RandomHorizontalFlip(),
-            v2.ToImage(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.SanitizeBoundingBoxes(),
-            v2.ToPureTensor(),
+            *make_lite_transforms().transforms,
         ]
     )
 
 
-def make_lite_transforms() -> v2.Transform:
+def make_lite_transforms() -> v2.Compose:
     """Returns the transforms that the reference calls "ssdlite", for PIL images."""
     return v2.Compose(
         [

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from multibox.data import Dataset, DatasetReader
     from multibox.data.holdout import Holdout
     from multibox.detector import Detector
+    from multibox.weights.file import Weights
 
 VAL_FRACTION = 0.2
 """Fraction of the images that a run validates on if the data set has no split for it."""
@@ -89,22 +90,22 @@ class Plan:
         data: The folders of the data set.
         model: A preset, a backbone of timm, or weights.
         network: The network of a preset or of a backbone of timm; None for weights, which have their own.
-        weights: The weights to start from; None for a preset or a backbone of timm.
         notes: The values of `run_config.NOTES` that are set.
         config: All other values of the run.
         out: The folder of the run.
         resume: Whether to go on with the run in the folder.
+        begun: The run's own weights, without tensors, if it goes on and its backbone started from others.
         holdout: What the run holds out of the split to learn from; known once the data's splits are.
     """
 
     data: list[Path]
     model: str
     network: "DetectorConfig | None"
-    weights: str | None
     notes: dict[str, Any]
     config: TrainConfig
     out: Path
     resume: bool
+    begun: "Weights | None" = None
     holdout: "Holdout | None" = None
 
 
@@ -178,8 +179,8 @@ def train(
 
     plan = _make_plan(data or [], given, config, out, resume)
     _check_run_folder(plan)
-    if plan.weights is not None:
-        load_weights(fetch_weights(plan.weights))  # wrong or damaged weights are reported before the data are read
+    if plan.network is None:
+        load_weights(fetch_weights(plan.model))  # wrong or damaged weights are reported before the data are read
 
     if "teacher" in plan.notes:
         try:
@@ -241,10 +242,8 @@ def _make_plan(
         raise UsageError(
             "which model? give a preset (--model ssd256-tiny) or weights (--model), or a --config that names one"
         )
-    weights = None if folder is None else _begun(folder, given)
-    network, left_out = (None, []) if weights else _network_of(model, notes, given)
-    if network is None and weights is None:
-        weights = model
+    begun = None if folder is None else _begun(folder, notes, given)
+    network, left_out = (begun.config, []) if begun else _network_of(model, notes, given)
     if left_out:
         info(f"not taken from {config}, because {model} has its own: {', '.join(left_out)}")
         notes = {name: value for name, value in notes.items() if name not in left_out}
@@ -265,17 +264,21 @@ def _make_plan(
     if "teacher" in notes and Path(notes["teacher"]).exists():
         notes |= {"teacher": os.path.abspath(notes["teacher"])}
     place = folder or out or _new_run_folder(data)
-    return Plan(data, model, network, weights, notes, train_config, place, folder is not None)
+    return Plan(data, model, network, notes, train_config, place, folder is not None, begun)
 
 
-def _begun(folder: Path, given: Mapping[str, Any]) -> str | None:
-    """Returns the weights of a run that goes on, which say what the detector is. What it started from may be gone.
+def _begun(folder: Path, notes: Mapping[str, Any], given: Mapping[str, Any]) -> "Weights | None":
+    """Returns what the weights of a run that goes on say of its detector; what its backbone started from may be gone.
 
-    There are none if the run has not saved any, or if flags say what the detector is.
+    None if the backbone started from nothing, nothing is saved yet, or flags say what the detector is.
     """
+    from multibox.weights.file import load_weights
+
     last = folder / "last.safetensors"
     named = any(given[name] is not None for name in ("model", "size", "scales", "start_from"))
-    return str(last) if last.is_file() and not named else None
+    if notes.get("start_from") is None or named or not last.is_file():
+        return None
+    return load_weights(last)._replace(tensors={})
 
 
 def _resumed_folder(out: Path | None, resume: list[Path] | None) -> Path | None:
@@ -454,15 +457,16 @@ def _make_detector(plan: Plan, class_names: tuple[str, ...]) -> "Detector":
     from multibox.detector import Detector
 
     seed = plan.config.seed
+    if plan.network is not None and plan.begun is not None:  # the state of the run brings the weights
+        detector = Detector.create(plan.network, class_names, seed=seed)
+        detector.provenance["backbone"] = plan.begun.provenance["backbone"]
+        return detector
     if plan.network is not None:
         with download_bar() as show:
             return Detector.create(
                 plan.network, class_names, start_from=plan.notes.get("start_from"), seed=seed, on_progress=show
             )
-    assert plan.weights is not None  # as there is no network
-    detector = Detector.load(plan.weights)
-    if plan.weights != plan.model:  # the run's own
-        return detector.with_classes(class_names, seed=seed)
+    detector = Detector.load(plan.model)
     kept = [name for name in class_names if name in detector.class_names]
     new = [name for name in class_names if name not in detector.class_names]
     others = f"; new: {', '.join(new)}" if new else ""

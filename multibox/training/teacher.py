@@ -55,10 +55,8 @@ def load_teacher(given: GivenDetector, *, progress: bool) -> LoadedTeacher:
         except FileNotFoundError as error:
             raise FileNotFoundError(f"the teacher {error}") from error
         name = os.path.abspath(given) if Path(given).exists() else os.fspath(given)
-        parts, notes = (
-            [os.fspath(given), detector.config.name, f"SHA-256 {file_sha256(find_weights(given))}"],
-            {"teacher": name},
-        )
+        parts = [os.fspath(given), detector.config.name, f"SHA-256 {file_sha256(find_weights(given))}"]
+        notes = {"teacher": name}
     learned = detector.provenance.get("trained on")
     return LoadedTeacher(detector, ", ".join([*parts, *([f"trained on {learned}"] if learned else [])]), notes)
 

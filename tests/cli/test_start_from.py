@@ -49,6 +49,7 @@ def test_a_run_goes_on_without_the_file_that_it_started_from(multibox: Multibox,
     (tmp_path / "start.safetensors").unlink()
     assert multibox("train", "--resume", run, "--steps", 2).status == 0
     assert "recipe: fine-tune" in (run / "config.yaml").read_text(encoding="utf-8")
+    assert "know classes of the data already" not in (run / "log.txt").read_text(encoding="utf-8")
     found = Detector.load(run / "last.safetensors")
     assert (found.provenance["step"], found.provenance["backbone"]) == ("2", backbone)
     status, _, err = multibox("train", "--resume", run, "--steps", 3, *model)
