@@ -33,16 +33,8 @@ from multibox.report.environment import commit, device_name
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.distillation",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="train and score what has no file yet, then print the results")
-    run.add_argument("--data", type=Path, required=True)
+    parser, run = runs.make_parser("distillation", __doc__)
     run.add_argument("--teacher", required=True, help="weights, or the folder of a run")
-    run.add_argument("--out", type=Path, required=True)
     run.add_argument("--model", default="ssd256-tiny", help="preset of the student")
     run.add_argument("--size", type=int, help="input size of the student, if it is not the preset's")
     run.add_argument("--scales", choices=("voc", "coco"))
@@ -58,11 +50,10 @@ def main(given: Sequence[str] | None = None) -> None:
     run.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     run.add_argument("--threads", type=int, default=1)
     run.add_argument("--device", default="cpu")
-    table = commands.add_parser("table", help="print the results")
-    table.add_argument("out", type=Path)
     arguments = parser.parse_args(given)
     if arguments.command == "run":
         run_all(arguments)
+        arguments.out = [arguments.out]
     print_table(arguments.out)
 
 
@@ -135,9 +126,9 @@ def _run(
     }
 
 
-def print_table(out: Path) -> None:
+def print_table(folders: Sequence[Path]) -> None:
     """Prints the mean and the spread over the seeds by task and weight, and the mean gain over no teacher."""
-    results = runs.read_results([out])
+    results = runs.read_results(folders)
     alone = {(each["task"], each["model"], each["seed"]): each for each in results if not each["weight"]}
     runs.print_row("task", "student", "weight", "seeds", "epochs", "AP", "AP50", "gain in AP", "gain in AP50")
     runs.print_row("---", "---", *["---:"] * 7)

@@ -63,22 +63,12 @@ Distance = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.localization",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="train and score what has no file yet, then print the results")
-    run.add_argument("--data", type=Path, required=True)
+    parser, run = runs.make_parser("localization", __doc__)
     run.add_argument("--epochs", type=float, default=16.0)
     run.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
     run.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     run.add_argument("--images", type=int, help="number of training images")
     run.add_argument("--resamples", type=int, default=1000, help="drawn sets of the bootstrap")
-    run.add_argument("--out", type=Path, required=True)
-    table = commands.add_parser("table", help="print the results")
-    table.add_argument("out", type=Path, nargs="+")
     arguments = parser.parse_args(given)
     if arguments.command == "run":
         run_all(arguments)

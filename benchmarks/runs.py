@@ -5,6 +5,7 @@ import os
 import re
 import statistics
 import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,20 @@ from benchmarks.machine import facts
 from benchmarks.timing import Settings
 from multibox.data.read import DatasetReader, usual_split
 from multibox.data.sample import Dataset
+
+
+def make_parser(name: str, description: str | None) -> tuple[ArgumentParser, ArgumentParser]:
+    """Returns the parser of a benchmark with the commands `run` and `table`, and that of `run`, to add options to."""
+    parser = ArgumentParser(
+        prog=f"python -m benchmarks.{name}", description=description, formatter_class=RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="train and score what has no file yet, then print the results")
+    run.add_argument("--data", type=Path, required=True)
+    run.add_argument("--out", type=Path, required=True)
+    table = commands.add_parser("table", help="print the results")
+    table.add_argument("out", type=Path, nargs="+")
+    return parser, run
 
 
 def read(data: Path, split: str | None, usual: Sequence[str], images: int | None = None) -> Dataset:

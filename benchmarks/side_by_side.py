@@ -75,14 +75,7 @@ Outcome = tuple[dict[str, Any], dict[str, Found]]
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.side_by_side",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="train and score what has no file yet, then print the results")
-    run.add_argument("--data", type=Path, required=True)
+    parser, run = runs.make_parser("side_by_side", __doc__)
     run.add_argument("--who", nargs="+", choices=WHO, help="by default all that can be run")
     run.add_argument("--minutes", type=float, default=10.0)
     run.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -92,9 +85,6 @@ def main(given: Sequence[str] | None = None) -> None:
     run.add_argument("--test-split")
     run.add_argument("--peer-python", type=Path, help="Python of the environment with ultralytics")
     run.add_argument("--weights", type=Path, help="a YOLO's own weights to start from")
-    run.add_argument("--out", type=Path, required=True)
-    table = commands.add_parser("table", help="print the results")
-    table.add_argument("out", type=Path, nargs="+")
     arguments = parser.parse_args(given)
     if arguments.command == "run":
         arguments.who = arguments.who or [who for who in WHO if not missing_option(arguments, who)]

@@ -38,14 +38,7 @@ from multibox.presets import PRESETS
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.starts",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="train and score what has no file yet, then print the results")
-    run.add_argument("--data", type=Path, required=True)
+    parser, run = runs.make_parser("starts", __doc__)
     run.add_argument("--model", required=True, help="a preset, or weights")
     run.add_argument("--start-from", help="imagenet, or a file with the weights of the preset's backbone")
     run.add_argument("--label", help="row of the table; by default the model and its start")
@@ -56,9 +49,6 @@ def main(given: Sequence[str] | None = None) -> None:
     run.add_argument("--test-images", type=int, help="number of test images")
     run.add_argument("--train-split")
     run.add_argument("--test-split")
-    run.add_argument("--out", type=Path, required=True)
-    table = commands.add_parser("table", help="print the results")
-    table.add_argument("out", type=Path, nargs="+")
     arguments = parser.parse_args(given)
     if arguments.command == "run":
         run_all(arguments)
