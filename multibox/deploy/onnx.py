@@ -1,0 +1,47 @@
+"""Exports a detector as an ONNX file, which ONNX Runtime, OpenVINO and TensorRT run."""
+
+import onnx
+import torch
+from onnxscript import opset20 as op
+from torch import nn
+
+from multibox.deploy.graph import DetectorGraph, suppress
+
+OPSET = 20
+
+
+def to_onnx(graph: DetectorGraph, *, height: int, width: int, batch: int | None) -> onnx.ModelProto:
+    """Returns the ONNX model of a graph, whose input `images` takes plain RGB, `uint8`.
+
+    Args:
+        graph: The graph to export.
+        height: Height of the network's input in pixels.
+        width: Width of the network's input in pixels.
+        batch: Number of images of a call; None for any number.
+    """
+    images = torch.zeros(batch or 2, 3, height, width, dtype=torch.uint8)
+    program = torch.onnx.export(
+        graph,
+        (images,),
+        dynamo=True,
+        verbose=False,
+        opset_version=OPSET,
+        input_names=["images"],
+        output_names=list(graph.output_names),
+        dynamic_shapes=None if batch else {"images": {0: "batch"}},
+        custom_translation_table={torch.ops.multibox.suppress.default: _suppress},
+    )
+    assert program is not None
+    return program.model_proto
+
+
+def _suppress(boxes, scores, iou_threshold: float, max_detections: int):
+    """`multibox::suppress` in ONNX. Boxes that are not selected keep a score of 0."""
+    selected = op.NonMaxSuppression(
+        boxes,
+        scores,
+        op.Constant(value_ints=[max_detections]),
+        op.Constant(value_floats=[iou_threshold]),
+        op.Constant(value_floats=[1e-30]),
+    )
+    return op.ScatterND(op.Mul(scores, op.Constant(value_float=0.0)), selected, op.GatherND(scores, selected))
