@@ -27,7 +27,7 @@ from multibox.presets import preset
 from multibox.runtimes.runtime import RawOutputs, Runtime
 from multibox.weights.convert import convert_weights, name_classes
 from multibox.weights.download import OnProgress
-from multibox.weights.file import Weights, load_weights, save_weights
+from multibox.weights.file import Weights, load_weights, parse_header, save_weights
 from multibox.weights.imagenet import imagenet_weights, is_non_commercial
 from multibox.weights.published import find_weights
 from multibox.weights.start import read_start
@@ -246,6 +246,8 @@ class Detector:
         """
         with download_bar(show=progress) as bar:
             path = find_weights(model, on_progress=on_progress or bar)
+        if path.suffix == ".onnx":
+            return cls._of_exported(path, device=device)
         return cls._of_weights(load_weights(path), path).to(device, precision=precision)
 
     @classmethod
@@ -274,6 +276,27 @@ class Detector:
         """
         weights = convert_weights(path, height=height, width=width)
         return cls._of_weights(name_classes(weights, path, class_names), path).to("cpu")
+
+    @classmethod
+    def _of_exported(cls, path: Path, *, device: str) -> "Detector":
+        """Returns the detector of an exported file."""
+        from multibox.runtimes.exported import ExportedRuntime, ExportFacts
+        from multibox.runtimes.onnx_runtime import open_onnx
+
+        run, metadata, batch = open_onnx(path, device=device)
+        header = parse_header(os.fspath(path), metadata)
+        try:
+            facts = ExportFacts.from_text(metadata["export"])
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{path}: its metadata are damaged (export: {error})") from error
+        return cls(
+            header.config,
+            header.class_names,
+            ExportedRuntime(run, header.config, facts, batch=batch),
+            provenance=header.provenance,
+            score_thresholds=header.score_thresholds,
+            learned_classes=header.class_names,
+        )
 
     @classmethod
     def _of_weights(cls, weights: Weights, path: str | os.PathLike[str]) -> "Detector":

@@ -4,8 +4,6 @@ It says in plain tensor code, with shapes that do not depend on the values, what
 Suppression is one operator (`multibox::suppress`), which each format writes in its own way.
 """
 
-from typing import Literal
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -13,18 +11,9 @@ from torch import Tensor, nn
 
 from multibox.boxes import nms
 from multibox.config import DetectorConfig, Postprocess
+from multibox.runtimes.exported import OUTPUTS, Suppression
 from multibox.ssd.coder import BoxCoder
 from multibox.ssd.network import SSD
-
-Suppression = Literal["graph", "runtime", "none"]
-"""Where suppression happens: in the file, in whoever runs it, or nowhere, so that the file gives raw outputs."""
-
-OUTPUTS: dict[Suppression, tuple[str, ...]] = {
-    "graph": ("boxes", "scores", "labels", "default_box_indices", "count"),
-    "runtime": ("boxes", "scores"),
-    "none": ("offsets", "logits"),
-}
-"""Names of the outputs of an exported file."""
 
 
 class DetectorGraph(nn.Module):

@@ -3,9 +3,8 @@
 import onnx
 import torch
 from onnxscript import opset20 as op
-from torch import nn
 
-from multibox.deploy.graph import DetectorGraph, suppress
+from multibox.deploy.graph import DetectorGraph
 
 OPSET = 20
 

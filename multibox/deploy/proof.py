@@ -1,0 +1,83 @@
+"""The proof of an exported file: on real images it finds what the network finds."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy.optimize import linear_sum_assignment
+
+from multibox.boxes import box_iou
+from multibox.detections import Detections
+from multibox.detector import Detector
+from multibox.images import Source
+from multibox.messages import counted
+
+SAME = 0.9
+"""Overlap from which two detections of a class are taken for the same one."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How far a file's detections are from those of the network.
+
+    Attributes:
+        images: Number of images that were compared.
+        detections: Number of the network's detections.
+        unpaired: Number of detections of either side that have no partner of their class at their place on the other.
+        box_difference: Largest difference of a coordinate between partners, as a fraction of the image.
+        score_difference: Largest difference of a score between partners.
+    """
+
+    images: int
+    detections: int
+    unpaired: int
+    box_difference: float
+    score_difference: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.detections} detections in {counted(self.images, 'image')}, {self.unpaired} without a partner; the "
+            f"largest difference of a coordinate is {self.box_difference:.1e} of the image, of a score "
+            f"{self.score_difference:.1e}"
+        )
+
+
+def prove(network: Detector, exported: Detector, images: Iterable[Source], *, batch_size: int = 8) -> Proof:
+    """Compares the detections of a network with those of the file that was exported from it.
+
+    All detections count that score above the threshold of the detector's own evaluation. They are paired by class and
+    overlap, the largest overlap first.
+
+    Args:
+        network: The detector that was exported.
+        exported: The detector of the file.
+        images: Images to detect in.
+        batch_size: Number of images that go through the network at once.
+    """
+    prepared = [network.prepare_image(image) for image in images]
+    least = network.config.postprocess.score_threshold
+    found, again = (
+        each.detect(prepared, score_threshold=least, batch_size=batch_size, progress=False)
+        for each in (network, exported)
+    )
+    sizes = [np.array([image.width, image.height] * 2, np.float32) for image in prepared]
+    differences = list(map(_differences, found, again, sizes))
+    return Proof(
+        images=len(prepared),
+        detections=sum(map(len, found)),
+        unpaired=sum(each[0] for each in differences),
+        box_difference=max((each[1] for each in differences), default=0.0),
+        score_difference=max((each[2] for each in differences), default=0.0),
+    )
+
+
+def _differences(found: Detections, again: Detections, size: Float[np.ndarray, "4"]) -> tuple[int, float, float]:
+    """Returns the number without a partner, and the largest differences of coordinates and scores."""
+    overlaps = box_iou(found.boxes, again.boxes) * (found.labels[:, None] == again.labels)
+    rows, columns = linear_sum_assignment(-overlaps)
+    same = overlaps[rows, columns] >= SAME
+    rows, columns = rows[same], columns[same]
+    boxes = np.abs(found.boxes[rows] - again.boxes[columns]) / size
+    scores = np.abs(found.scores[rows] - again.scores[columns])
+    return len(found) + len(again) - 2 * len(rows), float(boxes.max(initial=0)), float(scores.max(initial=0))

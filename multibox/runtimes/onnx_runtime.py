@@ -1,0 +1,73 @@
+"""Opens an ONNX file with ONNX Runtime."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from multibox.messages import shortened
+from multibox.runtimes.exported import Run
+
+_PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
+
+
+class OpenFile(NamedTuple):
+    """An exported file that is ready to run.
+
+    Attributes:
+        run: Runs it.
+        metadata: Its metadata by name.
+        batch: Number of images that it takes at once; None for any number.
+    """
+
+    run: Run
+    metadata: Mapping[str, str]
+    batch: int | None
+
+
+def open_onnx(path: str | os.PathLike[str], *, device: str = "cpu") -> OpenFile:
+    """Opens the file.
+
+    Threads are those of the cores that this process may use, or `OMP_NUM_THREADS`.
+
+    Args:
+        path: Path of the file.
+        device: `cpu` or `cuda`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ImportError: ONNX Runtime is not installed.
+        ValueError: The file is damaged, or ONNX Runtime does not run on the device.
+    """
+    name = os.fspath(path)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{name}: there is no such file")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError("ONNX files need onnxruntime: pip install 'multibox[onnx]'") from error
+    kind = device.partition(":")[0]
+    if kind not in _PROVIDERS or _PROVIDERS[kind][0] not in onnxruntime.get_available_providers():
+        there = [known for known, (first, *_) in _PROVIDERS.items() if first in onnxruntime.get_available_providers()]
+        raise ValueError(f"the installed onnxruntime does not run on '{device}', only on {', '.join(there)}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or _cores()
+    options.log_severity_level = 3  # errors alone: its warnings are about single nodes of a graph
+    try:
+        session = onnxruntime.InferenceSession(name, options, providers=_PROVIDERS[kind])
+    except Exception as error:  # it has a class of its own for each kind of damage
+        raise ValueError(f"{name}: not an ONNX file, or damaged ({shortened(error)})") from error
+    (images,) = session.get_inputs()
+    names = [output.name for output in session.get_outputs()]
+
+    def run(inputs: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(names, session.run(names, {images.name: inputs}), strict=True))
+
+    batch = images.shape[0]
+    return OpenFile(run, session.get_modelmeta().custom_metadata_map, batch if isinstance(batch, int) else None)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
