@@ -247,7 +247,7 @@ class Detector:
         with download_bar(show=progress) as bar:
             path = find_weights(model, on_progress=on_progress or bar)
         if path.suffix == ".onnx":
-            return cls._of_exported(path, device=device)
+            return cls.of_exported(path, device=device)
         return cls._of_weights(load_weights(path), path).to(device, precision=precision)
 
     @classmethod
@@ -278,8 +278,18 @@ class Detector:
         return cls._of_weights(name_classes(weights, path, class_names), path).to("cpu")
 
     @classmethod
-    def _of_exported(cls, path: Path, *, device: str) -> "Detector":
-        """Returns the detector of an exported file."""
+    def of_exported(cls, path: str | os.PathLike[str], *, device: str = "cpu") -> "Detector":
+        """Returns the detector of an exported file, whatever its suffix is.
+
+        Args:
+            path: Path of the file.
+            device: Device that it runs on: `cpu`, `cuda`.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ImportError: The package is missing that runs the file.
+            ValueError: The file is not one that multibox exported, or is damaged.
+        """
         from multibox.runtimes.exported import ExportedRuntime, ExportFacts
         from multibox.runtimes.onnx_runtime import open_onnx
 

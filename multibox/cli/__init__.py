@@ -35,6 +35,10 @@ COMMANDS = {
         "Convert a weights file of another project to multibox's format.",
         "multibox convert VGG_VOC0712_SSD_300x300.caffemodel ssd300.safetensors",
     ),
+    "export": Command(
+        "Write a detector as one file for other engines.",
+        "multibox export runs/raccoons raccoons.onnx",
+    ),
     "runs": Command("List your training runs and their accuracy.", "multibox runs"),
     "models": Command("List the detectors that can be created or loaded.", "multibox models"),
 }

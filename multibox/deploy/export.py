@@ -3,16 +3,23 @@
 import base64
 import copy
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from multibox.data.synthetic import synthetic_scenes
 from multibox.deploy.graph import DetectorGraph
+from multibox.deploy.proof import Proof, prove
 from multibox.detector import Detector
 from multibox.files import atomic_write
+from multibox.images import Source
 from multibox.runtimes.exported import ExportFacts, Suppression
 from multibox.weights.file import Weights, make_header
+
+SUFFIXES = (".onnx",)
+"""Suffixes of the files that can be written."""
 
 
 def export(
@@ -22,32 +29,54 @@ def export(
     suppression: Suppression = "graph",
     raw: bool = False,
     batch: int | None = None,
-) -> None:
-    """Writes the detector as an ONNX file, which `multibox.load` and other engines run without torch.
+    images: Iterable[Source] | None = None,
+) -> Proof:
+    """Writes the detector as a file that other engines run, if the file finds what the detector finds.
+
+    `multibox.load` reads the file without torch. Its metadata hold all of the detector but the weights.
 
     Args:
         detector: The detector; it is not changed.
-        path: Path of the file, with the suffix `.onnx`.
+        path: Path of the file. The suffix says its kind: `.onnx`.
         suppression: Where suppression happens: in the file (`graph`); in whoever runs it, from the boxes and scores of
             all default boxes (`runtime`); or there, from raw offsets and logits (`none`).
         raw: Whether the raw offsets and logits are outputs as well.
         batch: Number of images that the file takes at once; None for any number.
+        images: Images to compare the file with the network on; by default synthetic scenes.
+
+    Returns:
+        How far the file's detections are from the network's.
 
     Raises:
-        ImportError: A package is missing that writes the file.
+        ImportError: A package is missing that writes or runs the file.
         TypeError: The detector has no network.
-        ValueError: The suffix is not known.
+        ValueError: The suffix is not known, or the file does not find what the network finds. Nothing is written then.
     """
+    target = Path(path)
+    if target.suffix not in SUFFIXES:
+        raise ValueError(f"{target}: the suffix says the kind of the file: {', '.join(SUFFIXES)}")
+    if images is None:
+        images = [scene.open() for scene in synthetic_scenes(16, seed=0)]
+    reference = Detector.of_network(
+        detector.config, detector.class_names, copy.deepcopy(detector.network).cpu().float().eval()
+    )
+    with atomic_write(target) as part:
+        _write_onnx(reference, detector, part, suppression=suppression, raw=raw, batch=batch)
+        proof = prove(reference, Detector.of_exported(part), images)
+        if not proof.holds:
+            raise ValueError(f"{target} is not written, since it does not find what the network finds: {proof}")
+    return proof
+
+
+def _write_onnx(
+    reference: Detector, detector: Detector, path: Path, *, suppression: Suppression, raw: bool, batch: int | None
+) -> None:
     from multibox.deploy.onnx import to_onnx
 
-    target = Path(path)
-    if target.suffix != ".onnx":
-        raise ValueError(f"{target}: the suffix says the kind of the file: .onnx")
-    config = detector.config
+    config, network = detector.config, reference.network
     settings = config.postprocess
-    network = copy.deepcopy(detector.network).cpu().float().to(memory_format=torch.contiguous_format).eval()
     graph = DetectorGraph(
-        network,
+        copy.deepcopy(network).to(memory_format=torch.contiguous_format),
         config,
         settings,
         score_thresholds=torch.full((len(detector.class_names),), settings.score_threshold),
@@ -61,5 +90,4 @@ def export(
     for key, text in {**make_header(weights), "export": facts.to_text()}.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, text
-    with atomic_write(target) as part:
-        part.write_bytes(model.SerializeToString())
+    path.write_bytes(model.SerializeToString())
