@@ -27,6 +27,7 @@ from multibox.presets import preset
 from multibox.runtimes.runtime import RawOutputs, Runtime
 from multibox.weights.convert import convert_weights, name_classes
 from multibox.weights.download import OnProgress
+from multibox.weights.exported import is_exported, read_metadata
 from multibox.weights.file import Weights, load_weights, parse_header, save_weights
 from multibox.weights.imagenet import imagenet_weights, is_non_commercial
 from multibox.weights.published import find_weights
@@ -246,7 +247,7 @@ class Detector:
         """
         with download_bar(show=progress) as bar:
             path = find_weights(model, on_progress=on_progress or bar)
-        if path.suffix == ".onnx":
+        if is_exported(path):
             return cls.of_exported(path, device=device)
         return cls._of_weights(load_weights(path), path).to(device, precision=precision)
 
@@ -293,12 +294,13 @@ class Detector:
         from multibox.runtimes.exported import ExportedRuntime, ExportFacts
         from multibox.runtimes.onnx_runtime import open_onnx
 
-        run, metadata, batch = open_onnx(path, device=device)
+        metadata = read_metadata(path)
         header = parse_header(os.fspath(path), metadata)
         try:
             facts = ExportFacts.from_text(metadata["export"])
         except (KeyError, ValueError) as error:
             raise ValueError(f"{path}: its metadata are damaged (export: {error})") from error
+        run, batch = open_onnx(path, device=device)
         return cls(
             header.config,
             header.class_names,

@@ -98,9 +98,9 @@ def detect(
         choose_device(device)
     weights = fetch_weights(model)  # a wrong name is reported before anything else happens
     from multibox.detections import label_of
-    from multibox.weights.file import load_weights
+    from multibox.weights.exported import read_header
 
-    class_names = load_weights(weights).class_names  # so is a file that holds no weights
+    class_names = read_header(weights).class_names  # so is a file that holds no weights
     for name in wanted or ():
         try:
             label_of(name, class_names)

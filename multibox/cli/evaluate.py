@@ -119,9 +119,9 @@ def evaluate(
     from multibox.data import Dataset, DatasetReader
     from multibox.evaluation.evaluate import check_classes, check_rename
     from multibox.evaluation.evaluate import evaluate as run
-    from multibox.weights.file import load_weights
+    from multibox.weights.exported import read_header
 
-    header = load_weights(weights)
+    header = read_header(weights)
 
     def check(dataset: Dataset) -> None:
         try:

@@ -1,9 +1,6 @@
 """Opens an ONNX file with ONNX Runtime."""
 
 import os
-from collections.abc import Mapping
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -13,22 +10,8 @@ from multibox.runtimes.exported import Run
 _PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
 
 
-class OpenFile(NamedTuple):
-    """An exported file that is ready to run.
-
-    Attributes:
-        run: Runs it.
-        metadata: Its metadata by name.
-        batch: Number of images that it takes at once; None for any number.
-    """
-
-    run: Run
-    metadata: Mapping[str, str]
-    batch: int | None
-
-
-def open_onnx(path: str | os.PathLike[str], *, device: str = "cpu") -> OpenFile:
-    """Opens the file.
+def open_onnx(path: str | os.PathLike[str], *, device: str = "cpu") -> tuple[Run, int | None]:
+    """Opens the file. Returns what runs it, and the number of images that it takes at once (None: any number).
 
     Threads are those of the cores that this process may use, or `OMP_NUM_THREADS`.
 
@@ -37,13 +20,10 @@ def open_onnx(path: str | os.PathLike[str], *, device: str = "cpu") -> OpenFile:
         device: `cpu` or `cuda`.
 
     Raises:
-        FileNotFoundError: There is no such file.
         ImportError: ONNX Runtime is not installed.
         ValueError: The file is damaged, or ONNX Runtime does not run on the device.
     """
     name = os.fspath(path)
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{name}: there is no such file")
     try:
         import onnxruntime
     except ImportError as error:
@@ -66,7 +46,7 @@ def open_onnx(path: str | os.PathLike[str], *, device: str = "cpu") -> OpenFile:
         return dict(zip(names, session.run(names, {images.name: inputs}), strict=True))
 
     batch = images.shape[0]
-    return OpenFile(run, session.get_modelmeta().custom_metadata_map, batch if isinstance(batch, int) else None)
+    return run, batch if isinstance(batch, int) else None
 
 
 def _cores() -> int:
