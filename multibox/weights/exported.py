@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Mapping
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
+
+import numpy as np
 
 from multibox.messages import shortened
 from multibox.weights.converters.protobuf import fields
@@ -54,6 +55,6 @@ def read_metadata(path: str | os.PathLike[str]) -> Mapping[str, str]:
 
 def _onnx_metadata(path: str) -> dict[str, str]:
     """Returns `metadata_props` (field 14 of ModelProto in onnx.proto, entries of key 1 and value 2)."""
-    with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as mapped, memoryview(mapped) as message:
-        entries = [dict(fields(value)) for number, value in fields(message) if number == 14]
-        return {bytes(entry[1]).decode(): bytes(entry.get(2, b"")).decode() for entry in entries}
+    message = memoryview(np.memmap(path, np.uint8, "r"))
+    entries = [dict(fields(value)) for number, value in fields(message) if number == 14]
+    return {bytes(entry[1]).decode(): bytes(entry.get(2, b"")).decode() for entry in entries}
