@@ -248,7 +248,7 @@ class Detector:
         with download_bar(show=progress) as bar:
             path = find_weights(model, on_progress=on_progress or bar)
         if is_exported(path):
-            return cls.of_exported(path, device=device)
+            return cls.of_exported(path, device=device, precision=precision)
         return cls._of_weights(load_weights(path), path).to(device, precision=precision)
 
     @classmethod
@@ -279,12 +279,15 @@ class Detector:
         return cls._of_weights(name_classes(weights, path, class_names), path).to("cpu")
 
     @classmethod
-    def of_exported(cls, path: str | os.PathLike[str], *, device: str = "cpu") -> "Detector":
-        """Returns the detector of an exported file, whatever its suffix is.
+    def of_exported(
+        cls, path: str | os.PathLike[str], *, device: str = "cpu", precision: PrecisionChoice = "fp32"
+    ) -> "Detector":
+        """Returns the detector of an exported file. `load` calls this for the suffixes `.onnx` and `.xml`.
 
         Args:
             path: Path of the file.
-            device: Device that it runs on: `cpu`, `cuda`.
+            device: Device that it runs on: `cpu`; `cuda` for ONNX; `gpu` or `npu` for OpenVINO.
+            precision: Precision that OpenVINO computes in; other files have theirs.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -292,7 +295,7 @@ class Detector:
             ValueError: The file is not one that multibox exported, or is damaged.
         """
         from multibox.runtimes.exported import ExportedRuntime, ExportFacts
-        from multibox.runtimes.onnx_runtime import open_onnx
+        from multibox.runtimes.open import open_exported
 
         metadata = read_metadata(path)
         header = parse_header(os.fspath(path), metadata)
@@ -300,7 +303,7 @@ class Detector:
             facts = ExportFacts.from_text(metadata["export"])
         except (KeyError, ValueError) as error:
             raise ValueError(f"{path}: its metadata are damaged (export: {error})") from error
-        run, batch = open_onnx(path, device=device)
+        run, batch = open_exported(path, device=device, precision=precision)
         return cls(
             header.config,
             header.class_names,

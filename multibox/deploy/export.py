@@ -5,6 +5,7 @@ import copy
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -13,12 +14,11 @@ from multibox.data.synthetic import synthetic_scenes
 from multibox.deploy.graph import DetectorGraph
 from multibox.deploy.proof import Proof, prove
 from multibox.detector import Detector
-from multibox.files import atomic_write
 from multibox.images import Source
 from multibox.runtimes.exported import ExportFacts, Suppression
 from multibox.weights.file import Weights, make_header
 
-SUFFIXES = (".onnx",)
+SUFFIXES = (".onnx", ".xml")
 """Suffixes of the files that can be written."""
 
 
@@ -37,7 +37,7 @@ def export(
 
     Args:
         detector: The detector; it is not changed.
-        path: Path of the file. The suffix says its kind: `.onnx`.
+        path: Path of the file. The suffix says its kind: `.onnx`, or `.xml` for OpenVINO, which comes with a `.bin`.
         suppression: Where suppression happens: in the file (`graph`); in whoever runs it, from the boxes and scores of
             all default boxes (`runtime`); or there, from raw offsets and logits (`none`).
         raw: Whether the raw offsets and logits are outputs as well.
@@ -52,6 +52,9 @@ def export(
         TypeError: The detector has no network.
         ValueError: The suffix is not known, or the file does not find what the network finds. Nothing is written then.
     """
+    from multibox.deploy.onnx import to_onnx
+    from multibox.deploy.openvino import write_openvino
+
     target = Path(path)
     if target.suffix not in SUFFIXES:
         raise ValueError(f"{target}: the suffix says the kind of the file: {', '.join(SUFFIXES)}")
@@ -60,34 +63,34 @@ def export(
     reference = Detector.of_network(
         detector.config, detector.class_names, copy.deepcopy(detector.network).cpu().float().eval()
     )
-    with atomic_write(target) as part:
-        _write_onnx(reference, detector, part, suppression=suppression, raw=raw, batch=batch)
-        proof = prove(reference, Detector.of_exported(part), images)
-        if not proof.holds:
-            raise ValueError(f"{target} is not written, since it does not find what the network finds: {proof}")
-    return proof
-
-
-def _write_onnx(
-    reference: Detector, detector: Detector, path: Path, *, suppression: Suppression, raw: bool, batch: int | None
-) -> None:
-    from multibox.deploy.onnx import to_onnx
-
-    config, network = detector.config, reference.network
-    settings = config.postprocess
     graph = DetectorGraph(
-        copy.deepcopy(network).to(memory_format=torch.contiguous_format),
-        config,
-        settings,
-        score_thresholds=torch.full((len(detector.class_names),), settings.score_threshold),
+        copy.deepcopy(reference.network).to(memory_format=torch.contiguous_format),
+        detector.config,
+        detector.config.postprocess,
         suppression=suppression,
         raw=raw,
     ).eval()
-    model = to_onnx(graph, height=config.height, width=config.width, batch=batch)
+    metadata = _metadata(detector, suppression)
+    with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        part = Path(folder) / target.name
+        model = to_onnx(graph, metadata, batch=batch)
+        if target.suffix == ".onnx":
+            part.write_bytes(model.SerializeToString())
+        else:
+            write_openvino(model, part, metadata)
+        proof = prove(reference, Detector.of_exported(part), images)
+        if not proof.holds:
+            raise ValueError(f"{target} is not written, since it does not find what the network finds: {proof}")
+        for file in sorted(Path(folder).iterdir()):  # .bin before .xml
+            file.replace(target.parent / file.name)
+    return proof
+
+
+def _metadata(detector: Detector, suppression: Suppression) -> dict[str, str]:
+    """Returns all of the detector but its weights, and what the file leaves open, as texts."""
+    config = detector.config
     weights = Weights(config, detector.class_names, {}, detector.provenance, detector.score_thresholds)
-    table = network.default_boxes.numpy() if config.stored_default_boxes else np.zeros(0, np.float32)
-    facts = ExportFacts(suppression, settings, base64.b64encode(table.astype(np.float32).tobytes()).decode())
-    for key, text in {**make_header(weights), "export": facts.to_text()}.items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = key, text
-    path.write_bytes(model.SerializeToString())
+    table = detector.network.default_boxes.cpu().numpy() if config.stored_default_boxes else np.zeros(0, np.float32)
+    default_boxes = base64.b64encode(table.astype(np.float32).tobytes()).decode()
+    facts = ExportFacts(suppression, config.postprocess, default_boxes)
+    return {**make_header(weights), "export": facts.to_text()}

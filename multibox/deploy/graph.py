@@ -31,16 +31,12 @@ class DetectorGraph(nn.Module):
     outputs are the network's `offsets` and `logits`.
     """
 
-    default_boxes: Tensor
-    thresholds: Tensor
-
     def __init__(
         self,
         network: SSD,
         config: DetectorConfig,
         settings: Postprocess,
         *,
-        score_thresholds: Float[Tensor, " classes"],
         suppression: Suppression,
         raw: bool = False,
     ) -> None:
@@ -50,7 +46,6 @@ class DetectorGraph(nn.Module):
             network: The network in evaluation mode.
             config: Config of the detector.
             settings: Thresholds and limits of the suppression.
-            score_thresholds: Score above which a box of each class is a candidate.
             suppression: Where suppression happens.
             raw: Whether the outputs end with the raw `offsets` and `logits`, if they are not the only ones.
         """
@@ -59,7 +54,6 @@ class DetectorGraph(nn.Module):
         self.config, self.settings = config, settings
         self.suppression, self.raw = suppression, raw
         self.coder = BoxCoder(config.center_variance, config.size_variance, config.max_log_size)
-        self.register_buffer("thresholds", score_thresholds[:, None], persistent=False)
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -89,7 +83,7 @@ class DetectorGraph(nn.Module):
         """Returns the detections. From here on a score of 0 says that a box is no candidate."""
         settings = self.settings
         batch, classes, rows = scores.shape
-        candidates = torch.where(scores > self.thresholds, scores, 0.0)
+        candidates = torch.where(scores > settings.score_threshold, scores, 0.0)
         if rows > settings.max_candidates_per_class:
             best = candidates.topk(settings.max_candidates_per_class, dim=2)
             candidates = torch.zeros_like(candidates).scatter(2, best.indices, best.values)

@@ -1,5 +1,7 @@
 """Exports a detector as an ONNX file, which ONNX Runtime, OpenVINO and TensorRT run."""
 
+from collections.abc import Mapping
+
 import onnx
 import torch
 from onnxscript import opset20 as op
@@ -9,16 +11,17 @@ from multibox.deploy.graph import DetectorGraph
 OPSET = 20
 
 
-def to_onnx(graph: DetectorGraph, *, height: int, width: int, batch: int | None) -> onnx.ModelProto:
-    """Returns the ONNX model of a graph, whose input `images` takes plain RGB, `uint8`.
+def to_onnx(graph: DetectorGraph, metadata: Mapping[str, str], *, batch: int | None) -> onnx.ModelProto:
+    """Returns the ONNX model of a graph, whose input `images` takes plain RGB.
 
     Args:
         graph: The graph to export.
-        height: Height of the network's input in pixels.
-        width: Width of the network's input in pixels.
+        metadata: Texts by name, for the model's metadata.
         batch: Number of images of a call; None for any number.
     """
-    images = torch.zeros(batch or 2, 3, height, width, dtype=torch.uint8)
+    config = graph.config
+    dtype = torch.float32 if config.resize == "float" else torch.uint8  # as `Detector.prepare` gives them
+    images = torch.zeros(batch or 2, 3, config.height, config.width, dtype=dtype)
     program = torch.onnx.export(
         graph,
         (images,),
@@ -30,8 +33,10 @@ def to_onnx(graph: DetectorGraph, *, height: int, width: int, batch: int | None)
         dynamic_shapes=None if batch else {"images": {0: "batch"}},
         custom_translation_table={torch.ops.multibox.suppress.default: _suppress},
     )
-    assert program is not None
-    return program.model_proto
+    assert program is not None  # it is, unless it is written to a file
+    model = program.model_proto
+    onnx.helper.set_model_props(model, dict(metadata))
+    return model
 
 
 def _suppress(boxes, scores, iou_threshold: float, max_detections: int):

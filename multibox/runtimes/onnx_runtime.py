@@ -5,6 +5,7 @@ import os
 import numpy as np
 
 from multibox.messages import shortened
+from multibox.runtimes.cores import count_threads
 from multibox.runtimes.exported import Run
 
 _PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
@@ -33,7 +34,7 @@ def open_onnx(path: str | os.PathLike[str], *, device: str = "cpu") -> tuple[Run
         there = [known for known, (first, *_) in _PROVIDERS.items() if first in onnxruntime.get_available_providers()]
         raise ValueError(f"the installed onnxruntime does not run on '{device}', only on {', '.join(there)}")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or _cores()
+    options.intra_op_num_threads = count_threads()
     options.log_severity_level = 3  # errors alone: its warnings are about single nodes of a graph
     try:
         session = onnxruntime.InferenceSession(name, options, providers=_PROVIDERS[kind])
@@ -47,7 +48,3 @@ def open_onnx(path: str | os.PathLike[str], *, device: str = "cpu") -> tuple[Run
 
     batch = images.shape[0]
     return run, batch if isinstance(batch, int) else None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

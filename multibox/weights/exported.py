@@ -1,22 +1,22 @@
 """What an exported file says of its detector, read from the file alone: no engine is needed."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from xml.etree.ElementTree import ParseError
 
 import numpy as np
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import parse
 
 from multibox.messages import shortened
 from multibox.weights.converters.protobuf import fields
 from multibox.weights.file import Weights, load_weights, parse_header
 
-SUFFIXES = (".onnx",)
-"""Suffixes of exported files."""
-
 
 def is_exported(path: str | os.PathLike[str]) -> bool:
     """Returns whether the path has the suffix of an exported file."""
-    return Path(path).suffix in SUFFIXES
+    return Path(path).suffix in KINDS
 
 
 def read_header(path: str | os.PathLike[str]) -> Weights:
@@ -41,13 +41,14 @@ def read_metadata(path: str | os.PathLike[str]) -> Mapping[str, str]:
     name = os.fspath(path)
     if not os.path.isfile(name):
         raise FileNotFoundError(f"{name}: there is no such file")
+    kind, read = KINDS[Path(path).suffix]
     try:
-        metadata = _onnx_metadata(name)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{name}: not an ONNX file, or damaged ({shortened(error)})") from error
+        metadata = read(name)
+    except (ValueError, ParseError, DefusedXmlException, KeyError) as error:
+        raise ValueError(f"{name}: not an {kind} file, or damaged ({shortened(error)})") from error
     if not metadata.get("format", "").startswith("multibox "):
         raise ValueError(
-            f"{name}: an ONNX file that multibox has not exported, so what its outputs mean is not known; "
+            f"{name}: an {kind} file that multibox has not exported, so what its outputs mean is not known; "
             "'multibox export' writes such files"
         )
     return metadata
@@ -58,3 +59,16 @@ def _onnx_metadata(path: str) -> dict[str, str]:
     message = memoryview(np.memmap(path, np.uint8, "r"))
     entries = [dict(fields(value)) for number, value in fields(message) if number == 14]
     return {bytes(entry[1]).decode(): bytes(entry.get(2, b"")).decode() for entry in entries}
+
+
+def _openvino_metadata(path: str) -> dict[str, str]:
+    """Returns what stands in `rt_info/multibox`."""
+    found = parse(path).getroot().find("rt_info/multibox")
+    return {} if found is None else {entry.tag: entry.attrib["value"] for entry in found}
+
+
+KINDS: Mapping[str, tuple[str, Callable[[str], dict[str, str]]]] = {
+    ".onnx": ("ONNX", _onnx_metadata),
+    ".xml": ("OpenVINO", _openvino_metadata),
+}
+"""Kinds of exported files by their suffix: the name of the kind, and what reads the metadata."""

@@ -1,0 +1,32 @@
+"""Opens exported files by their suffix."""
+
+import os
+from pathlib import Path
+
+from multibox.config import PrecisionChoice
+from multibox.runtimes.exported import Run
+
+
+def open_exported(
+    path: str | os.PathLike[str], *, device: str = "cpu", precision: PrecisionChoice = "fp32"
+) -> tuple[Run, int | None]:
+    """Returns what runs the file, and the number of images that it takes at once (None: any number).
+
+    Args:
+        path: Path of the file: `.onnx`, or `.xml` with its `.bin`.
+        device: Device that it runs on.
+        precision: Precision of the computation; `auto` is what the file has.
+
+    Raises:
+        ImportError: The package that runs it is not installed.
+        ValueError: The file is damaged, or does not run on the device or in the precision.
+    """
+    if Path(path).suffix == ".xml":
+        from multibox.runtimes.openvino_runtime import open_openvino
+
+        return open_openvino(path, device=device, precision="fp32" if precision == "auto" else precision)
+    if precision == "bf16":
+        raise ValueError(f"{os.fspath(path)}: an ONNX file has its own precision; leave out precision='bf16'")
+    from multibox.runtimes.onnx_runtime import open_onnx
+
+    return open_onnx(path, device=device)
