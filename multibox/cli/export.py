@@ -57,6 +57,7 @@ def export(
         (dataset,) = read_splits(reader, [choose_split(reader, split, EVALUATION_SPLITS, "--split")], "skip")
         step = -(-len(dataset) // MOST_IMAGES)
         images = [sample.open() for sample in dataset[::step]]
+    out.parent.mkdir(parents=True, exist_ok=True)
     with show_log():
         proof = run(Detector.load(model), out, suppression=nms, raw=raw, batch=batch, images=images)
     stdout().print(f"compared with the network: {proof}")

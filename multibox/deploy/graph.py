@@ -67,7 +67,7 @@ class DetectorGraph(nn.Module):
         extra = (offsets, logits) if self.raw or self.suppression == "none" else ()
         if self.suppression == "none":
             return extra
-        boxes = self.coder.decode(offsets, self.network.default_boxes)
+        boxes = self.coder.decode(offsets, self.network.default_boxes.expand_as(offsets))
         if self.config.clip_boxes:
             boxes = boxes.clamp(0, 1)
         scores = logits.softmax(dim=-1)[..., 1:] if self.config.scoring == "softmax" else logits[..., 1:].sigmoid()

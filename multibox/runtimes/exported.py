@@ -116,9 +116,11 @@ class ExportedRuntime:
             case "graph":
                 self._check(settings, labels, merged_labels)
                 outputs = self._outputs(inputs)
-                rows = zip(*(outputs[name] for name in OUTPUTS["graph"]), strict=True)
+                whole = (outputs[name].astype(np.int64) for name in ("labels", "default_box_indices"))
+                columns = (outputs["boxes"], outputs["scores"], *whole, outputs["count"].tolist())
                 return [
-                    _above(*row, settings=settings, labels=labels, score_thresholds=score_thresholds) for row in rows
+                    _above(*row, settings=settings, labels=labels, score_thresholds=score_thresholds)
+                    for row in zip(*columns, strict=True)
                 ]
 
     def _outputs(self, inputs: Shaped[np.ndarray, "batch 3 height width"]) -> Mapping[str, np.ndarray]:
@@ -163,7 +165,7 @@ def _above(
     scores: Float[np.ndarray, " rows"],
     labels_found: Int[np.ndarray, " rows"],
     indices: Int[np.ndarray, " rows"],
-    count: Int[np.ndarray, ""],
+    count: int,
     *,
     settings: Postprocess,
     labels: Sequence[int] | None,

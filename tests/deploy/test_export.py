@@ -1,0 +1,162 @@
+"""An exported file finds what the network finds, whatever it leaves to whoever runs it."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import multibox
+from multibox.config import Postprocess
+from multibox.data.synthetic import synthetic_scenes
+from multibox.deploy.export import export
+from multibox.deploy.proof import prove
+from multibox.detector import Detector
+from tests.deploy.conftest import Exporter
+
+SHAPES = "multibox/shapes"
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return [scene.open() for scene in synthetic_scenes(7, seed=3)]
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize("suppression", ["graph", "runtime", "none"])
+def test_a_file_finds_what_the_network_finds(exporter: Exporter, scenes, suffix: str, suppression: str):
+    """To the default box, in a batch of one, of seven, and of none."""
+    detector = Detector.load(SHAPES)
+    path = exporter(detector, suffix, suppression=suppression)
+    exported = multibox.load(path)
+    assert exported.config == detector.config
+    assert exported.class_names == detector.class_names
+    assert exported.provenance == detector.provenance
+    assert exported.detect([]) == []
+    for batch_size in (1, 7):
+        pairs = zip(
+            detector.detect(scenes, score_threshold=0.01, batch_size=batch_size),
+            exported.detect(scenes, score_threshold=0.01, batch_size=batch_size),
+            strict=True,
+        )
+        for one, other in pairs:
+            assert len(one) == len(other) > 20
+            assert one.labels.tolist() == other.labels.tolist()
+            assert one.default_box_indices.tolist() == other.default_box_indices.tolist()
+            np.testing.assert_allclose(one.boxes, other.boxes, atol=0.01)
+            np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
+
+
+RULES = {
+    "voting": Postprocess(iou_threshold=0.5, merge="weighted"),
+    "across classes": Postprocess(iou_threshold=0.5, class_agnostic=True),
+    "voting across classes": Postprocess(iou_threshold=0.4, class_agnostic=True, merge="weighted", max_detections=30),
+    "few candidates": Postprocess(score_threshold=0.001, max_candidates_per_class=5),
+    "few detections": Postprocess(max_detections=3),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_rules_of_suppression_are_in_the_file(exporter: Exporter, scenes, name: str):
+    shapes = Detector.load(SHAPES)
+    config = dataclasses.replace(shapes.config, postprocess=RULES[name])
+    detector = Detector.of_network(config, shapes.class_names, shapes.network)
+    exported = multibox.load(exporter(detector, ".onnx", suppression="graph"))
+    proof = prove(detector, exported, scenes)
+    assert proof.holds and proof.unpaired == 0
+    assert proof.detections >= 3 * len(scenes)
+
+
+@pytest.mark.parametrize(("height", "width", "classes"), [(64, 96, 1), (96, 64, 90)])
+def test_any_shape_and_number_of_classes(exporter: Exporter, height: int, width: int, classes: int):
+    names = [f"class {number}" for number in range(classes)]
+    detector = Detector.create("ssd256-tiny", names, height=height, width=width, seed=0)
+    spread = torch.Generator().manual_seed(0)
+    for name, parameter in detector.network.logits.named_parameters():  # as if trained, so that scores differ
+        if name.endswith("pointwise.bias"):
+            continue
+        parameter.data.normal_(0, 0.5, generator=spread)
+    exported = multibox.load(exporter(detector, ".onnx", suppression="graph"))
+    proof = prove(detector, exported, [scene.open() for scene in synthetic_scenes(3, seed=1)])
+    assert proof.holds and proof.detections > 60
+
+
+def test_nothing_is_found_in_nothing(exporter: Exporter):
+    exported = multibox.load(exporter(Detector.load(SHAPES), ".onnx", suppression="graph"))
+    found = exported.detect(np.zeros((50, 50, 3), np.uint8), score_threshold=0.9)
+    assert len(found) == 0 and found.boxes.shape == (0, 4)
+
+
+def test_a_file_of_a_fixed_batch_takes_any_number(exporter: Exporter, scenes):
+    detector = Detector.load(SHAPES)
+    exported = multibox.load(exporter(detector, ".onnx", suppression="none", batch=3))
+    for number in (1, 3, 7):
+        pairs = zip(detector.detect(scenes[:number]), exported.detect(scenes[:number]), strict=True)
+        assert all(one.labels.tolist() == other.labels.tolist() for one, other in pairs)
+
+
+def test_raw_outputs_stand_behind_the_others(exporter: Exporter, scenes):
+    import onnxruntime
+
+    detector = Detector.load(SHAPES)
+    path = exporter(detector, ".onnx", suppression="graph", raw=True)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    assert names == ["boxes", "scores", "labels", "default_box_indices", "count", "offsets", "logits"]
+    inputs = detector.prepare(scenes[0])
+    offsets, logits = session.run(["offsets", "logits"], {"images": inputs})
+    with torch.no_grad():
+        expected = detector.network(torch.from_numpy(inputs))
+    np.testing.assert_allclose(offsets, expected.offsets, atol=1e-4)
+    np.testing.assert_allclose(logits, expected.logits, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"iou_threshold": 0.3}, "iou_threshold 0.5, not 0.3"),
+        ({"class_agnostic": True}, "class_agnostic False, not True"),
+        ({"merge": "weighted"}, "merge none, not weighted"),
+        ({"max_detections": 500}, "at most 200 detections, not 500"),
+        ({"score_threshold": 0.001}, "score above 0.01, not 0.001"),
+    ],
+)
+def test_what_the_file_has_decided_cannot_be_asked_for(exporter: Exporter, scenes, asked, said: str):
+    exported = multibox.load(exporter(Detector.load(SHAPES), ".onnx", suppression="graph"))
+    with pytest.raises(ValueError, match=f"{said}; export it with --nms runtime"):
+        exported.detect(scenes[0], **asked)
+
+
+def test_what_the_file_leaves_open_can_be_asked_for(exporter: Exporter, scenes):
+    detector = Detector.load(SHAPES)
+    exported = multibox.load(exporter(detector, ".onnx", suppression="runtime"))
+    asked = {"iou_threshold": 0.3, "merge": "weighted", "class_names": ["star", "ring"], "score_threshold": 0.05}
+    one, other = detector.detect(scenes[0], **asked), exported.detect(scenes[0], **asked)
+    assert one.labels.tolist() == other.labels.tolist()
+    np.testing.assert_allclose(one.boxes, other.boxes, atol=0.01)
+
+
+def test_a_file_that_finds_something_else_is_not_written(tmp_path: Path, monkeypatch):
+    import multibox.deploy.graph as graph
+
+    monkeypatch.setattr(graph.BoxCoder, "decode", lambda self, offsets, boxes: boxes)
+    with pytest.raises(ValueError, match=r"shapes\.onnx is not written, since it does not find what the network finds"):
+        export(Detector.load(SHAPES), tmp_path / "shapes.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_detection_needs_no_torch(exporter: Exporter, tmp_path: Path):
+    """Nor torchvision, from the command line too."""
+    path = exporter(Detector.load(SHAPES), ".onnx", suppression="graph")
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = sys.modules['torchvision'] = None\n"
+        "from multibox.cli import main\n"
+        f"sys.exit(main(['detect', {str(multibox.EXAMPLE_IMAGE)!r}, '--model', {str(path)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "3 triangle, 1 star, 1 cross, 1 rectangle" in done.stdout
