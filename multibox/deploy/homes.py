@@ -1,0 +1,193 @@
+"""Programs that run SSDs: what each expects of a file, and what to write into its configuration.
+
+A home takes images in a form of its own and reads detections in another. `HomeGraph` puts both around a detector.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from multibox.deploy.graph import DetectorGraph
+from multibox.runtimes.exported import Suppression
+
+Layout = Literal["nchw", "nhwc"]
+Colors = Literal["rgb", "bgr"]
+Pixels = Literal["uint8", "float", "minus one to one"]
+
+
+class Home(NamedTuple):
+    """What a program expects of a file.
+
+    Attributes:
+        title: Name of the program.
+        suffix: Suffix of the file.
+        layout: Order of the axes of the input.
+        colors: Order of the colors of the input.
+        pixels: Numbers of the input: from 0 to 255, as whole numbers or not, or from -1 to 1.
+        suppression: Where suppression happens.
+        names: Names of the input and of the outputs.
+        outputs: Makes the outputs of those of `DetectorGraph`.
+        labels: Makes the text of the label file; None if there is none.
+        advice: Lines to paste, for a file and its class names.
+    """
+
+    title: str
+    suffix: str
+    layout: Layout
+    colors: Colors
+    pixels: Pixels
+    suppression: Suppression
+    names: tuple[str, tuple[str, ...]]
+    outputs: Callable[..., tuple[Tensor, ...]]
+    labels: Callable[[Sequence[str]], str] | None
+    advice: Callable[[Path, Sequence[str], int, int], str]
+
+
+class HomeGraph(nn.Module):
+    """A detector in the form of a home."""
+
+    def __init__(self, graph: DetectorGraph, home: Home) -> None:
+        super().__init__()
+        self.graph, self.home = graph, home
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs, in their order."""
+        return self.home.names[1]
+
+    def forward(self, images: Shaped[Tensor, "batch ..."]) -> tuple[Tensor, ...]:
+        """Returns the outputs that the home reads."""
+        home = self.home
+        if home.layout == "nhwc":
+            images = images.permute(0, 3, 1, 2)
+        if home.colors == "bgr":
+            images = images.flip(1)
+        if home.pixels == "minus one to one":
+            images = (images + 1) * 127.5
+        return home.outputs(*self.graph(images))
+
+
+def _rows(
+    boxes: Float[Tensor, "batch rows 4"], scores: Tensor, labels: Tensor, indices: Tensor, count: Tensor
+) -> tuple[Tensor]:
+    """Returns the rows of Caffe's and OpenVINO's DetectionOutput, `(1, 1, batch x rows, 7)`.
+
+    A row is the number of the image (-1 behind the last detection), label, score and box. Labels count from 0.
+    """
+    image = torch.arange(boxes.shape[0], dtype=boxes.dtype)[:, None].expand_as(scores)
+    image = torch.where(scores > 0, image, -1.0)
+    whole = torch.cat([torch.stack([image, labels.clamp(min=0).to(boxes.dtype), scores], dim=-1), boxes], dim=-1)
+    return (whole.reshape(1, 1, -1, 7),)
+
+
+def _scores_and_boxes(boxes: Tensor, scores: Float[Tensor, "batch default_boxes classes"]) -> tuple[Tensor, Tensor]:
+    """Returns scores, the background's in front, and boxes of all default boxes, as pytorch-ssd's ONNX files do."""
+    background = 1 - scores.sum(dim=-1, keepdim=True)
+    return torch.cat([background, scores], dim=-1), boxes
+
+
+def _frigate(path: Path, class_names: Sequence[str], height: int, width: int) -> str:
+    return f"""\
+detectors:
+  openvino:
+    type: openvino
+    device: CPU  # or GPU
+model:
+  path: /config/{path.name}
+  labelmap_path: /config/{_labels_of(path).name}
+  model_type: ssd
+  width: {width}
+  height: {height}
+  input_tensor: nhwc
+  input_pixel_format: bgr
+objects:
+  track: [{", ".join(class_names)}]
+"""
+
+
+def _model_api(path: Path, class_names: Sequence[str], height: int, width: int) -> str:
+    return f"""\
+from model_api.models import Model
+
+model = Model.create_model("{path.name}")
+print(model(image))  # image: a NumPy array, BGR as OpenCV reads it
+"""
+
+
+def _jetson(path: Path, class_names: Sequence[str], height: int, width: int) -> str:
+    return f"""\
+detectnet --model={path.name} --labels={_labels_of(path).name} \\
+    --input-blob=input_0 --output-cvg=scores --output-bbox=boxes images/*.jpg found/
+"""
+
+
+def _opencv(path: Path, class_names: Sequence[str], height: int, width: int) -> str:
+    return f"""\
+import cv2
+
+network = cv2.dnn.readNet("{path.name}")
+network.setInput(cv2.dnn.blobFromImage(image, size=({width}, {height}), swapRB=True))
+boxes, scores = network.forward(["boxes", "scores"])  # (1, N, 4) as fractions of the image, (1, N, {len(class_names)})
+"""
+
+
+def _labels_of(path: Path) -> Path:
+    """Returns the path of the label file beside an exported file."""
+    return path.with_suffix(".labels.txt")
+
+
+HOMES: Mapping[str, Home] = {
+    "frigate": Home(
+        "Frigate's OpenVINO detector",
+        ".xml",
+        "nhwc",
+        "bgr",
+        "uint8",
+        "graph",
+        ("images", ("detections",)),
+        _rows,
+        "\n".join,
+        _frigate,
+    ),
+    "model-api": Home(
+        "OpenVINO's Model API",
+        ".xml",
+        "nchw",
+        "rgb",
+        "uint8",
+        "graph",
+        ("images", ("detections",)),
+        _rows,
+        None,
+        _model_api,
+    ),
+    "jetson": Home(
+        "jetson-inference's detectnet",
+        ".onnx",
+        "nchw",
+        "rgb",
+        "minus one to one",
+        "runtime",
+        ("input_0", ("scores", "boxes")),
+        _scores_and_boxes,
+        lambda names: "\n".join(["BACKGROUND", *names]),
+        _jetson,
+    ),
+    "opencv": Home(
+        "OpenCV's dnn",
+        ".onnx",
+        "nchw",
+        "rgb",
+        "float",
+        "runtime",
+        ("images", ("boxes", "scores")),
+        lambda boxes, scores: (boxes, scores),
+        "\n".join,
+        _opencv,
+    ),
+}
+"""The homes by name."""
