@@ -21,6 +21,9 @@ def export(
     nms: Annotated[Literal["graph", "runtime", "none"], Parameter(group=MODEL)] = "graph",
     raw: Annotated[bool, Parameter(group=MODEL, negative="", show_default=False)] = False,
     batch: Annotated[Count | None, Parameter(group=MODEL, show_default="any number")] = None,
+    home: Annotated[
+        Literal["frigate", "model-api", "jetson", "opencv"] | None, Parameter(name="--for", group=MODEL)
+    ] = None,
     data: Annotated[Path | None, Parameter(group=DATA, show_default="synthetic scenes")] = None,
     split: Annotated[str | None, Parameter(group=DATA)] = None,
     overwrite: Overwrite = False,
@@ -37,6 +40,8 @@ def export(
             there from raw outputs. What 'multibox detect' and 'multibox.load' find is the same.
         raw: Let the file give the raw offsets and logits as well.
         batch: The number of images that the file takes at once.
+        home: The program that shall run the file, which then has that program's form. The lines to paste into its
+            configuration are printed.
         data: The folder of a data set on whose images the file is compared with the network.
         split: The split of the data set.
         overwrite: Replace the file if it is there already.
@@ -59,7 +64,15 @@ def export(
         images = [sample.open() for sample in dataset[::step]]
     out.parent.mkdir(parents=True, exist_ok=True)
     with show_log():
-        proof = run(Detector.load(model), out, suppression=nms, raw=raw, batch=batch, images=images)
+        proof = run(Detector.load(model), out, suppression=nms, raw=raw, batch=batch, home=home, images=images)
     stdout().print(f"compared with the network: {proof}")
     stdout().print(f"written to {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    if home is not None:
+        from multibox.deploy.homes import HOMES
+        from multibox.weights.exported import read_header
+
+        header = read_header(out)
+        config = header.config
+        stdout().print(f"\nfor {HOMES[home].title}:\n")
+        stdout().print(HOMES[home].advice(out, header.class_names, config.height, config.width))
     return 0

@@ -3,7 +3,7 @@
 import base64
 import copy
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +12,8 @@ import torch
 
 from multibox.data.synthetic import synthetic_scenes
 from multibox.deploy.graph import DetectorGraph
-from multibox.deploy.proof import Proof, prove
+from multibox.deploy.homes import HomeGraph, home_of, labels_file
+from multibox.deploy.proof import Proof, check_home, prove
 from multibox.detector import Detector
 from multibox.images import Source
 from multibox.runtimes.exported import ExportFacts, Suppression
@@ -29,6 +30,7 @@ def export(
     suppression: Suppression = "graph",
     raw: bool = False,
     batch: int | None = None,
+    home: str | None = None,
     images: Iterable[Source] | None = None,
 ) -> Proof:
     """Writes the detector as a file that other engines run, if the file finds what the detector finds.
@@ -42,6 +44,8 @@ def export(
             all default boxes (`runtime`); or there, from raw offsets and logits (`none`).
         raw: Whether the raw offsets and logits are outputs as well.
         batch: Number of images that the file takes at once; None for any number.
+        home: Name of a program in `multibox.deploy.homes` that shall run the file, which then has that program's form
+            and one image at a time. A file with the class names comes with it if the program reads one.
         images: Images to compare the file with the network on; by default synthetic scenes.
 
     Returns:
@@ -50,14 +54,15 @@ def export(
     Raises:
         ImportError: A package is missing that writes or runs the file.
         TypeError: The detector has no network.
-        ValueError: The suffix is not known, or the file does not find what the network finds. Nothing is written then.
+        ValueError: The suffix or the home is not known, or the file does not find what the network finds. Nothing is
+            written then.
     """
-    from multibox.deploy.onnx import to_onnx
-    from multibox.deploy.openvino import write_openvino
-
     target = Path(path)
     if target.suffix not in SUFFIXES:
         raise ValueError(f"{target}: the suffix says the kind of the file: {', '.join(SUFFIXES)}")
+    if home is not None:
+        chosen = home_of(home, target.suffix)
+        suppression, raw, batch = chosen.suppression, False, 1
     if images is None:
         images = [scene.open() for scene in synthetic_scenes(16, seed=0)]
     reference = Detector.of_network(
@@ -73,17 +78,30 @@ def export(
     metadata = _metadata(detector, suppression)
     with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         part = Path(folder) / target.name
-        model = to_onnx(graph, metadata, batch=batch)
-        if target.suffix == ".onnx":
-            part.write_bytes(model.SerializeToString())
-        else:
-            write_openvino(model, part, metadata)
+        _write(graph, part, metadata, batch=batch)
         proof = prove(reference, Detector.of_exported(part), images)
+        if home is not None:
+            at_home = HomeGraph(graph, chosen).eval()
+            _write(at_home, part, {**metadata, "home": home}, batch=1)
+            check_home(at_home, part, [detector.prepare(image) for image in images])
+            if chosen.labels is not None:
+                labels_file(part).write_text(chosen.labels(detector.class_names) + "\n", encoding="utf-8")
         if not proof.holds:
             raise ValueError(f"{target} is not written, since it does not find what the network finds: {proof}")
         for file in sorted(Path(folder).iterdir()):  # .bin before .xml
             file.replace(target.parent / file.name)
     return proof
+
+
+def _write(graph: DetectorGraph | HomeGraph, path: Path, metadata: Mapping[str, str], *, batch: int | None) -> None:
+    from multibox.deploy.onnx import to_onnx
+    from multibox.deploy.openvino import write_openvino
+
+    model = to_onnx(graph, metadata, batch=batch)
+    if path.suffix == ".onnx":
+        path.write_bytes(model.SerializeToString())
+    else:
+        write_openvino(model, path, metadata)
 
 
 def _metadata(detector: Detector, suppression: Suppression) -> dict[str, str]:

@@ -56,6 +56,16 @@ class DetectorGraph(nn.Module):
         self.coder = BoxCoder(config.center_variance, config.size_variance, config.max_log_size)
 
     @property
+    def input_name(self) -> str:
+        """Name of the input: plain RGB from 0 to 255, resized as `Detector.prepare` does it."""
+        return "images"
+
+    def example(self, batch: int) -> Tensor:
+        """Returns an input of this many images."""
+        dtype = torch.float32 if self.config.resize == "float" else torch.uint8  # as `Detector.prepare` gives them
+        return torch.zeros(batch, 3, self.config.height, self.config.width, dtype=dtype)
+
+    @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the outputs, in their order."""
         names = OUTPUTS[self.suppression]

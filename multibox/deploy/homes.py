@@ -12,6 +12,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from multibox.deploy.graph import DetectorGraph
+from multibox.messages import quoted
 from multibox.runtimes.exported import Suppression
 
 Layout = Literal["nchw", "nhwc"]
@@ -52,12 +53,32 @@ class HomeGraph(nn.Module):
 
     def __init__(self, graph: DetectorGraph, home: Home) -> None:
         super().__init__()
-        self.graph, self.home = graph, home
+        self.detector, self.home = graph, home
+
+    @property
+    def input_name(self) -> str:
+        """Name of the input."""
+        return self.home.names[0]
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the outputs, in their order."""
         return self.home.names[1]
+
+    def example(self, batch: int) -> Tensor:
+        """Returns an input of this many images."""
+        return self.as_the_home(self.detector.example(batch))
+
+    def as_the_home(self, images: Shaped[Tensor, "batch 3 height width"]) -> Tensor:
+        """Returns images for `DetectorGraph` in the home's form."""
+        home = self.home
+        if home.pixels == "minus one to one":
+            images = images / 127.5 - 1
+        elif home.pixels == "float":
+            images = images.float()
+        if home.colors == "bgr":
+            images = images.flip(1)
+        return images.permute(0, 2, 3, 1).contiguous() if home.layout == "nhwc" else images
 
     def forward(self, images: Shaped[Tensor, "batch ..."]) -> tuple[Tensor, ...]:
         """Returns the outputs that the home reads."""
@@ -68,7 +89,7 @@ class HomeGraph(nn.Module):
             images = images.flip(1)
         if home.pixels == "minus one to one":
             images = (images + 1) * 127.5
-        return home.outputs(*self.graph(images))
+        return home.outputs(*self.detector(images))
 
 
 def _rows(
@@ -98,7 +119,7 @@ detectors:
     device: CPU  # or GPU
 model:
   path: /config/{path.name}
-  labelmap_path: /config/{_labels_of(path).name}
+  labelmap_path: /config/{labels_file(path).name}
   model_type: ssd
   width: {width}
   height: {height}
@@ -120,7 +141,7 @@ print(model(image))  # image: a NumPy array, BGR as OpenCV reads it
 
 def _jetson(path: Path, class_names: Sequence[str], height: int, width: int) -> str:
     return f"""\
-detectnet --model={path.name} --labels={_labels_of(path).name} \\
+detectnet --model={path.name} --labels={labels_file(path).name} \\
     --input-blob=input_0 --output-cvg=scores --output-bbox=boxes images/*.jpg found/
 """
 
@@ -135,7 +156,7 @@ boxes, scores = network.forward(["boxes", "scores"])  # (1, N, 4) as fractions o
 """
 
 
-def _labels_of(path: Path) -> Path:
+def labels_file(path: Path) -> Path:
     """Returns the path of the label file beside an exported file."""
     return path.with_suffix(".labels.txt")
 
@@ -191,3 +212,17 @@ HOMES: Mapping[str, Home] = {
     ),
 }
 """The homes by name."""
+
+
+def home_of(name: str, suffix: str) -> Home:
+    """Returns the home of this name.
+
+    Raises:
+        ValueError: There is no such home, or it takes files of another suffix.
+    """
+    if name not in HOMES:
+        raise ValueError(f"there is no home {quoted(name)}, only {', '.join(HOMES)}")
+    home = HOMES[name]
+    if suffix != home.suffix:
+        raise ValueError(f"{home.title} takes a file with the suffix {home.suffix}, not {suffix}")
+    return home

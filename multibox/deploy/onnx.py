@@ -7,28 +7,27 @@ import torch
 from onnxscript import opset20 as op
 
 from multibox.deploy.graph import DetectorGraph
+from multibox.deploy.homes import HomeGraph
 
 OPSET = 20
 
 
-def to_onnx(graph: DetectorGraph, metadata: Mapping[str, str], *, batch: int | None) -> onnx.ModelProto:
-    """Returns the ONNX model of a graph, whose input `images` takes plain RGB.
+def to_onnx(graph: DetectorGraph | HomeGraph, metadata: Mapping[str, str], *, batch: int | None) -> onnx.ModelProto:
+    """Returns the ONNX model of a graph.
 
     Args:
         graph: The graph to export.
         metadata: Texts by name, for the model's metadata.
         batch: Number of images of a call; None for any number.
     """
-    config = graph.config
-    dtype = torch.float32 if config.resize == "float" else torch.uint8  # as `Detector.prepare` gives them
-    images = torch.zeros(batch or 2, 3, config.height, config.width, dtype=dtype)
+    images = graph.example(batch or 2)
     program = torch.onnx.export(
         graph,
         (images,),
         dynamo=True,
         verbose=False,
         opset_version=OPSET,
-        input_names=["images"],
+        input_names=[graph.input_name],
         output_names=list(graph.output_names),
         dynamic_shapes=None if batch else {"images": {0: "batch"}},
         custom_translation_table={torch.ops.multibox.suppress.default: _suppress},

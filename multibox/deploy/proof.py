@@ -1,16 +1,20 @@
 """The proof of an exported file: on real images it finds what the network finds."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Shaped
 
 from multibox.boxes import box_iou
+from multibox.deploy.homes import HomeGraph
 from multibox.detections import Detections
 from multibox.detector import Detector
 from multibox.images import Source
 from multibox.messages import counted
+from multibox.runtimes.open import open_exported
 
 SAME = 0.9
 """Overlap from which two detections of a class are taken for the same one."""
@@ -91,3 +95,39 @@ def _differences(found: Detections, again: Detections, size: Float[np.ndarray, "
     boxes = np.abs(found.boxes[rows] - again.boxes[columns]) / size
     scores = np.abs(found.scores[rows] - again.scores[columns])
     return len(found) + len(again) - 2 * len(rows), float(boxes.max(initial=0)), float(scores.max(initial=0))
+
+
+def check_home(graph: HomeGraph, path: Path, inputs: Sequence[Shaped[np.ndarray, "1 3 height width"]]) -> None:
+    """Checks that a file in the form of a home gives what its graph gives.
+
+    Args:
+        graph: The graph that was exported.
+        path: The file.
+        inputs: Prepared images.
+
+    Raises:
+        ValueError: An output differs.
+    """
+    run, _ = open_exported(path)
+    for image in inputs:
+        given = graph.as_the_home(torch.from_numpy(image))
+        with torch.inference_mode():
+            expected = [output.numpy() for output in graph(given)]
+        found = [run(given.numpy())[name] for name in graph.output_names]
+        if graph.home.suppression == "graph":  # rows of equal scores may change places
+            unpaired, *differences = _differences(_of_rows(*expected), _of_rows(*found), np.ones(4, np.float32))
+        else:
+            unpaired, differences = 0, [np.abs(one - other).max() for one, other in zip(expected, found, strict=True)]
+        if not (max(differences) < TOLERANCE and unpaired <= len(expected[0]) / 100):
+            raise ValueError(
+                f"{path.name} does not give what the network gives: {unpaired} detections have no partner, and the "
+                f"largest difference is {max(differences):.2g}"
+            )
+
+
+def _of_rows(rows: Float[np.ndarray, "1 1 rows 7"]) -> Detections:
+    """Returns the detections in rows of image, label, score and box."""
+    there = rows[0, 0][rows[0, 0, :, 0] >= 0]
+    labels = there[:, 1].astype(np.int64)
+    names = tuple(map(str, range(labels.max(initial=0) + 1)))
+    return Detections(there[:, 3:], there[:, 2], labels, np.full(len(labels), -1), names)
