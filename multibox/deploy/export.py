@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from multibox.data.synthetic import synthetic_scenes
-from multibox.deploy.graph import DetectorGraph
+from multibox.deploy.graph import DetectorGraph, ExportedGraph
 from multibox.deploy.homes import HomeGraph, home_of, labels_file
 from multibox.deploy.proof import Proof, check_home, prove
 from multibox.detector import Detector
@@ -93,7 +93,7 @@ def export(
     return proof
 
 
-def _write(graph: DetectorGraph | HomeGraph, path: Path, metadata: Mapping[str, str], *, batch: int | None) -> None:
+def _write(graph: ExportedGraph, path: Path, metadata: Mapping[str, str], *, batch: int | None) -> None:
     from multibox.deploy.onnx import to_onnx
     from multibox.deploy.openvino import write_openvino
 

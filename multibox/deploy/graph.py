@@ -16,7 +16,26 @@ from multibox.ssd.coder import BoxCoder
 from multibox.ssd.network import SSD
 
 
-class DetectorGraph(nn.Module):
+class ExportedGraph(nn.Module):
+    """A module that an exporter takes: one input, and outputs with names.
+
+    Attributes:
+        input_name: Name of the input.
+    """
+
+    input_name: str
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs, in their order."""
+        raise NotImplementedError
+
+    def example(self, batch: int | None) -> tuple[Tensor, dict[int, str]]:
+        """Returns an input of so many images (None: of any number), and the names of its axes of any length."""
+        raise NotImplementedError
+
+
+class DetectorGraph(ExportedGraph):
     """A network and the postprocessing behind it.
 
     Outputs with suppression in the graph, `max_detections` rows for each image, the highest score first:
@@ -30,6 +49,8 @@ class DetectorGraph(nn.Module):
     Without it, `boxes` and `scores` are those of all default boxes, the scores with a column for each class, and raw
     outputs are the network's `offsets` and `logits`.
     """
+
+    input_name = "images"
 
     def __init__(
         self,
@@ -55,15 +76,11 @@ class DetectorGraph(nn.Module):
         self.suppression, self.raw = suppression, raw
         self.coder = BoxCoder(config.center_variance, config.size_variance, config.max_log_size)
 
-    @property
-    def input_name(self) -> str:
-        """Name of the input: plain RGB from 0 to 255, resized as `Detector.prepare` does it."""
-        return "images"
-
-    def example(self, batch: int) -> Tensor:
-        """Returns an input of this many images."""
-        dtype = torch.float32 if self.config.resize == "float" else torch.uint8  # as `Detector.prepare` gives them
-        return torch.zeros(batch, 3, self.config.height, self.config.width, dtype=dtype)
+    def example(self, batch: int | None) -> tuple[Tensor, dict[int, str]]:
+        """Returns plain RGB from 0 to 255, as `Detector.prepare` gives it."""
+        dtype = torch.float32 if self.config.resize == "float" else torch.uint8
+        images = torch.zeros(batch or 2, 3, self.config.height, self.config.width, dtype=dtype)
+        return images, {} if batch else {0: "batch"}
 
     @property
     def output_names(self) -> tuple[str, ...]:

@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
-from multibox.deploy.graph import DetectorGraph
+from multibox.deploy.graph import DetectorGraph, ExportedGraph
 from multibox.messages import quoted
 from multibox.runtimes.exported import Suppression
 
@@ -48,26 +48,23 @@ class Home(NamedTuple):
     advice: Callable[[Path, Sequence[str], int, int], str]
 
 
-class HomeGraph(nn.Module):
+class HomeGraph(ExportedGraph):
     """A detector in the form of a home."""
 
     def __init__(self, graph: DetectorGraph, home: Home) -> None:
         super().__init__()
         self.detector, self.home = graph, home
-
-    @property
-    def input_name(self) -> str:
-        """Name of the input."""
-        return self.home.names[0]
+        self.input_name = home.names[0]
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the outputs, in their order."""
         return self.home.names[1]
 
-    def example(self, batch: int) -> Tensor:
-        """Returns an input of this many images."""
-        return self.as_the_home(self.detector.example(batch))
+    def example(self, batch: int | None) -> tuple[Tensor, dict[int, str]]:
+        """Returns one image in the home's form."""
+        images, _ = self.detector.example(1)
+        return self.as_the_home(images), {}
 
     def as_the_home(self, images: Shaped[Tensor, "batch 3 height width"]) -> Tensor:
         """Returns images for `DetectorGraph` in the home's form."""

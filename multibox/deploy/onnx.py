@@ -6,13 +6,12 @@ import onnx
 import torch
 from onnxscript import opset20 as op
 
-from multibox.deploy.graph import DetectorGraph
-from multibox.deploy.homes import HomeGraph
+from multibox.deploy.graph import ExportedGraph
 
 OPSET = 20
 
 
-def to_onnx(graph: DetectorGraph | HomeGraph, metadata: Mapping[str, str], *, batch: int | None) -> onnx.ModelProto:
+def to_onnx(graph: ExportedGraph, metadata: Mapping[str, str], *, batch: int | None) -> onnx.ModelProto:
     """Returns the ONNX model of a graph.
 
     Args:
@@ -20,7 +19,7 @@ def to_onnx(graph: DetectorGraph | HomeGraph, metadata: Mapping[str, str], *, ba
         metadata: Texts by name, for the model's metadata.
         batch: Number of images of a call; None for any number.
     """
-    images = graph.example(batch or 2)
+    images, axes = graph.example(batch)
     program = torch.onnx.export(
         graph,
         (images,),
@@ -29,7 +28,7 @@ def to_onnx(graph: DetectorGraph | HomeGraph, metadata: Mapping[str, str], *, ba
         opset_version=OPSET,
         input_names=[graph.input_name],
         output_names=list(graph.output_names),
-        dynamic_shapes=None if batch else {"images": {0: "batch"}},
+        dynamic_shapes=(axes,) if axes else None,
         custom_translation_table={torch.ops.multibox.suppress.default: _suppress},
     )
     assert program is not None  # it is, unless it is written to a file

@@ -3,32 +3,32 @@
 import torch
 import torch.nn.functional as F
 from jaxtyping import Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
-from multibox.deploy.graph import DetectorGraph
+from multibox.deploy.graph import DetectorGraph, ExportedGraph
 
 
-class PreparedGraph(nn.Module):
+class PreparedGraph(ExportedGraph):
     """A detector that takes one whole image, `(1, height, width, 3)` of plain RGB in `uint8`, and resizes it itself.
 
-    It resizes by the rule of the config, as `multibox.images.resize` does, up to rounding: a pixel of the network's input
-    may differ by one.
+    It resizes by the rule of the config, as `multibox.images.resize` does, up to rounding: a pixel of the network's
+    input may differ by one.
     """
+
+    input_name = "image"
 
     def __init__(self, detector: DetectorGraph) -> None:
         super().__init__()
         self.detector = detector
-
-    input_name = "image"
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the outputs, in their order."""
         return self.detector.output_names
 
-    def example(self, batch: int) -> Tensor:
-        """Returns an input."""
-        return torch.zeros(1, 480, 640, 3, dtype=torch.uint8)
+    def example(self, batch: int | None) -> tuple[Tensor, dict[int, str]]:
+        """Returns an image of any size."""
+        return torch.zeros(1, 480, 640, 3, dtype=torch.uint8), {1: "height", 2: "width"}
 
     def forward(self, image: Shaped[Tensor, "1 height width 3"]) -> tuple[Tensor, ...]:
         """Returns the outputs of `DetectorGraph`."""
