@@ -6,13 +6,17 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
+import onnx
 import torch
 
+from multibox.data.sample import Dataset
 from multibox.data.synthetic import synthetic_scenes
 from multibox.deploy.graph import DetectorGraph, ExportedGraph
 from multibox.deploy.homes import HomeGraph, home_of, labels_file
+from multibox.deploy.int8 import Int8Cost, check_apart, judge, quantize_onnx
 from multibox.deploy.proof import Proof, check_home, prove
 from multibox.detector import Detector
 from multibox.images import Source
@@ -21,6 +25,32 @@ from multibox.weights.file import Weights, make_header
 
 SUFFIXES = (".onnx", ".xml")
 """Suffixes of the files that can be written."""
+
+
+class Int8(NamedTuple):
+    """How to make a file in 8 bits.
+
+    Attributes:
+        calibrate: Images that tell the ranges of the activations; some hundred are enough.
+        judge: Other images, on which AP is measured before and after.
+        max_drop: Largest fall of AP50, as a fraction, with which the file is written.
+    """
+
+    calibrate: Dataset
+    judge: Dataset
+    max_drop: float = 0.005
+
+
+class Exported(NamedTuple):
+    """What is known of a file that was written.
+
+    Attributes:
+        proof: How far its detections in single precision are from the network's.
+        int8: What 8 bits cost; None if the file is in single precision.
+    """
+
+    proof: Proof
+    int8: Int8Cost | None
 
 
 def export(
@@ -32,7 +62,8 @@ def export(
     batch: int | None = None,
     home: str | None = None,
     images: Iterable[Source] | None = None,
-) -> Proof:
+    int8: Int8 | None = None,
+) -> Exported:
     """Writes the detector as a file that other engines run, if the file finds what the detector finds.
 
     `multibox.load` reads the file without torch. Its metadata hold all of the detector but the weights.
@@ -47,15 +78,16 @@ def export(
         home: Name of a program in `multibox.deploy.homes` that shall run the file, which then has that program's form
             and one image at a time. A file with the class names comes with it if the program reads one.
         images: Images to compare the file with the network on; by default synthetic scenes.
+        int8: Images to calibrate 8 bits on and to judge them by, for a file in 8 bits.
 
     Returns:
-        How far the file's detections are from the network's.
+        How far the file's detections are from the network's before it is in 8 bits, and what these cost.
 
     Raises:
         ImportError: A package is missing that writes or runs the file.
         TypeError: The detector has no network.
-        ValueError: The suffix or the home is not known, or the file does not find what the network finds. Nothing is
-            written then.
+        ValueError: The suffix or the home is not known, the file does not find what the network finds, or 8 bits cost
+            too much. Nothing is written then.
     """
     target = Path(path)
     if target.suffix not in SUFFIXES:
@@ -88,9 +120,32 @@ def export(
                 labels_file(part).write_text(chosen.labels(detector.class_names) + "\n", encoding="utf-8")
         if not proof.holds:
             raise ValueError(f"{target} is not written, since it does not find what the network finds: {proof}")
+        cost = None if int8 is None else _quantize(part, int8, batch)
         for file in sorted(Path(folder).iterdir()):  # .bin before .xml
             file.replace(target.parent / file.name)
-    return proof
+    return Exported(proof, cost)
+
+
+def _quantize(path: Path, int8: Int8, batch: int | None) -> Int8Cost:
+    """Replaces a file by the same in 8 bits.
+
+    Raises:
+        ValueError: An image is calibrated on and judged, or AP50 falls by too much.
+    """
+    check_apart(int8.calibrate, int8.judge)
+    before = Detector.of_exported(path)
+    inputs = (before.prepare(sample.open()).repeat(batch or 1, axis=0) for sample in int8.calibrate)
+    eighth = path.with_name(f"int8{path.suffix}")
+    quantize_onnx(onnx.load(path), eighth, inputs)
+    cost = judge(before, Detector.of_exported(eighth), int8.judge, sizes=(path.stat().st_size, eighth.stat().st_size))
+    if cost.drop > int8.max_drop:
+        table = "\n".join(cost.lines())
+        raise ValueError(
+            f"{path.name} is not written: in 8 bits AP50 falls by {100 * cost.drop:.2f} points, and the limit is "
+            f"{100 * int8.max_drop:.2f} (max_drop)\n{table}"
+        )
+    eighth.replace(path)
+    return cost
 
 
 def _write(graph: ExportedGraph, path: Path, metadata: Mapping[str, str], *, batch: int | None) -> None:
