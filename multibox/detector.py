@@ -382,6 +382,11 @@ class Detector:
             raise TypeError("the network has other classes than this detector, which merges some; use the original one")
         return self._torch_runtime().network
 
+    @property
+    def runtime(self) -> Runtime:
+        """What runs the network on prepared inputs: `detector.runtime(detector.prepare(images), settings=...)`."""
+        return self._runtime
+
     def to(self, device: str, *, precision: PrecisionChoice | None = None) -> "Detector":
         """Moves the detector to another device, sets its precision, and returns it.
 

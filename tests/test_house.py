@@ -36,7 +36,7 @@ GROUND = {
 FLOORS = [  # from the top
     {"cli"},
     {"serve"},
-    {"training", "deploy"},
+    {"training", "deploy", "benchmark"},
     {"report", "streams"},
     {"explain", "evaluation"},
     {"detector"},
@@ -53,6 +53,7 @@ NEEDS_TORCH = (
     "multibox.ssd",
     "multibox.training",
     "multibox.deploy",
+    "multibox.benchmark.torchvision_detector",
     "multibox.runtimes.precision",
     "multibox.runtimes.torch_runtime",
 )

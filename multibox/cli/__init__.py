@@ -39,6 +39,10 @@ COMMANDS = {
         "Write a detector as one file for other engines.",
         "multibox export runs/raccoons raccoons.onnx",
     ),
+    "benchmark": Command(
+        "Time detectors beside each other: engines, precisions, threads.",
+        "multibox benchmark runs/raccoons raccoons.onnx --threads 1",
+    ),
     "runs": Command("List your training runs and their accuracy.", "multibox runs"),
     "models": Command("List the detectors that can be created or loaded.", "multibox models"),
 }
