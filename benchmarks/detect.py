@@ -31,7 +31,7 @@ def measure(settings: Settings) -> Iterator[Comparison]:
             photographs = write_photographs(Path(place), MEASURED + CALIBRATED)
             measured = photographs.samples[: 1 if quick else MEASURED]
             model = theirs(name, classes=FIGURE_CLASSES)
-            make_theirs_realistic(model, replace(photographs, samples=measured[:2]))
+            make_theirs_realistic(model, replace(photographs, samples=photographs.samples[:2]))
             detector = ours(model)
             others = replace(photographs, samples=photographs.samples[MEASURED:][: 2 if quick else CALIBRATED])
             int8 = Int8(others.with_classes(detector.class_names), photographs, max_drop=1.0)

@@ -226,6 +226,7 @@ class Detector:
         *,
         device: str = "cpu",
         precision: PrecisionChoice = "fp32",
+        compile: bool = False,
         on_progress: OnProgress | None = None,
         progress: bool = True,
     ) -> "Detector":
@@ -237,19 +238,23 @@ class Detector:
                 `~/.cache/multibox`); or a repository of the Hugging Face Hub, `hf://owner/name`.
             device: Device that the network runs on: `cpu`, `cuda`, `mps`.
             precision: Precision of the convolutions, as in `to`.
+            compile: Whether torch compiles the network, as in `to`.
             on_progress: Called while a file is fetched, with the bytes so far, all bytes, and bytes per second.
             progress: Whether fetching shows a progress bar, in a terminal or a notebook, if there is no `on_progress`.
 
         Raises:
             FileNotFoundError: `model` is neither a file nor the name of published weights.
             OSError: The weights cannot be fetched.
-            ValueError: The file is not one of multibox, is damaged, or does not fit this version.
+            ValueError: The file is not one of multibox, is damaged, or does not fit this version; or `compile` was
+                asked for an exported file, or torch cannot compile here.
         """
         with download_bar(show=progress) as bar:
             path = find_weights(model, on_progress=on_progress or bar)
         if is_exported(path):
+            if compile:
+                raise ValueError(f"{path}: an exported file is compiled already; leave out compile")
             return cls.of_exported(path, device=device, precision=precision)
-        return cls._of_weights(load_weights(path), path).to(device, precision=precision)
+        return cls._of_weights(load_weights(path), path).to(device, precision=precision, compile=compile)
 
     @classmethod
     def convert(
@@ -322,10 +327,12 @@ class Detector:
             network = load_network(weights.config, weights.tensors, num_classes=len(weights.class_names))
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from error
-        return cls.of_network(
+        from multibox.runtimes.torch_runtime import TorchRuntime
+
+        return cls(
             weights.config,
             weights.class_names,
-            network,
+            TorchRuntime(weights.config, network, private=True),
             provenance=weights.provenance,
             score_thresholds=weights.score_thresholds,
             learned_classes=weights.class_names,
@@ -380,22 +387,28 @@ class Detector:
         """
         if self._merged_labels is not None:
             raise TypeError("the network has other classes than this detector, which merges some; use the original one")
-        return self._torch_runtime().network
+        return self._torch_runtime().share()
 
     @property
     def runtime(self) -> Runtime:
         """What runs the network on prepared inputs: `detector.runtime(detector.prepare(images), settings=...)`."""
         return self._runtime
 
-    def to(self, device: str, *, precision: PrecisionChoice | None = None) -> "Detector":
-        """Moves the detector to another device, sets its precision, and returns it.
+    def to(self, device: str, *, precision: PrecisionChoice | None = None, compile: bool | None = None) -> "Detector":
+        """Moves the detector to another device, sets how it computes, and returns it.
 
         Args:
             device: Device that the network runs on: `cpu`, `cuda`, `mps`.
             precision: `fp32`; `bf16`, which is faster on some processors at slightly different scores; or `auto`, which
                 times a few images in each and keeps the faster one. `None` leaves the precision as it is.
+            compile: Whether torch compiles the network, for a process that lives long: it takes up to minutes, again
+                for another size of the batch, and needs a C++ compiler on a CPU. `None` leaves it as it is.
+
+        Raises:
+            TypeError: The detector runs an exported file.
+            ValueError: There is no such precision, or torch cannot compile here.
         """
-        self._torch_runtime().to(device, precision)
+        self._torch_runtime().to(device, precision, compile=compile)
         return self
 
     def _torch_runtime(self) -> "TorchRuntime":

@@ -47,12 +47,14 @@ class Variant(NamedTuple):
         name: Name in the tables.
         path: The weights file or exported file.
         precision: Precision of the computation.
+        compile: Whether torch compiles the network.
         torchvision: Whether torchvision's detector with these weights is measured, not ours.
     """
 
     name: str
     path: Path
     precision: PrecisionChoice = "fp32"
+    compile: bool = False
     torchvision: bool = False
 
     @property
@@ -187,6 +189,7 @@ def benchmark(
                 variant.torchvision,
                 device,
                 variant.precision,
+                variant.compile,
                 [str(image) for image in images],
                 score_thresholds[variant.path],
                 batch_size,

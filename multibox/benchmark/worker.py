@@ -30,6 +30,7 @@ class Task(msgspec.Struct, frozen=True):
         torchvision: Whether torchvision's own detector of the same weights is measured, not ours.
         device: Device to compute on.
         precision: Precision of the computation.
+        compile: Whether torch compiles the network.
         images: Paths of the images.
         score_threshold: Detections score above this.
         batch_size: Number of images that go through the network at once in a batch.
@@ -40,6 +41,7 @@ class Task(msgspec.Struct, frozen=True):
     torchvision: bool
     device: str
     precision: Literal["fp32", "bf16", "auto"]
+    compile: bool
     images: list[str]
     score_threshold: float
     batch_size: int
@@ -84,7 +86,7 @@ class OurDetector:
     """A detector of multibox, on any engine."""
 
     def __init__(self, task: Task) -> None:
-        self._detector = Detector.load(task.model, device=task.device, precision=task.precision)
+        self._detector = Detector.load(task.model, device=task.device, precision=task.precision, compile=task.compile)
         self._score_threshold, self._batch_size = task.score_threshold, task.batch_size
         self._settings = self._detector.config.postprocess.override(score_threshold=task.score_threshold)
 

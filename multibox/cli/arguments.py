@@ -65,6 +65,7 @@ Merge = Annotated[Literal["none", "weighted"] | None, Parameter(group=MODEL, sho
 Device = Annotated[str | None, Parameter(group=MACHINE, show_default="cuda if there is one, else cpu")]
 # `config.PrecisionChoice` spelled out: importing it would load NumPy, and --help must not
 DetectPrecision = Annotated[Literal["fp32", "bf16", "auto"], Parameter(group=MACHINE)]
+Compile = Annotated[bool, Parameter(group=MACHINE, negative="", show_default=False)]
 Overwrite = Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False)]
 
 

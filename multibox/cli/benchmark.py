@@ -37,6 +37,7 @@ def benchmark(
     /,
     *,
     precision: Annotated[str, Parameter(group=MODEL)] = "fp32",
+    compile: Annotated[bool, Parameter(group=MODEL, negative="", show_default=False)] = False,
     beside: Annotated[Literal["torchvision"] | None, Parameter(group=MODEL, show_default="nothing else")] = None,
     score: Annotated[Fraction | None, Parameter(group=MODEL, show_default="the detector's own for evaluation")] = None,
     data: Annotated[Path | None, Parameter(group=DATA, show_default="generated photographs of 500x375")] = None,
@@ -56,6 +57,7 @@ def benchmark(
     Args:
         models: Weights files, exported files, folders of runs, and names of published weights.
         precision: The precisions to measure: fp32, bf16, or both with a comma between them. ONNX files have their own.
+        compile: Measure weights files compiled by torch too. Compiling takes up to minutes for each.
         beside: Measure torchvision's own detector too, with the weights of the first model that was converted from it.
         score: Keep detections with a score above this.
         data: A folder of images, or a data set, from which images are taken evenly.
@@ -69,7 +71,7 @@ def benchmark(
     """
     precisions = _precisions(precision)
     numbers = _thread_counts(threads)
-    variants = _variants(models, precisions, beside)
+    variants = _variants(models, precisions, beside, compile=compile)
     read = [*(variant.path for variant in variants), *([data] if data else [])]
     check_new([json] if json not in (None, STANDARD_OUTPUT) else [], overwrite=overwrite, read=read)
     device = choose_device(device) if device is not None else "cpu"
@@ -138,7 +140,7 @@ def _thread_counts(text: str | None) -> list[int]:
 
 
 def _variants(
-    models: Sequence[str], precisions: Sequence[Literal["fp32", "bf16"]], beside: str | None
+    models: Sequence[str], precisions: Sequence[Literal["fp32", "bf16"]], beside: str | None, *, compile: bool
 ) -> list["Variant"]:
     """Returns what is measured: each model in each precision that it can be run in, torchvision's detector first.
 
@@ -171,6 +173,8 @@ def _variants(
             variants.append(Variant(names[model], path))
         else:
             variants += [Variant(f"{names[model]}, {precision}", path, precision) for precision in precisions]
+        if compile and not is_exported(path):
+            variants += [Variant(f"{names[model]}, {each}, compiled", path, each, True) for each in precisions]
     return variants
 
 

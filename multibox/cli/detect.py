@@ -14,6 +14,7 @@ from multibox.cli.arguments import (
     DATA,
     MODEL,
     OUTPUT,
+    Compile,
     Count,
     DetectPrecision,
     Device,
@@ -65,6 +66,7 @@ def detect(
     overwrite: Overwrite = False,
     device: Device = None,
     precision: DetectPrecision = "fp32",
+    compile: Compile = False,
 ) -> int:
     """Find objects in images.
 
@@ -88,6 +90,7 @@ def detect(
         device: Compute on cpu, cuda or mps.
         precision: Compute convolutions in fp32; in bf16, which is faster on some processors at slightly different
             scores; or in the faster of the two, which 'auto' finds out by timing a few images.
+        compile: Let torch compile the network first, which takes up to minutes and pays for many images.
     """
     wanted = None if classes is None else [name for part in classes.split(",") if (name := part.strip())]
     if wanted == []:
@@ -118,7 +121,7 @@ def detect(
 
     from multibox.detector import Detector
 
-    detector = Detector.load(model, device=choose_device(device), precision=precision)
+    detector = Detector.load(model, device=choose_device(device), precision=precision, compile=compile)
     settings = {
         "score_threshold": score,
         "iou_threshold": iou,

@@ -13,6 +13,7 @@ from multibox.cli.arguments import (
     MACHINE,
     MODEL,
     OUTPUT,
+    Compile,
     Count,
     DetectPrecision,
     Device,
@@ -57,6 +58,7 @@ def evaluate(
     batch_size: Annotated[Count, Parameter(group=MACHINE)] = 8,
     device: Device = None,
     precision: DetectPrecision = "fp32",
+    compile: Compile = False,
     out: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
     json: Annotated[Path | None, Parameter(group=OUTPUT, allow_leading_hyphen=True)] = None,
     overwrite: Overwrite = False,
@@ -90,6 +92,7 @@ def evaluate(
         device: Compute on cpu, cuda or mps.
         precision: Compute convolutions in fp32; in bf16, which is faster on some processors at slightly different
             scores; or in the faster of the two, which 'auto' finds out by timing a few images.
+        compile: Let torch compile the network first, which takes up to minutes and pays for many images.
         out: Write a report to this folder: confusion matrix, curves, lists of the false detections and of the missed
             objects, and the worst images. Begin with its index.html.
         json: Write all numbers to this file; '-' prints them instead of the tables.
@@ -135,7 +138,7 @@ def evaluate(
 
     from multibox.detector import Detector
 
-    detector = Detector.load(model, device=choose_device(device), precision=precision)
+    detector = Detector.load(model, device=choose_device(device), precision=precision, compile=compile)
     began = time.monotonic()
     with progress_bar("evaluating", len(dataset)) as bar:
 

@@ -30,6 +30,7 @@ def scenes():
 def test_a_file_finds_what_the_network_finds(exporter: Exporter, scenes, suffix: str, suppression: str):
     """To the default box, in a batch of one, of seven, and of none."""
     detector = Detector.load(SHAPES)
+    assert detector.network  # is run itself: rounding in a folded copy decides between scores that are 1e-8 apart
     path = exporter(detector, suffix, suppression=suppression)
     exported = multibox.load(path)
     assert exported.config == detector.config
@@ -146,6 +147,12 @@ def test_a_file_that_finds_something_else_is_not_written(tmp_path: Path, monkeyp
     with pytest.raises(ValueError, match=r"shapes\.onnx is not written, since it does not find what the network finds"):
         export(Detector.load(SHAPES), tmp_path / "shapes.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_compiled_already(exporter: Exporter):
+    path = exporter(Detector.load(SHAPES), ".onnx", suppression="graph")
+    with pytest.raises(ValueError, match="an exported file is compiled already; leave out compile"):
+        multibox.load(path, compile=True)
 
 
 def test_detection_needs_no_torch(exporter: Exporter, tmp_path: Path):
