@@ -25,13 +25,10 @@ from multibox.messages import counted
 from multibox.postprocess import NormalizedDetections, postprocess
 from multibox.presets import preset
 from multibox.runtimes.runtime import RawOutputs, Runtime
-from multibox.weights.convert import convert_weights, name_classes
 from multibox.weights.download import OnProgress
 from multibox.weights.exported import is_exported, read_metadata
 from multibox.weights.file import Weights, load_weights, parse_header, save_weights
-from multibox.weights.imagenet import imagenet_weights, is_non_commercial
 from multibox.weights.published import find_weights
-from multibox.weights.start import read_start
 from multibox.words import unknown_argument, unknown_attribute
 
 if TYPE_CHECKING:
@@ -158,6 +155,8 @@ class Detector:
         """
         check_class_names(class_names)
         from multibox.ssd.build import backbone_shapes, create_network, start_backbone, timm_config
+        from multibox.weights.imagenet import imagenet_weights, is_non_commercial
+        from multibox.weights.start import read_start
 
         if isinstance(model, str):
             make = timm_config if model.startswith("timm/") else preset
@@ -280,6 +279,8 @@ class Detector:
             ValueError: The file is of no known kind or is damaged, there are more or fewer names than classes, or its
                 detector has an input of another size.
         """
+        from multibox.weights.convert import convert_weights, name_classes
+
         weights = convert_weights(path, height=height, width=width)
         return cls._of_weights(name_classes(weights, path, class_names), path).to("cpu")
 

@@ -99,10 +99,15 @@ def _app() -> App:
     return app
 
 
+EXTRAS = {"onnx": "export", "onnxscript": "export", "onnxruntime": "onnx", "openvino": "openvino"}
+"""The extra that brings a package, if it is not `train`."""
+
+
 def _text(failure: Exception) -> str:
     """Returns the text of an error, without the number that errors of the operating system have."""
     if isinstance(failure, ModuleNotFoundError):
-        return f"the package {failure.name} is not installed: pip install 'multibox[train]'"
+        extra = EXTRAS.get((failure.name or "").partition(".")[0], "train")
+        return f"the package {failure.name} is not installed: pip install 'multibox[{extra}]'"
     if isinstance(failure, OSError) and failure.strerror:
         return f"{failure.filename}: {failure.strerror}" if failure.filename else failure.strerror
     return str(failure) or type(failure).__name__

@@ -16,7 +16,6 @@ from multibox.cli.arguments import (
     MODEL,
     OUTPUT,
     Count,
-    Device,
     Fraction,
     Overwrite,
     UsageError,
@@ -44,7 +43,7 @@ def benchmark(
     images: Annotated[Count, Parameter(group=DATA)] = 8,
     batch_size: Annotated[Count, Parameter(group=MACHINE)] = 4,
     threads: Annotated[str | None, Parameter(group=MACHINE, show_default="OMP_NUM_THREADS, or all cores")] = None,
-    device: Device = None,
+    device: Annotated[str, Parameter(group=MACHINE)] = "cpu",
     rounds: Annotated[Count | None, Parameter(group=MACHINE, show_default="3 to 25, in 20 seconds a table")] = None,
     json: Annotated[Path | None, Parameter(group=OUTPUT, allow_leading_hyphen=True)] = None,
     overwrite: Overwrite = False,
@@ -64,7 +63,7 @@ def benchmark(
         images: The number of images.
         batch_size: Put this many images through the network at once in the table of batches; 1 leaves it out.
         threads: The numbers of threads to measure, with commas between them.
-        device: Compute on cpu, cuda or mps.
+        device: Compute on cpu, cuda or mps; OpenVINO has cpu, gpu and npu.
         rounds: Measure each detector this many times.
         json: Write all numbers to this file; '-' prints them instead of the tables.
         overwrite: Replace the JSON file if it is there already.
@@ -74,12 +73,12 @@ def benchmark(
     variants = _variants(models, precisions, beside, compile=compile)
     read = [*(variant.path for variant in variants), *([data] if data else [])]
     check_new([json] if json not in (None, STANDARD_OUTPUT) else [], overwrite=overwrite, read=read)
-    device = choose_device(device) if device is not None else "cpu"
 
     from multibox.benchmark.machine import facts, headline
     from multibox.benchmark.run import benchmark as run
-    from multibox.weights.exported import read_header
+    from multibox.weights.exported import is_exported, read_header
 
+    choose_device(device, exported=any(is_exported(variant.path) for variant in variants))
     own = {
         path: read_header(path).config.postprocess.score_threshold for path in {variant.path for variant in variants}
     }

@@ -97,11 +97,13 @@ def detect(
         raise UsageError("--classes takes names with commas between them, such as 'cat,dog'")
     if json == csv == STANDARD_OUTPUT:
         raise UsageError("--json and --csv cannot both be printed; give the name of a file for one of them")
+    from multibox.weights.exported import is_exported, read_header
+
+    exported = is_exported(model)
     if device is not None:
-        choose_device(device)
+        choose_device(device, exported=exported)
     weights = fetch_weights(model)  # a wrong name is reported before anything else happens
     from multibox.detections import label_of
-    from multibox.weights.exported import read_header
 
     class_names = read_header(weights).class_names  # so is a file that holds no weights
     for name in wanted or ():
@@ -121,7 +123,9 @@ def detect(
 
     from multibox.detector import Detector
 
-    detector = Detector.load(model, device=choose_device(device), precision=precision, compile=compile)
+    detector = Detector.load(
+        model, device=choose_device(device, exported=exported), precision=precision, compile=compile
+    )
     settings = {
         "score_threshold": score,
         "iou_threshold": iou,

@@ -104,8 +104,11 @@ def evaluate(
     if rule == "coco" and pixels == "inclusive":
         raise UsageError("COCO's rule has no last pixel to include: leave out --pixels inclusive, or take a VOC rule")
     new_names = _renames(rename)
+    from multibox.weights.exported import is_exported, read_header
+
+    exported = is_exported(model)
     if device is not None:
-        choose_device(device)
+        choose_device(device, exported=exported)
     weights = fetch_weights(model)  # a wrong name is reported before the data are read
     from multibox.report.evaluation import REPORT_FILES, check_matplotlib, write_report
 
@@ -122,7 +125,6 @@ def evaluate(
     from multibox.data import Dataset, DatasetReader
     from multibox.evaluation.evaluate import check_classes, check_rename
     from multibox.evaluation.evaluate import evaluate as run
-    from multibox.weights.exported import read_header
 
     header = read_header(weights)
 
@@ -138,7 +140,9 @@ def evaluate(
 
     from multibox.detector import Detector
 
-    detector = Detector.load(model, device=choose_device(device), precision=precision, compile=compile)
+    detector = Detector.load(
+        model, device=choose_device(device, exported=exported), precision=precision, compile=compile
+    )
     began = time.monotonic()
     with progress_bar("evaluating", len(dataset)) as bar:
 

@@ -61,7 +61,8 @@ class NormalizedConv(nn.Sequential):
 def folded(network: Network) -> Network:
     """Returns a copy of a network in evaluation mode, with BatchNorm as a part of the convolution before it.
 
-    That is done where the one follows the other in a `Sequential`. The copy shares all other tensors with the network. It does not follow later changes of the weights.
+    That is done where the one follows the other in a `Sequential`. The copy shares all other tensors with the network.
+    It does not follow later changes of the weights.
     """
     tensors = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     found = copy.deepcopy(network, tensors)

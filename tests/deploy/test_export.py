@@ -1,8 +1,6 @@
 """An exported file finds what the network finds, whatever it leaves to whoever runs it."""
 
 import dataclasses
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -153,17 +151,3 @@ def test_a_file_is_compiled_already(exporter: Exporter):
     path = exporter(Detector.load(SHAPES), ".onnx", suppression="graph")
     with pytest.raises(ValueError, match="an exported file is compiled already; leave out compile"):
         multibox.load(path, compile=True)
-
-
-def test_detection_needs_no_torch(exporter: Exporter, tmp_path: Path):
-    """Nor torchvision, from the command line too."""
-    path = exporter(Detector.load(SHAPES), ".onnx", suppression="graph")
-    code = (
-        "import sys\n"
-        "sys.modules['torch'] = sys.modules['torchvision'] = None\n"
-        "from multibox.cli import main\n"
-        f"sys.exit(main(['detect', {str(multibox.EXAMPLE_IMAGE)!r}, '--model', {str(path)!r}]))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "3 triangle, 1 star, 1 cross, 1 rectangle" in done.stdout
