@@ -33,8 +33,9 @@ def measure(settings: Settings) -> Iterator[Comparison]:
             model = theirs(name, classes=FIGURE_CLASSES)
             make_theirs_realistic(model, replace(photographs, samples=photographs.samples[:2]))
             detector = ours(model)
-            others = replace(photographs, samples=photographs.samples[MEASURED:][: 2 if quick else CALIBRATED])
-            int8 = Int8(others.with_classes(detector.class_names), photographs, max_drop=1.0)
+            photographs = replace(photographs, class_names=detector.class_names)
+            others = replace(photographs, samples=photographs.samples[MEASURED:])
+            int8 = Int8(others, replace(photographs, samples=measured), max_drop=1.0)
             variants = list(_variants(name, detector, Path(place), None if quick else int8))
             for result in benchmark(
                 variants,
