@@ -55,7 +55,7 @@ def benchmark(
 
     Args:
         models: Weights files, exported files, folders of runs, and names of published weights.
-        precision: The precisions to measure: fp32, bf16, or both with a comma between them. ONNX files have their own.
+        precision: The precisions to measure: fp32, bf16, or both with a comma between them. ONNX files have theirs.
         compile: Measure weights files compiled by torch too. Compiling takes up to minutes for each.
         beside: Measure torchvision's own detector too, with the weights of the first model that was converted from it.
         score: Keep detections with a score above this.
@@ -168,7 +168,7 @@ def _variants(
             )
     for model, path in paths.items():
         read_header(path)  # a file that holds no detector is reported before anything is measured
-        if path.suffix == ".onnx":
+        if is_exported(path) and path.suffix != ".xml":  # only OpenVINO lets the caller choose
             variants.append(Variant(names[model], path))
         else:
             variants += [Variant(f"{names[model]}, {precision}", path, precision) for precision in precisions]
