@@ -137,8 +137,8 @@ class Worker:
         if not line:
             status = self._process.wait()
             self._errors.seek(0)
-            said = self._errors.read().strip().splitlines()
-            raise WorkerError(f"{self._name}: its process ended with status {status}: {shortened(said[-1:] or '')}")
+            said = self._errors.read().strip().splitlines() or ["it said nothing"]
+            raise WorkerError(f"{self._name}: its process ended with status {status} ({shortened(said[-1])})")
         answer = msgspec.json.decode(line)
         if "error" in answer:
             raise WorkerError(f"{self._name}: {answer['error']}")

@@ -188,6 +188,14 @@ def test_a_variant_that_cannot_be_run_is_named(shapes: Path, capsys: pytest.Capt
     assert f"lone.xml, fp32: {lone}: its weights are missing, lone.bin beside it" in capsys.readouterr().err
 
 
+def test_a_process_that_dies_is_named(
+    shapes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("PYTHONHOME", str(shapes.parent))  # Python does not start there
+    assert run(shapes, "--rounds", 1, "--images", 1) == 1
+    assert "shapes.onnx: its process ended with status 1 (" in capsys.readouterr().err
+
+
 def test_an_unreadable_image_is_named(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     broken = tmp_path / "images" / "broken.jpg"
     broken.parent.mkdir()
