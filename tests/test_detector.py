@@ -741,7 +741,7 @@ def test_where_torch_cannot_compile_it_is_said(detector: Detector, monkeypatch):
     from torch._dynamo.exc import TorchDynamoException
 
     def fails(inputs):
-        raise TorchDynamoException("no compiler is found")
+        raise TorchDynamoException("no compiler is found\n\nSet a variable for more")
 
     monkeypatch.setattr(torch, "compile", lambda network, options: fails)
     with pytest.raises(ValueError, match=r"torch cannot compile the network here \(no compiler is found\); leave out"):

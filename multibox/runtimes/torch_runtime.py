@@ -136,9 +136,8 @@ class TorchRuntime:
         try:
             self(image, settings=self._config.postprocess)
         except TorchDynamoException as error:
-            raise ValueError(
-                f"torch cannot compile the network here ({shortened(error)}); leave out compile"
-            ) from error
+            why = str(error).partition("\n")[0]
+            raise ValueError(f"torch cannot compile the network here ({shortened(why)}); leave out compile") from error
 
     def _faster_precision(self) -> Precision:
         """Returns the precision that takes less time for an image, and logs what was measured."""
