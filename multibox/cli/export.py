@@ -22,9 +22,12 @@ def export(
     out: Annotated[Path, Parameter(group=OUTPUT)],
     /,
     *,
-    nms: Annotated[Literal["graph", "runtime", "none"], Parameter(group=MODEL)] = "graph",
+    nms: Annotated[
+        Literal["graph", "runtime", "none"] | None,
+        Parameter(group=MODEL, show_default="graph, but runtime for .tflite"),
+    ] = None,
     raw: Annotated[bool, Parameter(group=MODEL, negative="", show_default=False)] = False,
-    batch: Annotated[Count | None, Parameter(group=MODEL, show_default="any number")] = None,
+    batch: Annotated[Count | None, Parameter(group=MODEL, show_default="any number, but 1 for .tflite")] = None,
     home: Annotated[
         Literal["frigate", "model-api", "jetson", "opencv"] | None, Parameter(name="--for", group=MODEL)
     ] = None,
@@ -42,7 +45,7 @@ def export(
     Args:
         model: A weights file, the folder of a run for its best weights, or the name of published weights ('multibox
             models' lists them).
-        out: The file to write. Its suffix says the kind: .onnx.
+        out: The file to write. Its suffix says the kind: .onnx, .tflite, or .xml for OpenVINO.
         nms: Where suppression happens: in the file; in the runtime, from the boxes and scores of all default boxes; or
             there from raw outputs. What 'multibox detect' and 'multibox.load' find is the same.
         raw: Let the file give the raw offsets and logits as well.

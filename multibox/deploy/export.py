@@ -23,7 +23,7 @@ from multibox.images import Source
 from multibox.runtimes.exported import ExportFacts, Suppression
 from multibox.weights.file import Weights, make_header
 
-SUFFIXES = (".onnx", ".xml")
+SUFFIXES = (".onnx", ".tflite", ".xml")
 """Suffixes of the files that can be written."""
 
 
@@ -57,7 +57,7 @@ def export(
     detector: Detector,
     path: str | os.PathLike[str],
     *,
-    suppression: Suppression = "graph",
+    suppression: Suppression | None = None,
     raw: bool = False,
     batch: int | None = None,
     home: str | None = None,
@@ -70,11 +70,13 @@ def export(
 
     Args:
         detector: The detector; it is not changed.
-        path: Path of the file. The suffix says its kind: `.onnx`, or `.xml` for OpenVINO, which comes with a `.bin`.
+        path: Path of the file. The suffix says its kind: `.onnx`, `.tflite`, or `.xml` for OpenVINO, which comes with a
+            `.bin`.
         suppression: Where suppression happens: in the file (`graph`); in whoever runs it, from the boxes and scores of
-            all default boxes (`runtime`); or there, from raw offsets and logits (`none`).
+            all default boxes (`runtime`); or there, from raw offsets and logits (`none`). By default it is in the file,
+            but for TFLite, which has no such operator, in whoever runs it.
         raw: Whether the raw offsets and logits are outputs as well.
-        batch: Number of images that the file takes at once; None for any number.
+        batch: Number of images that the file takes at once; None for any number, or for 1 in TFLite.
         home: Name of a program in `multibox.deploy.homes` that shall run the file, which then has that program's form
             and one image at a time. A file with the class names comes with it if the program reads one.
         images: Images to compare the file with the network on; by default synthetic scenes.
@@ -92,6 +94,11 @@ def export(
     target = Path(path)
     if target.suffix not in SUFFIXES:
         raise ValueError(f"{target}: the suffix says the kind of the file: {', '.join(SUFFIXES)}")
+    if target.suffix == ".tflite":
+        if suppression == "graph":
+            raise ValueError(f"{target}: TFLite has no operator for suppression in the file; take 'runtime' or 'none'")
+        suppression, batch = suppression or "runtime", batch or 1
+    suppression = suppression or "graph"
     if home is not None:
         chosen = home_of(home, target.suffix)
         suppression, raw, batch = chosen.suppression, False, 1
@@ -150,13 +157,19 @@ def _quantize(path: Path, int8: Int8, batch: int | None) -> Int8Cost:
 
 def _write(graph: ExportedGraph, path: Path, metadata: Mapping[str, str], *, batch: int | None) -> None:
     from multibox.deploy.onnx import to_onnx
-    from multibox.deploy.openvino import write_openvino
 
     model = to_onnx(graph, metadata, batch=batch)
-    if path.suffix == ".onnx":
-        path.write_bytes(model.SerializeToString())
-    else:
-        write_openvino(model, path, metadata)
+    match path.suffix:
+        case ".onnx":
+            path.write_bytes(model.SerializeToString())
+        case ".tflite":
+            from multibox.deploy.tflite import to_tflite
+
+            path.write_bytes(to_tflite(model).to_bytes(metadata))
+        case ".xml":
+            from multibox.deploy.openvino import write_openvino
+
+            write_openvino(model, path, metadata)
 
 
 def _metadata(detector: Detector, suppression: Suppression) -> dict[str, str]:
