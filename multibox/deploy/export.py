@@ -143,7 +143,12 @@ def _quantize(path: Path, int8: Int8, batch: int | None) -> Int8Cost:
     before = Detector.of_exported(path)
     inputs = (before.prepare(sample.open()).repeat(batch or 1, axis=0) for sample in int8.calibrate)
     eighth = path.with_name(f"int8{path.suffix}")
-    quantize_onnx(onnx.load(path), eighth, inputs)
+    if path.suffix == ".tflite":
+        from multibox.deploy.tflite_int8 import quantize_tflite
+
+        quantize_tflite(path, eighth, inputs)
+    else:
+        quantize_onnx(onnx.load(path), eighth, inputs)
     cost = judge(before, Detector.of_exported(eighth), int8.judge, sizes=(path.stat().st_size, eighth.stat().st_size))
     if cost.drop > int8.max_drop:
         table = "\n".join(cost.lines())

@@ -17,9 +17,12 @@ try:
 except ImportError as error:
     raise ImportError("TFLite files need ai-edge-litert: pip install 'multibox[litert]'") from error
 
-__all__ = ["Model", "Operator", "Tensor", "schema"]
+__all__ = ["Model", "Operator", "Tensor", "read_model", "schema"]
 
 _TYPES = {"float32": "FLOAT32", "uint8": "UINT8", "int8": "INT8", "int32": "INT32"}
+
+_NAMES = {number: name for name, number in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+"""Names of the operators by their number."""
 
 _INT8_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "RESHAPE": 1, "HARD_SWISH": 1, "QUANTIZE": 1}
 """Versions of the operators that take int8, as `tflite/tools/versioning/op_version.cc` has them; 2 of all others."""
@@ -125,6 +128,29 @@ class Model:
         builder = flatbuffers.Builder(1 << 20)
         builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
         return bytes(builder.Output())
+
+
+def read_model(data: bytes) -> Model:
+    """Returns the model of a file that `Model.to_bytes` made."""
+    stored = schema.ModelT.InitFromPackedBuf(data)
+    (graph,) = stored.subgraphs
+    tensors = [_unpack_tensor(tensor, stored.buffers[tensor.buffer].data) for tensor in graph.tensors]
+    operators = []
+    for each in graph.operators:
+        code = stored.operatorCodes[each.opcodeIndex]
+        name = code.customCode.decode() if code.customCode else _NAMES[code.builtinCode]
+        options = each.builtinOptions if each.customOptions is None else bytes(each.customOptions)
+        inputs, outputs = ([tensors[place] for place in places] for places in (each.inputs, each.outputs))
+        operators.append(Operator(name, inputs, outputs, options))
+    inputs, outputs = ([tensors[place] for place in places] for places in (graph.inputs, graph.outputs))
+    return Model(inputs, outputs, operators)
+
+
+def _unpack_tensor(tensor: Any, content: Shaped[np.ndarray, " bytes"] | None) -> Tensor:
+    dtype = next(name for name, kind in _TYPES.items() if getattr(schema.TensorType, kind) == tensor.type)
+    shape = () if tensor.shape is None else tuple(map(int, tensor.shape))
+    data = None if content is None else np.frombuffer(content.tobytes(), dtype).reshape(shape)
+    return Tensor(tensor.name.decode(), shape, dtype, data)
 
 
 class _Buffer:
