@@ -29,7 +29,7 @@ def export(
     raw: Annotated[bool, Parameter(group=MODEL, negative="", show_default=False)] = False,
     batch: Annotated[Count | None, Parameter(group=MODEL, show_default="any number, but 1 for .tflite")] = None,
     home: Annotated[
-        Literal["frigate", "model-api", "jetson", "opencv"] | None, Parameter(name="--for", group=MODEL)
+        Literal["frigate", "model-api", "jetson", "opencv", "mediapipe"] | None, Parameter(name="--for", group=MODEL)
     ] = None,
     data: Annotated[Path | None, Parameter(group=DATA, show_default="synthetic scenes")] = None,
     judge_split: Annotated[str | None, Parameter(group=DATA, show_default="val, or test if there is no val")] = None,
@@ -94,13 +94,14 @@ def export(
         stdout().print("\n".join(exported.int8.lines()))
     stdout().print(f"written to {out} ({out.stat().st_size / 1e6:.1f} MB)")
     if home is not None:
-        from multibox.deploy.homes import HOMES
+        from multibox.deploy.homes import home_of, tflite_home_of
         from multibox.weights.exported import read_header
 
         header = read_header(out)
         config = header.config
-        stdout().print(f"\nfor {HOMES[home].title}:\n")
-        stdout().print(HOMES[home].advice(out, header.class_names, config.height, config.width))
+        chosen = tflite_home_of(home) if out.suffix == ".tflite" else home_of(home, out.suffix)
+        stdout().print(f"\nfor {chosen.title}:\n")
+        stdout().print(chosen.advice(out, header.class_names, config.height, config.width))
     return 0
 
 

@@ -15,9 +15,9 @@ import torch
 from multibox.data.sample import Dataset
 from multibox.data.synthetic import synthetic_scenes
 from multibox.deploy.graph import DetectorGraph, ExportedGraph
-from multibox.deploy.homes import HomeGraph, home_of, labels_file
+from multibox.deploy.homes import HomeGraph, home_of, labels_file, tflite_home_of
 from multibox.deploy.int8 import Int8Cost, check_apart, judge, quantize_onnx
-from multibox.deploy.proof import Proof, check_home, prove
+from multibox.deploy.proof import Proof, check_home, check_tflite_home, prove
 from multibox.detector import Detector
 from multibox.images import Source
 from multibox.runtimes.exported import ExportFacts, Suppression
@@ -94,14 +94,17 @@ def export(
     target = Path(path)
     if target.suffix not in SUFFIXES:
         raise ValueError(f"{target}: the suffix says the kind of the file: {', '.join(SUFFIXES)}")
+    tflite_home = None
     if target.suffix == ".tflite":
         if suppression == "graph":
             raise ValueError(f"{target}: TFLite has no operator for suppression in the file; take 'runtime' or 'none'")
         suppression, batch = suppression or "runtime", batch or 1
-    suppression = suppression or "graph"
-    if home is not None:
+        if home is not None:
+            tflite_home, suppression, raw, batch = tflite_home_of(home), "none", False, 1
+    elif home is not None:
         chosen = home_of(home, target.suffix)
         suppression, raw, batch = chosen.suppression, False, 1
+    suppression = suppression or "graph"
     if images is None:
         images = [scene.open() for scene in synthetic_scenes(16, seed=0)]
     reference = Detector.of_network(
@@ -119,7 +122,7 @@ def export(
         part = Path(folder) / target.name
         _write(graph, part, metadata, batch=batch)
         proof = prove(reference, Detector.of_exported(part), images)
-        if home is not None:
+        if home is not None and tflite_home is None:
             at_home = HomeGraph(graph, chosen).eval()
             _write(at_home, part, {**metadata, "home": home}, batch=1)
             check_home(at_home, part, [detector.prepare(image) for image in images])
@@ -128,6 +131,13 @@ def export(
         if not proof.holds:
             raise ValueError(f"{target} is not written, since it does not find what the network finds: {proof}")
         cost = None if int8 is None else _quantize(part, int8, batch)
+        if tflite_home is not None:
+            from multibox.deploy.tflite_postprocess import write_tflite_home
+
+            at_home_path = part.with_name(f"home{part.suffix}")
+            write_tflite_home(part, at_home_path, tflite_home, {**metadata, "home": str(home)}, reference)
+            check_tflite_home(Detector.of_exported(part), at_home_path, images)
+            at_home_path.replace(part)
         for file in sorted(Path(folder).iterdir()):  # .bin before .xml
             file.replace(target.parent / file.name)
     return Exported(proof, cost)

@@ -37,7 +37,7 @@ def scenes():
     return [scene.open() for scene in synthetic_scenes(7, seed=3)]
 
 
-@pytest.mark.parametrize("how", [{}, {"suppression": "none", "batch": 3}], ids=str)
+@pytest.mark.parametrize("how", [{}, {"suppression": "none"}], ids=str)
 def test_a_file_finds_what_the_network_finds(exporter: Exporter, scenes, how):
     """To the default box, in a batch of one, of seven, and of none."""
     detector = Detector.load(SHAPES)
