@@ -299,6 +299,11 @@ class Detector:
 
         metadata = read_metadata(path)
         header = parse_header(os.fspath(path), metadata)
+        if "home" in metadata:
+            raise ValueError(
+                f"{path}: it has the form that {metadata['home']} expects, which multibox does not read; export a file "
+                "without --for"
+            )
         try:
             facts = ExportFacts.from_text(metadata["export"])
         except (KeyError, ValueError) as error:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 
 from multibox.deploy.tflite_model import Model, Operator, Tensor, read_model, schema
 from multibox.weights.exported import read_metadata
@@ -106,6 +106,7 @@ def _unite(ranges: dict[Tensor, Range], quantized: set[Operator]) -> None:
         if operator.code == "CAST":
             ranges[operator.outputs[0]] = (0.0, 255.0)
         if operator.code in _ONE_SCALE:
+            ranges[operator.outputs[0]] = (0.0, 0.0)  # it has the range of its inputs: padding adds nothing to it
             tensors = [tensor for tensor in (*operator.inputs, *operator.outputs) if tensor in ranges]
             union = list(dict.fromkeys(member for tensor in tensors for member in group[tensor]))
             group |= dict.fromkeys(union, union)
@@ -165,7 +166,9 @@ class _Quantizer:
                 made.add(tensor)
                 self._floats[tensor] = tensor
         if operator.code in _CONVOLUTIONS:
-            inputs = [self._whole[first], *_int8_weights(self._whole[first], *others, _CONVOLUTIONS[operator.code])]
+            weight, bias = others
+            parts = _int8_weights(self._whole[first], weight, bias, _CONVOLUTIONS[operator.code])
+            inputs = [self._whole[first], *parts]
         elif operator.code == "PADV2":
             source = self._whole[first]
             lowest = Tensor("lowest", (1,), "int8", np.array([-128], np.int8), source.scale, source.zero_point)
@@ -200,17 +203,10 @@ def _int8_weights(features: Tensor, weight: Tensor, bias: Tensor, axis: int) -> 
     least = np.abs(bias.data) / features.scale / 2**30  # so that the bias fits
     scale = np.maximum(np.maximum(largest / 127, least), 1e-12).astype(np.float32)
     shape = [-1 if each == axis else 1 for each in range(4)]
+    whole = np.clip(np.round(weight.data / scale.reshape(shape)), -127, 127).astype(np.int8)
+    bias_scale = features.scale * scale
+    whole_bias = np.round(bias.data.astype(np.float64) / bias_scale).astype(np.int32)
     return (
-        Tensor(weight.name, weight.shape, "int8", _rounded(weight.data / scale.reshape(shape)), scale, axis=axis),
-        Tensor(
-            bias.name, bias.shape, "int32", _rounded_bias(bias.data, features.scale * scale), features.scale * scale
-        ),
+        Tensor(weight.name, weight.shape, "int8", whole, scale, axis=axis),
+        Tensor(bias.name, bias.shape, "int32", whole_bias, bias_scale),
     )
-
-
-def _rounded(values: Float[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-    return np.clip(np.round(values), -127, 127).astype(np.int8)
-
-
-def _rounded_bias(bias: Float[np.ndarray, " channels"], scale: Float[np.ndarray, " channels"]) -> np.ndarray:
-    return np.round(bias.astype(np.float64) / scale).astype(np.int32)

@@ -133,9 +133,9 @@ def _pack(builder: Any, value: object) -> int:
     if isinstance(value, np.ndarray):
         return int(builder.CreateNumpyVector(value))
     if isinstance(value, list):
-        places = [_pack(builder, each) for each in value]
-        builder.StartVector(4, len(places), 4)
-        for place in reversed(places):
+        items = [_pack(builder, each) for each in value]
+        builder.StartVector(4, len(items), 4)
+        for place in reversed(items):
             builder.PrependUOffsetTRelative(place)
         return int(builder.EndVector())
     assert isinstance(value, dict)

@@ -64,7 +64,7 @@ def test_the_network_computes_with_whole_numbers(files: tuple[Path, Path]):
 
 def test_it_finds_what_was_found(files: tuple[Path, Path]):
     before, after = map(multibox.load, files)
-    cost = judge(before, after, synthetic_scenes(30, seed=4), sizes=(1, 1))
+    cost = judge(before, after, synthetic_scenes(12, seed=4), sizes=(1, 1))
     assert cost.compared.ap50.before > 0.7
     assert cost.drop < 0.01
 
@@ -105,7 +105,7 @@ class Layers(ExportedGraph):
             features - average,
             F.max_pool2d(features, 2, 2, ceil_mode=True),
             F.max_pool2d(features, 3, 2, 1),
-            self.l2(features * torch.linspace(0.01, 5, 17)),
+            self.l2(features * torch.linspace(0.5, 2, 17)),
             *(layer(features) for layer in self.strided),
         ]
         return tuple(head(each).permute(0, 2, 3, 1) for head, each in zip(self.heads, layers, strict=True))
@@ -152,7 +152,7 @@ def test_a_bias_of_any_size_fits(tmp_path: Path):
     images, _ = Faint().example(1)
     quantize_tflite(source, path, [images.numpy()])
     found = Interpreter(str(path)).get_signature_runner()(images=images.permute(0, 2, 3, 1).numpy())["features"]
-    np.testing.assert_allclose(found.reshape(-1, found.shape[1] if found.shape[1] == 2 else 2)[0].max(), 4, atol=0.05)
+    np.testing.assert_allclose(found[:, 1], 4, atol=0.05)
 
 
 @pytest.mark.slow
