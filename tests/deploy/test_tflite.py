@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,14 @@ def test_a_file_finds_what_the_network_finds(exporter: Exporter, scenes, how):
             assert one.default_box_indices.tolist() == other.default_box_indices.tolist()
             np.testing.assert_allclose(one.boxes, other.boxes, atol=0.01)
             np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
+
+
+def test_threads_share_a_file(exporter: Exporter, scenes):
+    exported = multibox.load(exporter(Detector.load(SHAPES), ".tflite"))
+    expected = [exported.detect(scene) for scene in scenes]
+    with ThreadPoolExecutor(4) as pool:
+        for one, other in zip(expected * 3, pool.map(exported.detect, scenes * 3), strict=True):
+            assert one.scores.tolist() == other.scores.tolist()
 
 
 def spread(detector: Detector) -> None:
