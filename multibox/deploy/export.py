@@ -96,7 +96,7 @@ def export(
         raise ValueError(f"{target}: the suffix says the kind of the file: {', '.join(SUFFIXES)}")
     tflite_home = None
     if target.suffix == ".tflite":
-        if suppression == "graph":
+        if suppression == "graph" and home is None:
             raise ValueError(f"{target}: TFLite has no operator for suppression in the file; take 'runtime' or 'none'")
         suppression, batch = suppression or "runtime", batch or 1
         if home is not None:

@@ -49,15 +49,15 @@ def write_tflite_home(
     table = detector.network.default_boxes.numpy()
     _add_postprocess(model, detector.config, len(detector.class_names), table)
     name = labels_file(source).name
-    text = "\n".join(detector.class_names) + "\n"
     if home.reads_metadata:
         buffers = {"TFLITE_METADATA": _mediapipe_metadata(detector.config.name, name)}
         path.write_bytes(model.to_bytes(metadata, buffers=buffers))
         with zipfile.ZipFile(path, "a") as archive:  # behind the model, where TFLite has its label files
-            archive.writestr(zipfile.ZipInfo(name), text)
+            archive.writestr(zipfile.ZipInfo(name), "".join(f"{each}\n" for each in detector.class_names))
     else:
         path.write_bytes(model.to_bytes(metadata))
-        labels_file(source).write_text(text, encoding="utf-8")
+        lines = (f"{label} {each}\n" for label, each in enumerate(detector.class_names))
+        labels_file(source).write_text("".join(lines), encoding="utf-8")
 
 
 def _add_postprocess(

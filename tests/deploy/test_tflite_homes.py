@@ -66,6 +66,17 @@ def test_frigate_reads_what_was_found(raw: Path, tmp_path: Path, scenes):
             np.testing.assert_allclose(np.clip([x_min, y_min, x_max, y_max], 0, 1), expected, atol=1e-5)
 
 
+def test_frigate_reads_the_class_names(raw: Path, tmp_path: Path):
+    """As `load_labels` in frigate/util/builtin.py does, which takes a digit in front of the first line for a label."""
+    names = ("3 circles", "rectangle", "a triangle", "star", "ring", "cross")
+    detector = Detector.of_network(Detector.load(SHAPES).config, names, Detector.load(SHAPES).network)
+    write(raw, tmp_path, "frigate", detector)
+    lines = raw.with_suffix(".labels.txt").read_text(encoding="utf-8").splitlines()
+    assert lines[0].split(" ", maxsplit=1)[0].isdigit()
+    labels = {int(index): name.strip() for index, name in (line.split(" ", maxsplit=1) for line in lines)}
+    assert labels == dict(enumerate(names))
+
+
 @pytest.mark.parametrize("class_agnostic", [False, True])
 def test_all_detections_are_the_same(raw: Path, tmp_path: Path, scenes, class_agnostic: bool):
     shapes = Detector.load(SHAPES)
