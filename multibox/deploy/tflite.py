@@ -29,8 +29,6 @@ _UNARY = {
     "Tanh": "TANH",
     "Neg": "NEG",
     "Abs": "ABS",
-    "Erf": "ERF",
-    "Gelu": "GELU",
 }
 _FUSING = ("CONV_2D", "DEPTHWISE_CONV_2D", *_BINARY.values())
 """Operators that can end with a ReLU."""
@@ -71,6 +69,7 @@ class _Converter:
         self._constants = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
         infos = (*model.graph.input, *model.graph.value_info, *model.graph.output)
         self._shapes = {info.name: tuple(axis.dim_value for axis in info.type.tensor_type.shape.dim) for info in infos}
+        self._maker = {name: node for node in model.graph.node for name in node.output}
         self._uses = [name for node in model.graph.node for name in node.input]
         self._uses += [output.name for output in model.graph.output]
 
@@ -103,6 +102,7 @@ class _Converter:
             "Concat": self._concat,
             "Conv": self._conv,
             "Expand": self._alias,
+            "Gelu": self._gelu,
             "HardSigmoid": self._hard_sigmoid,
             "Identity": self._alias,
             "MaxPool": self._max_pool,
@@ -191,9 +191,8 @@ class _Converter:
 
     def _normalization(self, node: onnx.NodeProto) -> bool:
         """Makes one convolution of pixels minus their mean, divided by their scale. In 8 bits it loses nothing."""
-        made_by = {name: each for each in self._graph.node for name in each.output}
-        before = made_by.get(node.input[0])
-        if node.op_type != "Div" or before is None or before.op_type != "Sub":
+        before = self._maker.get(node.input[0])
+        if node.op_type != "Div" or before is None or before.op_type != "Sub" or self._uses.count(node.input[0]) > 1:
             return False
         scale, mean = (self._constants.get(each.input[1]) for each in (node, before))
         if scale is None or mean is None or {scale.shape, mean.shape} != {(3, 1, 1)}:
@@ -304,6 +303,11 @@ class _Converter:
         else:
             self._emit(node, code, [value.tensor], value.order)
 
+    def _gelu(self, node: onnx.NodeProto) -> None:
+        value = self._values[node.input[0]]
+        options = schema.GeluOptionsT(approximate=_attributes(node).get("approximate") == b"tanh")
+        self._emit(node, "GELU", [value.tensor], value.order, options)
+
     def _hard_sigmoid(self, node: onnx.NodeProto) -> None:
         """Makes `relu6(x + 3) / 6` of it."""
         given = _attributes(node)
@@ -377,6 +381,8 @@ class _Converter:
 
     def _cast(self, node: onnx.NodeProto) -> None:
         value = self._values[node.input[0]]
+        if _attributes(node)["to"] != onnx.TensorProto.FLOAT:
+            raise ValueError("the network converts numbers to another type, which is not written to TFLite files")
         if value.tensor.dtype == "float32":
             self._alias(node)
         else:

@@ -38,6 +38,9 @@ def quantize_tflite(source: Path, path: Path, inputs: Iterable[Shaped[np.ndarray
         source: The file in single precision.
         path: The file to write.
         inputs: Prepared images to calibrate on, each as a batch that the file takes.
+
+    Raises:
+        ValueError: There are no images.
     """
     model = read_model(source.read_bytes())
     model.operators = [part for operator in model.operators for part in _plain(operator)]
@@ -109,6 +112,8 @@ def _measure_ranges(
             values = interpreter.get_tensor(place[tensor])
             low, high = ranges[tensor]
             ranges[tensor] = min(low, float(values.min())), max(high, float(values.max()))
+    if not any(high > low for low, high in ranges.values()):
+        raise ValueError("there are no images to calibrate 8 bits on")
     _unite(ranges, quantized)
     return ranges
 

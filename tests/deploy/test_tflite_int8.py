@@ -156,6 +156,11 @@ def test_a_bias_of_any_size_fits(tmp_path: Path):
     np.testing.assert_allclose(found[:, 1], 4, atol=0.05)
 
 
+def test_no_images_to_calibrate_on_are_an_error(files: tuple[Path, Path], tmp_path: Path):
+    with pytest.raises(ValueError, match="there are no images to calibrate 8 bits on"):
+        quantize_tflite(files[0], tmp_path / "int8.tflite", [])
+
+
 @pytest.mark.slow
 def test_a_whole_export_in_8_bits(tmp_path: Path):
     def scenes(count: int, seed: int) -> Dataset:
