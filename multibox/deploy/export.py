@@ -105,8 +105,7 @@ def export(
         chosen = home_of(home, target.suffix)
         suppression, raw, batch = chosen.suppression, False, 1
     suppression = suppression or "graph"
-    if images is None:
-        images = [scene.open() for scene in synthetic_scenes(16, seed=0)]
+    images = [scene.open() for scene in synthetic_scenes(16, seed=0)] if images is None else list(images)
     reference = Detector.of_network(
         detector.config, detector.class_names, copy.deepcopy(detector.network).cpu().float().eval()
     )

@@ -11,7 +11,6 @@ import pytest
 import multibox
 from multibox.boxes import box_iou
 from multibox.data.synthetic import synthetic_scenes
-from multibox.deploy import tflite_postprocess
 from multibox.deploy.export import export
 from multibox.deploy.homes import TFLITE_HOMES, tflite_home_of
 from multibox.detector import Detector
@@ -22,6 +21,7 @@ pytest.importorskip("ai_edge_litert", reason="TFLite files are written and run w
 
 from ai_edge_litert.interpreter import Interpreter
 
+from multibox.deploy import tflite_postprocess
 from multibox.deploy.proof import check_tflite_home
 from multibox.deploy.tflite_postprocess import write_tflite_home
 
