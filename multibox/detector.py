@@ -299,15 +299,15 @@ class Detector:
 
         metadata = read_metadata(path)
         header = parse_header(os.fspath(path), metadata)
-        if "home" in metadata:
-            raise ValueError(
-                f"{path}: it has the form that {metadata['home']} expects, which multibox does not read; export a file "
-                "without --for"
-            )
         try:
             facts = ExportFacts.from_text(metadata["export"])
         except (KeyError, ValueError) as error:
             raise ValueError(f"{path}: its metadata are damaged (export: {error})") from error
+        if "home" in metadata:
+            raise ValueError(
+                f"{path}: it was exported for another program, in whose form multibox does not run it "
+                f"(--for {metadata['home']}); export the detector without --for, or run it there"
+            )
         run, batch = open_exported(path, device=device, precision=precision)
         return cls(
             header.config,

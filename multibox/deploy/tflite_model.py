@@ -149,8 +149,14 @@ def read_model(data: bytes) -> Model:
 def _unpack_tensor(tensor: Any, content: Shaped[np.ndarray, " bytes"] | None) -> Tensor:
     dtype = next(name for name, kind in _TYPES.items() if getattr(schema.TensorType, kind) == tensor.type)
     shape = () if tensor.shape is None else tuple(map(int, tensor.shape))
-    data = None if content is None else np.frombuffer(content.tobytes(), dtype).reshape(shape)
-    return Tensor(tensor.name.decode(), shape, dtype, data)
+    unpacked = Tensor(tensor.name.decode(), shape, dtype)
+    if content is not None:
+        unpacked.data = np.frombuffer(content.tobytes(), dtype).reshape(shape)
+    if tensor.quantization is not None:
+        unpacked.scale = np.array(tensor.quantization.scale, np.float32)
+        unpacked.zero_point = int(tensor.quantization.zeroPoint[0])
+        unpacked.axis = tensor.quantization.quantizedDimension
+    return unpacked
 
 
 class _Buffer:

@@ -23,6 +23,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from multibox.deploy import tflite_postprocess
 from multibox.deploy.proof import check_tflite_home
+from multibox.deploy.tflite_int8 import quantize_tflite
 from multibox.deploy.tflite_postprocess import write_tflite_home
 
 SHAPES = "multibox/shapes"
@@ -85,6 +86,15 @@ def test_all_detections_are_the_same(raw: Path, tmp_path: Path, scenes, class_ag
     detector = Detector.of_network(config, shapes.class_names, shapes.network)
     path = write(raw, tmp_path, "frigate", detector)
     check_tflite_home(detector, path, scenes)
+
+
+def test_a_file_in_8_bits_has_the_form_too(raw: Path, tmp_path: Path, scenes):
+    detector = Detector.load(SHAPES)
+    eighth = tmp_path / "int8.tflite"
+    quantize_tflite(raw, eighth, [detector.prepare(scene) for scene in scenes])
+    path = write(eighth, tmp_path, "frigate", detector)
+    assert path.stat().st_size < 0.4 * raw.stat().st_size
+    check_tflite_home(multibox.load(eighth), path, scenes)
 
 
 def test_a_file_that_finds_something_else_is_noticed(raw: Path, tmp_path: Path, scenes, monkeypatch):
@@ -156,5 +166,5 @@ def test_a_whole_export(tmp_path: Path):
     path = tmp_path / "shapes.tflite"
     export(Detector.load(SHAPES), path, home="mediapipe")
     assert [each.name for each in tmp_path.iterdir()] == ["shapes.tflite"]
-    with pytest.raises(ValueError, match="has the form that mediapipe expects"):
+    with pytest.raises(ValueError, match=r"exported for another program.*\(--for mediapipe\)"):
         multibox.load(path)

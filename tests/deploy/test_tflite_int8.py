@@ -17,7 +17,7 @@ from multibox.deploy.int8 import judge
 from multibox.deploy.onnx import to_onnx
 from multibox.detector import Detector
 from multibox.ssd.network import L2Norm
-from multibox.weights.exported import read_header
+from multibox.weights.exported import read_header, read_metadata
 from tests.deploy.conftest import Exporter
 
 pytest.importorskip("ai_edge_litert", reason="TFLite files are written and run with ai-edge-litert")
@@ -60,6 +60,11 @@ def test_the_network_computes_with_whole_numbers(files: tuple[Path, Path]):
     assert {tensor.dtype for operator in model.operators[last + 1 :] for tensor in operator.outputs} == {"float32"}
     assert path.stat().st_size < 0.4 * source.stat().st_size
     assert read_header(path) == read_header(source)
+
+
+def test_what_is_read_is_written_again(files: tuple[Path, Path]):
+    for path in files:
+        assert read_model(path.read_bytes()).to_bytes(read_metadata(path)) == path.read_bytes()
 
 
 def test_it_finds_what_was_found(files: tuple[Path, Path]):
