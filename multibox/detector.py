@@ -288,7 +288,7 @@ class Detector:
     def of_exported(
         cls, path: str | os.PathLike[str], *, device: str = "cpu", precision: PrecisionChoice = "fp32"
     ) -> "Detector":
-        """Returns the detector of an exported file. `load` calls this for the suffixes `.onnx` and `.xml`.
+        """Returns the detector of an exported file. `load` calls this for the suffixes `.onnx`, `.tflite` and `.xml`.
 
         Args:
             path: Path of the file.
@@ -309,6 +309,11 @@ class Detector:
             facts = ExportFacts.from_text(metadata["export"])
         except (KeyError, ValueError) as error:
             raise ValueError(f"{path}: its metadata are damaged (export: {error})") from error
+        if "home" in metadata:
+            raise ValueError(
+                f"{path}: it was exported for another program, in whose form multibox does not run it "
+                f"(--for {metadata['home']}); export the detector without --for, or run it there"
+            )
         run, batch = open_exported(path, device=device, precision=precision)
         return cls(
             header.config,

@@ -311,7 +311,7 @@ with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) 
 assert "train" in page.getvalue(), page.getvalue()
 """
 
-HEAVY = {*OPTIONAL, "scipy", "av", "pycocotools", "onnxruntime", "openvino"}
+HEAVY = {*OPTIONAL, "scipy", "av", "pycocotools", "onnxruntime", "openvino", "ai_edge_litert"}
 
 
 def heavy_after(code: str) -> list[str]:

@@ -22,11 +22,14 @@ def export(
     out: Annotated[Path, Parameter(group=OUTPUT)],
     /,
     *,
-    nms: Annotated[Literal["graph", "runtime", "none"], Parameter(group=MODEL)] = "graph",
+    nms: Annotated[
+        Literal["graph", "runtime", "none"] | None,
+        Parameter(group=MODEL, show_default="graph, but runtime for .tflite"),
+    ] = None,
     raw: Annotated[bool, Parameter(group=MODEL, negative="", show_default=False)] = False,
-    batch: Annotated[Count | None, Parameter(group=MODEL, show_default="any number")] = None,
+    batch: Annotated[Count | None, Parameter(group=MODEL, show_default="any number, but 1 for .tflite")] = None,
     home: Annotated[
-        Literal["frigate", "model-api", "jetson", "opencv"] | None, Parameter(name="--for", group=MODEL)
+        Literal["frigate", "model-api", "jetson", "opencv", "mediapipe"] | None, Parameter(name="--for", group=MODEL)
     ] = None,
     data: Annotated[Path | None, Parameter(group=DATA, show_default="synthetic scenes")] = None,
     judge_split: Annotated[str | None, Parameter(group=DATA, show_default="val, or test if there is no val")] = None,
@@ -42,7 +45,7 @@ def export(
     Args:
         model: A weights file, the folder of a run for its best weights, or the name of published weights ('multibox
             models' lists them).
-        out: The file to write. Its suffix says the kind: .onnx.
+        out: The file to write. Its suffix says the kind: .onnx, .tflite, or .xml for OpenVINO.
         nms: Where suppression happens: in the file; in the runtime, from the boxes and scores of all default boxes; or
             there from raw outputs. What 'multibox detect' and 'multibox.load' find is the same.
         raw: Let the file give the raw offsets and logits as well.
@@ -91,13 +94,14 @@ def export(
         stdout().print("\n".join(exported.int8.lines()))
     stdout().print(f"written to {out} ({out.stat().st_size / 1e6:.1f} MB)")
     if home is not None:
-        from multibox.deploy.homes import HOMES
+        from multibox.deploy.homes import home_of, tflite_home_of
         from multibox.weights.exported import read_header
 
         header = read_header(out)
         config = header.config
-        stdout().print(f"\nfor {HOMES[home].title}:\n")
-        stdout().print(HOMES[home].advice(out, header.class_names, config.height, config.width))
+        chosen = tflite_home_of(home) if out.suffix == ".tflite" else home_of(home, out.suffix)
+        stdout().print(f"\nfor {chosen.title}:\n")
+        stdout().print(chosen.advice(out, header.class_names, config.height, config.width))
     return 0
 
 

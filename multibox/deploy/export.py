@@ -15,15 +15,15 @@ import torch
 from multibox.data.sample import Dataset
 from multibox.data.synthetic import synthetic_scenes
 from multibox.deploy.graph import DetectorGraph, ExportedGraph
-from multibox.deploy.homes import HomeGraph, home_of, labels_file
+from multibox.deploy.homes import HomeGraph, home_of, labels_file, tflite_home_of
 from multibox.deploy.int8 import Int8Cost, check_apart, judge, quantize_onnx
-from multibox.deploy.proof import Proof, check_home, prove
+from multibox.deploy.proof import Proof, check_home, check_tflite_home, prove
 from multibox.detector import Detector
 from multibox.images import Source
 from multibox.runtimes.exported import ExportFacts, Suppression
 from multibox.weights.file import Weights, make_header
 
-SUFFIXES = (".onnx", ".xml")
+SUFFIXES = (".onnx", ".tflite", ".xml")
 """Suffixes of the files that can be written."""
 
 
@@ -57,7 +57,7 @@ def export(
     detector: Detector,
     path: str | os.PathLike[str],
     *,
-    suppression: Suppression = "graph",
+    suppression: Suppression | None = None,
     raw: bool = False,
     batch: int | None = None,
     home: str | None = None,
@@ -70,11 +70,13 @@ def export(
 
     Args:
         detector: The detector; it is not changed.
-        path: Path of the file. The suffix says its kind: `.onnx`, or `.xml` for OpenVINO, which comes with a `.bin`.
+        path: Path of the file. The suffix says its kind: `.onnx`, `.tflite`, or `.xml` for OpenVINO, which comes with a
+            `.bin`.
         suppression: Where suppression happens: in the file (`graph`); in whoever runs it, from the boxes and scores of
-            all default boxes (`runtime`); or there, from raw offsets and logits (`none`).
+            all default boxes (`runtime`); or there, from raw offsets and logits (`none`). By default it is in the file,
+            but for TFLite, which has no such operator, in whoever runs it.
         raw: Whether the raw offsets and logits are outputs as well.
-        batch: Number of images that the file takes at once; None for any number.
+        batch: Number of images that the file takes at once; None for any number, or for 1 in TFLite.
         home: Name of a program in `multibox.deploy.homes` that shall run the file, which then has that program's form
             and one image at a time. A file with the class names comes with it if the program reads one.
         images: Images to compare the file with the network on; by default synthetic scenes.
@@ -92,11 +94,18 @@ def export(
     target = Path(path)
     if target.suffix not in SUFFIXES:
         raise ValueError(f"{target}: the suffix says the kind of the file: {', '.join(SUFFIXES)}")
-    if home is not None:
+    tflite_home = None
+    if target.suffix == ".tflite":
+        if suppression == "graph" and home is None:
+            raise ValueError(f"{target}: TFLite has no operator for suppression in the file; take 'runtime' or 'none'")
+        suppression, batch = suppression or "runtime", batch or 1
+        if home is not None:
+            tflite_home, suppression, raw, batch = tflite_home_of(home), "none", False, 1
+    elif home is not None:
         chosen = home_of(home, target.suffix)
         suppression, raw, batch = chosen.suppression, False, 1
-    if images is None:
-        images = [scene.open() for scene in synthetic_scenes(16, seed=0)]
+    suppression = suppression or "graph"
+    images = [scene.open() for scene in synthetic_scenes(16, seed=0)] if images is None else list(images)
     reference = Detector.of_network(
         detector.config, detector.class_names, copy.deepcopy(detector.network).cpu().float().eval()
     )
@@ -112,7 +121,7 @@ def export(
         part = Path(folder) / target.name
         _write(graph, part, metadata, batch=batch)
         proof = prove(reference, Detector.of_exported(part), images)
-        if home is not None:
+        if home is not None and tflite_home is None:
             at_home = HomeGraph(graph, chosen).eval()
             _write(at_home, part, {**metadata, "home": home}, batch=1)
             check_home(at_home, part, [detector.prepare(image) for image in images])
@@ -121,6 +130,13 @@ def export(
         if not proof.holds:
             raise ValueError(f"{target} is not written, since it does not find what the network finds: {proof}")
         cost = None if int8 is None else _quantize(part, int8, batch)
+        if tflite_home is not None:
+            from multibox.deploy.tflite_postprocess import write_tflite_home
+
+            at_home_path = part.with_name(f"home{part.suffix}")
+            write_tflite_home(part, at_home_path, tflite_home, {**metadata, "home": str(home)}, reference)
+            check_tflite_home(Detector.of_exported(part), at_home_path, images)
+            at_home_path.replace(part)
         for file in sorted(Path(folder).iterdir()):  # .bin before .xml
             file.replace(target.parent / file.name)
     return Exported(proof, cost)
@@ -136,7 +152,12 @@ def _quantize(path: Path, int8: Int8, batch: int | None) -> Int8Cost:
     before = Detector.of_exported(path)
     inputs = (before.prepare(sample.open()).repeat(batch or 1, axis=0) for sample in int8.calibrate)
     eighth = path.with_name(f"int8{path.suffix}")
-    quantize_onnx(onnx.load(path), eighth, inputs)
+    if path.suffix == ".tflite":
+        from multibox.deploy.tflite_int8 import quantize_tflite
+
+        quantize_tflite(path, eighth, inputs)
+    else:
+        quantize_onnx(onnx.load(path), eighth, inputs)
     cost = judge(before, Detector.of_exported(eighth), int8.judge, sizes=(path.stat().st_size, eighth.stat().st_size))
     if cost.drop > int8.max_drop:
         table = "\n".join(cost.lines())
@@ -150,13 +171,19 @@ def _quantize(path: Path, int8: Int8, batch: int | None) -> Int8Cost:
 
 def _write(graph: ExportedGraph, path: Path, metadata: Mapping[str, str], *, batch: int | None) -> None:
     from multibox.deploy.onnx import to_onnx
-    from multibox.deploy.openvino import write_openvino
 
     model = to_onnx(graph, metadata, batch=batch)
-    if path.suffix == ".onnx":
-        path.write_bytes(model.SerializeToString())
-    else:
-        write_openvino(model, path, metadata)
+    match path.suffix:
+        case ".onnx":
+            path.write_bytes(model.SerializeToString())
+        case ".tflite":
+            from multibox.deploy.tflite import to_tflite
+
+            path.write_bytes(to_tflite(model).to_bytes(metadata))
+        case ".xml":
+            from multibox.deploy.openvino import write_openvino
+
+            write_openvino(model, path, metadata)
 
 
 def _metadata(detector: Detector, suppression: Suppression) -> dict[str, str]:

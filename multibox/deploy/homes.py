@@ -48,6 +48,20 @@ class Home(NamedTuple):
     advice: Callable[[Path, Sequence[str], int, int], str]
 
 
+class TfliteHome(NamedTuple):
+    """What a program expects of a TFLite file, beside the outputs of TensorFlow's Object Detection API.
+
+    Attributes:
+        title: Name of the program.
+        reads_metadata: Whether it reads the class names out of the file, instead of from a file beside it.
+        advice: Lines to paste, for a file, its class names, and the height and width of its input.
+    """
+
+    title: str
+    reads_metadata: bool
+    advice: Callable[[Path, Sequence[str], int, int], str]
+
+
 class HomeGraph(ExportedGraph):
     """A detector in the form of a home."""
 
@@ -153,6 +167,34 @@ boxes, scores = network.forward(["boxes", "scores"])  # (1, N, 4) as fractions o
 """
 
 
+def _frigate_tflite(path: Path, class_names: Sequence[str], height: int, width: int) -> str:
+    return f"""\
+detectors:
+  cpu:
+    type: cpu
+model:
+  path: /config/{path.name}
+  labelmap_path: /config/{labels_file(path).name}
+  width: {width}
+  height: {height}
+  input_tensor: nhwc
+  input_pixel_format: rgb
+objects:
+  track: [{", ".join(class_names)}]
+"""
+
+
+def _mediapipe(path: Path, class_names: Sequence[str], height: int, width: int) -> str:
+    return f"""\
+import mediapipe as mp
+from mediapipe.tasks.python import BaseOptions, vision
+
+options = vision.ObjectDetectorOptions(BaseOptions(model_asset_path="{path.name}"), score_threshold=0.5)
+with vision.ObjectDetector.create_from_options(options) as detector:
+    print(detector.detect(mp.Image.create_from_file("image.jpg")))
+"""
+
+
 def labels_file(path: Path) -> Path:
     """Returns the path of the label file beside an exported file."""
     return path.with_suffix(".labels.txt")
@@ -211,15 +253,38 @@ HOMES: Mapping[str, Home] = {
 """The homes by name."""
 
 
+TFLITE_HOMES: Mapping[str, TfliteHome] = {
+    "frigate": TfliteHome("Frigate's TFLite detector", False, _frigate_tflite),
+    "mediapipe": TfliteHome("MediaPipe's object detector", True, _mediapipe),
+}
+"""The homes of TFLite files by name."""
+
+
 def home_of(name: str, suffix: str) -> Home:
-    """Returns the home of this name.
+    """Returns the home of this name for files of a suffix other than `.tflite`.
 
     Raises:
         ValueError: There is no such home, or it takes files of another suffix.
     """
-    if name not in HOMES:
-        raise ValueError(f"there is no home {quoted(name)}, only {', '.join(HOMES)}")
-    home = HOMES[name]
-    if suffix != home.suffix:
-        raise ValueError(f"{home.title} takes a file with the suffix {home.suffix}, not {suffix}")
-    return home
+    _check_home(name, suffix)
+    return HOMES[name]
+
+
+def tflite_home_of(name: str) -> TfliteHome:
+    """Returns the home of this name for TFLite files.
+
+    Raises:
+        ValueError: There is no such home, or it takes files of another suffix.
+    """
+    _check_home(name, ".tflite")
+    return TFLITE_HOMES[name]
+
+
+def _check_home(name: str, suffix: str) -> None:
+    titles = {HOMES[name].suffix: HOMES[name].title} if name in HOMES else {}
+    titles |= {".tflite": TFLITE_HOMES[name].title} if name in TFLITE_HOMES else {}
+    if not titles:
+        raise ValueError(f"there is no home {quoted(name)}, only {', '.join({**HOMES, **TFLITE_HOMES})}")
+    if suffix not in titles:
+        takes = ", and ".join(f"{title} takes a file with the suffix {known}" for known, title in titles.items())
+        raise ValueError(f"{takes}, not {suffix}")

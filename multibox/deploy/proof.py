@@ -125,6 +125,38 @@ def check_home(graph: HomeGraph, path: Path, inputs: Sequence[Shaped[np.ndarray,
             )
 
 
+def check_tflite_home(raw: Detector, path: Path, images: Iterable[Source]) -> None:
+    """Checks that the four outputs of a TFLite file are the detections of the file that it was made from.
+
+    Args:
+        raw: Detector of the file that it was made from.
+        path: The file: its outputs are boxes as y, x, y, x, labels, scores and their number.
+        images: Images to detect in.
+
+    Raises:
+        ValueError: Detections are missing or differ.
+    """
+    run, _ = open_exported(path)
+    least = raw.config.postprocess.score_threshold
+    number, unpaired, largest = 0, 0, 0.0
+    for image in images:
+        found = raw.detect(image, score_threshold=least)
+        prepared = raw.prepare_image(image)
+        size = np.array([prepared.width, prepared.height] * 2, np.float32)
+        boxes, labels, scores, count = (values[0] for values in run(raw.prepare(image)).values())
+        there = np.arange(len(scores)) < count
+        corners = boxes[there][:, [1, 0, 3, 2]].clip(0, 1) * size
+        indices = np.full(len(corners), -1)
+        again = Detections(corners, scores[there], labels[there].astype(np.int64), indices, raw.class_names)
+        lost, *differences = _differences(found, again, size)
+        number, unpaired, largest = number + len(found), unpaired + lost, max(largest, *differences)
+    if not (unpaired <= number / 100 and largest < TOLERANCE):
+        raise ValueError(
+            f"{path.name} does not give what the network gives: of {number} detections, {unpaired} have no partner, "
+            f"and the largest difference is {largest:.2g}"
+        )
+
+
 def _of_rows(rows: Float[np.ndarray, "1 1 rows 7"]) -> Detections:
     """Returns the detections in rows of image, label, score and box."""
     there = rows[0, 0][rows[0, 0, :, 0] >= 0]

@@ -13,7 +13,7 @@ def open_exported(
     """Returns what runs the file, and the number of images that it takes at once (None: any number).
 
     Args:
-        path: Path of the file: `.onnx`, or `.xml` with its `.bin`.
+        path: Path of the file: `.onnx`, `.tflite`, or `.xml` with its `.bin`.
         device: Device that it runs on.
         precision: Precision of the computation; `auto` is what the file has.
 
@@ -21,12 +21,18 @@ def open_exported(
         ImportError: The package that runs it is not installed.
         ValueError: The file is damaged, or does not run on the device or in the precision.
     """
-    if Path(path).suffix == ".xml":
+    suffix = Path(path).suffix
+    if suffix == ".xml":
         from multibox.runtimes.openvino_runtime import open_openvino
 
         return open_openvino(path, device=device, precision="fp32" if precision == "auto" else precision)
     if precision == "bf16":
-        raise ValueError(f"{os.fspath(path)}: an ONNX file has its own precision; leave out precision='bf16'")
+        kind = {".onnx": "an ONNX", ".tflite": "a TFLite"}[suffix]
+        raise ValueError(f"{os.fspath(path)}: {kind} file has its own precision; leave out precision='bf16'")
+    if suffix == ".tflite":
+        from multibox.runtimes.litert_runtime import open_litert
+
+        return open_litert(path, device=device)
     from multibox.runtimes.onnx_runtime import open_onnx
 
     return open_onnx(path, device=device)

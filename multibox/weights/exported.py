@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from xml.etree.ElementTree import ParseError
 
+import msgspec
 import numpy as np
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse
 
 from multibox.messages import shortened
+from multibox.weights.converters.flatbuffer import Table
 from multibox.weights.converters.protobuf import fields
 from multibox.weights.file import Weights, load_weights, parse_header
 
@@ -44,12 +46,12 @@ def read_metadata(path: str | os.PathLike[str]) -> Mapping[str, str]:
     kind, read = KINDS[Path(path).suffix]
     try:
         metadata = read(name)
-    except (ValueError, ParseError, DefusedXmlException, KeyError) as error:
-        raise ValueError(f"{name}: not an {kind} file, or damaged ({shortened(error)})") from error
+    except (ValueError, ParseError, DefusedXmlException, LookupError) as error:
+        raise ValueError(f"{name}: not {kind} file, or damaged ({shortened(error)})") from error
     if not metadata.get("format", "").startswith("multibox "):
         raise ValueError(
-            f"{name}: an {kind} file that multibox has not exported, so what its outputs mean is not known; "
-            "'multibox export' writes such files"
+            f"{name}: {kind} file that multibox has not exported, so what its outputs mean is not known; "
+            "'multibox export' writes such files, and 'multibox convert' takes some of other projects"
         )
     return metadata
 
@@ -67,8 +69,19 @@ def _openvino_metadata(path: str) -> dict[str, str]:
     return {} if found is None else {entry.tag: entry.attrib["value"] for entry in found}
 
 
+def _tflite_metadata(path: str) -> dict[str, str]:
+    """Returns the metadata `multibox`, a JSON object of texts.
+
+    They are a buffer (field 4 of Model in schema.fbs) that an entry of the metadata (field 6) names.
+    """
+    model = Table.root(Path(path).read_bytes())
+    places = [entry.number(1, "<u4") for entry in model.tables(6) if entry.text(0) == "multibox"]
+    return msgspec.json.decode(model.tables(4)[places[0]].text(0), type=dict[str, str]) if places else {}
+
+
 KINDS: Mapping[str, tuple[str, Callable[[str], dict[str, str]]]] = {
-    ".onnx": ("ONNX", _onnx_metadata),
-    ".xml": ("OpenVINO", _openvino_metadata),
+    ".onnx": ("an ONNX", _onnx_metadata),
+    ".tflite": ("a TFLite", _tflite_metadata),
+    ".xml": ("an OpenVINO", _openvino_metadata),
 }
-"""Kinds of exported files by their suffix: the name of the kind, and what reads the metadata."""
+"""Kinds of exported files by their suffix: the name of the kind with its article, and what reads the metadata."""
