@@ -74,7 +74,11 @@ def browse(folder: Path) -> Iterator[Browser]:
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, driver:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
-            port = next(line for line in driver.stdout if "successfully on port" in line).split("on port ")[1].strip(" .\n")
+            port = (
+                next(line for line in driver.stdout if "successfully on port" in line)
+                .split("on port ")[1]
+                .strip(" .\n")
+            )
             options = {"binary": CHROMIUM, "args": _FLAGS}
             wanted = {"alwaysMatch": {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}}
             made = _send("POST", f"http://127.0.0.1:{port}/session", {"capabilities": wanted})

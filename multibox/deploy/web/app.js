@@ -36,8 +36,9 @@ async function detect(source, width, height) {
   const { boxes, scores } = await session.model.run({ images: session.tensor(pixels) });
   const found = suppress(boxes.data, scores.data, detector.class_names.length, detector.settings);
   const size = [width, height, width, height];
-  const detections = found.map(({ label, score, box }) => ({
+  const detections = found.map(({ label, score, box, index }) => ({
     label,
+    default_box_index: index,
     name: detector.class_names[label],
     score,
     box: Array.from(box, (value, side) => Math.min(Math.max(value * size[side], 0), size[side])),
@@ -85,8 +86,13 @@ function write(context, { box: [left, top], label, name, score }, pixel, width) 
   const y = Math.max(top - high, 0);
   context.fillStyle = detector.colors[label];
   context.fillRect(x, y, long, high);
-  context.fillStyle = "black"; // all colors are bright
+  context.fillStyle = isBright(detector.colors[label]) ? "black" : "white";
   context.fillText(text, x + 4 * pixel, y + high / 2);
+}
+
+function isBright(color) {
+  const [red, green, blue] = [1, 3, 5].map((place) => parseInt(color.slice(place, place + 2), 16));
+  return 0.3 * red + 0.6 * green + 0.1 * blue > 110;
 }
 
 function list(found) {
