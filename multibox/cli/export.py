@@ -29,6 +29,7 @@ def export(
     nms: Annotated[Literal["graph", "runtime", "none"] | None, Parameter(group=MODEL, show_default="graph")] = None,
     raw: Annotated[bool, Parameter(group=MODEL, negative="", show_default=False)] = False,
     batch: Annotated[Count | None, Parameter(group=MODEL, show_default="any number")] = None,
+    prepare: Annotated[bool, Parameter(group=MODEL, negative="", show_default=False)] = False,
     home: Annotated[
         Literal["frigate", "model-api", "jetson", "opencv"] | None, Parameter(name="--for", group=MODEL)
     ] = None,
@@ -52,6 +53,7 @@ def export(
             there from raw outputs. What 'multibox detect' and 'multibox.load' find is the same.
         raw: Let the file give the raw offsets and logits as well.
         batch: The number of images that the file takes at once.
+        prepare: Put the resize into the file, which then takes one whole image of any size, plain RGB in uint8.
         home: The program that shall run the file, which then has that program's form. The lines to paste into its
             configuration are printed.
         data: The folder of a data set on whose images the file is compared with the network.
@@ -63,8 +65,11 @@ def export(
     """
     if int8 and data is None:
         raise UsageError("--int8 needs --data: images to calibrate on, and others to judge the file by")
+    if prepare and (home is not None or batch not in (None, 1)):
+        other = "--for: that program resizes images" if home else f"--batch {batch}: the file takes one image at a time"
+        raise UsageError(f"--prepare does not go with {other}")
     if out is None:
-        _check_page_alone(web, {"nms": nms, "raw": raw, "batch": batch, "for": home})
+        _check_page_alone(web, {"nms": nms, "raw": raw, "batch": batch, "prepare": prepare, "for": home})
     weights = fetch_weights(model)
     if out is not None:
         check_new([out], overwrite=overwrite, read=[weights, *([data] if data else [])])
@@ -102,9 +107,19 @@ def export(
         stdout().print("and open http://localhost:8000")
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        how = {"suppression": nms or "graph", "raw": raw, "batch": batch, "home": home}
         with show_log():
-            _report(run(detector, out, **how, images=images, int8=eight_bits), judged_on)
+            exported = run(
+                detector,
+                out,
+                suppression=nms or "graph",
+                raw=raw,
+                batch=batch,
+                prepare=prepare,
+                home=home,
+                images=images,
+                int8=eight_bits,
+            )
+        _report(exported, judged_on)
         stdout().print(f"written to {out} ({_size(out)})")
         if home is not None:
             _advise(out, home)

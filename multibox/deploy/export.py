@@ -14,10 +14,12 @@ import torch
 
 from multibox.data.sample import Dataset
 from multibox.data.synthetic import synthetic_scenes
-from multibox.deploy.graph import DetectorGraph, ExportedGraph
+from multibox.deploy.graph import DetectorGraph
 from multibox.deploy.homes import HomeGraph, home_of, labels_file
 from multibox.deploy.int8 import Int8Cost, check_apart, judge, quantize_onnx
-from multibox.deploy.proof import Proof, check_home, prove
+from multibox.deploy.onnx import to_onnx
+from multibox.deploy.prepared import Preparation, with_preparation
+from multibox.deploy.proof import Proof, check_home, prepared_by, prove
 from multibox.detector import Detector
 from multibox.images import Source
 from multibox.runtimes.exported import ExportFacts, Suppression
@@ -60,6 +62,7 @@ def export(
     suppression: Suppression = "graph",
     raw: bool = False,
     batch: int | None = None,
+    prepare: bool = False,
     home: str | None = None,
     images: Iterable[Source] | None = None,
     int8: Int8 | None = None,
@@ -75,6 +78,8 @@ def export(
             all default boxes (`runtime`); or there, from raw offsets and logits (`none`).
         raw: Whether the raw offsets and logits are outputs as well.
         batch: Number of images that the file takes at once; None for any number.
+        prepare: Whether the resize is in the file, which then takes one whole image of any size: plain RGB in `uint8`,
+            `(1, height, width, 3)`.
         home: Name of a program in `multibox.deploy.homes` that shall run the file, which then has that program's form
             and one image at a time. A file with the class names comes with it if the program reads one.
         images: Images to compare the file with the network on; by default synthetic scenes.
@@ -86,12 +91,17 @@ def export(
     Raises:
         ImportError: A package is missing that writes or runs the file.
         TypeError: The detector has no network.
-        ValueError: The suffix or the home is not known, the file does not find what the network finds, or 8 bits cost
-            too much. Nothing is written then.
+        ValueError: The suffix or the home is not known, the arguments contradict each other, the file does not find
+            what the network finds, or 8 bits cost too much. Nothing is written then.
     """
     target = Path(path)
     if target.suffix not in SUFFIXES:
         raise ValueError(f"{target}: the suffix says the kind of the file: {', '.join(SUFFIXES)}")
+    if prepare and (home is not None or batch not in (None, 1)):
+        raise ValueError(
+            "prepare makes a file that takes one whole image at a time; leave out "
+            f"{'the home, which resizes images itself' if home else f'batch {batch}'}"
+        )
     if home is not None:
         chosen = home_of(home, target.suffix)
         suppression, raw, batch = chosen.suppression, False, 1
@@ -107,14 +117,25 @@ def export(
         suppression=suppression,
         raw=raw,
     ).eval()
-    metadata = _metadata(detector, suppression)
+    metadata = _metadata(detector, suppression, prepare)
     with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         part = Path(folder) / target.name
-        _write(graph, part, metadata, batch=batch)
-        proof = prove(reference, Detector.of_exported(part), images)
+        if prepare:
+            preparation = to_onnx(Preparation(detector.config).eval(), {}, batch=1)
+            alone = part.with_name(f"preparation{part.suffix}")
+            _save(preparation, alone, {})
+            _save(with_preparation(to_onnx(graph, metadata, batch=1), preparation), part, metadata)
+            exported = Detector.of_exported(part)
+            proof = prove(reference, exported, images, prepare=prepared_by(alone, reference, exported))
+            for file in (alone, alone.with_suffix(".bin")):
+                file.unlink(missing_ok=True)
+        else:
+            _save(to_onnx(graph, metadata, batch=batch), part, metadata)
+            proof = prove(reference, Detector.of_exported(part), images)
         if home is not None:
             at_home = HomeGraph(graph, chosen).eval()
-            _write(at_home, part, {**metadata, "home": home}, batch=1)
+            metadata["home"] = home
+            _save(to_onnx(at_home, metadata, batch=1), part, metadata)
             check_home(at_home, part, [detector.prepare(image) for image in images])
             if chosen.labels is not None:
                 labels_file(part).write_text(chosen.labels(detector.class_names) + "\n", encoding="utf-8")
@@ -148,22 +169,21 @@ def _quantize(path: Path, int8: Int8, batch: int | None) -> Int8Cost:
     return cost
 
 
-def _write(graph: ExportedGraph, path: Path, metadata: Mapping[str, str], *, batch: int | None) -> None:
-    from multibox.deploy.onnx import to_onnx
-    from multibox.deploy.openvino import write_openvino
-
-    model = to_onnx(graph, metadata, batch=batch)
+def _save(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
+    """Writes a model as the kind of file that the suffix says."""
     if path.suffix == ".onnx":
         path.write_bytes(model.SerializeToString())
     else:
+        from multibox.deploy.openvino import write_openvino
+
         write_openvino(model, path, metadata)
 
 
-def _metadata(detector: Detector, suppression: Suppression) -> dict[str, str]:
+def _metadata(detector: Detector, suppression: Suppression, prepares: bool) -> dict[str, str]:
     """Returns all of the detector but its weights, and what the file leaves open, as texts."""
     config = detector.config
     weights = Weights(config, detector.class_names, {}, detector.provenance, detector.score_thresholds)
     table = detector.network.default_boxes.cpu().numpy() if config.stored_default_boxes else np.zeros(0, np.float32)
     default_boxes = base64.b64encode(table.astype(np.float32).tobytes()).decode()
-    facts = ExportFacts(suppression, config.postprocess, default_boxes)
+    facts = ExportFacts(suppression, config.postprocess, default_boxes, prepares)
     return {**make_header(weights), "export": facts.to_text()}

@@ -34,11 +34,13 @@ class ExportFacts(msgspec.Struct, frozen=True):
         suppression: Where suppression happens.
         settings: Thresholds and limits of the suppression in the file.
         default_boxes: The table of default boxes as base64 of its 32-bit numbers, if the config does not make it.
+        prepares: Whether the file takes one whole image, `(1, height, width, 3)`, and resizes it itself.
     """
 
     suppression: Suppression
     settings: Postprocess
     default_boxes: str = ""
+    prepares: bool = False
 
     def to_text(self) -> str:
         """Returns the facts as a JSON object, for the key `export` of the metadata."""
@@ -83,6 +85,11 @@ class ExportedRuntime:
         """Whether calls return detections: unless the file gives raw outputs."""
         return self.facts.suppression != "none"
 
+    @property
+    def prepares(self) -> bool:
+        """Whether calls take a whole image of any size, one at a time."""
+        return self.facts.prepares
+
     def __call__(
         self,
         inputs: Shaped[np.ndarray, "batch 3 height width"],
@@ -125,6 +132,8 @@ class ExportedRuntime:
 
     def _outputs(self, inputs: Shaped[np.ndarray, "batch 3 height width"]) -> Mapping[str, np.ndarray]:
         """Returns the outputs for any number of images."""
+        if self.prepares:
+            return self._run(np.ascontiguousarray(inputs.transpose(0, 2, 3, 1)))
         if self._batch is None or len(inputs) == self._batch:
             return self._run(inputs)
         parts = []

@@ -42,6 +42,11 @@ class TorchRuntime:
         self._config = config
 
     @property
+    def prepares(self) -> bool:
+        """Whether a call takes a whole image: never, it takes resized ones."""
+        return False
+
+    @property
     def suppresses(self) -> bool:
         """Whether suppression runs on the device, wherever the network is now: on CUDA; for a CPU numpy is faster."""
         return self.network.default_boxes.is_cuda

@@ -38,10 +38,17 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser(page: Path) -> Iterator[Browser]:
+def open_browser(page: Path) -> Iterator[Browser]:
     with browse(page) as browser:
-        browser.wait("document.body.dataset.engine === 'wasm'")
         yield browser
+
+
+@pytest.fixture
+def browser(open_browser: Browser) -> Browser:
+    """A browser with the page as it opens."""
+    open_browser.send("POST", "/refresh")
+    open_browser.wait("document.body.dataset.engine === 'wasm'")
+    return open_browser
 
 
 @pytest.fixture(scope="module")
@@ -62,16 +69,19 @@ def found_by(browser: Browser, image: Path) -> list[dict]:
     """All detections that the page has of an image."""
     browser.run("delete document.body.dataset.found")
     browser.choose_file(image)
-    return json.loads(str(browser.wait("document.body.dataset.found")))
+    return json.loads(str(browser.wait("document.body.dataset.found", seconds=120)))
 
 
 def check_same(found: list[dict], expected: Detections) -> None:
+    """Above a score of 0.05; of equal scores far below, another may be the last that the limit lets in."""
+    expected = expected[expected.scores > 0.05]
+    found = [one for one in found if one["score"] > 0.05]
     of_page = {(one["label"], one["default_box_index"]): one for one in found}
     keys = list(zip(expected.labels.tolist(), expected.default_box_indices.tolist(), strict=True))
     assert len(found) == len(of_page) == len(keys)
     assert of_page.keys() == set(keys)
     np.testing.assert_allclose([of_page[key]["score"] for key in keys], expected.scores, atol=1e-5)
-    np.testing.assert_allclose([of_page[key]["box"] for key in keys], expected.boxes, atol=0.01)
+    np.testing.assert_allclose(np.reshape([of_page[key]["box"] for key in keys], (-1, 4)), expected.boxes, atol=0.01)
     assert [of_page[key]["name"] for key in keys] == [expected.class_names[label] for label, _ in keys]
 
 
@@ -119,16 +129,14 @@ def test_the_score_threshold_and_the_camera(browser: Browser):
 
 @needs_chromium
 @pytest.mark.slow  # a GPU in software
-def test_the_page_finds_the_same_on_webgpu(page: Path, images: list[Path]):
+def test_the_page_finds_the_same_on_webgpu(browser: Browser, images: list[Path]):
     detector = Detector.load(SHAPES)
-    with browse(page) as browser:
-        browser.wait("document.body.dataset.engine")
-        if not browser.run("return Boolean(navigator.gpu) && navigator.gpu.requestAdapter()"):
-            pytest.skip("this Chromium has no WebGPU here")
-        browser.run("const engine = document.getElementById('engine'); engine.value = 'webgpu'; engine.onchange()")
-        browser.wait("document.body.dataset.engine === 'webgpu'", seconds=300)
-        for image in images:
-            check_same(found_by(browser, image), detector.detect(image, score_threshold=0.01))
+    if not browser.run("return Boolean(navigator.gpu) && navigator.gpu.requestAdapter().then(Boolean)"):
+        pytest.skip("this Chromium has no WebGPU here")
+    browser.run("const engine = document.getElementById('engine'); engine.value = 'webgpu'; engine.onchange()")
+    browser.wait("document.body.dataset.engine === 'webgpu'", seconds=300)
+    for image in images:
+        check_same(found_by(browser, image), detector.detect(image, score_threshold=0.01))
 
 
 def test_the_page_is_whole_and_names_no_other_server(page: Path):
