@@ -16,13 +16,15 @@ from multibox.data.sample import Dataset
 from multibox.data.synthetic import synthetic_scenes
 from multibox.deploy.graph import DetectorGraph
 from multibox.deploy.homes import HomeGraph, home_of, labels_file
-from multibox.deploy.int8 import Int8Cost, check_apart, judge, quantize_onnx
+from multibox.deploy.int8 import Int8Cost, check_apart, judge, quantize_onnx, quantize_openvino
 from multibox.deploy.onnx import to_onnx
 from multibox.deploy.prepared import Preparation, with_preparation
-from multibox.deploy.proof import Proof, check_home, prepared_by, prove
+from multibox.deploy.proof import TOLERANCE, Proof, check_home, prepared_by, prove
 from multibox.detector import Detector
 from multibox.images import Source
-from multibox.runtimes.exported import ExportFacts, Suppression
+from multibox.messages import shortened
+from multibox.runtimes.exported import OUTPUTS, ExportFacts, Suppression
+from multibox.runtimes.open import open_exported
 from multibox.weights.file import Weights, make_header
 
 SUFFIXES = (".onnx", ".xml")
@@ -105,8 +107,9 @@ def export(
     if home is not None:
         chosen = home_of(home, target.suffix)
         suppression, raw, batch = chosen.suppression, False, 1
-    if images is None:
-        images = [scene.open() for scene in synthetic_scenes(16, seed=0)]
+    if int8 is not None:
+        check_apart(int8.calibrate, int8.judge)
+    images = [scene.open() for scene in synthetic_scenes(16, seed=0)] if images is None else list(images)
     reference = Detector.of_network(
         detector.config, detector.class_names, copy.deepcopy(detector.network).cpu().float().eval()
     )
@@ -132,51 +135,120 @@ def export(
         else:
             _save(to_onnx(graph, metadata, batch=batch), part, metadata)
             proof = prove(reference, Detector.of_exported(part), images)
+        if not proof.holds:
+            raise ValueError(f"{target} is not written, since it does not find what the network finds: {proof}")
+        cost = None if int8 is None else _quantize(part, int8, batch=batch, prepares=prepare)
         if home is not None:
             at_home = HomeGraph(graph, chosen).eval()
             metadata["home"] = home
-            _save(to_onnx(at_home, metadata, batch=1), part, metadata)
+            info = None if chosen.model_info is None else chosen.model_info(detector.config, detector.class_names)
+            _save(to_onnx(at_home, metadata, batch=1), part, metadata, info)
             check_home(at_home, part, [detector.prepare(image) for image in images])
             if chosen.labels is not None:
                 labels_file(part).write_text(chosen.labels(detector.class_names) + "\n", encoding="utf-8")
-        if not proof.holds:
-            raise ValueError(f"{target} is not written, since it does not find what the network finds: {proof}")
-        cost = None if int8 is None else _quantize(part, int8, batch)
+            if int8 is not None:  # the same network as in the file that was judged, between other inputs and outputs
+                samples = (torch.from_numpy(detector.prepare(sample.open())) for sample in int8.calibrate)
+                _replace(part, _in_8_bits(part, (at_home.as_the_home(sample).numpy() for sample in samples)))
         for file in sorted(Path(folder).iterdir()):  # .bin before .xml
             file.replace(target.parent / file.name)
     return Exported(proof, cost)
 
 
-def _quantize(path: Path, int8: Int8, batch: int | None) -> Int8Cost:
+def try_export(detector: Detector, suffix: str) -> None:
+    """Exports a detector whose weights may be random, runs the file, and keeps nothing.
+
+    Args:
+        detector: The detector; it is not changed.
+        suffix: Suffix of the kind of file.
+
+    Raises:
+        ImportError: A package is missing that writes or runs the file.
+        ValueError: The detector cannot be exported as such a file, or the file computes something else.
+    """
+    config = detector.config
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"detector{suffix}"
+        try:
+            export(detector, path, raw=True, images=[])
+            run, _ = open_exported(path)
+        except ImportError:
+            raise
+        except Exception as error:  # each exporter has its own
+            raise ValueError(f"the detector cannot be exported as {suffix} ({shortened(error)})") from error
+        dtype = np.float32 if config.resize == "float" else np.uint8
+        pixels = np.random.default_rng(0).integers(0, 256, (1, 3, config.height, config.width)).astype(dtype)
+        found = run(pixels)
+    network = copy.deepcopy(detector.network).cpu().float().eval()
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(pixels))
+    for name, values in zip(OUTPUTS["none"], expected, strict=True):
+        difference = np.abs(found[name] - values.numpy()).max() / max(1.0, values.abs().max().item())
+        if not difference < TOLERANCE:
+            raise ValueError(f"as {suffix}, the detector computes other {name}: one differs by {difference:.2g}")
+
+
+def _quantize(path: Path, int8: Int8, *, batch: int | None, prepares: bool) -> Int8Cost:
     """Replaces a file by the same in 8 bits.
 
     Raises:
-        ValueError: An image is calibrated on and judged, or AP50 falls by too much.
+        ValueError: AP50 falls by too much.
     """
-    check_apart(int8.calibrate, int8.judge)
     before = Detector.of_exported(path)
-    inputs = (before.prepare(sample.open()).repeat(batch or 1, axis=0) for sample in int8.calibrate)
-    eighth = path.with_name(f"int8{path.suffix}")
-    quantize_onnx(onnx.load(path), eighth, inputs)
-    cost = judge(before, Detector.of_exported(eighth), int8.judge, sizes=(path.stat().st_size, eighth.stat().st_size))
+    samples = (before.prepare(sample.open()) for sample in int8.calibrate)
+    if prepares:
+        inputs = (np.ascontiguousarray(sample.transpose(0, 2, 3, 1)) for sample in samples)
+    else:
+        inputs = (sample.repeat(batch or 1, axis=0) for sample in samples)
+    eighth = _in_8_bits(path, inputs)
+    cost = judge(before, Detector.of_exported(eighth), int8.judge, sizes=(_size(path), _size(eighth)))
     if cost.drop > int8.max_drop:
         table = "\n".join(cost.lines())
         raise ValueError(
             f"{path.name} is not written: in 8 bits AP50 falls by {100 * cost.drop:.2f} points, and the limit is "
             f"{100 * int8.max_drop:.2f} (max_drop)\n{table}"
         )
-    eighth.replace(path)
+    _replace(path, eighth)
     return cost
 
 
-def _save(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
+def _in_8_bits(path: Path, inputs: Iterable[np.ndarray]) -> Path:
+    """Writes a file in 8 bits beside the one in single precision, and returns its path.
+
+    Args:
+        path: The file in single precision.
+        inputs: What the file takes, to calibrate on.
+    """
+    eighth = path.with_name(f"int8{path.suffix}")
+    if path.suffix == ".onnx":
+        quantize_onnx(onnx.load(path), eighth, inputs)
+    else:
+        quantize_openvino(path, eighth, inputs)
+    return eighth
+
+
+def _replace(path: Path, other: Path) -> None:
+    for suffix in _suffixes(path):
+        other.with_suffix(suffix).replace(path.with_suffix(suffix))
+
+
+def _size(path: Path) -> int:
+    return sum(path.with_suffix(suffix).stat().st_size for suffix in _suffixes(path))
+
+
+def _suffixes(path: Path) -> tuple[str, ...]:
+    return (".bin", ".xml") if path.suffix == ".xml" else (path.suffix,)
+
+
+def _save(
+    model: onnx.ModelProto, path: Path, metadata: Mapping[str, str], model_info: Mapping[str, str] | None = None
+) -> None:
     """Writes a model as the kind of file that the suffix says."""
     if path.suffix == ".onnx":
         path.write_bytes(model.SerializeToString())
     else:
         from multibox.deploy.openvino import write_openvino
 
-        write_openvino(model, path, metadata)
+        write_openvino(model, path, metadata, model_info)
 
 
 def _metadata(detector: Detector, suppression: Suppression, prepares: bool) -> dict[str, str]:
