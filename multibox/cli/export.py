@@ -70,9 +70,15 @@ def export(
         raise UsageError(f"--prepare does not go with {other}")
     if out is None:
         _check_page_alone(web, {"nms": nms, "raw": raw, "batch": batch, "prepare": prepare, "for": home})
+    from multibox.weights.exported import is_exported
+
     weights = fetch_weights(model)
+    if is_exported(weights):
+        raise UsageError(
+            f"{model} is an exported file, without the network; give the .safetensors file that it is from"
+        )
     if out is not None:
-        check_new([out], overwrite=overwrite, read=[weights, *([data] if data else [])])
+        check_new(_files(out, home), overwrite=overwrite, read=[weights, *([data] if data else [])])
     if web is not None:
         _check_page(web, overwrite=overwrite)
 
@@ -124,6 +130,12 @@ def export(
         if home is not None:
             _advise(out, home)
     return 0
+
+
+def _files(out: Path, home: str | None) -> list[Path]:
+    """Returns the file and what comes with it: the weights of an OpenVINO file, the class names for a program."""
+    weights = [out.with_suffix(".bin")] if out.suffix == ".xml" else []
+    return [out, *weights, *([out.with_suffix(".labels.txt")] if home else [])]
 
 
 def _check_page_alone(web: Path | None, of_file: Mapping[str, object]) -> None:

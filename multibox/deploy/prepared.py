@@ -58,7 +58,8 @@ def _triangles(count: Count, wanted: int) -> Float[Tensor, "wanted count"]:
     distance = (2 * torch.arange(count) + 1) * wanted - (2 * torch.arange(wanted)[:, None] + 1) * count
     reach = 2 * (torch.ones(1, dtype=torch.int64) * count).clamp(min=wanted)
     weights = (1 - distance.abs().float() / reach.float()).clamp(min=0)
-    return weights / weights.sum(dim=1, keepdim=True)
+    normalized: Tensor = weights / weights.sum(dim=1, keepdim=True)
+    return normalized
 
 
 def _interpolate_as_opencv(
@@ -122,6 +123,8 @@ def with_preparation(model: onnx.ModelProto, preparation: onnx.ModelProto) -> on
         preparation: The model of a `Preparation`.
     """
     merged = onnx.compose.merge_models(preparation, model, io_map=[("images", "images")], prefix1=PREPARATION)
+    del merged.opset_import[:]  # of both, so that they stand there twice
+    merged.opset_import.extend(model.opset_import)
     name = merged.graph.input[0].name
     merged.graph.input[0].name = Preparation.input_name
     for node in merged.graph.node:

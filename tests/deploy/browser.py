@@ -83,9 +83,11 @@ def browse(folder: Path) -> Iterator[Browser]:
             wanted = {"alwaysMatch": {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}}
             made = _send("POST", f"http://127.0.0.1:{port}/session", {"capabilities": wanted})
             browser = Browser(f"http://127.0.0.1:{port}/session/{made['sessionId']}")
-            browser.send("POST", "/url", url=f"http://127.0.0.1:{server.server_port}/")
-            yield browser
-            browser.send("DELETE", "")
+            try:
+                browser.send("POST", "/url", url=f"http://127.0.0.1:{server.server_port}/")
+                yield browser
+            finally:
+                browser.send("DELETE", "")
         finally:
             server.shutdown()
             driver.terminate()

@@ -162,3 +162,11 @@ def test_a_home_takes_its_own_kind_of_file(tmp_path: Path, capsys):
     assert main(["export", SHAPES, str(tmp_path / "shapes.onnx"), "--for", "frigate"]) == 1
     assert "Frigate's OpenVINO detector takes a file with the suffix .xml, not .onnx" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["shapes.bin", "shapes.labels.txt"])
+def test_a_file_beside_it_is_not_replaced(tmp_path: Path, capsys, name: str):
+    (tmp_path / name).write_text("mine")
+    assert main(["export", SHAPES, str(tmp_path / "shapes.xml"), "--for", "frigate"]) == 1
+    assert f"{name} is there already" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "mine" and len(list(tmp_path.iterdir())) == 1

@@ -184,3 +184,9 @@ def test_wrong_usage(tmp_path: Path, monkeypatch, capsys, flags: list[str], said
     assert main(["export", SHAPES, *flags]) == 2
     assert said in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_exported_file_is_not_exported_again(tmp_path: Path, capsys):
+    (tmp_path / "shapes.onnx").write_bytes(b"")
+    assert main(["export", str(tmp_path / "shapes.onnx"), "--web", str(tmp_path / "page")]) == 2
+    assert "is an exported file, without the network; give the .safetensors file" in capsys.readouterr().err
