@@ -1,6 +1,7 @@
 """Exports in 8 bits: the network's convolutions are quantized, decoding and suppression never."""
 
 import hashlib
+import logging
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -99,6 +100,7 @@ def quantize_openvino(path: Path, target: Path, inputs: Iterable[np.ndarray]) ->
         raise ImportError("OpenVINO files in 8 bits need nncf: pip install nncf") from error
     import openvino
 
+    nncf.set_log_level(logging.ERROR)  # it names each operation that it leaves alone
     samples = list(inputs)
     model = openvino.Core().read_model(path)
     network = _network_operations(model)
