@@ -79,7 +79,6 @@ def _describe(detector: Detector) -> dict[str, object]:
         "settings": asdict(config.postprocess),
         "detect_score_threshold": config.detect_score_threshold,
         "score_thresholds": detector.score_thresholds,
-        "provenance": detector.provenance,
     }
 
 

@@ -9,6 +9,7 @@ from tests.cli.conftest import Multibox
 FLAGS = ["--model", "ssd256-tiny", "--steps", "1", "--batch-size", "2", "--export-check", "onnx"]
 
 
+@pytest.mark.slow
 def test_a_detector_that_can_be_exported_is_trained(multibox: Multibox, data: Path, tmp_path: Path):
     result = multibox("train", data, *FLAGS, "--out", tmp_path / "run")
     assert result.status == 0
@@ -16,7 +17,9 @@ def test_a_detector_that_can_be_exported_is_trained(multibox: Multibox, data: Pa
     assert (tmp_path / "run" / "last.safetensors").is_file()
 
 
-@pytest.mark.parametrize("fault", ["it has an operator of its own", "other offsets"])
+@pytest.mark.parametrize(
+    "fault", ["it has an operator of its own", pytest.param("other offsets", marks=pytest.mark.slow)]
+)
 def test_a_detector_that_cannot_be_exported_is_not(
     multibox: Multibox, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ):

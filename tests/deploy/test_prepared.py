@@ -40,9 +40,9 @@ def test_the_resize_is_that_of_the_detector(rule: str):
             np.testing.assert_array_equal(found, expected)
 
 
-@pytest.fixture(scope="module", params=[".onnx", ".xml"])
+@pytest.fixture(scope="module", params=[".onnx", pytest.param(".xml", marks=pytest.mark.slow)])
 def file(request, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file for whole images, and beside it `alone`, which holds images of the network's size."""
+    """A file for whole images."""
     path = tmp_path_factory.mktemp("prepared") / f"shapes{request.param}"
     export(Detector.load(SHAPES), path, prepare=True)
     return path
@@ -92,6 +92,7 @@ def test_images_of_several_sizes_are_no_batch(file: Path):
         exported.prepare([Image.new("RGB", (5, 3)), Image.new("RGB", (3, 5))])
 
 
+@pytest.mark.slow
 def test_a_resize_that_is_another_is_refused(tmp_path: Path, monkeypatch):
     from multibox.deploy import prepared
 
