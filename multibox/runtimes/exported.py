@@ -61,6 +61,7 @@ class ExportedRuntime:
 
     Attributes:
         facts: What the file's metadata say of it.
+        prepares: Whether calls take a whole image of any size, one at a time.
     """
 
     def __init__(self, run: Run, config: DetectorConfig, facts: ExportFacts, *, batch: int | None) -> None:
@@ -72,7 +73,7 @@ class ExportedRuntime:
             facts: What the file's metadata say of it.
             batch: Number of images that the file takes at once; None for any number.
         """
-        self.facts = facts
+        self.facts, self.prepares = facts, facts.prepares
         self._run, self._batch = run, batch
         if facts.default_boxes:
             table = np.frombuffer(base64.b64decode(facts.default_boxes), np.float32)
@@ -84,11 +85,6 @@ class ExportedRuntime:
     def suppresses(self) -> bool:
         """Whether calls return detections: unless the file gives raw outputs."""
         return self.facts.suppression != "none"
-
-    @property
-    def prepares(self) -> bool:
-        """Whether calls take a whole image of any size, one at a time."""
-        return self.facts.prepares
 
     def __call__(
         self,

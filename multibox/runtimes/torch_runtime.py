@@ -34,17 +34,15 @@ class TorchRuntime:
     Attributes:
         network: The network.
         precision: `fp32`, or `bf16` for its convolutions.
+        prepares: False: a call takes resized images.
     """
+
+    prepares = False
 
     def __init__(self, config: DetectorConfig, network: SSD) -> None:
         self.network = network
         self.precision: Precision = "fp32"
         self._config = config
-
-    @property
-    def prepares(self) -> bool:
-        """Whether a call takes a whole image: never, it takes resized ones."""
-        return False
 
     @property
     def suppresses(self) -> bool:
