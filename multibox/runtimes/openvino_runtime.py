@@ -3,19 +3,19 @@
 import os
 import threading
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from multibox.messages import shortened
 from multibox.runtimes.cores import count_threads
 from multibox.runtimes.exported import Run
-from multibox.runtimes.precision import Precision
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
 def open_openvino(
-    path: str | os.PathLike[str], *, device: str = "cpu", precision: Precision = "fp32"
+    path: str | os.PathLike[str], *, device: str = "cpu", precision: Literal["fp32", "bf16"] = "fp32"
 ) -> tuple[Run, int | None]:
     """Opens the file. Returns what runs it, and the number of images that it takes at once (None: any number).
 
