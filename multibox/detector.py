@@ -42,7 +42,7 @@ class PreparedImage(NamedTuple):
     """An image that is ready for the network, as `Detector.prepare_image` returns it.
 
     Attributes:
-        pixels: The whole image, resized to the network's input; not yet normalized.
+        pixels: The whole image, resized to the network's input unless the exported file does so; not yet normalized.
         height: Height of the original image in pixels.
         width: Width of the original image in pixels.
         source: The original image, as `Detections.source` refers to it.
@@ -498,6 +498,8 @@ class Detector:
         prepared = [self.prepare_image(image, channels=channels) for image in many]  # type: ignore[arg-type, union-attr]
         if not prepared:
             return np.empty((0, 3, self.config.height, self.config.width), np.uint8)
+        if len({image.pixels.shape for image in prepared}) > 1:
+            raise ValueError("this exported file takes whole images, one at a time; give prepare one image")
         return np.stack([image.pixels for image in prepared])
 
     def prepare_image(self, image: Detectable, *, channels: ColorOrder = "rgb") -> PreparedImage:
@@ -525,7 +527,10 @@ class Detector:
         config = self.config
         at_least = (config.height, config.width) if config.draft_decoding else None
         pixels, height, width = decode_image(image, at_least=at_least, channels=channels)
-        resized = resize(pixels, config.height, config.width, config.resize)
+        if self._runtime.prepares:
+            resized = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        else:
+            resized = resize(pixels, config.height, config.width, config.resize)
         source: ImageReference | None = None
         if isinstance(image, str | os.PathLike):
             source = Path(image)
@@ -695,6 +700,8 @@ class Detector:
         labels: list[int] | None,
         by_class: Float[np.ndarray, " classes"] | None,
     ) -> list[Detections]:
+        if self._runtime.prepares and len(batch) > 1:  # whole images have sizes of their own
+            return [one for image in batch for one in self._detect([image], settings, labels, by_class)]
         rules: dict[str, Any] = {"settings": settings, "labels": labels, "merged_labels": self._merged_labels}
         if by_class is not None:
             rules["score_thresholds"] = by_class

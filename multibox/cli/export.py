@@ -1,17 +1,20 @@
 """The command `multibox export`."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from multibox.cli.arguments import DATA, MODEL, OUTPUT, Count, Fraction, Overwrite, UsageError, fetch_weights
-from multibox.cli.output import check_new
+from multibox.cli.output import check_empty, check_new
 from multibox.cli.terminal import show_log, stdout
+from multibox.messages import counted
 
 if TYPE_CHECKING:
     from multibox.data import Dataset, Sample
+    from multibox.deploy.export import Exported
 
 MOST_IMAGES, CALIBRATION_IMAGES = 50, 300
 """Number of images of a data set that the file is compared on, and that 8 bits are calibrated on."""
@@ -19,15 +22,17 @@ MOST_IMAGES, CALIBRATION_IMAGES = 50, 300
 
 def export(
     model: str,
-    out: Annotated[Path, Parameter(group=OUTPUT)],
+    out: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
     /,
     *,
+    web: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
     nms: Annotated[
         Literal["graph", "runtime", "none"] | None,
         Parameter(group=MODEL, show_default="graph, but runtime for .tflite"),
     ] = None,
     raw: Annotated[bool, Parameter(group=MODEL, negative="", show_default=False)] = False,
     batch: Annotated[Count | None, Parameter(group=MODEL, show_default="any number, but 1 for .tflite")] = None,
+    prepare: Annotated[bool, Parameter(group=MODEL, negative="", show_default=False)] = False,
     home: Annotated[
         Literal["frigate", "model-api", "jetson", "opencv", "mediapipe"] | None, Parameter(name="--for", group=MODEL)
     ] = None,
@@ -46,10 +51,12 @@ def export(
         model: A weights file, the folder of a run for its best weights, or the name of published weights ('multibox
             models' lists them).
         out: The file to write. Its suffix says the kind: .onnx, .tflite, or .xml for OpenVINO.
+        web: Write a web page that runs the detector in a browser to this new folder, with the file or instead of it.
         nms: Where suppression happens: in the file; in the runtime, from the boxes and scores of all default boxes; or
             there from raw outputs. What 'multibox detect' and 'multibox.load' find is the same.
         raw: Let the file give the raw offsets and logits as well.
         batch: The number of images that the file takes at once.
+        prepare: Put the resize into the file, which then takes one whole image of any size, plain RGB in uint8.
         home: The program that shall run the file, which then has that program's form. The lines to paste into its
             configuration are printed.
         data: The folder of a data set on whose images the file is compared with the network.
@@ -61,8 +68,22 @@ def export(
     """
     if int8 and data is None:
         raise UsageError("--int8 needs --data: images to calibrate on, and others to judge the file by")
+    if prepare and (home is not None or batch not in (None, 1)):
+        other = "--for: that program resizes images" if home else f"--batch {batch}: the file takes one image at a time"
+        raise UsageError(f"--prepare does not go with {other}")
+    if out is None:
+        _check_page_alone(web, {"nms": nms, "raw": raw, "batch": batch, "prepare": prepare, "for": home})
+    from multibox.weights.exported import is_exported
+
     weights = fetch_weights(model)
-    check_new([out], overwrite=overwrite, read=[weights, *([data] if data else [])])
+    if is_exported(weights):
+        raise UsageError(
+            f"{model} is an exported file, without the network; give the .safetensors file that it is from"
+        )
+    if out is not None:
+        check_new(_files(out, home), overwrite=overwrite, read=[weights, *([data] if data else [])])
+    if web is not None:
+        _check_page(web, overwrite=overwrite)
 
     from multibox.deploy.export import Int8
     from multibox.deploy.export import export as run
@@ -85,24 +106,90 @@ def export(
         if int8:
             calibrate = dataclasses.replace(sets[1], samples=some(sets[1], CALIBRATION_IMAGES))
             eight_bits = Int8(calibrate, sets[0], max_drop)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with show_log():
-        exported = run(detector, out, suppression=nms, raw=raw, batch=batch, home=home, images=images, int8=eight_bits)
+    judged_on = "" if eight_bits is None else f"judged on {judged}, {counted(len(eight_bits.judge), 'image')}:"
+    if web is not None:
+        from multibox.deploy.web_page import write_page
+
+        with show_log():
+            _report(write_page(detector, web, images=images, int8=eight_bits), judged_on)
+        stdout().print(f"written to {web} ({_size(web)}); to see it, run\n\n    python -m http.server -d {web} 8000\n")
+        stdout().print("and open http://localhost:8000")
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with show_log():
+            exported = run(
+                detector,
+                out,
+                suppression=nms,
+                raw=raw,
+                batch=batch,
+                prepare=prepare,
+                home=home,
+                images=images,
+                int8=eight_bits,
+            )
+        _report(exported, judged_on)
+        stdout().print(f"written to {out} ({_size(out)})")
+        if home is not None:
+            _advise(out, home)
+    return 0
+
+
+def _files(out: Path, home: str | None) -> list[Path]:
+    """Returns the file and what comes with it: the weights of an OpenVINO file, the class names for a program."""
+    weights = [out.with_suffix(".bin")] if out.suffix == ".xml" else []
+    return [out, *weights, *([out.with_suffix(".labels.txt")] if home else [])]
+
+
+def _check_page_alone(web: Path | None, of_file: Mapping[str, object]) -> None:
+    """Checks what the command writes if it names no file.
+
+    Raises:
+        UsageError: There is no page either, or a flag is given that is for a file.
+    """
+    if web is None:
+        raise UsageError("name the file to write, such as detector.onnx; or a folder for a web page: --web DIR")
+    for name, value in of_file.items():
+        if value:
+            raise UsageError(f"--{name} is for a file, and the page has its own form; name a file too, or leave it out")
+
+
+def _check_page(folder: Path, *, overwrite: bool) -> None:
+    """Checks that a page can be written to the folder.
+
+    Raises:
+        FileExistsError: Something is in the folder that no page of an earlier call is to be replaced by.
+        OSError: The folder cannot be made or written to, or the engine of the page cannot be fetched.
+    """
+    from multibox.deploy.web_page import find_engine
+
+    if not (overwrite and (folder / "detector.json").is_file()):
+        check_empty(folder, by="multibox export --web" if overwrite else None)
+    find_engine()
+
+
+def _report(exported: "Exported", judged_on: str) -> None:
     stdout().print(f"compared with the network: {exported.proof}")
     if exported.int8 is not None:
-        stdout().print(f"judged on {judged}, {exported.int8.images} images:")
+        stdout().print(judged_on)
         stdout().print("\n".join(exported.int8.lines()))
-    stdout().print(f"written to {out} ({out.stat().st_size / 1e6:.1f} MB)")
-    if home is not None:
-        from multibox.deploy.homes import home_of, tflite_home_of
-        from multibox.weights.exported import read_header
 
-        header = read_header(out)
-        config = header.config
-        chosen = tflite_home_of(home) if out.suffix == ".tflite" else home_of(home, out.suffix)
-        stdout().print(f"\nfor {chosen.title}:\n")
-        stdout().print(chosen.advice(out, header.class_names, config.height, config.width))
-    return 0
+
+def _advise(file: Path, home: str) -> None:
+    """Prints what to write into the configuration of the program that shall run the file."""
+    from multibox.deploy.homes import home_of, tflite_home_of
+    from multibox.weights.exported import read_header
+
+    header = read_header(file)
+    chosen = tflite_home_of(home) if file.suffix == ".tflite" else home_of(home, file.suffix)
+    stdout().print(f"\nfor {chosen.title}:\n")
+    stdout().print(chosen.advice(file, header.class_names, header.config.height, header.config.width))
+
+
+def _size(path: Path) -> str:
+    """Returns the size of a file or of all files in a folder. The weights of an OpenVINO file are beside it."""
+    files = path.rglob("*") if path.is_dir() else {path, path.with_suffix(".bin")} if path.suffix == ".xml" else {path}
+    return f"{sum(file.stat().st_size for file in files) / 1e6:.1f} MB"
 
 
 def some(dataset: "Dataset", most: int) -> list["Sample"]:

@@ -3,6 +3,7 @@
 A home takes images in a form of its own and reads detections in another. `HomeGraph` puts both around a detector.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -11,6 +12,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from multibox.config import DetectorConfig
 from multibox.deploy.graph import DetectorGraph, ExportedGraph
 from multibox.messages import quoted
 from multibox.runtimes.exported import Suppression
@@ -34,6 +36,7 @@ class Home(NamedTuple):
         outputs: Makes the outputs of those of `DetectorGraph`.
         labels: Makes the text of the label file; None if there is none.
         advice: Lines to paste, for a file and its class names.
+        model_info: What the program reads in `rt_info/model_info` of an OpenVINO file; None if it reads nothing there.
     """
 
     title: str
@@ -46,6 +49,7 @@ class Home(NamedTuple):
     outputs: Callable[..., tuple[Tensor, ...]]
     labels: Callable[[Sequence[str]], str] | None
     advice: Callable[[Path, Sequence[str], int, int], str]
+    model_info: Callable[[DetectorConfig, Sequence[str]], Mapping[str, str]] | None = None
 
 
 class TfliteHome(NamedTuple):
@@ -137,17 +141,35 @@ model:
   input_tensor: nhwc
   input_pixel_format: bgr
 objects:
-  track: [{", ".join(class_names)}]
+  track: [{", ".join(json.dumps(name, ensure_ascii=False) for name in class_names)}]
 """
 
 
 def _model_api(path: Path, class_names: Sequence[str], height: int, width: int) -> str:
     return f"""\
+import cv2
 from model_api.models import Model
 
 model = Model.create_model("{path.name}")
-print(model(image))  # image: a NumPy array, BGR as OpenCV reads it
+print(model(cv2.cvtColor(cv2.imread("image.jpg"), cv2.COLOR_BGR2RGB)))
 """
+
+
+def _model_info(config: DetectorConfig, class_names: Sequence[str]) -> Mapping[str, str]:
+    """Returns what Model API's `SSD` reads. Its labels are separated by spaces, so that they hold none."""
+    return {
+        "model_type": "SSD",
+        "labels": " ".join("_".join(name.split()) for name in class_names),
+        "confidence_threshold": f"{config.detect_score_threshold:g}",
+        "nms_execute": "False",  # the file has done it
+        "resize_type": "standard",
+        "reverse_input_channels": "False",
+    }
+
+
+def _numbered(class_names: Sequence[str]) -> str:
+    """Returns lines of number and name. (Frigate takes a first line that begins with a number for such a line.)"""
+    return "\n".join(f"{label} {name}" for label, name in enumerate(class_names))
 
 
 def _jetson(path: Path, class_names: Sequence[str], height: int, width: int) -> str:
@@ -210,7 +232,7 @@ HOMES: Mapping[str, Home] = {
         "graph",
         ("images", ("detections",)),
         _rows,
-        "\n".join,
+        _numbered,
         _frigate,
     ),
     "model-api": Home(
@@ -224,6 +246,7 @@ HOMES: Mapping[str, Home] = {
         _rows,
         None,
         _model_api,
+        _model_info,
     ),
     "jetson": Home(
         "jetson-inference's detectnet",

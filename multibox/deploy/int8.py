@@ -1,21 +1,27 @@
 """Exports in 8 bits: the network's convolutions are quantized, decoding and suppression never."""
 
+import hashlib
+import logging
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import onnx
 
-from multibox.data.sample import Dataset
+from multibox.data.sample import Dataset, Sample
+from multibox.deploy.prepared import PREPARATION
 from multibox.detector import Detector
 from multibox.evaluation.bootstrap import Comparison, compare
 from multibox.evaluation.evaluate import evaluate
 from multibox.files import file_sha256
 from multibox.messages import percent
 from multibox.report.tables import class_table
+
+if TYPE_CHECKING:
+    import openvino
 
 TIMED = 25
 """Number of times that an image is timed."""
@@ -47,9 +53,13 @@ def quantize_onnx(model: onnx.ModelProto, path: Path, inputs: Iterable[np.ndarra
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    name = model.graph.input[0].name
+    name, network = model.graph.input[0].name, network_nodes(model)
+    mark = onnx.StringStringEntryProto(key="onnx.quant.pre_process", value="onnxruntime.quant")
+    ready = onnx.ModelProto()
+    ready.CopyFrom(model)
+    ready.metadata_props.append(mark)  # batch norms are folded already, so that nothing need be warned about
 
-    class Reader(CalibrationDataReader):
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self._batches = iter(inputs)
 
@@ -58,7 +68,7 @@ def quantize_onnx(model: onnx.ModelProto, path: Path, inputs: Iterable[np.ndarra
             return None if batch is None else {name: batch}
 
     quantize_static(
-        model,
+        ready,
         path,
         Reader(),
         quant_format=QuantFormat.QDQ,
@@ -66,18 +76,69 @@ def quantize_onnx(model: onnx.ModelProto, path: Path, inputs: Iterable[np.ndarra
         weight_type=QuantType.QInt8,
         per_channel=True,
         op_types_to_quantize=list(QUANTIZED),
-        nodes_to_exclude=[node.name for node in model.graph.node if node.name not in network_nodes(model)],
+        nodes_to_exclude=[node.name for node in model.graph.node if node.name not in network],
     )
+    quantized = onnx.load(path)
+    quantized.metadata_props.remove(mark)
+    onnx.save(quantized, path)
+
+
+def quantize_openvino(path: Path, target: Path, inputs: Iterable[np.ndarray]) -> None:
+    """Writes an OpenVINO file with 8-bit weights by channel and 8-bit activations, as NNCF chooses them.
+
+    Args:
+        path: The file in single precision.
+        target: The file to write.
+        inputs: What the file takes, to calibrate on.
+
+    Raises:
+        ImportError: NNCF is not installed.
+    """
+    try:
+        import nncf
+    except ImportError as error:
+        raise ImportError("OpenVINO files in 8 bits need nncf: pip install nncf") from error
+    import openvino
+
+    nncf.set_log_level(logging.ERROR)  # it names each operation that it leaves alone
+    samples = list(inputs)
+    model = openvino.Core().read_model(path)
+    network = _network_operations(model)
+    others = [each.get_friendly_name() for each in model.get_ops() if each.get_friendly_name() not in network]
+    quantized = nncf.quantize(
+        model,
+        nncf.Dataset(samples),
+        preset=nncf.QuantizationPreset.MIXED,  # unsigned activations where they are
+        subset_size=len(samples),
+        ignored_scope=nncf.IgnoredScope(names=others, validate=False),
+    )
+    openvino.save_model(quantized, target, compress_to_fp16=False)
+
+
+def _network_operations(model: "openvino.Model") -> set[str]:
+    """Returns what `network_nodes` returns, of an OpenVINO model."""
+    waiting = [each for each in model.get_ops() if each.get_type_name() in ("Convolution", "GroupConvolution")]
+    found: set[str] = set()
+    while waiting:
+        operation = waiting.pop()
+        name = operation.get_friendly_name()
+        if name not in found and not name.startswith(PREPARATION):
+            found.add(name)
+            waiting += [value.get_node() for value in operation.input_values()]
+    return found
 
 
 def network_nodes(model: onnx.ModelProto) -> set[str]:
-    """Returns the names of the convolutions and of all nodes before one: the network without its decoding."""
+    """Returns the names of the convolutions and of all nodes before one: the network without its decoding.
+
+    What prepares a whole image is left out.
+    """
     made_by = {output: node for node in model.graph.node for output in node.output}
     waiting = [node for node in model.graph.node if node.op_type == "Conv"]
     found: set[str] = set()
     while waiting:
         node = waiting.pop()
-        if node.name not in found:
+        if node.name not in found and not node.name.startswith(PREPARATION):
             found.add(node.name)
             waiting += [made_by[name] for name in node.input if name in made_by]
     return found
@@ -147,7 +208,14 @@ def check_apart(calibrate: Dataset, judged: Dataset) -> None:
     Raises:
         ValueError: An image is in both, by its content.
     """
-    known = {file_sha256(sample.image): sample.image for sample in calibrate if isinstance(sample.image, Path)}
+    known = {_fingerprint(sample): f"{sample.image}" for sample in calibrate}
     for sample in judged:
-        if isinstance(sample.image, Path) and (twin := known.get(file_sha256(sample.image))) is not None:
+        if (twin := known.get(_fingerprint(sample))) is not None:
             raise ValueError(f"{sample.image} is judged, but it is the same image as {twin}, which is calibrated on")
+
+
+def _fingerprint(sample: Sample) -> str:
+    """Returns the hash of an image: of its file, or of its pixels."""
+    if isinstance(sample.image, Path):
+        return file_sha256(sample.image)
+    return hashlib.sha256(sample.open().tobytes()).hexdigest()

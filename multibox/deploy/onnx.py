@@ -1,6 +1,7 @@
 """Exports a detector as an ONNX file, which ONNX Runtime, OpenVINO and TensorRT run."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import onnx
 import torch
@@ -37,13 +38,12 @@ def to_onnx(graph: ExportedGraph, metadata: Mapping[str, str], *, batch: int | N
     return model
 
 
-def _suppress(boxes, scores, iou_threshold: float, max_detections: int):
+def _suppress(boxes: Any, scores: Any, iou_threshold: float, max_detections: int) -> Any:
     """`multibox::suppress` in ONNX. Boxes that are not selected keep a score of 0."""
-    selected = op.NonMaxSuppression(
-        boxes,
-        scores,
+    limits: tuple[Any, ...] = (
         op.Constant(value_ints=[max_detections]),
         op.Constant(value_floats=[iou_threshold]),
         op.Constant(value_floats=[1e-30]),
     )
+    selected = op.NonMaxSuppression(boxes, scores, *limits)
     return op.ScatterND(op.Mul(scores, op.Constant(value_float=0.0)), selected, op.GatherND(scores, selected))

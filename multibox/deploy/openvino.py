@@ -8,13 +8,16 @@ import onnx
 from multibox.messages import shortened
 
 
-def write_openvino(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
+def write_openvino(
+    model: onnx.ModelProto, path: Path, metadata: Mapping[str, str], model_info: Mapping[str, str] | None = None
+) -> None:
     """Writes `path`, which ends in `.xml`, and the `.bin` beside it, with weights in single precision.
 
     Args:
         model: The ONNX model.
         path: The file to write.
         metadata: Texts by name, for `rt_info/multibox`.
+        model_info: Texts by name, for `rt_info/model_info`, which OpenVINO's Model API reads.
 
     Raises:
         ImportError: OpenVINO is not installed.
@@ -30,4 +33,6 @@ def write_openvino(model: onnx.ModelProto, path: Path, metadata: Mapping[str, st
         raise ValueError(f"OpenVINO does not take this model ({shortened(error)})") from error
     for name, text in metadata.items():
         converted.set_rt_info(text, ["multibox", name])
+    for name, text in (model_info or {}).items():
+        converted.set_rt_info(text, ["model_info", name])
     openvino.save_model(converted, path, compress_to_fp16=False)

@@ -1,6 +1,6 @@
 """The proof of an exported file: on real images it finds what the network finds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from jaxtyping import Float, Shaped
 from multibox.boxes import box_iou
 from multibox.deploy.homes import HomeGraph
 from multibox.detections import Detections
-from multibox.detector import Detector
+from multibox.detector import Detector, PreparedImage
 from multibox.images import Source
 from multibox.messages import counted
 from multibox.runtimes.open import open_exported
@@ -54,7 +54,18 @@ class Proof:
         )
 
 
-def prove(network: Detector, exported: Detector, images: Iterable[Source], *, batch_size: int = 8) -> Proof:
+Prepare = Callable[[Source], PreparedImage]
+"""Prepares an image for a network."""
+
+
+def prove(
+    network: Detector,
+    exported: Detector,
+    images: Iterable[Source],
+    *,
+    prepare: Prepare | None = None,
+    batch_size: int = 8,
+) -> Proof:
     """Compares the detections of a network with those of the file that was exported from it.
 
     All detections count that score above the threshold of the detector's own evaluation. They are paired by class and
@@ -64,13 +75,16 @@ def prove(network: Detector, exported: Detector, images: Iterable[Source], *, ba
         network: The detector that was exported.
         exported: The detector of the file.
         images: Images to detect in.
+        prepare: Prepares an image for the network; None for `Detector.prepare_image`.
         batch_size: Number of images that go through the network at once.
     """
-    prepared = [network.prepare_image(image) for image in images]
+    opened = list(images)
+    prepared = list(map(prepare or network.prepare_image, opened))
+    whole = [exported.prepare_image(image) for image in opened]  # the same, unless the file itself resizes them
     least = network.config.postprocess.score_threshold
     found, again = (
-        each.detect(prepared, score_threshold=least, batch_size=batch_size, progress=False)
-        for each in (network, exported)
+        each.detect(inputs, score_threshold=least, batch_size=batch_size, progress=False)
+        for each, inputs in ((network, prepared), (exported, whole))
     )
     sizes = [np.array([image.width, image.height] * 2, np.float32) for image in prepared]
     differences = list(map(_differences, found, again, sizes))
@@ -81,6 +95,31 @@ def prove(network: Detector, exported: Detector, images: Iterable[Source], *, ba
         box_difference=max((each[1] for each in differences), default=0.0),
         score_difference=max((each[2] for each in differences), default=0.0),
     )
+
+
+def prepared_by(preparation: Path, network: Detector, exported: Detector) -> Prepare:
+    """Returns what prepares an image for the network as the file does, and checks that this is what it shall do.
+
+    Args:
+        preparation: An exported file of the preparation alone.
+        network: The detector that was exported.
+        exported: The detector of the file, which takes whole images.
+    """
+    run, _ = open_exported(preparation)
+
+    def prepare(image: Source) -> PreparedImage:
+        expected = network.prepare_image(image)
+        whole = exported.prepare_image(image).pixels.transpose(1, 2, 0)
+        (pixels,) = run(whole[None])["images"]
+        difference = np.abs(pixels.astype(np.float32) - expected.pixels).max()
+        if difference > 1:
+            raise ValueError(
+                f"the resize in the file is not that of the detector: from {whole.shape[0]} x {whole.shape[1]} pixels, "
+                f"one differs by {difference:.3g}"
+            )
+        return expected._replace(pixels=pixels)
+
+    return prepare
 
 
 def _differences(found: Detections, again: Detections, size: Float[np.ndarray, "4"]) -> tuple[int, float, float]:

@@ -34,11 +34,13 @@ class ExportFacts(msgspec.Struct, frozen=True):
         suppression: Where suppression happens.
         settings: Thresholds and limits of the suppression in the file.
         default_boxes: The table of default boxes as base64 of its 32-bit numbers, if the config does not make it.
+        prepares: Whether the file takes one whole image, `(1, height, width, 3)`, and resizes it itself.
     """
 
     suppression: Suppression
     settings: Postprocess
     default_boxes: str = ""
+    prepares: bool = False
 
     def to_text(self) -> str:
         """Returns the facts as a JSON object, for the key `export` of the metadata."""
@@ -59,6 +61,7 @@ class ExportedRuntime:
 
     Attributes:
         facts: What the file's metadata say of it.
+        prepares: Whether calls take a whole image of any size, one at a time.
     """
 
     def __init__(self, run: Run, config: DetectorConfig, facts: ExportFacts, *, batch: int | None) -> None:
@@ -70,7 +73,7 @@ class ExportedRuntime:
             facts: What the file's metadata say of it.
             batch: Number of images that the file takes at once; None for any number.
         """
-        self.facts = facts
+        self.facts, self.prepares = facts, facts.prepares
         self._run, self._batch = run, batch
         if facts.default_boxes:
             table = np.frombuffer(base64.b64decode(facts.default_boxes), np.float32)
@@ -125,6 +128,8 @@ class ExportedRuntime:
 
     def _outputs(self, inputs: Shaped[np.ndarray, "batch 3 height width"]) -> Mapping[str, np.ndarray]:
         """Returns the outputs for any number of images."""
+        if self.prepares:
+            return self._run(np.ascontiguousarray(inputs.transpose(0, 2, 3, 1)))
         if self._batch is None or len(inputs) == self._batch:
             return self._run(inputs)
         parts = []

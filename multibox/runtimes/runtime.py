@@ -32,6 +32,10 @@ class Runtime(Protocol):
     def suppresses(self) -> bool:
         """Whether a call returns detections, because suppression is part of the file or of the device's work."""
 
+    @property
+    def prepares(self) -> bool:
+        """Whether a call takes a whole image of any size, one at a time, because the resize is part of the file."""
+
     def __call__(
         self,
         inputs: Shaped[np.ndarray, "batch 3 height width"],

@@ -37,7 +37,10 @@ class TorchRuntime:
     Attributes:
         network: The network.
         precision: `fp32`, or `bf16` for its convolutions.
+        prepares: False: a call takes resized images.
     """
+
+    prepares = False
 
     def __init__(self, config: DetectorConfig, network: SSD, *, private: bool = False) -> None:
         """Makes the runtime of a network.

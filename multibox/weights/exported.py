@@ -58,14 +58,15 @@ def read_metadata(path: str | os.PathLike[str]) -> Mapping[str, str]:
 
 def _onnx_metadata(path: str) -> dict[str, str]:
     """Returns `metadata_props` (field 14 of ModelProto in onnx.proto, entries of key 1 and value 2)."""
-    message = memoryview(np.memmap(path, np.uint8, "r"))
-    entries = [dict(fields(value)) for number, value in fields(message) if number == 14]
+    message = np.memmap(path, np.uint8, "r").data
+    entries = [dict(fields(value)) for number, value in fields(message) if number == 14 and not isinstance(value, int)]
     return {bytes(entry[1]).decode(): bytes(entry.get(2, b"")).decode() for entry in entries}
 
 
 def _openvino_metadata(path: str) -> dict[str, str]:
     """Returns what stands in `rt_info/multibox`."""
-    found = parse(path).getroot().find("rt_info/multibox")
+    root = parse(path).getroot()
+    found = None if root is None else root.find("rt_info/multibox")
     return {} if found is None else {entry.tag: entry.attrib["value"] for entry in found}
 
 

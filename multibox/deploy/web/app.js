@@ -1,170 +1,210 @@
+import { prepare } from "./prepare.js";
 import { suppress } from "./suppress.js";
 
 const $ = (id) => document.getElementById(id);
 const canvas = $("canvas");
 const video = $("video");
-let detector; // detector.json: class_names, settings, thresholds, name
-let session;
-let shown; // what is drawn: the image and its detections
-let filming = 0; // number of the camera's run; 0: none
+const detector = await (await fetch("detector.json")).json();
+let session; // the model in its engine, and what makes its input
+let threshold; // the score above which boxes are shown; undefined: each class has its own
+let shown; // the image that is shown, and its detections
+let filming; // an object for each run of the camera
 
-/** Opens the model in an engine, `wasm` or `webgpu`. */
-async function open(engine) {
-  const build = engine === "webgpu" ? "webgpu" : "wasm";
-  const ort = await import(`./ort/ort.${build}.min.mjs`);
+// One thing at a time: an engine runs one image at once, and another engine may be chosen meanwhile.
+let turn = Promise.resolve();
+const inTurn = (work) => (turn = turn.catch(() => {}).then(work));
+
+async function openModel(engine) {
+  const ort = await import(`./ort/ort.${engine}.min.mjs`);
   ort.env.wasm.wasmPaths = new URL("./ort/", location.href).href;
   ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? navigator.hardwareConcurrency : 1;
-  session = await ort.InferenceSession.create("model.onnx", { executionProviders: [engine] });
-  session.tensor = (pixels, height, width) => new ort.Tensor("uint8", pixels, [1, height, width, 3]);
+  const model = await ort.InferenceSession.create("model.onnx", { executionProviders: [engine] });
+  const { height, width, resize } = detector.input;
+  const type = resize === "float" ? "float32" : "uint8";
+  session = { model, tensor: (pixels) => new ort.Tensor(type, pixels, [1, 3, height, width]) };
 }
 
-/** The detections in an image, above the lowest score that the detector gives. */
-export async function detect(source, width, height) {
+/** All detections that the detector gives in an image; boxes are in its pixels. */
+async function detect(source, width, height) {
   const whole = new OffscreenCanvas(width, height);
   const context = whole.getContext("2d", { willReadFrequently: true });
+  context.fillStyle = "white"; // behind transparent pixels
+  context.fillRect(0, 0, width, height);
   context.drawImage(source, 0, 0, width, height);
-  const rgba = context.getImageData(0, 0, width, height).data;
-  const pixels = new Uint8Array(width * height * 3);
-  for (let from = 0, to = 0; from < rgba.length; from += 4) {
-    pixels[to++] = rgba[from];
-    pixels[to++] = rgba[from + 1];
-    pixels[to++] = rgba[from + 2];
-  }
   const began = performance.now();
-  const { boxes, scores } = await session.run({ image: session.tensor(pixels, height, width) });
+  const pixels = prepare(context.getImageData(0, 0, width, height).data, height, width, detector.input);
+  const { boxes, scores } = await session.model.run({ images: session.tensor(pixels) });
   const found = suppress(boxes.data, scores.data, detector.class_names.length, detector.settings);
-  const scale = [width, height, width, height];
-  for (const one of found) {
-    one.name = detector.class_names[one.label];
-    one.box = one.box.map((value, place) => Math.min(Math.max(value * scale[place], 0), scale[place]));
-  }
-  return { found, milliseconds: performance.now() - began };
+  const size = [width, height, width, height];
+  const detections = found.map(({ label, score, box, index }) => ({
+    label,
+    default_box_index: index,
+    name: detector.class_names[label],
+    score,
+    box: Array.from(box, (value, side) => Math.min(Math.max(value * size[side], 0), size[side])),
+  }));
+  return { source: whole, width, height, detections, milliseconds: performance.now() - began };
 }
 
 async function show(source, width, height) {
-  const { found, milliseconds } = await detect(source, width, height);
-  if (source instanceof HTMLVideoElement) source = await createImageBitmap(source);
-  shown = { source, width, height, found, milliseconds };
+  shown = await inTurn(() => detect(source, width, height));
   draw();
 }
 
 function draw() {
   if (!shown) return;
-  const { source, width, height, milliseconds } = shown;
-  const threshold = Number($("threshold").value);
-  const found = shown.found.filter((one) => one.score > threshold);
-  canvas.width = width;
-  canvas.height = height;
-  const context = canvas.getContext("2d");
-  context.drawImage(source, 0, 0, width, height);
-  const unit = Math.max(width, height) / 300;
-  context.lineWidth = unit;
-  context.font = `${Math.max(4.5 * unit, 12)}px system-ui, sans-serif`;
-  context.textBaseline = "top";
-  for (const one of found) {
-    const [left, top, right, bottom] = one.box;
-    const text = `${one.name} ${one.score.toFixed(2)}`;
-    context.strokeStyle = context.fillStyle = `hsl(${(one.label * 137.5) % 360} 85% 45%)`;
-    context.strokeRect(left, top, right - left, bottom - top);
-    const size = context.measureText(text);
-    const line = 6 * unit + 4;
-    const x = Math.min(left, width - size.width - 2 * unit);
-    const y = Math.max(top - line, 0);
-    context.fillRect(x, y, size.width + 2 * unit, line);
-    context.fillStyle = "white";
-    context.fillText(text, x + unit, y + unit / 2);
-  }
+  const { source, width, height, detections, milliseconds } = shown;
+  const least = (name) => threshold ?? detector.score_thresholds[name] ?? detector.detect_score_threshold;
+  const found = detections.filter(({ name, score }) => score > least(name));
   canvas.hidden = false;
   $("hint").hidden = true;
   $("stage").classList.add("full");
-  const rows = found.map((one) => {
-    const [left, top, right, bottom] = one.box.map(Math.round);
-    return [one.name, one.score.toFixed(2), left, top, right - left, bottom - top];
-  });
-  $("found").hidden = rows.length === 0;
-  $("found").tBodies[0].replaceChildren(...rows.map((row) => {
-    const line = document.createElement("tr");
-    line.append(...row.map((text) => Object.assign(document.createElement("td"), { textContent: text })));
-    return line;
-  }));
-  const count = found.length === 1 ? "1 object" : `${found.length || "no"} objects`;
+  Object.assign(canvas, { width, height });
+  const context = canvas.getContext("2d");
+  context.drawImage(source, 0, 0);
+  const pixel = width / canvas.clientWidth; // one of the screen, in pixels of the image
+  for (const one of found.toReversed()) outline(context, one, pixel);
+  for (const one of found.toReversed()) write(context, one, pixel, width);
+  list(found);
+  const count = found.length === 1 ? "1 object" : `${found.length || "No"} objects`;
   say(`${count}, ${milliseconds.toFixed(0)} ms`);
-  document.body.dataset.found = JSON.stringify(shown.found); // for tests
+  document.body.dataset.found = JSON.stringify(detections); // for tests
 }
 
-function say(text) {
+function outline(context, { box: [left, top, right, bottom], label }, pixel) {
+  context.strokeStyle = detector.colors[label];
+  context.lineWidth = 2.5 * pixel;
+  context.strokeRect(left, top, right - left, bottom - top);
+}
+
+function write(context, { box: [left, top], label, name, score }, pixel, width) {
+  const text = `${name} ${score.toFixed(2)}`;
+  context.font = `${13 * pixel}px system-ui, sans-serif`;
+  context.textBaseline = "middle";
+  const [high, long] = [19 * pixel, context.measureText(text).width + 8 * pixel];
+  const x = Math.max(Math.min(left - 1.25 * pixel, width - long), 0);
+  const y = Math.max(top - high, 0);
+  context.fillStyle = detector.colors[label];
+  context.fillRect(x, y, long, high);
+  context.fillStyle = isBright(detector.colors[label]) ? "black" : "white";
+  context.fillText(text, x + 4 * pixel, y + high / 2);
+}
+
+function isBright(color) {
+  const [red, green, blue] = [1, 3, 5].map((place) => parseInt(color.slice(place, place + 2), 16));
+  return 0.3 * red + 0.6 * green + 0.1 * blue > 110;
+}
+
+function list(found) {
+  const rows = found.map(({ box, label, name, score }) => {
+    const [left, top, right, bottom] = box.map(Math.round);
+    const row = document.createElement("tr");
+    for (const text of [name, score.toFixed(2), left, top, right - left, bottom - top]) row.insertCell().append(text);
+    const color = document.createElement("i");
+    color.style.background = detector.colors[label];
+    row.cells[0].prepend(color);
+    return row;
+  });
+  $("found").tBodies[0].replaceChildren(...rows);
+  $("found").hidden = rows.length === 0;
+}
+
+function say(text, wrong = false) {
   $("status").textContent = text;
+  $("status").classList.toggle("wrong", wrong);
 }
 
-async function open_image(file) {
-  stop();
-  say("Detecting");
+async function openImage(file) {
+  stopCamera();
+  say("Detecting …");
+  let image;
   try {
-    const image = await createImageBitmap(file, { imageOrientation: "from-image" });
-    await show(image, image.width, image.height);
+    image = await createImageBitmap(file, { imageOrientation: "from-image", colorSpaceConversion: "none" });
+  } catch {
+    return say(`${file.name}: this browser cannot read it as an image; save it as JPEG or PNG`, true);
+  }
+  await tried(() => show(image, image.width, image.height), `${file.name}: nothing can be detected`);
+}
+
+/** Does the work; an error is shown. Returns whether there was none. */
+async function tried(work, what) {
+  try {
+    await work();
+    return true;
   } catch (error) {
-    say(`${file.name}: the browser cannot read this image (${error.message})`);
+    say(`${what} (${error.message})`, true);
+    return false;
   }
 }
 
-async function film() {
-  if (filming) return stop();
-  try {
-    video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
-  } catch (error) {
-    return say(`no camera (${error.message}); a page needs https or localhost for it`);
-  }
+async function startCamera() {
+  const facing = { video: { facingMode: "environment" } };
+  const hint = "no camera; the page must come from https or localhost, and be allowed to use one";
+  const there = await tried(async () => (video.srcObject = await navigator.mediaDevices.getUserMedia(facing)), hint);
+  if (!there) return;
   await video.play();
-  const run = (filming = Date.now());
+  const run = (filming = {});
   $("camera").textContent = "Stop";
-  while (filming === run) {
-    await show(video, video.videoWidth, video.videoHeight);
-    await new Promise(requestAnimationFrame);
-  }
+  const frame = () => show(video, video.videoWidth, video.videoHeight);
+  while (filming === run && (await tried(frame, "nothing can be detected"))) await new Promise(requestAnimationFrame);
+  if (filming === run) stopCamera();
 }
 
-function stop() {
+function stopCamera() {
   if (!filming) return;
-  filming = 0;
+  filming = undefined;
   $("camera").textContent = "Camera";
   for (const track of video.srcObject.getTracks()) track.stop();
 }
 
-async function choose_engine() {
+async function chooseEngine() {
   const engine = $("engine").value;
-  say("Loading the detector");
-  try {
-    await open(engine);
-  } catch (error) {
-    say(`${engine} does not run the detector here (${error.message})`);
-    return;
-  }
-  if (shown && !filming) await show(shown.source, shown.width, shown.height);
-  else say("Ready");
+  say("Loading the detector …");
+  delete document.body.dataset.engine;
+  if (!(await tried(() => inTurn(() => openModel(engine)), `${engine} does not run the detector here`))) return;
+  document.body.dataset.engine = engine; // for tests
+  if (shown && !filming) await tried(() => show(shown.source, shown.width, shown.height), "nothing can be detected");
+  else say("Ready.");
 }
 
-detector = await (await fetch("detector.json")).json();
-document.title = $("title").textContent = detector.name;
-$("about").textContent = `finds ${detector.class_names.join(", ")}`;
-$("threshold").value = detector.detect_score_threshold;
-$("shown").textContent = Number(detector.detect_score_threshold).toFixed(2);
-for (const engine of navigator.gpu ? ["wasm", "webgpu"] : ["wasm"]) $("engine").add(new Option(engine));
-$("threshold").oninput = () => {
-  $("shown").textContent = Number($("threshold").value).toFixed(2);
-  draw();
-};
-$("engine").onchange = choose_engine;
-$("camera").onclick = film;
-$("choose").onclick = () => $("file").click();
-$("file").onchange = () => $("file").files[0] && open_image($("file").files[0]);
-$("stage").onkeydown = (event) => event.key === "Enter" && $("file").click();
-$("stage").ondblclick = () => $("file").click();
-for (const kind of ["dragover", "dragleave", "drop"]) {
-  addEventListener(kind, (event) => {
-    event.preventDefault();
-    $("stage").classList.toggle("over", kind === "dragover");
-    if (kind === "drop" && event.dataTransfer.files[0]) open_image(event.dataTransfer.files[0]);
-  });
+function describe() {
+  const names = detector.class_names;
+  const more = names.length > 8 ? ` and ${names.length - 8} more` : "";
+  document.title = $("title").textContent = detector.name;
+  $("about").textContent = `Finds ${names.slice(0, 8).join(", ")}${more}.`;
+  $("about").title = names.join(", ");
+  $("threshold").value = detector.detect_score_threshold;
+  const own = Object.keys(detector.score_thresholds).length > 0;
+  $("shown").textContent = own ? "best" : detector.detect_score_threshold.toFixed(2);
+  if (own) $("shown").title = "for each class the score with the best F1 on the validation set";
+  $("engine").add(new Option("the processor", "wasm"));
+  if (navigator.gpu) $("engine").add(new Option("the GPU", "webgpu"));
 }
-addEventListener("paste", (event) => event.clipboardData.files[0] && open_image(event.clipboardData.files[0]));
-await choose_engine();
+
+function listen() {
+  $("threshold").oninput = () => {
+    threshold = Number($("threshold").value);
+    $("shown").textContent = threshold.toFixed(2);
+    draw();
+  };
+  $("engine").onchange = chooseEngine;
+  $("camera").onclick = () => (filming ? stopCamera() : startCamera());
+  $("choose").onclick = () => $("file").click();
+  $("file").onchange = () => {
+    if ($("file").files[0]) openImage($("file").files[0]);
+    $("file").value = ""; // so that the same file can be chosen again
+  };
+  addEventListener("paste", ({ clipboardData }) => clipboardData.files[0] && openImage(clipboardData.files[0]));
+  addEventListener("resize", draw);
+  for (const kind of ["dragover", "dragleave", "drop"]) {
+    addEventListener(kind, (event) => {
+      event.preventDefault();
+      $("stage").classList.toggle("over", kind === "dragover");
+      if (kind === "drop" && event.dataTransfer.files[0]) openImage(event.dataTransfer.files[0]);
+    });
+  }
+}
+
+describe();
+listen();
+await chooseEngine();

@@ -1,46 +1,65 @@
-// Suppression as in multibox/postprocess.py: by class, or across classes, in the order of the scores.
+// What multibox.postprocess does, from the boxes and scores of all default boxes, in the same 32-bit arithmetic.
+
+const f = Math.fround;
 
 /**
  * The detections of one image, the highest score first.
  *
- * @param {Float32Array} boxes corner form, four numbers of each default box, as fractions of the image
+ * @param {Float32Array} boxes corner form, four numbers for each default box, as fractions of the image
  * @param {Float32Array} scores a score of each class, for each default box
  * @param {number} classes number of classes
- * @param {{score_threshold: number, iou_threshold: number, class_agnostic: boolean,
- *          max_candidates_per_class: number, max_detections: number}} settings
- * @returns {{label: number, score: number, box: number[], index: number}[]}
+ * @param {{score_threshold: number, iou_threshold: number, class_agnostic: boolean, max_candidates_per_class: number,
+ *          max_detections: number, merge: string}} settings those of multibox.config.Postprocess
+ * @returns {{label: number, score: number, box: Float32Array, index: number}[]} `index` is that of the default box
  */
 export function suppress(boxes, scores, classes, settings) {
-  const candidates = [];
-  for (let label = 0; label < classes; label += 1) {
-    const own = [];
-    for (let index = 0; index * classes < scores.length; index += 1) {
-      const score = scores[index * classes + label];
-      if (score > settings.score_threshold) own.push({ label, score, index });
-    }
-    own.sort(byScore);
-    candidates.push(...own.slice(0, settings.max_candidates_per_class));
-  }
-  candidates.sort(byScore);
+  const candidates = candidatesOf(boxes, scores, classes, settings);
+  const threshold = f(settings.iou_threshold);
+  const rivals = (one, other) => settings.class_agnostic || one.label === other.label;
+  const suppressorOf = (one, kept) => kept.find((other) => rivals(one, other) && overlap(one.box, other.box) > threshold);
   const kept = [];
   for (const one of candidates) {
     if (kept.length === settings.max_detections) break;
-    const box = boxes.subarray(4 * one.index, 4 * one.index + 4);
-    const rivals = settings.class_agnostic ? kept : kept.filter((other) => other.label === one.label);
-    if (rivals.every((other) => overlap(box, other.box) <= settings.iou_threshold)) kept.push({ ...one, box });
+    if (!suppressorOf(one, kept)) kept.push(one);
   }
-  return kept.map((one) => ({ ...one, box: Array.from(one.box) }));
+  return settings.merge === "weighted" ? vote(candidates, kept, suppressorOf) : kept;
 }
 
-// of equal scores the first default box wins, then the first class
-function byScore(one, other) {
-  return other.score - one.score || one.index - other.index || one.label - other.label;
+/** All boxes that enter suppression. Of equal scores the first default box comes first, then the first class. */
+function candidatesOf(boxes, scores, classes, settings) {
+  const threshold = f(settings.score_threshold);
+  const ofClass = Array.from({ length: classes }, () => []);
+  scores.forEach((score, place) => {
+    if (Number.isNaN(score)) throw new Error("the network gives NaN");
+    if (score <= threshold) return;
+    const index = Math.floor(place / classes);
+    const label = place % classes;
+    ofClass[label].push({ label, score, box: boxes.slice(4 * index, 4 * index + 4), index });
+  });
+  const order = (one, other) => other.score - one.score || one.index - other.index || one.label - other.label;
+  return ofClass.flatMap((own) => own.sort(order).slice(0, settings.max_candidates_per_class)).sort(order);
+}
+
+/** Each kept box, moved to the mean of itself and of the boxes that it is the first to suppress, weighted by score. */
+function vote(candidates, kept, suppressorOf) {
+  const sums = new Map(kept.map((one) => [one, { weight: 0, corners: [0, 0, 0, 0] }]));
+  for (const one of candidates) {
+    const sum = sums.get(sums.has(one) ? one : suppressorOf(one, kept));
+    if (!sum) continue;
+    sum.weight += one.score;
+    one.box.forEach((value, place) => (sum.corners[place] += value * one.score));
+  }
+  return kept.map((one) => {
+    const { weight, corners } = sums.get(one);
+    return { ...one, box: Float32Array.from(corners, (value) => value / weight) };
+  });
 }
 
 function overlap(one, other) {
-  const width = Math.min(one[2], other[2]) - Math.max(one[0], other[0]);
-  const height = Math.min(one[3], other[3]) - Math.max(one[1], other[1]);
-  if (width <= 0 || height <= 0) return 0;
-  const area = (box) => Math.max(box[2] - box[0], 0) * Math.max(box[3] - box[1], 0);
-  return (width * height) / (area(one) + area(other) - width * height);
+  const width = Math.max(f(Math.min(one[2], other[2]) - Math.max(one[0], other[0])), 0);
+  const height = Math.max(f(Math.min(one[3], other[3]) - Math.max(one[1], other[1])), 0);
+  const area = (box) => f(Math.max(f(box[2] - box[0]), 0) * Math.max(f(box[3] - box[1]), 0));
+  const intersection = f(width * height);
+  const union = f(f(area(one) + area(other)) - intersection);
+  return f(intersection / Math.max(union, 2 ** -126));
 }
