@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -22,7 +22,7 @@ from multibox.display import download_bar, image_bar
 from multibox.images import IMAGE_SUFFIXES, ColorOrder, Source, decode_image, resize
 from multibox.inference import predict
 from multibox.messages import counted
-from multibox.postprocess import NormalizedDetections, postprocess
+from multibox.postprocess import postprocess
 from multibox.presets import preset
 from multibox.runtimes.runtime import RawOutputs, Runtime
 from multibox.weights.download import OnProgress
@@ -706,12 +706,11 @@ class Detector:
         if by_class is not None:
             rules["score_thresholds"] = by_class
         found = self._runtime(np.stack([image.pixels for image in batch]), **rules)
-        if not self._runtime.suppresses:
-            offsets, logits, default_boxes = cast(RawOutputs, found)
-            rows = zip(offsets, logits, strict=True)
-            found = [postprocess(*row, default_boxes, self.config, **rules) for row in rows]
+        if isinstance(found, RawOutputs):
+            rows = zip(found.offsets, found.logits, strict=True)
+            found = [postprocess(*row, found.default_boxes, self.config, **rules) for row in rows]
         detections = []
-        for image, one in zip(batch, cast(list[NormalizedDetections], found), strict=True):
+        for image, one in zip(batch, found, strict=True):
             size = np.array([image.width, image.height] * 2, dtype=np.float32)
             with np.errstate(over="ignore"):  # a box may be too large for a float
                 boxes = (one.boxes * size).clip(0, size)

@@ -47,7 +47,7 @@ def detector() -> Detector:
 class Finds:
     """A runtime with suppression inside that finds the same in every image."""
 
-    suppresses = True
+    prepares = False
 
     def __init__(self, found: NormalizedDetections) -> None:
         self.found = found
@@ -381,7 +381,7 @@ def test_the_next_images_are_decoded_while_the_network_works(detector: Detector)
     decoded, seen = threading.Event(), []
 
     class Slow:
-        suppresses = True
+        prepares = False
 
         def __call__(self, inputs, *, settings, labels=None, merged_labels=None):
             seen.append(decoded.wait(10))  # set once the second image is asked for

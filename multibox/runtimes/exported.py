@@ -81,11 +81,6 @@ class ExportedRuntime:
         else:
             self._default_boxes = make_default_boxes(config)
 
-    @property
-    def suppresses(self) -> bool:
-        """Whether calls return detections: unless the file gives raw outputs."""
-        return self.facts.suppression != "none"
-
     def __call__(
         self,
         inputs: Shaped[np.ndarray, "batch 3 height width"],

@@ -57,11 +57,6 @@ class TorchRuntime:
         self._private, self._compiled = private, False
         self._run: Callable[[Tensor], Predictions] = network
 
-    @property
-    def suppresses(self) -> bool:
-        """Whether suppression runs on the device, wherever the network is now: on CUDA; for a CPU numpy is faster."""
-        return self.network.default_boxes.is_cuda
-
     def __call__(
         self,
         inputs: Shaped[np.ndarray, "batch 3 height width"],
@@ -79,7 +74,7 @@ class TorchRuntime:
         with torch.inference_mode():
             with autocast:
                 offsets, logits = run(torch.from_numpy(inputs).to(table.device, memory_format=torch.channels_last))
-            if self.suppresses:
+            if table.is_cuda:  # suppression runs there; for a CPU numpy is faster
                 rules: dict[str, Any] = {
                     "settings": settings,
                     "labels": labels,
