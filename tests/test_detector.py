@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas
@@ -800,16 +799,9 @@ def test_prepared_images_in_place_of_images(detector: Detector):
     assert_same(detector.detect(prepared[0], score_threshold=LOW), detector.detect(images[0], score_threshold=LOW))
 
 
-def test_suppression_follows_the_network_wherever_it_is_moved(detector: Detector):
-    """Training moves the network itself. Suppression stayed where the network had been before."""
-    runtime = torch_runtime.TorchRuntime(detector.config, detector.network)
-    assert not runtime.suppresses
-    runtime.network = SimpleNamespace(default_boxes=SimpleNamespace(is_cuda=True))
-    assert runtime.suppresses
-
-
 @pytest.mark.gpu
 def test_on_a_gpu_as_on_a_cpu(detector: Detector):
+    """Suppression follows the network wherever it is moved."""
     expected = detector.detect(pixels(0), score_threshold=LOW, max_detections=20)
     moved = Detector.create("ssd256-tiny", NAMES, seed=0).to("cuda")
     found = moved.detect(pixels(0), score_threshold=LOW, max_detections=20)

@@ -160,7 +160,9 @@ def test_multibox_says_whose_file_it_is(files: Files):
 
 def test_a_home_takes_its_own_kind_of_file(tmp_path: Path, capsys):
     assert main(["export", SHAPES, str(tmp_path / "shapes.onnx"), "--for", "frigate"]) == 1
-    assert "Frigate's OpenVINO detector takes a file with the suffix .xml, not .onnx" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "Frigate's OpenVINO detector takes a file with the suffix .xml, and Frigate's TFLite" in said
+    assert "suffix .tflite, not .onnx" in said
     assert list(tmp_path.iterdir()) == []
 
 
