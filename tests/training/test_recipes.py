@@ -186,6 +186,9 @@ def test_a_run_has_milestones_and_expansion_of_its_own():
         ("modern", 8, 2e-3, 0.05),
         ("modern", 32, 8e-3, 0.05),
         ("modern", 2, 5e-4, 0.05),
+        ("modern", 64, 8e-3, 0.05),  # not more: docs/benchmarks.md
+        ("fine-tune", 32, 8e-3, 0.05),
+        ("fine-tune", 4, 4e-3, 0.05),
     ],
 )
 def test_the_rate_follows_the_batch_size(name, batch_size, rate, warmup):
