@@ -148,7 +148,7 @@ RECIPES: Mapping[RecipeName, Recipe] = {
     "modern": _MODERN,
     # For backbones that start trained, as on ImageNet. The new layers have more to learn. docs/benchmarks.md has
     # the runs that both rates were chosen by.
-    "fine-tune": replace(_MODERN, epochs=30, learning_rate=8e-3, backbone_lr_factor=0.2, freeze_stride=8),
+    "fine-tune": replace(_MODERN, epochs=30, learning_rate=8e-3, backbone_lr_factor=0.1, freeze_stride=8),
 }
 
 
@@ -173,7 +173,7 @@ class TrainConfig:
         milestones: Rising fractions of the run at which the learning rate falls to a tenth. With an empty list it
             falls along a cosine to 0.
         warmup: Fraction of the run, from 0 to 1, in which the learning rate rises from 0.
-        backbone_lr_factor: Factor on the learning rate of the backbone. By default 1 for `paper` and `modern`, and 0.2
+        backbone_lr_factor: Factor on the learning rate of the backbone. By default 1 for `paper` and `modern`, and 0.1
             for `fine-tune`.
         freeze: Layers that do not learn, by their names, or the beginnings of several: `backbone`, `backbone.conv1`.
         freeze_stride: The backbone's layers with a stride of up to this do not learn either; 0 for none. By default 0
