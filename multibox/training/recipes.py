@@ -148,7 +148,14 @@ RECIPES: Mapping[RecipeName, Recipe] = {
     "modern": _MODERN,
     # For backbones that start trained, as on ImageNet. The new layers have more to learn. docs/benchmarks.md has
     # the runs that both rates were chosen by.
-    "fine-tune": replace(_MODERN, epochs=30, learning_rate=8e-3, backbone_lr_factor=0.1, freeze_stride=8),
+    "fine-tune": replace(
+        _MODERN,
+        epochs=30,
+        learning_rate=8e-3,
+        known_classes_lr_factor=0.075,  # the rate that `modern` then has
+        backbone_lr_factor=0.1,
+        freeze_stride=8,
+    ),
 }
 
 

@@ -201,6 +201,13 @@ def test_the_rate_follows_the_batch_size(name, batch_size, rate, warmup):
     assert TrainConfig(recipe=name, batch_size=batch_size, warmup=0.3).resolve(backbone="tiny")[1].warmup == 0.3
 
 
+@pytest.mark.parametrize("name", ["modern", "fine-tune"])
+def test_weights_that_know_classes_keep_them(name):
+    """The rate of docs/benchmarks.md, at which they lose little, whatever the recipe's own rate is."""
+    _, recipe = TrainConfig(recipe=name).resolve(backbone="tiny", knows_classes=True)
+    assert recipe.learning_rate == pytest.approx(6e-4)
+
+
 def test_what_a_run_leaves_open_is_written_down_as_its_recipes():
     settled, _ = TrainConfig(recipe="paper").resolve(backbone="vgg16")
     assert (settled.milestones, settled.expand_probability) == (PAPER.milestones, 0.5)
