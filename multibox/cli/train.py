@@ -464,8 +464,8 @@ def _make_detector(plan: Plan, class_names: tuple[str, ...]) -> "Detector":
     from multibox.detector import Detector
 
     seed = plan.config.seed
-    if plan.network is not None and plan.begun is not None:  # the state of the run brings the weights
-        detector = Detector.create(plan.network, class_names, seed=seed)
+    if plan.begun is not None:  # the state of the run brings the weights
+        detector = Detector.create(plan.begun.config, class_names, seed=seed)
         detector.provenance["backbone"] = plan.begun.provenance["backbone"]
         return detector
     if plan.network is not None:

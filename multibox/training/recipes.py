@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from math import cos, pi
+from math import cos, inf, pi
 from numbers import Real
 from typing import Annotated, Any, Literal
 
@@ -52,6 +52,7 @@ class Recipe:
         warmup: Fraction of the run in which the learning rate rises from 0.
         known_classes_lr_factor: Factor on the learning rate of a run that starts from weights which know classes of the
             data.
+        max_learning_rate: Limit on the learning rate for larger batches; None for no limit.
         backbone_lr_factor: Factor on the learning rate of the backbone.
         freeze_stride: The backbone's layers with a stride of up to this do not learn; 0 for none.
         freeze_batch_norm: Whether the backbone's BatchNorm keeps its statistics.
@@ -73,6 +74,7 @@ class Recipe:
     epochs: Positive
     augmentation: Augmentation
     known_classes_lr_factor: Positive = 1.0
+    max_learning_rate: Positive | None = None
     backbone_lr_factor: NotNegative = 1.0
     freeze_stride: Stride = 0
     freeze_batch_norm: bool = False
@@ -93,13 +95,14 @@ class Recipe:
     def for_batch_size(self, batch_size: int) -> "Recipe":
         """Returns the recipe for another number of images in a step, with the learning rate that suits it.
 
-        The rate is proportional to the batch size (Goyal et al. 2017). If that raises it, a recipe without warm-up gets
-        one. For AdamW the square root is often recommended (Malladi et al. 2022), but measured on BCCD the proportional
-        rate was better (docs/benchmarks.md).
+        The rate is proportional to the batch size (Goyal et al. 2017), up to `max_learning_rate`. If that raises it, a
+        recipe without warm-up gets one. For AdamW the square root is often recommended (Malladi et al. 2022), but
+        measured on BCCD the proportional rate was better (docs/benchmarks.md).
         """
         scale = batch_size / self.batch_size
         warmup = max(self.warmup, LARGE_BATCH_WARMUP) if scale > 1 else self.warmup
-        return replace(self, batch_size=batch_size, learning_rate=self.learning_rate * scale, warmup=warmup)
+        learning_rate = min(self.learning_rate * scale, self.max_learning_rate or inf)
+        return replace(self, batch_size=batch_size, learning_rate=learning_rate, warmup=warmup)
 
 
 # For training from scratch on a few hundred images; docs/benchmarks.md has its accuracy and time on such a set, and the
@@ -115,6 +118,7 @@ _MODERN = Recipe(
     batch_size=8,
     epochs=100,
     known_classes_lr_factor=0.3,
+    max_learning_rate=8e-3,
     augmentation=Augmentation(
         crop_probability=0.5,
         brightness=24.0,
@@ -142,8 +146,16 @@ RECIPES: Mapping[RecipeName, Recipe] = {
         augmentation=Augmentation(),
     ),
     "modern": _MODERN,
-    # For backbones that start trained, as on ImageNet.
-    "fine-tune": replace(_MODERN, epochs=30, freeze_stride=8),
+    # For backbones that start trained, as on ImageNet. The new layers have more to learn. docs/benchmarks.md has
+    # the runs that both rates were chosen by.
+    "fine-tune": replace(
+        _MODERN,
+        epochs=30,
+        learning_rate=8e-3,
+        known_classes_lr_factor=0.075,  # the rate that `modern` then has
+        backbone_lr_factor=0.1,
+        freeze_stride=8,
+    ),
 }
 
 
@@ -168,7 +180,8 @@ class TrainConfig:
         milestones: Rising fractions of the run at which the learning rate falls to a tenth. With an empty list it
             falls along a cosine to 0.
         warmup: Fraction of the run, from 0 to 1, in which the learning rate rises from 0.
-        backbone_lr_factor: Factor on the learning rate of the backbone. By default 1.
+        backbone_lr_factor: Factor on the learning rate of the backbone. By default 1 for `paper` and `modern`, and 0.1
+            for `fine-tune`.
         freeze: Layers that do not learn, by their names, or the beginnings of several: `backbone`, `backbone.conv1`.
         freeze_stride: The backbone's layers with a stride of up to this do not learn either; 0 for none. By default 0
             for `paper` and `modern`, and 8 for `fine-tune`.

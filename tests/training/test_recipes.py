@@ -186,6 +186,9 @@ def test_a_run_has_milestones_and_expansion_of_its_own():
         ("modern", 8, 2e-3, 0.05),
         ("modern", 32, 8e-3, 0.05),
         ("modern", 2, 5e-4, 0.05),
+        ("modern", 64, 8e-3, 0.05),  # not more: docs/benchmarks.md
+        ("fine-tune", 32, 8e-3, 0.05),
+        ("fine-tune", 4, 4e-3, 0.05),
     ],
 )
 def test_the_rate_follows_the_batch_size(name, batch_size, rate, warmup):
@@ -196,6 +199,13 @@ def test_the_rate_follows_the_batch_size(name, batch_size, rate, warmup):
     own = TrainConfig(recipe=name, batch_size=batch_size, learning_rate=0.5).resolve(backbone="tiny")[1]
     assert (own.learning_rate, own.warmup) == (0.5, RECIPES[name].warmup)
     assert TrainConfig(recipe=name, batch_size=batch_size, warmup=0.3).resolve(backbone="tiny")[1].warmup == 0.3
+
+
+@pytest.mark.parametrize("name", ["modern", "fine-tune"])
+def test_weights_that_know_classes_keep_them(name):
+    """The rate of docs/benchmarks.md, at which they lose little, whatever the recipe's own rate is."""
+    _, recipe = TrainConfig(recipe=name).resolve(backbone="tiny", knows_classes=True)
+    assert recipe.learning_rate == pytest.approx(6e-4)
 
 
 def test_what_a_run_leaves_open_is_written_down_as_its_recipes():
