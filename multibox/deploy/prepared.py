@@ -20,8 +20,8 @@ PREPARATION = "prepare/"
 class Preparation(ExportedGraph):
     """Takes one whole image, `(1, height, width, 3)` of plain RGB in `uint8`, and resizes it to the network's input.
 
-    It follows the rule of the config as `multibox.images.resize` does. With `antialias` a pixel may differ by one, as
-    it does between versions of Pillow.
+    It follows the rule of the config as `multibox.images.resize` does. With `antialias` a pixel may differ by one, and
+    hardly ever by two, as between versions of Pillow.
     """
 
     input_name, output_names = "image", ("images",)
