@@ -288,7 +288,7 @@ class Detector:
     def of_exported(
         cls, path: str | os.PathLike[str], *, device: str = "cpu", precision: PrecisionChoice = "fp32"
     ) -> "Detector":
-        """Returns the detector of an exported file. `load` calls this for the suffixes `.onnx`, `.tflite` and `.xml`.
+        """Returns the detector of an exported file. `load` calls this for the suffixes of such files.
 
         Args:
             path: Path of the file.

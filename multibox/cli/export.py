@@ -28,10 +28,10 @@ def export(
     web: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
     nms: Annotated[
         Literal["graph", "runtime", "none"] | None,
-        Parameter(group=MODEL, show_default="graph, but runtime for .tflite"),
+        Parameter(group=MODEL, show_default="graph, but runtime for .tflite and .pte"),
     ] = None,
     raw: Annotated[bool, Parameter(group=MODEL, negative="", show_default=False)] = False,
-    batch: Annotated[Count | None, Parameter(group=MODEL, show_default="any number, but 1 for .tflite")] = None,
+    batch: Annotated[Count | None, Parameter(group=MODEL, show_default="any, but 1 for .tflite and .pte")] = None,
     prepare: Annotated[bool, Parameter(group=MODEL, negative="", show_default=False)] = False,
     home: Annotated[
         Literal["frigate", "model-api", "jetson", "opencv", "mediapipe"] | None, Parameter(name="--for", group=MODEL)
@@ -50,7 +50,7 @@ def export(
     Args:
         model: A weights file, the folder of a run for its best weights, or the name of published weights ('multibox
             models' lists them).
-        out: The file to write. Its suffix says the kind: .onnx, .tflite, or .xml for OpenVINO.
+        out: The file to write. Its suffix says the kind: .onnx, .tflite, .xml for OpenVINO, or .pte for ExecuTorch.
         web: Write a web page that runs the detector in a browser to this new folder, with the file or instead of it.
         nms: Where suppression happens: in the file; in the runtime, from the boxes and scores of all default boxes; or
             there from raw outputs. What 'multibox detect' and 'multibox.load' find is the same.

@@ -27,8 +27,11 @@ from multibox.runtimes.exported import OUTPUTS, ExportFacts, Suppression
 from multibox.runtimes.open import open_exported
 from multibox.weights.file import Weights, make_header
 
-SUFFIXES = (".onnx", ".tflite", ".xml")
+SUFFIXES = (".onnx", ".tflite", ".xml", ".pte")
 """Suffixes of the files that can be written."""
+
+WITHOUT_SUPPRESSION = {".tflite": "TFLite", ".pte": "ExecuTorch"}
+"""Kinds of files that have no operator for suppression, and take images of one size in batches of one size."""
 
 
 class Int8(NamedTuple):
@@ -75,13 +78,13 @@ def export(
 
     Args:
         detector: The detector; it is not changed.
-        path: Path of the file. The suffix says its kind: `.onnx`, `.tflite`, or `.xml` for OpenVINO, which comes with a
-            `.bin`.
+        path: Path of the file. The suffix says its kind: `.onnx`, `.tflite`, `.pte` for ExecuTorch, or `.xml` for
+            OpenVINO, which comes with a `.bin`.
         suppression: Where suppression happens: in the file (`graph`); in whoever runs it, from the boxes and scores of
             all default boxes (`runtime`); or there, from raw offsets and logits (`none`). By default it is in the file,
-            but for TFLite, which has no such operator, in whoever runs it.
+            but for TFLite and ExecuTorch, which have no such operator, in whoever runs it.
         raw: Whether the raw offsets and logits are outputs as well.
-        batch: Number of images that the file takes at once; None for any number, or for 1 in TFLite.
+        batch: Number of images that the file takes at once; None for any number, or for 1 in TFLite and ExecuTorch.
         prepare: Whether the resize is in the file, which then takes one whole image of any size: plain RGB in `uint8`,
             `(1, height, width, 3)`.
         home: Name of a program in `multibox.deploy.homes` that shall run the file, which then has that program's form
@@ -103,6 +106,8 @@ def export(
         raise ValueError(f"{target}: the suffix says the kind of the file: {', '.join(SUFFIXES)}")
     suppression, raw, batch = _form(target, suppression, raw=raw, batch=batch, prepare=prepare, home=home)
     if int8 is not None:
+        if target.suffix == ".pte":
+            raise ValueError(f"{target}: ExecuTorch files are not written in 8 bits; take .tflite for a phone")
         check_apart(int8.calibrate, int8.judge)
     images = [scene.open() for scene in synthetic_scenes(16, seed=0)] if images is None else list(images)
     reference = Detector.of_network(
@@ -121,7 +126,7 @@ def export(
         if prepare:
             proof = _write_prepared(graph, part, metadata, reference, images)
         else:
-            _save(to_onnx(graph, metadata, batch=batch), part, metadata)
+            _write(graph, part, metadata, batch)
             proof = prove(reference, Detector.of_exported(part), images)
         if not proof.holds:
             raise ValueError(f"{target} is not written, since it does not find what the network finds: {proof}")
@@ -145,19 +150,29 @@ def _form(
     Raises:
         ValueError: The home is not known, or the arguments contradict each other.
     """
-    tflite = target.suffix == ".tflite"
-    if prepare and (tflite or home is not None or batch not in (None, 1)):
+    simple = WITHOUT_SUPPRESSION.get(target.suffix)
+    if prepare and (simple or home is not None or batch not in (None, 1)):
         other = "the home, which resizes images itself" if home else f"batch {batch}"
-        why = "TFLite files take resized images" if tflite else f"such a file takes one whole image; leave out {other}"
+        why = f"{simple} files take resized images" if simple else f"such a file takes one image; leave out {other}"
         raise ValueError(f"{target}: prepare puts the resize into the file, but {why}")
-    if home is not None and tflite:
+    if home is not None and target.suffix == ".tflite":
         tflite_home_of(home)  # there may be no such home
         return "none", False, 1
     if home is not None:
         return home_of(home, target.suffix).suppression, False, 1
-    if tflite and suppression == "graph":
-        raise ValueError(f"{target}: TFLite has no operator for suppression in the file; take 'runtime' or 'none'")
-    return suppression or ("runtime" if tflite else "graph"), raw, batch or (1 if tflite else None)
+    if simple and suppression == "graph":
+        raise ValueError(f"{target}: {simple} has no operator for suppression in the file; take 'runtime' or 'none'")
+    return suppression or ("runtime" if simple else "graph"), raw, batch or (1 if simple else None)
+
+
+def _write(graph: DetectorGraph, path: Path, metadata: Mapping[str, str], batch: int | None) -> None:
+    """Writes a detector in single precision as the kind of file that the suffix says."""
+    if path.suffix == ".pte":
+        from multibox.deploy.executorch import write_executorch
+
+        write_executorch(graph, path, metadata, batch=batch or 1)
+    else:
+        _save(to_onnx(graph, metadata, batch=batch), path, metadata)
 
 
 def _write_prepared(

@@ -97,7 +97,7 @@ def quantize_openvino(path: Path, target: Path, inputs: Iterable[np.ndarray]) ->
     try:
         import nncf
     except ImportError as error:
-        raise ImportError("OpenVINO files in 8 bits need nncf: pip install nncf") from error
+        raise ImportError("OpenVINO files in 8 bits need nncf: pip install 'multibox[export]'") from error
     import openvino
 
     nncf.set_log_level(logging.ERROR)  # it names each operation that it leaves alone

@@ -23,7 +23,7 @@ TOLERANCE = 1e-3
 """Largest difference that may come from another order of additions."""
 
 MOST_LEVELS, MEAN_LEVELS = 2, 0.1
-"""Largest difference of a resized pixel, from 0 to 255, and of their mean. Pillow rounds halves after rows and columns."""
+"""Largest difference of a resized pixel, from 0 to 255, and of their mean. Pillow rounds twice: rows, then columns."""
 
 
 @dataclass(frozen=True)

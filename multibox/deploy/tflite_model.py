@@ -15,7 +15,7 @@ try:
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 except ImportError as error:
-    raise ImportError("TFLite files need ai-edge-litert: pip install 'multibox[litert]'") from error
+    raise ImportError("TFLite files need ai-edge-litert: pip install 'multibox[export]'") from error
 
 __all__ = ["Model", "Operator", "Tensor", "read_model", "schema"]
 

@@ -13,7 +13,7 @@ def open_exported(
     """Returns what runs the file, and the number of images that it takes at once (None: any number).
 
     Args:
-        path: Path of the file: `.onnx`, `.tflite`, or `.xml` with its `.bin`.
+        path: Path of the file: `.onnx`, `.tflite`, `.pte`, or `.xml` with its `.bin`.
         device: Device that it runs on.
         precision: Precision of the computation; `auto` is what the file has.
 
@@ -27,12 +27,16 @@ def open_exported(
 
         return open_openvino(path, device=device, precision="fp32" if precision == "auto" else precision)
     if precision == "bf16":
-        kind = {".onnx": "an ONNX", ".tflite": "a TFLite"}[suffix]
+        kind = {".onnx": "an ONNX", ".tflite": "a TFLite", ".pte": "an ExecuTorch"}[suffix]
         raise ValueError(f"{os.fspath(path)}: {kind} file has its own precision; leave out precision='bf16'")
     if suffix == ".tflite":
         from multibox.runtimes.litert_runtime import open_litert
 
         return open_litert(path, device=device)
+    if suffix == ".pte":
+        from multibox.runtimes.executorch_runtime import open_executorch
+
+        return open_executorch(path, device=device)
     from multibox.runtimes.onnx_runtime import open_onnx
 
     return open_onnx(path, device=device)

@@ -80,8 +80,26 @@ def _tflite_metadata(path: str) -> dict[str, str]:
     return msgspec.json.decode(model.tables(4)[places[0]].text(0), type=dict[str, str]) if places else {}
 
 
+EXECUTORCH_METADATA = "multibox_metadata"
+"""Name of the method of an ExecuTorch file that returns the metadata, a JSON object of texts."""
+
+
+def _executorch_metadata(path: str) -> dict[str, str]:
+    """Returns what the method of the metadata returns.
+
+    A method is an ExecutionPlan (field 1 of Program in program.fbs), whose fields are a name (0), values (2) and the
+    numbers of those that are outputs (4). A value is a union: its table is field 1, and a String holds its text in 0.
+    """
+    for method in Table.root(Path(path).read_bytes()).tables(1):
+        if method.text(0) == EXECUTORCH_METADATA:
+            value = method.tables(2)[method.numbers(4, "<i4")[0]].table(1)
+            return {} if value is None else msgspec.json.decode(value.text(0), type=dict[str, str])
+    return {}
+
+
 KINDS: Mapping[str, tuple[str, Callable[[str], dict[str, str]]]] = {
     ".onnx": ("an ONNX", _onnx_metadata),
+    ".pte": ("an ExecuTorch", _executorch_metadata),
     ".tflite": ("a TFLite", _tflite_metadata),
     ".xml": ("an OpenVINO", _openvino_metadata),
 }

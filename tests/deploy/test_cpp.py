@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("needs g++, ONNX Runtime's library, and ONNXRUNTIME_INCLUDE, the folder of its headers")
     folder = tmp_path_factory.mktemp("cpp")
     (folder / "libonnxruntime.so.1").symlink_to(LIBRARIES[-1])
-    flags = "-std=c++17 -Wall -Wextra -Werror -isystem".split()
+    flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-isystem"]
     command = ["g++", SOURCE, "-o", folder / "detect", *flags, headers, LIBRARIES[-1], f"-Wl,-rpath,{folder}"]
     subprocess.run(command, check=True, timeout=300)
     export(Detector.load("multibox/shapes"), folder / "shapes.onnx", prepare=True, images=[multibox.EXAMPLE_IMAGE])

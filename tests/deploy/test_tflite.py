@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
 import multibox
@@ -19,18 +20,13 @@ from multibox.deploy.export import export
 from multibox.deploy.graph import ExportedGraph
 from multibox.deploy.onnx import to_onnx
 from multibox.deploy.proof import prove
+from multibox.deploy.tflite import to_tflite
+from multibox.deploy.tflite_int8 import quantize_tflite
 from multibox.detector import Detector
 from multibox.ssd.backbones import BACKBONES, make_backbone
 from multibox.weights.converters.flatbuffer import Table
 from multibox.weights.exported import read_header
 from tests.deploy.conftest import Exporter
-
-pytest.importorskip("ai_edge_litert", reason="TFLite files are written and run with ai-edge-litert")
-
-from ai_edge_litert.interpreter import Interpreter
-
-from multibox.deploy.tflite import to_tflite
-from multibox.deploy.tflite_int8 import quantize_tflite
 
 SHAPES = "multibox/shapes"
 

@@ -7,24 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 
 import multibox
 from multibox.boxes import box_iou
 from multibox.data.synthetic import synthetic_scenes
+from multibox.deploy import tflite_postprocess
 from multibox.deploy.export import export
 from multibox.deploy.homes import TFLITE_HOMES, tflite_home_of
-from multibox.detector import Detector
-from multibox.weights.converters.flatbuffer import Table
-from tests.deploy.conftest import Exporter
-
-pytest.importorskip("ai_edge_litert", reason="TFLite files are written and run with ai-edge-litert")
-
-from ai_edge_litert.interpreter import Interpreter
-
-from multibox.deploy import tflite_postprocess
 from multibox.deploy.proof import check_tflite_home
 from multibox.deploy.tflite_int8 import quantize_tflite
 from multibox.deploy.tflite_postprocess import write_tflite_home
+from multibox.detector import Detector
+from multibox.weights.converters.flatbuffer import Table
+from tests.deploy.conftest import Exporter
 
 SHAPES = "multibox/shapes"
 

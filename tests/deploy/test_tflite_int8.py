@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
 import multibox
@@ -15,18 +16,13 @@ from multibox.deploy.export import Int8, export
 from multibox.deploy.graph import ExportedGraph
 from multibox.deploy.int8 import judge
 from multibox.deploy.onnx import to_onnx
+from multibox.deploy.tflite import to_tflite
+from multibox.deploy.tflite_int8 import quantize_tflite
+from multibox.deploy.tflite_model import read_model
 from multibox.detector import Detector
 from multibox.ssd.network import L2Norm
 from multibox.weights.exported import read_header, read_metadata
 from tests.deploy.conftest import Exporter
-
-pytest.importorskip("ai_edge_litert", reason="TFLite files are written and run with ai-edge-litert")
-
-from ai_edge_litert.interpreter import Interpreter
-
-from multibox.deploy.tflite import to_tflite
-from multibox.deploy.tflite_int8 import quantize_tflite
-from multibox.deploy.tflite_model import read_model
 
 SHAPES = "multibox/shapes"
 
