@@ -19,6 +19,7 @@ from multibox.detector import Detector
 from multibox.presets import FIGURE_CLASSES
 
 MODELS = ("ssdlite320-mobilenetv3", "ssd300-vgg16")
+ENGINES = {".onnx": "ONNX Runtime", ".xml": "OpenVINO"}
 CALIBRATED, MEASURED = 32, 8
 """Number of photographs that 8 bits are calibrated on, and that are measured."""
 
@@ -57,13 +58,14 @@ def _variants(name: str, detector: Detector, folder: Path, int8: Int8 | None) ->
     yield Variant("multibox, torch", weights)
     if bf16:
         yield Variant("multibox, torch, bf16", weights, "bf16")
-    for suffix, engine in ((".onnx", "ONNX Runtime"), (".xml", "OpenVINO")):
+    for suffix, engine in ENGINES.items():
         path = folder / f"{name}{suffix}"
         export(detector, path)
         yield Variant(f"multibox, {engine}", path)
         if bf16 and suffix == ".xml":
             yield Variant(f"multibox, {engine}, bf16", path, "bf16")
     if int8 is not None:
-        path = folder / f"{name}-int8.onnx"
-        export(detector, path, int8=int8)
-        yield Variant("multibox, ONNX Runtime, int8", path)
+        for suffix, engine in ENGINES.items():
+            path = folder / f"{name}-int8{suffix}"
+            export(detector, path, int8=int8)
+            yield Variant(f"multibox, {engine}, int8", path)

@@ -47,6 +47,16 @@ if TYPE_CHECKING:
 VAL_FRACTION = 0.2
 """Fraction of the images that a run validates on if the data set has no split for it."""
 
+ExportKind = Literal["onnx", "openvino", "tflite", "executorch"]
+
+EXPORT_SUFFIXES: Mapping[ExportKind, str] = {
+    "onnx": ".onnx",
+    "openvino": ".xml",
+    "tflite": ".tflite",
+    "executorch": ".pte",
+}
+"""Suffixes of the files that a detector can be exported as, by the name of their kind."""
+
 GROUPS = {
     LENGTH: ("epochs", "steps", "minutes", "patience", "validate_every"),
     MODEL: ("freeze", "freeze_stride", "freeze_batch_norm", "backbone_lr_factor"),
@@ -132,7 +142,7 @@ def train(
     resume: Annotated[list[Path] | None, Parameter(group=OUTPUT, negative="", consume_multiple=(0, 1))] = None,
     on_problem: Annotated[OnProblem, Parameter(group=DATA)] = "skip",
     unlabelled: Unlabelled = None,
-    export_check: Annotated[Literal["onnx", "openvino"] | None, Parameter(group=OUTPUT)] = None,
+    export_check: Annotated[ExportKind | None, Parameter(group=OUTPUT)] = None,
 ) -> int:
     """Train a detector on a data set of your own.
 
@@ -481,7 +491,7 @@ def _make_detector(plan: Plan, class_names: tuple[str, ...]) -> "Detector":
     return detector.with_classes(class_names, seed=seed)
 
 
-def _check_export(detector: "Detector", kind: Literal["onnx", "openvino"]) -> None:
+def _check_export(detector: "Detector", kind: ExportKind) -> None:
     """Checks that the trained detector will be one that can be exported.
 
     Raises:
@@ -491,7 +501,7 @@ def _check_export(detector: "Detector", kind: Literal["onnx", "openvino"]) -> No
     from multibox.deploy.export import try_export
 
     try:
-        try_export(detector, {"onnx": ".onnx", "openvino": ".xml"}[kind])
+        try_export(detector, EXPORT_SUFFIXES[kind])
     except ValueError as error:
         raise ValueError(f"--export-check {kind}: {error}; train another model, or leave out the check") from error
     info(f"export check: the detector can be exported ({kind})")
