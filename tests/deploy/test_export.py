@@ -23,8 +23,22 @@ def scenes():
     return [scene.open() for scene in synthetic_scenes(7, seed=3)]
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
-@pytest.mark.parametrize("suppression", ["graph", "runtime", "none"])
+def slow(*values: object) -> object:
+    """One of several cases, each with an export of its own, which takes seconds."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "suppression"),
+    [
+        (".onnx", "graph"),
+        (".xml", "runtime"),
+        slow(".onnx", "runtime"),
+        slow(".onnx", "none"),
+        slow(".xml", "graph"),
+        slow(".xml", "none"),
+    ],
+)
 def test_a_file_finds_what_the_network_finds(exporter: Exporter, scenes, suffix: str, suppression: str):
     """To the default box, in a batch of one, of seven, and of none."""
     detector = Detector.load(SHAPES)
@@ -58,7 +72,7 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", [name if name == "voting across classes" else slow(name) for name in RULES])
 def test_the_rules_of_suppression_are_in_the_file(exporter: Exporter, scenes, name: str):
     shapes = Detector.load(SHAPES)
     config = dataclasses.replace(shapes.config, postprocess=RULES[name])
@@ -69,7 +83,7 @@ def test_the_rules_of_suppression_are_in_the_file(exporter: Exporter, scenes, na
     assert proof.detections >= 3 * len(scenes)
 
 
-@pytest.mark.parametrize(("height", "width", "classes"), [(64, 96, 1), (96, 64, 90)])
+@pytest.mark.parametrize(("height", "width", "classes"), [(64, 96, 1), slow(96, 64, 90)])
 def test_any_shape_and_number_of_classes(exporter: Exporter, height: int, width: int, classes: int):
     names = [f"class {number}" for number in range(classes)]
     detector = Detector.create("ssd256-tiny", names, height=height, width=width, seed=0)
@@ -89,6 +103,7 @@ def test_nothing_is_found_in_nothing(exporter: Exporter):
     assert len(found) == 0 and found.boxes.shape == (0, 4)
 
 
+@pytest.mark.slow
 def test_a_file_of_a_fixed_batch_takes_any_number(exporter: Exporter, scenes):
     detector = Detector.load(SHAPES)
     exported = multibox.load(exporter(detector, ".onnx", suppression="none", batch=3))
@@ -97,6 +112,7 @@ def test_a_file_of_a_fixed_batch_takes_any_number(exporter: Exporter, scenes):
         assert all(one.labels.tolist() == other.labels.tolist() for one, other in pairs)
 
 
+@pytest.mark.slow
 def test_raw_outputs_stand_behind_the_others(exporter: Exporter, scenes):
     import onnxruntime
 
