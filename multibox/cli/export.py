@@ -15,6 +15,7 @@ from multibox.messages import counted
 if TYPE_CHECKING:
     from multibox.data import Dataset, Sample
     from multibox.deploy.export import Exported
+    from multibox.detector import Detector
 
 MOST_IMAGES, CALIBRATION_IMAGES = 50, 300
 """Number of images of a data set that the file is compared on, and that 8 bits are calibrated on."""
@@ -40,7 +41,7 @@ def export(
     judge_split: Annotated[str | None, Parameter(group=DATA, show_default="val, or test if there is no val")] = None,
     calibrate_split: Annotated[str | None, Parameter(group=DATA, show_default="train")] = None,
     int8: Annotated[bool, Parameter(group=MODEL, negative="", show_default=False)] = False,
-    max_drop: Annotated[Fraction, Parameter(group=MODEL)] = 0.005,
+    max_drop: Annotated[Fraction | None, Parameter(group=MODEL, show_default="0.005")] = None,
     overwrite: Overwrite = False,
 ) -> int:
     """Write a detector as one file for other engines.
@@ -68,13 +69,23 @@ def export(
     """
     if int8 and data is None:
         raise UsageError("--int8 needs --data: images to calibrate on, and others to judge the file by")
-    if prepare and (home is not None or batch not in (None, 1)):
-        other = "--for: that program resizes images" if home else f"--batch {batch}: the file takes one image at a time"
-        raise UsageError(f"--prepare does not go with {other}")
+    if judge_split is not None and data is None:
+        raise UsageError("--judge-split is a split of --data, which is missing")
+    for flag, value in {"--calibrate-split": calibrate_split, "--max-drop": max_drop}.items():
+        if value is not None and not int8:
+            raise UsageError(f"{flag} is for 8 bits: add --int8, or leave it out")
     if out is None:
         _check_page_alone(web, {"nms": nms, "raw": raw, "batch": batch, "prepare": prepare, "for": home})
+
+    from multibox.deploy.export import Int8, choose_form
+    from multibox.deploy.export import export as run
     from multibox.weights.exported import is_exported
 
+    if out is not None:
+        try:
+            choose_form(out, suppression=nms, raw=raw, batch=batch, prepare=prepare, home=home, int8=int8)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
     weights = fetch_weights(model)
     if is_exported(weights):
         raise UsageError(
@@ -85,28 +96,16 @@ def export(
     if web is not None:
         _check_page(web, overwrite=overwrite)
 
-    from multibox.deploy.export import Int8
-    from multibox.deploy.export import export as run
     from multibox.detector import Detector
 
     detector = Detector.load(model)
-    images, eight_bits = None, None
+    images, eight_bits, judged_on = None, None, ""
     if data is not None:
-        from multibox.cli.data import choose_split, read_splits
-        from multibox.data import DatasetReader
-        from multibox.data.read import EVALUATION_SPLITS
-
-        reader = DatasetReader(data)
-        judged = choose_split(reader, judge_split, EVALUATION_SPLITS, "--judge-split")
-        names = [judged]
-        if int8:
-            names.append(choose_split(reader, calibrate_split, ("train", "trainval"), "--calibrate-split"))
-        sets = [each.with_classes(detector.class_names) for each in read_splits(reader, names, "skip")]
-        images = [sample.open() for sample in some(sets[0], MOST_IMAGES)]
-        if int8:
-            calibrate = dataclasses.replace(sets[1], samples=some(sets[1], CALIBRATION_IMAGES))
-            eight_bits = Int8(calibrate, sets[0], max_drop)
-    judged_on = "" if eight_bits is None else f"judged on {judged}, {counted(len(eight_bits.judge), 'image')}:"
+        judged, calibrate = _read_images(data, detector, judge_split, calibrate_split, int8=int8)
+        images = [sample.image for sample in some(judged, MOST_IMAGES)]
+        if calibrate is not None:
+            eight_bits = Int8(calibrate, judged, **({} if max_drop is None else {"max_drop": max_drop}))
+            judged_on = f"judged on {counted(len(judged), 'image')} of {judged.name}:"
     if web is not None:
         from multibox.deploy.web_page import write_page
 
@@ -131,14 +130,58 @@ def export(
         _report(exported, judged_on)
         stdout().print(f"written to {out} ({_size(out)})")
         if home is not None:
-            _advise(out, home)
+            _advise(out, home, detector)
     return 0
+
+
+def _read_images(
+    data: Path, detector: "Detector", judge_split: str | None, calibrate_split: str | None, *, int8: bool
+) -> "tuple[Dataset, Dataset | None]":
+    """Reads the images that a file is compared and judged on, and those that 8 bits are calibrated on.
+
+    Where the training held out images of a split, they are those that judge, and the others of the split calibrate.
+
+    Raises:
+        ValueError: A split cannot be read or has no images; or, with 8 bits, has classes that the detector has not.
+    """
+    from multibox.cli.data import choose_split, read_splits
+    from multibox.data import DatasetReader
+    from multibox.data.holdout import Holdout
+    from multibox.data.read import EVALUATION_SPLITS
+
+    def check(dataset: "Dataset") -> None:
+        if int8:  # otherwise only the images are needed
+            dataset.with_classes(detector.class_names)
+
+    reader = DatasetReader(data)
+    holdout = Holdout.from_provenance(detector.provenance)
+    part = holdout.find(reader.splits, judge_split) if holdout else None
+    if holdout and part:
+        names = [holdout.split]
+    else:
+        names = [choose_split(reader, judge_split, EVALUATION_SPLITS, "--judge-split")]
+    if int8:
+        names.append(choose_split(reader, calibrate_split, ("train", "trainval"), "--calibrate-split"))
+    distinct = list(dict.fromkeys(names))
+    sets = dict(zip(distinct, read_splits(reader, distinct, "skip", check=check), strict=True))
+    judged, calibrate = sets[names[0]], sets[names[-1]] if int8 else None
+    if holdout and part:
+        parts = holdout.divide(judged)
+        judged = parts[part]
+        if int8 and calibrate_split is None and len(sets) == 1:
+            calibrate = parts["train"]
+    if calibrate is None:
+        return judged, None
+    calibrate = dataclasses.replace(calibrate, samples=some(calibrate, CALIBRATION_IMAGES))
+    return judged.with_classes(detector.class_names), calibrate
 
 
 def _files(out: Path, home: str | None) -> list[Path]:
     """Returns the file and what comes with it: the weights of an OpenVINO file, the class names for a program."""
-    weights = [out.with_suffix(".bin")] if out.suffix == ".xml" else []
-    return [out, *weights, *([out.with_suffix(".labels.txt")] if home else [])]
+    from multibox.deploy.homes import labels_file
+    from multibox.deploy.kinds import files_of
+
+    return [*files_of(out), *([labels_file(out)] if home else [])]
 
 
 def _check_page_alone(web: Path | None, of_file: Mapping[str, object]) -> None:
@@ -175,20 +218,20 @@ def _report(exported: "Exported", judged_on: str) -> None:
         stdout().print("\n".join(exported.int8.lines()))
 
 
-def _advise(file: Path, home: str) -> None:
+def _advise(file: Path, home: str, detector: "Detector") -> None:
     """Prints what to write into the configuration of the program that shall run the file."""
     from multibox.deploy.homes import home_of, tflite_home_of
-    from multibox.weights.exported import read_header
 
-    header = read_header(file)
     chosen = tflite_home_of(home) if file.suffix == ".tflite" else home_of(home, file.suffix)
     stdout().print(f"\nfor {chosen.title}:\n")
-    stdout().print(chosen.advice(file, header.class_names, header.config.height, header.config.width))
+    stdout().print(chosen.advice(file, detector.class_names, detector.config.height, detector.config.width))
 
 
 def _size(path: Path) -> str:
-    """Returns the size of a file or of all files in a folder. The weights of an OpenVINO file are beside it."""
-    files = path.rglob("*") if path.is_dir() else {path, path.with_suffix(".bin")} if path.suffix == ".xml" else {path}
+    """Returns the size of a file, with those that belong to it, or of all files in a folder."""
+    from multibox.deploy.kinds import files_of
+
+    files = path.rglob("*") if path.is_dir() else files_of(path)
     return f"{sum(file.stat().st_size for file in files) / 1e6:.1f} MB"
 
 

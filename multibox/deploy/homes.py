@@ -1,9 +1,10 @@
-"""Programs that run SSDs: what each expects of a file, and what to write into its configuration.
+"""Programs that run SSDs, the homes of a file: what each expects of it, and what to write into its configuration.
 
 A home takes images in a form of its own and reads detections in another. `HomeGraph` puts both around a detector.
 """
 
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -35,7 +36,7 @@ class Home(NamedTuple):
         names: Names of the input and of the outputs.
         outputs: Makes the outputs of those of `DetectorGraph`.
         labels: Makes the text of the label file; None if there is none.
-        advice: Lines to paste, for a file and its class names.
+        advice: Lines to paste, for a file, its class names, and the height and width of its input.
         model_info: What the program reads in `rt_info/model_info` of an OpenVINO file; None if it reads nothing there.
     """
 
@@ -59,11 +60,13 @@ class TfliteHome(NamedTuple):
         title: Name of the program.
         reads_metadata: Whether it reads the class names out of the file, instead of from a file beside it.
         advice: Lines to paste, for a file, its class names, and the height and width of its input.
+        suppression: Where suppression happens: in an operator that takes the raw outputs.
     """
 
     title: str
     reads_metadata: bool
     advice: Callable[[Path, Sequence[str], int, int], str]
+    suppression: Suppression = "none"
 
 
 class HomeGraph(ExportedGraph):
@@ -132,17 +135,35 @@ detectors:
   openvino:
     type: openvino
     device: CPU  # or GPU
+{_frigate_model(path, class_names, height, width, colors="bgr")}"""
+
+
+def _frigate_tflite(path: Path, class_names: Sequence[str], height: int, width: int) -> str:
+    return f"""\
+detectors:
+  cpu:
+    type: cpu
+{_frigate_model(path, class_names, height, width, colors="rgb")}"""
+
+
+def _frigate_model(path: Path, class_names: Sequence[str], height: int, width: int, *, colors: Colors) -> str:
+    return f"""\
 model:
-  path: /config/{path.name}
-  labelmap_path: /config/{labels_file(path).name}
+  path: {_text(f"/config/{path.name}")}
+  labelmap_path: {_text(f"/config/{labels_file(path).name}")}
   model_type: ssd
   width: {width}
   height: {height}
   input_tensor: nhwc
-  input_pixel_format: bgr
+  input_pixel_format: {colors}
 objects:
-  track: [{", ".join(json.dumps(name, ensure_ascii=False) for name in class_names)}]
+  track: [{", ".join(map(_text, class_names))}]
 """
+
+
+def _text(text: str) -> str:
+    """Returns a text as YAML, Python and JSON write it."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _model_api(path: Path, class_names: Sequence[str], height: int, width: int) -> str:
@@ -150,7 +171,7 @@ def _model_api(path: Path, class_names: Sequence[str], height: int, width: int) 
 import cv2
 from model_api.models import Model
 
-model = Model.create_model("{path.name}")
+model = Model.create_model({_text(path.name)})
 print(model(cv2.cvtColor(cv2.imread("image.jpg"), cv2.COLOR_BGR2RGB)))
 """
 
@@ -173,8 +194,11 @@ def _numbered(class_names: Sequence[str]) -> str:
 
 
 def _jetson(path: Path, class_names: Sequence[str], height: int, width: int) -> str:
+    model, labels = (
+        shlex.quote(f"--{name}={file.name}") for name, file in (("model", path), ("labels", labels_file(path)))
+    )
     return f"""\
-detectnet --model={path.name} --labels={labels_file(path).name} \\
+detectnet {model} {labels} \\
     --input-blob=input_0 --output-cvg=scores --output-bbox=boxes images/*.jpg found/
 """
 
@@ -183,26 +207,9 @@ def _opencv(path: Path, class_names: Sequence[str], height: int, width: int) -> 
     return f"""\
 import cv2
 
-network = cv2.dnn.readNet("{path.name}")
-network.setInput(cv2.dnn.blobFromImage(image, size=({width}, {height}), swapRB=True))
+network = cv2.dnn.readNet({_text(path.name)})
+network.setInput(cv2.dnn.blobFromImage(cv2.imread("image.jpg"), size=({width}, {height}), swapRB=True))
 boxes, scores = network.forward(["boxes", "scores"])  # (1, N, 4) as fractions of the image, (1, N, {len(class_names)})
-"""
-
-
-def _frigate_tflite(path: Path, class_names: Sequence[str], height: int, width: int) -> str:
-    return f"""\
-detectors:
-  cpu:
-    type: cpu
-model:
-  path: /config/{path.name}
-  labelmap_path: /config/{labels_file(path).name}
-  width: {width}
-  height: {height}
-  input_tensor: nhwc
-  input_pixel_format: rgb
-objects:
-  track: [{", ".join(class_names)}]
 """
 
 
@@ -211,7 +218,7 @@ def _mediapipe(path: Path, class_names: Sequence[str], height: int, width: int) 
 import mediapipe as mp
 from mediapipe.tasks.python import BaseOptions, vision
 
-options = vision.ObjectDetectorOptions(BaseOptions(model_asset_path="{path.name}"), score_threshold=0.5)
+options = vision.ObjectDetectorOptions(BaseOptions(model_asset_path={_text(path.name)}), score_threshold=0.5)
 with vision.ObjectDetector.create_from_options(options) as detector:
     print(detector.detect(mp.Image.create_from_file("image.jpg")))
 """
@@ -224,61 +231,61 @@ def labels_file(path: Path) -> Path:
 
 HOMES: Mapping[str, Home] = {
     "frigate": Home(
-        "Frigate's OpenVINO detector",
-        ".xml",
-        "nhwc",
-        "bgr",
-        "uint8",
-        "graph",
-        ("images", ("detections",)),
-        _rows,
-        _numbered,
-        _frigate,
+        title="Frigate's OpenVINO detector",
+        suffix=".xml",
+        layout="nhwc",
+        colors="bgr",
+        pixels="uint8",
+        suppression="graph",
+        names=("images", ("detections",)),
+        outputs=_rows,
+        labels=_numbered,
+        advice=_frigate,
     ),
     "model-api": Home(
-        "OpenVINO's Model API",
-        ".xml",
-        "nchw",
-        "rgb",
-        "uint8",
-        "graph",
-        ("images", ("detections",)),
-        _rows,
-        None,
-        _model_api,
-        _model_info,
+        title="OpenVINO's Model API",
+        suffix=".xml",
+        layout="nchw",
+        colors="rgb",
+        pixels="uint8",
+        suppression="graph",
+        names=("images", ("detections",)),
+        outputs=_rows,
+        labels=None,
+        advice=_model_api,
+        model_info=_model_info,
     ),
     "jetson": Home(
-        "jetson-inference's detectnet",
-        ".onnx",
-        "nchw",
-        "rgb",
-        "minus one to one",
-        "runtime",
-        ("input_0", ("scores", "boxes")),
-        _scores_and_boxes,
-        lambda names: "\n".join(["BACKGROUND", *names]),
-        _jetson,
+        title="jetson-inference's detectnet",
+        suffix=".onnx",
+        layout="nchw",
+        colors="rgb",
+        pixels="minus one to one",
+        suppression="runtime",
+        names=("input_0", ("scores", "boxes")),
+        outputs=_scores_and_boxes,
+        labels=lambda names: "\n".join(["BACKGROUND", *names]),
+        advice=_jetson,
     ),
     "opencv": Home(
-        "OpenCV's dnn",
-        ".onnx",
-        "nchw",
-        "rgb",
-        "float",
-        "runtime",
-        ("images", ("boxes", "scores")),
-        lambda boxes, scores: (boxes, scores),
-        "\n".join,
-        _opencv,
+        title="OpenCV's dnn",
+        suffix=".onnx",
+        layout="nchw",
+        colors="rgb",
+        pixels="float",
+        suppression="runtime",
+        names=("images", ("boxes", "scores")),
+        outputs=lambda boxes, scores: (boxes, scores),
+        labels="\n".join,
+        advice=_opencv,
     ),
 }
 """The homes by name."""
 
 
 TFLITE_HOMES: Mapping[str, TfliteHome] = {
-    "frigate": TfliteHome("Frigate's TFLite detector", False, _frigate_tflite),
-    "mediapipe": TfliteHome("MediaPipe's object detector", True, _mediapipe),
+    "frigate": TfliteHome("Frigate's TFLite detector", reads_metadata=False, advice=_frigate_tflite),
+    "mediapipe": TfliteHome("MediaPipe's object detector", reads_metadata=True, advice=_mediapipe),
 }
 """The homes of TFLite files by name."""
 

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
@@ -41,18 +41,19 @@ QUANTIZED = (
 """Operators of the network that compute in 8 bits with ONNX Runtime."""
 
 
-def quantize_onnx(model: onnx.ModelProto, path: Path, inputs: Iterable[np.ndarray]) -> None:
+def quantize_onnx(source: Path, path: Path, inputs: Iterable[np.ndarray]) -> None:
     """Writes an ONNX file with 8-bit weights by channel and unsigned 8-bit activations, in the QDQ form.
 
     (ONNX Runtime is 1.5 to 3 times slower with signed activations on x86.)
 
     Args:
-        model: The model in single precision.
+        source: The file in single precision.
         path: The file to write.
-        inputs: Prepared images to calibrate on, each as a batch that the model takes.
+        inputs: What the file takes, to calibrate on.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
+    model = onnx.load(source)
     name, network = model.graph.input[0].name, network_nodes(model)
     mark = onnx.StringStringEntryProto(key="onnx.quant.pre_process", value="onnxruntime.quant")
     ready = onnx.ModelProto()
@@ -83,13 +84,16 @@ def quantize_onnx(model: onnx.ModelProto, path: Path, inputs: Iterable[np.ndarra
     onnx.save(quantized, path)
 
 
-def quantize_openvino(path: Path, target: Path, inputs: Iterable[np.ndarray]) -> None:
+def quantize_openvino(
+    source: Path, path: Path, samples: Sequence[Sample], as_input: Callable[[Sample], np.ndarray]
+) -> None:
     """Writes an OpenVINO file with 8-bit weights by channel and 8-bit activations, as NNCF chooses them.
 
     Args:
-        path: The file in single precision.
-        target: The file to write.
-        inputs: What the file takes, to calibrate on.
+        source: The file in single precision.
+        path: The file to write.
+        samples: Images to calibrate on. NNCF reads them several times.
+        as_input: Makes what the file takes of an image.
 
     Raises:
         ImportError: NNCF is not installed.
@@ -101,18 +105,17 @@ def quantize_openvino(path: Path, target: Path, inputs: Iterable[np.ndarray]) ->
     import openvino
 
     nncf.set_log_level(logging.ERROR)  # it names each operation that it leaves alone
-    samples = list(inputs)
-    model = openvino.Core().read_model(path)
+    model = openvino.Core().read_model(source)
     network = _network_operations(model)
     others = [each.get_friendly_name() for each in model.get_ops() if each.get_friendly_name() not in network]
     quantized = nncf.quantize(
         model,
-        nncf.Dataset(samples),
+        nncf.Dataset(samples, as_input),
         preset=nncf.QuantizationPreset.MIXED,  # unsigned activations where they are
         subset_size=len(samples),
         ignored_scope=nncf.IgnoredScope(names=others, validate=False),
     )
-    openvino.save_model(quantized, target, compress_to_fp16=False)
+    openvino.save_model(quantized, path, compress_to_fp16=False)
 
 
 def _network_operations(model: "openvino.Model") -> set[str]:
@@ -192,7 +195,7 @@ def judge(before: Detector, after: Detector, dataset: Dataset, *, sizes: tuple[i
     found = [evaluate(each, dataset, batch_size=1, progress=False).detections for each in (before, after)]
     truths = [sample.truth for sample in dataset]
     compared = compare(truths, *found, class_names=dataset.class_names)
-    image = before.prepare_image(dataset[0].open())
+    image = before.prepare_image(dataset[0].image)
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(TIMED):
         for each, laps in zip((before, after), seconds, strict=True):
@@ -203,15 +206,30 @@ def judge(before: Detector, after: Detector, dataset: Dataset, *, sizes: tuple[i
 
 
 def check_apart(calibrate: Dataset, judged: Dataset) -> None:
-    """Checks that no image is in both sets.
+    """Checks that a file in 8 bits can be calibrated on one set and judged by the other.
 
     Raises:
-        ValueError: An image is in both, by its content.
+        ValueError: A set has no images, no image that is judged has an object, or an image is in both, by its content.
     """
-    known = {_fingerprint(sample): f"{sample.image}" for sample in calibrate}
+    for dataset, purpose in ((calibrate, "calibrate on"), (judged, "judge by")):
+        if not len(dataset):
+            raise ValueError(f"{dataset.name} has no images to {purpose}; choose another split")
+    if all(sample.truth.crowd.all() for sample in judged):
+        raise ValueError(
+            f"no image of {judged.name} has an object, so there is no AP to judge by; choose another split"
+        )
+    known = {_fingerprint(sample): sample for sample in calibrate}
     for sample in judged:
         if (twin := known.get(_fingerprint(sample))) is not None:
-            raise ValueError(f"{sample.image} is judged, but it is the same image as {twin}, which is calibrated on")
+            raise ValueError(
+                f"{_place(sample)} is judged, but it is the same image as {_place(twin)}, which is calibrated on; "
+                "choose splits without a common image"
+            )
+
+
+def _place(sample: Sample) -> str:
+    """Returns the path of an image, or its name if it is in memory."""
+    return f"{sample.image}" if isinstance(sample.image, Path) else sample.name
 
 
 def _fingerprint(sample: Sample) -> str:

@@ -47,12 +47,13 @@ class Proof:
     @property
     def holds(self) -> bool:
         """Whether both find the same. One detection in a hundred may differ: rounding decides between equal scores."""
-        return self.unpaired <= self.detections / 100 and max(self.box_difference, self.score_difference) < TOLERANCE
+        largest = np.max([self.box_difference, self.score_difference])  # NaN if one is
+        return self.unpaired <= self.detections / 100 and bool(largest < TOLERANCE)
 
     def __str__(self) -> str:
         return (
-            f"{self.detections} detections in {counted(self.images, 'image')}, {self.unpaired} without a partner; the "
-            f"largest difference of a coordinate is {self.box_difference:.1e} of the image, of a score "
+            f"of {counted(self.detections, 'detection')} in {counted(self.images, 'image')}, {self.unpaired} have no "
+            f"partner; the largest difference of a coordinate is {self.box_difference:.1e} of the image, of a score "
             f"{self.score_difference:.1e}"
         )
 
@@ -81,23 +82,13 @@ def prove(
         prepare: Prepares an image for the network; None for `Detector.prepare_image`.
         batch_size: Number of images that go through the network at once.
     """
-    opened = list(images)
-    prepared = list(map(prepare or network.prepare_image, opened))
-    whole = [exported.prepare_image(image) for image in opened]  # the same, unless the file itself resizes them
+    sources = list(images)
+    prepared = list(map(prepare or network.prepare_image, sources))
     least = network.config.postprocess.score_threshold
-    found, again = (
-        each.detect(inputs, score_threshold=least, batch_size=batch_size, progress=False)
-        for each, inputs in ((network, prepared), (exported, whole))
-    )
+    found = network.detect(prepared, score_threshold=least, batch_size=batch_size, progress=False)
+    again = list(exported.detect(iter(sources), score_threshold=least, batch_size=batch_size))  # whole images are large
     sizes = [np.array([image.width, image.height] * 2, np.float32) for image in prepared]
-    differences = list(map(_differences, found, again, sizes))
-    return Proof(
-        images=len(prepared),
-        detections=sum(map(len, found)),
-        unpaired=sum(each[0] for each in differences),
-        box_difference=max((each[1] for each in differences), default=0.0),
-        score_difference=max((each[2] for each in differences), default=0.0),
-    )
+    return _compare(zip(found, again, sizes, strict=True))
 
 
 def prepared_by(preparation: Path, network: Detector, exported: Detector) -> Prepare:
@@ -125,20 +116,6 @@ def prepared_by(preparation: Path, network: Detector, exported: Detector) -> Pre
     return prepare
 
 
-def _differences(found: Detections, again: Detections, size: Float[np.ndarray, "4"]) -> tuple[int, float, float]:
-    """Returns the number without a partner, and the largest differences of coordinates and scores."""
-    overlaps = box_iou(found.boxes, again.boxes) * (found.labels[:, None] == again.labels)
-    pairs = np.argwhere(overlaps >= SAME)
-    partners: dict[int, int] = {}
-    for row, column in pairs[np.argsort(-overlaps[*pairs.T], kind="stable")].tolist():
-        if row not in partners and column not in partners.values():
-            partners[row] = column
-    rows, columns = list(partners), list(partners.values())
-    boxes = np.abs(found.boxes[rows] - again.boxes[columns]) / size
-    scores = np.abs(found.scores[rows] - again.scores[columns])
-    return len(found) + len(again) - 2 * len(rows), float(boxes.max(initial=0)), float(scores.max(initial=0))
-
-
 def check_home(graph: HomeGraph, path: Path, inputs: Sequence[Shaped[np.ndarray, "1 3 height width"]]) -> None:
     """Checks that a file in the form of a home gives what its graph gives.
 
@@ -151,20 +128,21 @@ def check_home(graph: HomeGraph, path: Path, inputs: Sequence[Shaped[np.ndarray,
         ValueError: An output differs.
     """
     run, _ = open_exported(path)
+    pairs = []
     for image in inputs:
         given = graph.as_the_home(torch.from_numpy(image))
         with torch.inference_mode():
             expected = [output.numpy() for output in graph(given)]
-        found = [run(given.numpy())[name] for name in graph.output_names]
-        if graph.home.suppression == "graph":  # rows of equal scores may change places
-            unpaired, *differences = _differences(_of_rows(*expected), _of_rows(*found), np.ones(4, np.float32))
-        else:
-            unpaired, differences = 0, [np.abs(one - other).max() for one, other in zip(expected, found, strict=True)]
-        if not (max(differences) < TOLERANCE and unpaired <= len(expected[0]) / 100):
-            raise ValueError(
-                f"{path.name} does not give what the network gives: {unpaired} detections have no partner, and the "
-                f"largest difference is {max(differences):.2g}"
-            )
+        outputs = run(given.numpy())
+        found = [outputs[name] for name in graph.output_names]
+        if graph.home.suppression == "graph":
+            pairs.append((_of_rows(*expected), _of_rows(*found), np.ones(4, np.float32)))
+            continue
+        for name, one, other in zip(graph.output_names, expected, found, strict=True):
+            difference = np.abs(one - other).max()
+            if not difference < TOLERANCE:
+                raise ValueError(f"{path.name} gives other {name} than the network: one differs by {difference:.2g}")
+    _check(path, _compare(pairs))
 
 
 def check_tflite_home(raw: Detector, path: Path, images: Iterable[Source]) -> None:
@@ -179,24 +157,24 @@ def check_tflite_home(raw: Detector, path: Path, images: Iterable[Source]) -> No
         ValueError: Detections are missing or differ.
     """
     run, _ = open_exported(path)
-    least = raw.config.postprocess.score_threshold
-    number, unpaired, largest = 0, 0, 0.0
+    pairs = []
     for image in images:
-        found = raw.detect(image, score_threshold=least)
         prepared = raw.prepare_image(image)
         size = np.array([prepared.width, prepared.height] * 2, np.float32)
-        boxes, labels, scores, count = (values[0] for values in run(raw.prepare(image)).values())
+        boxes, labels, scores, count = (values[0] for values in run(raw.prepare(prepared)).values())
         there = np.arange(len(scores)) < count
         corners = boxes[there][:, [1, 0, 3, 2]].clip(0, 1) * size
         indices = np.full(len(corners), -1)
         again = Detections(corners, scores[there], labels[there].astype(np.int64), indices, raw.class_names)
-        lost, *differences = _differences(found, again, size)
-        number, unpaired, largest = number + len(found), unpaired + lost, max(largest, *differences)
-    if not (unpaired <= number / 100 and largest < TOLERANCE):
-        raise ValueError(
-            f"{path.name} does not give what the network gives: of {number} detections, {unpaired} have no partner, "
-            f"and the largest difference is {largest:.2g}"
-        )
+        found = raw.detect(prepared, score_threshold=raw.config.postprocess.score_threshold)
+        pairs.append((found, again, size))
+    _check(path, _compare(pairs))
+
+
+def _check(path: Path, proof: Proof) -> None:
+    """Raises a ValueError if the detections of a file in the form of a home are not those of the network."""
+    if not proof.holds:
+        raise ValueError(f"{path.name} does not give what the network gives: {proof}")
 
 
 def _of_rows(rows: Float[np.ndarray, "1 1 rows 7"]) -> Detections:
@@ -205,3 +183,32 @@ def _of_rows(rows: Float[np.ndarray, "1 1 rows 7"]) -> Detections:
     labels = there[:, 1].astype(np.int64)
     names = tuple(map(str, range(labels.max(initial=0) + 1)))
     return Detections(there[:, 3:], there[:, 2], labels, np.full(len(labels), -1), names)
+
+
+def _compare(pairs: Iterable[tuple[Detections, Detections, Float[np.ndarray, "4"]]]) -> Proof:
+    """Returns how far detections are from others in the same images.
+
+    Args:
+        pairs: For each image the network's detections, those of the file, and width and height of the image, twice.
+    """
+    images, detections, unpaired, boxes, scores = 0, 0, 0, [0.0], [0.0]
+    for found, again, size in pairs:
+        lost, box, score = _differences(found, again, size)
+        images, detections, unpaired = images + 1, detections + len(found), unpaired + lost
+        boxes.append(box)
+        scores.append(score)
+    return Proof(images, detections, unpaired, float(np.max(boxes)), float(np.max(scores)))
+
+
+def _differences(found: Detections, again: Detections, size: Float[np.ndarray, "4"]) -> tuple[int, float, float]:
+    """Returns the number without a partner, and the largest differences of coordinates and scores."""
+    overlaps = box_iou(found.boxes, again.boxes) * (found.labels[:, None] == again.labels)
+    pairs = np.argwhere(overlaps >= SAME)
+    partners: dict[int, int] = {}
+    for row, column in pairs[np.argsort(-overlaps[*pairs.T], kind="stable")].tolist():
+        if row not in partners and column not in partners.values():
+            partners[row] = column
+    rows, columns = list(partners), list(partners.values())
+    boxes = np.abs(found.boxes[rows] - again.boxes[columns]) / size
+    scores = np.abs(found.scores[rows] - again.scores[columns])
+    return len(found) + len(again) - 2 * len(rows), float(boxes.max(initial=0)), float(scores.max(initial=0))

@@ -28,7 +28,9 @@ def test_a_detector_that_cannot_be_exported_is_not(
     if fault == "other offsets":
         monkeypatch.setattr(export, "TOLERANCE", 0.0)
     else:
-        monkeypatch.setattr(export, "to_onnx", lambda *_, **__: (_ for _ in ()).throw(RuntimeError(fault)))
+        monkeypatch.setattr(
+            "multibox.deploy.kinds.to_onnx", lambda *_, **__: (_ for _ in ()).throw(RuntimeError(fault))
+        )
     result = multibox("train", data, *FLAGS, "--out", tmp_path / "run")
     assert result.status == 1
     (line,) = [each for each in result.err if "--export-check onnx" in each]

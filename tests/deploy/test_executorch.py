@@ -65,11 +65,12 @@ def test_damage_is_an_error(file: Path, tmp_path: Path):
     [
         (["--nms", "graph"], "ExecuTorch has no operator for suppression in the file; take 'runtime' or 'none'"),
         (["--prepare"], "prepare puts the resize into the file, but ExecuTorch files take resized images"),
+        (["--int8", "--data", "scenes"], "ExecuTorch files are not written in 8 bits; take .tflite for a phone"),
         (["--for", "frigate"], "Frigate's TFLite detector takes a file with the suffix .tflite, not .pte"),
     ],
 )
 def test_what_such_a_file_cannot_be_is_refused(tmp_path: Path, capsys, flags: list[str], said: str):
-    assert main(["export", SHAPES, str(tmp_path / "shapes.pte"), *flags]) == 1
+    assert main(["export", SHAPES, str(tmp_path / "shapes.pte"), *flags]) == 2
     assert said in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 

@@ -1,6 +1,7 @@
 """An exported file finds what the network finds, whatever it leaves to whoever runs it."""
 
 import dataclasses
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import torch
 import multibox
 from multibox.config import Postprocess
 from multibox.data.synthetic import synthetic_scenes
-from multibox.deploy.export import export
-from multibox.deploy.proof import prove
+from multibox.deploy.export import choose_form, export
+from multibox.deploy.proof import Proof, prove
 from multibox.detector import Detector
 from tests.deploy.conftest import Exporter
 
@@ -161,6 +162,62 @@ def test_a_file_that_finds_something_else_is_not_written(tmp_path: Path, monkeyp
     with pytest.raises(ValueError, match=r"shapes\.onnx is not written, since it does not find what the network finds"):
         export(Detector.load(SHAPES), tmp_path / "shapes.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_few_detections_prove_little(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    export(Detector.load(SHAPES), tmp_path / "shapes.onnx", images=[np.full((9, 9, 3), 128, np.uint8)])
+    assert "was compared with the network by no more than" in caplog.text
+
+
+@pytest.mark.parametrize("differences", [(0.0, np.nan), (np.nan, 0.0), (0.002, 0.0), (0.0, 0.002)])
+def test_a_large_difference_is_no_proof(differences: tuple[float, float]):
+    assert Proof(1, 100, 1, 0.0, 0.0).holds
+    assert not Proof(1, 100, 1, *differences).holds
+    assert not Proof(1, 100, 2, 0.0, 0.0).holds
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "said"),
+    [
+        ("shapes.pt", {}, r"shapes\.pt: the suffix says the kind of the file, and must be one of \.onnx \(ONNX\), "),
+        ("shapes", {}, "shapes: the suffix says the kind"),
+        ("shapes.onnx", {"suppression": "file"}, "suppression must be one of graph, runtime, none, but is 'file'"),
+        ("shapes.onnx", {"batch": 0}, "batch must be at least 1, but is 0"),
+        (
+            "shapes.tflite",
+            {"suppression": "graph"},
+            "TFLite has no operator for suppression in the file; take 'runtime'",
+        ),
+        ("shapes.tflite", {"prepare": True}, "TFLite files take resized images"),
+        ("shapes.onnx", {"prepare": True, "batch": 2}, "takes one image at a time; leave out batch 2"),
+        ("shapes.pte", {"int8": True}, "ExecuTorch files are not written in 8 bits"),
+        ("shapes.xml", {"home": "frigate", "prepare": True}, "a program resizes images itself; leave out prepare"),
+        ("shapes.xml", {"home": "frigate", "suppression": "none"}, r"leave out suppression \(--nms\)"),
+        (
+            "shapes.tflite",
+            {"home": "mediapipe", "raw": True, "batch": 2},
+            "object detector .*; leave out raw and batch 2",
+        ),
+        ("shapes.onnx", {"home": "opencb"}, "there is no home 'opencb'"),
+    ],
+)
+def test_what_no_file_can_be_is_refused(name: str, asked: dict[str, object], said: str):
+    with pytest.raises(ValueError, match=said):
+        inspect.unwrap(choose_form)(name, **asked)  # without the types that the tests check at every call
+
+
+def test_a_file_needs_a_place(tmp_path: Path):
+    """That is said before anything is computed."""
+    detector = Detector.load(SHAPES)
+    (tmp_path / "shapes.onnx").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"shapes\.onnx is a folder; give the name of a file"):
+        export(detector, tmp_path / "shapes.onnx")
+    (tmp_path / "shapes.bin").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"shapes\.bin is a folder"):
+        export(detector, tmp_path / "shapes.xml")
+    with pytest.raises(FileNotFoundError, match=r"made/shapes\.onnx: there is no folder '.*made' to write to"):
+        export(detector, tmp_path / "made" / "shapes.onnx")
 
 
 def test_a_file_is_compiled_already(exporter: Exporter):

@@ -1,6 +1,9 @@
 """Each home's file gives it what the detector finds: in the program's own code, or by its published contract."""
 
+import ast
+import dataclasses
 import re
+import shlex
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,7 +15,7 @@ import yaml
 import multibox
 from multibox.cli import main
 from multibox.deploy.export import export
-from multibox.deploy.homes import HOMES
+from multibox.deploy.homes import HOMES, TFLITE_HOMES
 from multibox.detections import Detections
 from multibox.detector import Detector
 from multibox.images import open_image
@@ -76,19 +79,45 @@ def test_frigate(files: Files, expected: Detections):
     )
 
 
-def test_frigates_configuration_holds_any_name():
-    advice = HOMES["frigate"].advice(Path("street.xml"), ["mask: none", "3 pins", 'no, "yes"'], 256, 320)
-    config = yaml.safe_load(advice)
+@pytest.mark.parametrize(("homes", "suffix", "colors"), [(HOMES, ".xml", "bgr"), (TFLITE_HOMES, ".tflite", "rgb")])
+def test_frigates_configuration_holds_any_name(homes, suffix: str, colors: str):
+    file = Path(f"street: no #1{suffix}")
+    config = yaml.safe_load(homes["frigate"].advice(file, ["mask: none", "3 pins", 'no, "yes"'], 256, 320))
     assert config["model"] == {
-        "path": "/config/street.xml",
-        "labelmap_path": "/config/street.labels.txt",
+        "path": f"/config/street: no #1{suffix}",
+        "labelmap_path": "/config/street: no #1.labels.txt",
         "model_type": "ssd",
         "width": 320,
         "height": 256,
         "input_tensor": "nhwc",
-        "input_pixel_format": "bgr",
+        "input_pixel_format": colors,
     }
     assert config["objects"]["track"] == ["mask: none", "3 pins", 'no, "yes"']
+
+
+def test_lines_to_paste_hold_any_name_of_a_file():
+    names = ["person"]
+    for home, suffix in (("opencv", ".onnx"), ("model-api", ".xml")):
+        code = HOMES[home].advice(Path(f'my "best" one{suffix}'), names, 256, 256)
+        assert f'my "best" one{suffix}' in [
+            node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)
+        ]
+    words = shlex.split(HOMES["jetson"].advice(Path("it's.onnx"), names, 256, 256))
+    assert words[:3] == ["detectnet", "--model=it's.onnx", "--labels=it's.labels.txt"]
+
+
+@pytest.mark.slow
+def test_a_home_that_takes_whole_numbers_gets_no_floats(tmp_path: Path):
+    """Although the detector itself resizes to floats."""
+    import openvino
+
+    shapes = Detector.load(SHAPES)
+    detector = Detector.of_network(
+        dataclasses.replace(shapes.config, resize="float"), shapes.class_names, shapes.network
+    )
+    export(detector, tmp_path / "shapes.xml", home="frigate", images=[EXAMPLE])
+    (given,) = openvino.Core().read_model(tmp_path / "shapes.xml").inputs
+    assert given.element_type.get_type_name() == "u8"
 
 
 @pytest.mark.slow
@@ -159,7 +188,7 @@ def test_multibox_says_whose_file_it_is(files: Files):
 
 
 def test_a_home_takes_its_own_kind_of_file(tmp_path: Path, capsys):
-    assert main(["export", SHAPES, str(tmp_path / "shapes.onnx"), "--for", "frigate"]) == 1
+    assert main(["export", SHAPES, str(tmp_path / "shapes.onnx"), "--for", "frigate"]) == 2
     said = capsys.readouterr().err
     assert "Frigate's OpenVINO detector takes a file with the suffix .xml, and Frigate's TFLite" in said
     assert "suffix .tflite, not .onnx" in said

@@ -45,9 +45,9 @@ def file(request, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file for whole images.
 
     It is compared with the network in the example image too: from its 320 pixels to 256, many sums are halves, and a
-    pixel that two passes round to the other side is 2 off.
+    pixel that two passes round to the other side is 2 off. Its name is that of a file which export makes on the way.
     """
-    path = tmp_path_factory.mktemp("prepared") / f"shapes{request.param}"
+    path = tmp_path_factory.mktemp("prepared") / f"preparation{request.param}"
     images = [multibox.EXAMPLE_IMAGE, *(scene.open() for scene in synthetic_scenes(3, seed=0))]
     export(Detector.load(SHAPES), path, prepare=True, images=images)
     return path
@@ -110,8 +110,8 @@ def test_a_resize_that_is_another_is_refused(tmp_path: Path, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--batch", "2"], "--prepare does not go with --batch 2: the file takes one image at a time"),
-        (["--for", "frigate"], "--prepare does not go with --for: that program resizes images"),
+        (["--batch", "2"], "such a file takes one image at a time; leave out batch 2"),
+        (["--for", "frigate"], "a program resizes images itself; leave out prepare, or the program (--for)"),
     ],
 )
 def test_wrong_usage(tmp_path: Path, capsys, flags: list[str], said: str):
