@@ -21,7 +21,7 @@ from multibox.detections import Detections, ImageReference, label_of
 from multibox.display import download_bar, image_bar
 from multibox.images import IMAGE_SUFFIXES, ColorOrder, Source, decode_image, resize
 from multibox.inference import predict
-from multibox.messages import counted
+from multibox.messages import counted, shortened
 from multibox.postprocess import postprocess
 from multibox.presets import preset
 from multibox.runtimes.runtime import RawOutputs, Runtime
@@ -292,7 +292,7 @@ class Detector:
 
         Args:
             path: Path of the file.
-            device: Device that it runs on: `cpu`; `cuda` for ONNX; `gpu` or `npu` for OpenVINO.
+            device: Device that it runs on: `cpu`; `cuda` or `cuda:1` for ONNX; `gpu` or `npu` for OpenVINO.
             precision: Precision that OpenVINO computes in; other files have theirs.
 
         Raises:
@@ -305,20 +305,21 @@ class Detector:
 
         metadata = read_metadata(path)
         header = parse_header(os.fspath(path), metadata)
-        try:
-            facts = ExportFacts.from_text(metadata["export"])
-        except (KeyError, ValueError) as error:
-            raise ValueError(f"{path}: its metadata are damaged (export: {error})") from error
         if "home" in metadata:
             raise ValueError(
                 f"{path}: it was exported for another program, in whose form multibox does not run it "
                 f"(--for {metadata['home']}); export the detector without --for, or run it there"
             )
         run, batch = open_exported(path, device=device, precision=precision)
+        try:
+            facts = ExportFacts.from_text(metadata["export"])
+            runtime = ExportedRuntime(run, header.config, facts, batch=batch)
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{path}: its metadata are damaged (export: {shortened(error)})") from error
         return cls(
             header.config,
             header.class_names,
-            ExportedRuntime(run, header.config, facts, batch=batch),
+            runtime,
             provenance=header.provenance,
             score_thresholds=header.score_thresholds,
             learned_classes=header.class_names,

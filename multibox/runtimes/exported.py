@@ -72,6 +72,9 @@ class ExportedRuntime:
             config: Config of the detector.
             facts: What the file's metadata say of it.
             batch: Number of images that the file takes at once; None for any number.
+
+        Raises:
+            ValueError: The table of default boxes in the metadata is not one of this config.
         """
         self.facts, self.prepares = facts, facts.prepares
         self._run, self._batch = run, batch
@@ -173,7 +176,8 @@ def _above(
 ) -> NormalizedDetections:
     """Returns the detections in a file's outputs that are asked for.
 
-    The others may be left out afterwards: whether a box is kept depends on higher scores of its class alone.
+    The others may be left out afterwards: whether a box is kept depends on higher scores of its class alone. But the
+    file counts all of them for its own `max_detections`.
     """
     if not np.isfinite(scores).all() or np.isnan(boxes).any():
         raise not_finite()

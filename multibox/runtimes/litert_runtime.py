@@ -2,6 +2,7 @@
 
 import os
 import threading
+from pathlib import Path
 
 import numpy as np
 
@@ -30,11 +31,12 @@ def open_litert(path: str | os.PathLike[str], *, device: str = "cpu") -> tuple[R
         raise ImportError("TFLite files need ai-edge-litert: pip install 'multibox[litert]'") from error
     if device != "cpu":
         raise ValueError(f"TFLite files do not run on '{device}' here, only on cpu")
+    content = Path(path).read_bytes()  # once: another file may have the name when the next thread comes
     interpreters = threading.local()  # an interpreter runs in one thread at a time
 
     def own_interpreter() -> Interpreter:
         if not hasattr(interpreters, "own"):
-            interpreters.own = Interpreter(model_path=name, num_threads=count_threads())
+            interpreters.own = Interpreter(model_content=content, num_threads=count_threads())
             interpreters.own.allocate_tensors()
         return interpreters.own
 

@@ -2,8 +2,10 @@
 
 import os
 from pathlib import Path
+from typing import get_args
 
 from multibox.config import PrecisionChoice
+from multibox.messages import quoted
 from multibox.runtimes.exported import Run
 
 
@@ -15,12 +17,14 @@ def open_exported(
     Args:
         path: Path of the file: `.onnx`, `.tflite`, `.pte`, or `.xml` with its `.bin`.
         device: Device that it runs on.
-        precision: Precision of the computation; `auto` is what the file has.
+        precision: Precision of the computation: `bf16` is for OpenVINO alone; `auto` is what the file has.
 
     Raises:
         ImportError: The package that runs it is not installed.
-        ValueError: The file is damaged, or does not run on the device or in the precision.
+        ValueError: The file is damaged, does not run on the device or in the precision, or there is no such precision.
     """
+    if precision not in get_args(PrecisionChoice):
+        raise ValueError(f"precision must be 'fp32', 'bf16' or 'auto', but is {quoted(precision)}")
     suffix = Path(path).suffix
     if suffix == ".xml":
         from multibox.runtimes.openvino_runtime import open_openvino

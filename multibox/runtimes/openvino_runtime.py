@@ -37,15 +37,15 @@ def open_openvino(
         raise ImportError("OpenVINO files need openvino: pip install 'multibox[openvino]'") from error
     if not Path(path).with_suffix(".bin").is_file():
         raise ValueError(f"{name}: its weights are missing, {Path(path).with_suffix('.bin').name} beside it")
-    core = openvino.Core()
-    if device.upper() not in core.available_devices:
+    core, place = openvino.Core(), device.upper()
+    if place not in core.available_devices:
         there = ", ".join(known.lower() for known in core.available_devices)
         raise ValueError(f"OpenVINO does not run on '{device}' here, only on {there}")
     settings: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[precision]}
-    if device == "cpu":
+    if place == "CPU":
         settings["INFERENCE_NUM_THREADS"] = count_threads()
     try:
-        model = core.compile_model(core.read_model(name), device.upper(), settings)
+        model = core.compile_model(core.read_model(name), place, settings)
     except RuntimeError as error:
         raise ValueError(f"{name}: not an OpenVINO file, or damaged ({shortened(error)})") from error
     names = [output.get_any_name() for output in model.outputs]
