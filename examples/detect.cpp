@@ -43,7 +43,7 @@ int main(int count, char **arguments) {
         Ort::AllocatorWithDefaultOptions allocator;
         const std::string json =
             session.GetModelMetadata().LookupCustomMetadataMapAllocated("class_names", allocator).get();
-        const std::regex quoted("\"([^\"]*)\"");
+        const std::regex quoted(R"~("((?:[^"\\]|\\.)*)")~");
         const std::vector<std::string> names(std::sregex_token_iterator(json.begin(), json.end(), quoted, 1), {});
 
         const int64_t shape[] = {1, height, width, 3};

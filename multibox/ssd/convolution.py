@@ -69,6 +69,6 @@ def folded(network: Network) -> Network:
     for layers in [layer for layer in found.modules() if isinstance(layer, nn.Sequential)]:
         for (name, layer), (next_name, following) in pairwise(list(layers.named_children())):
             if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
-                layers._modules[name] = fuse_conv_bn_eval(layer, following)
-                layers._modules[next_name] = nn.Identity()
+                setattr(layers, name, fuse_conv_bn_eval(layer, following))
+                setattr(layers, next_name, nn.Identity())
     return found
