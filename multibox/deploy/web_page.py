@@ -109,7 +109,8 @@ def _fetch_engine(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder) as place:
         try:
-            done = subprocess.run(["npm", "pack", package], cwd=place, capture_output=True, text=True, timeout=600)
+            npm = shutil.which("npm") or "npm"  # `npm.cmd` on Windows
+            done = subprocess.run([npm, "pack", package], cwd=place, capture_output=True, text=True, timeout=600)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise OSError(
                 f"the page needs the npm package {package}, and npm does not run ({error}); {advice}"

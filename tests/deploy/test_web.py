@@ -1,21 +1,26 @@
 """The page finds in a browser what the detector finds in Python: a headless Chromium runs it."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from onnxruntime import InferenceSession
 from PIL import Image
 
 import multibox
 from multibox.cli import main
 from multibox.data.synthetic import synthetic_scenes
 from multibox.deploy import web_page
+from multibox.deploy.export import Exported
+from multibox.deploy.proof import Proof
 from multibox.deploy.web_page import write_page
 from multibox.detections import Detections
 from multibox.detector import Detector
 from tests.deploy.browser import CHROMEDRIVER, CHROMIUM, Browser, browse
+from tests.deploy.conftest import Exporter
 
 SHAPES = "multibox/shapes"
 
@@ -29,11 +34,19 @@ def skip_without_engine(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(exporter: Exporter, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page, with a model that other tests share."""
     folder = tmp_path_factory.mktemp("web") / "page"
+    model = exporter(Detector.load(SHAPES), ".onnx", suppression="runtime")
+
+    def copy(detector: Detector, path: Path, **how: object) -> Exported:
+        shutil.copyfile(model, path)
+        return Exported(Proof(0, 0, 0, 0.0, 0.0), None)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(web_page, "_fetch_engine", skip_without_engine)
-        write_page(Detector.load(SHAPES), folder, images=[])
+        patch.setattr(web_page, "export", copy)
+        write_page(Detector.load(SHAPES), folder)
     return folder
 
 
@@ -66,10 +79,20 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def found_by(browser: Browser, image: Path) -> list[dict]:
-    """All detections that the page has of an image."""
+    """What the page finds in an image."""
     browser.run("delete document.body.dataset.found")
     browser.choose_file(image)
     return json.loads(str(browser.wait("document.body.dataset.found", seconds=120)))
+
+
+def found_above(browser: Browser, score: float) -> list[dict]:
+    """What the page shows of that image if the slider is moved to a score."""
+    code = f"const slider = document.getElementById('threshold'); slider.value = {score}; slider.oninput()"
+    return json.loads(str(browser.run(f"{code}; return document.body.dataset.found")))
+
+
+def status_of(browser: Browser) -> str:
+    return str(browser.run("return document.getElementById('status').textContent"))
 
 
 def check_same(found: list[dict], expected: Detections) -> None:
@@ -88,43 +111,70 @@ def check_same(found: list[dict], expected: Detections) -> None:
 @needs_chromium
 def test_the_page_finds_what_python_finds(browser: Browser, images: list[Path]):
     detector = Detector.load(SHAPES)
-    shown = []
+    numbers = []
+    for image in images:
+        check_same(found_by(browser, image), expected := detector.detect(image))
+        said = "1 object," if len(expected) == 1 else f"{len(expected) or 'No'} objects, "
+        assert status_of(browser).startswith(said)
+        rows = "return document.getElementById('found').hidden ? 0 : document.querySelectorAll('td i').length"
+        assert browser.run(rows) == len(expected)
+        numbers.append(len(expected))
+    assert min(numbers) == 0 and max(numbers) > 4
+    check_same(found_above(browser, 0.01), detector.detect(images[-1], score_threshold=0.01))
     for image in images:
         check_same(found_by(browser, image), detector.detect(image, score_threshold=0.01))
-        said = str(browser.run("return document.getElementById('status').textContent"))
-        rows = browser.run(
-            "return document.getElementById('found').hidden ? 0 : document.querySelectorAll('td i').length"
-        )
-        assert rows == len(detector.detect(image))
-        assert said.startswith("1 object," if rows == 1 else f"{rows or 'No'} objects, ")
-        shown.append(rows)
-    assert min(shown) == 0 and max(shown) > 4
-    complaints = [
-        line["message"] for line in browser.send("POST", "/se/log", type="browser") if line["level"] == "SEVERE"
-    ]
-    assert complaints == []
+    log = browser.send("POST", "/se/log", type="browser")
+    assert [line["message"] for line in log if line["level"] == "SEVERE"] == []
 
 
 @needs_chromium
-def test_the_page_says_what_is_no_image_and_goes_on(browser: Browser, tmp_path: Path):
+def test_the_page_says_what_goes_wrong_and_goes_on(browser: Browser, tmp_path: Path):
     wrong = tmp_path / "notes.png"
     wrong.write_text("no image")
     browser.choose_file(wrong)
-    said = browser.wait("document.querySelector('#status.wrong') && document.getElementById('status').textContent")
-    assert said == "notes.png: this browser cannot read it as an image; save it as JPEG or PNG"
-    assert len(found_by(browser, multibox.EXAMPLE_IMAGE)) > 20
+    browser.wait("document.querySelector('#status.wrong')")
+    assert status_of(browser) == "notes.png: this browser cannot read it as an image; save it as JPEG or PNG"
+    browser.run("dispatchEvent(new DragEvent('drop', { dataTransfer: new DataTransfer() }))")
+    assert status_of(browser) == "what was dropped is no file; save the image and choose it"
+    browser.run(
+        "const engine = document.getElementById('engine'); engine.add(new Option('the moon', 'moon')); "
+        "engine.value = 'moon'; engine.onchange()"
+    )
+    browser.wait("document.body.dataset.engine === 'wasm'")
+    assert status_of(browser).startswith("the detector does not run on the moon here (")
+    assert browser.run("return document.getElementById('engine').value") == "wasm"
+    assert len(found_by(browser, multibox.EXAMPLE_IMAGE)) == 6
 
 
 @needs_chromium
-def test_the_score_threshold_and_the_camera(browser: Browser):
-    found = found_by(browser, multibox.EXAMPLE_IMAGE)
-    browser.run("const slider = document.getElementById('threshold'); slider.value = 0.9; slider.oninput()")
-    rows = browser.run("return document.querySelectorAll('#found tbody tr').length")
-    assert rows == sum(one["score"] > 0.9 for one in found)
-    browser.run("delete document.body.dataset.found; document.getElementById('camera').click()")
+@pytest.mark.slow
+def test_a_page_that_is_not_whole_says_so(page: Path, tmp_path: Path):
+    for name in ("index.html", "style.css", "app.js", "prepare.js", "suppress.js"):
+        shutil.copyfile(page / name, tmp_path / name)
+    with browse(tmp_path) as browser:
+        browser.wait("document.querySelector('#status.wrong')")
+        assert status_of(browser).startswith("detector.json cannot be read; write the page again with multibox export")
+
+
+@needs_chromium
+def test_the_camera(browser: Browser):
+    """Also if it is stopped, or started again, before it is open."""
+    browser.run(
+        "const { mediaDevices } = navigator; const open = mediaDevices.getUserMedia.bind(mediaDevices); "
+        "window.streams = []; "
+        "mediaDevices.getUserMedia = async (wanted) => { streams.push(await open(wanted)); return streams.at(-1); }"
+    )
+    click = "document.getElementById('camera').click()"
+    browser.run(f"{click}; {click}")
+    browser.wait("streams.length === 1 && !streams[0].active")
+    assert status_of(browser) == "Ready."
+    browser.run(f"{click}; {click}; {click}")
     browser.wait("document.body.dataset.found && document.getElementById('camera').textContent === 'Stop'")
-    browser.run("document.getElementById('camera').click()")
-    assert browser.run("return document.getElementById('video').srcObject.active") is False
+    browser.wait("streams.length === 3")
+    assert browser.run("return streams.map((stream) => stream.active)") == [False, False, True]
+    browser.run(click)
+    assert browser.run("return streams[2].active") is False
+    assert browser.run("return document.getElementById('status').ariaLive") == "polite"
 
 
 @needs_chromium
@@ -136,7 +186,20 @@ def test_the_page_finds_the_same_on_webgpu(browser: Browser, images: list[Path])
     browser.run("const engine = document.getElementById('engine'); engine.value = 'webgpu'; engine.onchange()")
     browser.wait("document.body.dataset.engine === 'webgpu'", seconds=300)
     for image in images:
-        check_same(found_by(browser, image), detector.detect(image, score_threshold=0.01))
+        found_by(browser, image)
+        check_same(found_above(browser, 0.01), detector.detect(image, score_threshold=0.01))
+
+
+@pytest.mark.slow
+def test_a_whole_page_comes_from_one_command(tmp_path: Path, capsys):
+    """Its model takes one image, and leaves suppression to the page."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(web_page, "_fetch_engine", skip_without_engine)
+        assert main(["export", SHAPES, "--web", str(tmp_path / "page")]) == 0
+    assert f"python -m http.server -d {tmp_path / 'page'} 8000" in capsys.readouterr().out
+    session = InferenceSession(tmp_path / "page" / "model.onnx")
+    assert [each.shape for each in session.get_inputs()] == [[1, 3, 256, 256]]
+    assert [each.name for each in session.get_outputs()] == ["boxes", "scores"]
 
 
 def test_the_page_is_whole_and_names_no_other_server(page: Path):

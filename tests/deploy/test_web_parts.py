@@ -60,13 +60,15 @@ def test_an_image_is_prepared_to_the_bit(tmp_path: Path, rule: str):
 
 
 PLAIN = Postprocess(score_threshold=0.2)
+BY_CLASS = [0.2, 0.9, 0.5]
 RULES = [
-    PLAIN,
-    dataclasses.replace(PLAIN, class_agnostic=True, iou_threshold=0.3),
-    dataclasses.replace(PLAIN, max_candidates_per_class=20, max_detections=30),
-    dataclasses.replace(PLAIN, merge="weighted"),
-    dataclasses.replace(PLAIN, merge="weighted", class_agnostic=True, max_detections=10),
-    dataclasses.replace(PLAIN, score_threshold=1.0),
+    (PLAIN, None),
+    (dataclasses.replace(PLAIN, class_agnostic=True, iou_threshold=0.3), None),
+    (dataclasses.replace(PLAIN, max_candidates_per_class=20, max_detections=30), None),
+    (dataclasses.replace(PLAIN, merge="weighted"), BY_CLASS),
+    (dataclasses.replace(PLAIN, merge="weighted", class_agnostic=True, max_detections=10), None),
+    (dataclasses.replace(PLAIN, class_agnostic=True), BY_CLASS),  # what is below its threshold suppresses nothing
+    (dataclasses.replace(PLAIN, score_threshold=1.0), None),
 ]
 
 
@@ -76,13 +78,15 @@ def test_suppression_keeps_the_same_boxes(tmp_path: Path):
     corners = random.uniform(0, 1, (400, 2)).astype(np.float32)
     boxes = np.concatenate([corners, corners + random.uniform(-0.02, 0.3, (400, 2)).astype(np.float32)], axis=1)
     scores = (random.integers(0, 64, (400, 3)) / 64).astype(np.float32)  # many are equal
-    given = [boxes.ravel().tolist(), scores.ravel().tolist(), [dataclasses.asdict(each) for each in RULES]]
+    rules = [(by_class or [each.score_threshold] * 3, dataclasses.asdict(each)) for each, by_class in RULES]
     code = (
-        "given[2].map((settings) => suppress(Float32Array.from(given[0]), Float32Array.from(given[1]), 3, settings)"
+        "given[2].map((rules) => suppress(Float32Array.from(given[0]), Float32Array.from(given[1]), ...rules)"
         ".map((one) => [one.index, one.label, one.score, ...one.box]))"
     )
-    for settings, found in zip(RULES, run_js(tmp_path, code, given), strict=True):
-        expected = select(boxes, scores, settings=settings)
+    given = [boxes.ravel().tolist(), scores.ravel().tolist(), rules]
+    for (settings, by_class), found in zip(RULES, run_js(tmp_path, code, given), strict=True):
+        thresholds = None if by_class is None else np.array(by_class, np.float32)
+        expected = select(boxes, scores, settings=settings, score_thresholds=thresholds)
         columns = np.array(found, np.float64).reshape(-1, 7)
         assert columns[:, 0].tolist() == expected.default_box_indices.tolist()
         assert columns[:, 1].tolist() == expected.labels.tolist()
@@ -92,6 +96,6 @@ def test_suppression_keeps_the_same_boxes(tmp_path: Path):
 
 
 def test_a_score_that_is_no_number_is_an_error(tmp_path: Path):
-    call = "suppress(Float32Array.of(0, 0, 1, 1), Float32Array.of(NaN), 1, {})"
+    call = "suppress(Float32Array.of(0, 0, 1, 1), Float32Array.of(NaN), [0.5], {})"
     code = f"(() => {{ try {{ {call} }} catch (error) {{ return [error.message] }} }})()"
     assert run_js(tmp_path, code, []) == ["the network gives NaN"]

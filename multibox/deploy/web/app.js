@@ -4,11 +4,11 @@ import { suppress } from "./suppress.js";
 const $ = (id) => document.getElementById(id);
 const canvas = $("canvas");
 const video = $("video");
-const detector = await (await fetch("detector.json")).json();
-let session; // the model in its engine, and what makes its input
+let detector; // what detector.json says
+let session; // the model, the engine that runs it, and what makes its input
 let threshold; // the score above which boxes are shown; undefined: each class has its own
-let shown; // the image that is shown, and its detections
-let filming; // an object for each run of the camera
+let shown; // the image that is shown, and what the network says of it
+let filming; // the run of the camera, and its tracks
 
 // One thing at a time: an engine runs one image at once, and another engine may be chosen meanwhile.
 let turn = Promise.resolve();
@@ -19,13 +19,15 @@ async function openModel(engine) {
   ort.env.wasm.wasmPaths = new URL("./ort/", location.href).href;
   ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? navigator.hardwareConcurrency : 1;
   const model = await ort.InferenceSession.create("model.onnx", { executionProviders: [engine] });
+  await session?.model.release();
   const { height, width, resize } = detector.input;
   const type = resize === "float" ? "float32" : "uint8";
-  session = { model, tensor: (pixels) => new ort.Tensor(type, pixels, [1, 3, height, width]) };
+  session = { model, engine, tensor: (pixels) => new ort.Tensor(type, pixels, [1, 3, height, width]) };
 }
 
-/** All detections that the detector gives in an image; boxes are in its pixels. */
-async function detect(source, width, height) {
+/** An image, and the boxes and scores of all default boxes in it. */
+async function runOn(source, width, height) {
+  if (!session) throw new Error("the detector is not loaded");
   const whole = new OffscreenCanvas(width, height);
   const context = whole.getContext("2d", { willReadFrequently: true });
   context.fillStyle = "white"; // behind transparent pixels
@@ -34,28 +36,35 @@ async function detect(source, width, height) {
   const began = performance.now();
   const pixels = prepare(context.getImageData(0, 0, width, height).data, height, width, detector.input);
   const { boxes, scores } = await session.model.run({ images: session.tensor(pixels) });
-  const found = suppress(boxes.data, scores.data, detector.class_names.length, detector.settings);
+  const milliseconds = performance.now() - began;
+  return { source: whole, width, height, boxes: boxes.data, scores: scores.data, milliseconds };
+}
+
+/** The detections among these boxes, as the detector gives them; they are in pixels of the image. */
+function detectionsOf({ width, height, boxes, scores }) {
+  const { class_names, score_thresholds, detect_score_threshold, settings } = detector;
+  const thresholds = class_names.map((name) => threshold ?? score_thresholds[name] ?? detect_score_threshold);
   const size = [width, height, width, height];
-  const detections = found.map(({ label, score, box, index }) => ({
+  return suppress(boxes, scores, thresholds, settings).map(({ label, score, box, index }) => ({
     label,
     default_box_index: index,
-    name: detector.class_names[label],
+    name: class_names[label],
     score,
     box: Array.from(box, (value, side) => Math.min(Math.max(value * size[side], 0), size[side])),
   }));
-  return { source: whole, width, height, detections, milliseconds: performance.now() - began };
 }
 
 async function show(source, width, height) {
-  shown = await inTurn(() => detect(source, width, height));
+  shown = await inTurn(() => runOn(source, width, height));
   draw();
 }
 
 function draw() {
   if (!shown) return;
-  const { source, width, height, detections, milliseconds } = shown;
-  const least = (name) => threshold ?? detector.score_thresholds[name] ?? detector.detect_score_threshold;
-  const found = detections.filter(({ name, score }) => score > least(name));
+  const { source, width, height } = shown;
+  const began = performance.now();
+  const found = detectionsOf(shown);
+  const milliseconds = shown.milliseconds + performance.now() - began;
   canvas.hidden = false;
   $("hint").hidden = true;
   $("stage").classList.add("full");
@@ -68,7 +77,7 @@ function draw() {
   list(found);
   const count = found.length === 1 ? "1 object" : `${found.length || "No"} objects`;
   say(`${count}, ${milliseconds.toFixed(0)} ms`);
-  document.body.dataset.found = JSON.stringify(detections); // for tests
+  document.body.dataset.found = JSON.stringify(found); // for tests
 }
 
 function outline(context, { box: [left, top, right, bottom], label }, pixel) {
@@ -124,6 +133,7 @@ async function openImage(file) {
     return say(`${file.name}: this browser cannot read it as an image; save it as JPEG or PNG`, true);
   }
   await tried(() => show(image, image.width, image.height), `${file.name}: nothing can be detected`);
+  image.close();
 }
 
 /** Does the work; an error is shown. Returns whether there was none. */
@@ -138,32 +148,51 @@ async function tried(work, what) {
 }
 
 async function startCamera() {
-  const facing = { video: { facingMode: "environment" } };
-  const hint = "no camera; the page must come from https or localhost, and be allowed to use one";
-  const there = await tried(async () => (video.srcObject = await navigator.mediaDevices.getUserMedia(facing)), hint);
-  if (!there) return;
-  await video.play();
-  const run = (filming = {});
+  const run = (filming = { tracks: [] });
   $("camera").textContent = "Stop";
+  $("status").ariaLive = "off"; // it changes with each frame
+  say("Opening the camera …");
+  const hint = "no camera; the page must come from https or localhost, and be allowed to use one";
   const frame = () => show(video, video.videoWidth, video.videoHeight);
-  while (filming === run && (await tried(frame, "nothing can be detected"))) await new Promise(requestAnimationFrame);
+  let works = await tried(() => openCamera(run), hint);
+  while (works && filming === run) {
+    works = await tried(frame, "nothing can be detected");
+    await new Promise(requestAnimationFrame);
+  }
+  stopTracks(run); // it may have been stopped before it was open
   if (filming === run) stopCamera();
+}
+
+async function openCamera(run) {
+  const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+  run.tracks = stream.getTracks();
+  if (filming !== run) return;
+  for (const track of run.tracks) track.onended = stopCamera; // it was unplugged, or may not be used any more
+  video.srcObject = stream;
+  await video.play();
 }
 
 function stopCamera() {
   if (!filming) return;
+  stopTracks(filming);
   filming = undefined;
   $("camera").textContent = "Camera";
-  for (const track of video.srcObject.getTracks()) track.stop();
+  $("status").ariaLive = "polite";
+}
+
+function stopTracks({ tracks }) {
+  for (const track of tracks) track.stop();
 }
 
 async function chooseEngine() {
-  const engine = $("engine").value;
+  const choice = $("engine");
+  const [engine, name] = [choice.value, choice.selectedOptions[0].text];
   say("Loading the detector …");
   delete document.body.dataset.engine;
-  if (!(await tried(() => inTurn(() => openModel(engine)), `${engine} does not run the detector here`))) return;
-  document.body.dataset.engine = engine; // for tests
-  if (shown && !filming) await tried(() => show(shown.source, shown.width, shown.height), "nothing can be detected");
+  const opened = await tried(() => inTurn(() => openModel(engine)), `the detector does not run on ${name} here`);
+  if (session) document.body.dataset.engine = choice.value = session.engine; // the one before, if this one fails
+  if (!opened) return;
+  if (shown && !filming) await tried(async () => show(shown.source, shown.width, shown.height), "nothing can be detected");
   else say("Ready.");
 }
 
@@ -175,7 +204,7 @@ function describe() {
   $("about").title = names.join(", ");
   $("threshold").value = detector.detect_score_threshold;
   const own = Object.keys(detector.score_thresholds).length > 0;
-  $("shown").textContent = own ? "best" : detector.detect_score_threshold.toFixed(2);
+  $("shown").textContent = own ? "by class" : detector.detect_score_threshold.toFixed(2);
   if (own) $("shown").title = "for each class the score with the best F1 on the validation set";
   $("engine").add(new Option("the processor", "wasm"));
   if (navigator.gpu) $("engine").add(new Option("the GPU", "webgpu"));
@@ -188,7 +217,11 @@ function listen() {
     draw();
   };
   $("engine").onchange = chooseEngine;
-  $("camera").onclick = () => (filming ? stopCamera() : startCamera());
+  $("camera").onclick = () => {
+    if (!filming) return startCamera();
+    stopCamera();
+    return shown ? draw() : say("Ready.");
+  };
   $("choose").onclick = () => $("file").click();
   $("file").onchange = () => {
     if ($("file").files[0]) openImage($("file").files[0]);
@@ -200,11 +233,17 @@ function listen() {
     addEventListener(kind, (event) => {
       event.preventDefault();
       $("stage").classList.toggle("over", kind === "dragover");
-      if (kind === "drop" && event.dataTransfer.files[0]) openImage(event.dataTransfer.files[0]);
+      if (kind !== "drop") return;
+      const [file] = event.dataTransfer.files;
+      if (file) openImage(file);
+      else say("what was dropped is no file; save the image and choose it", true);
     });
   }
 }
 
-describe();
-listen();
-await chooseEngine();
+const read = async () => (detector = await (await fetch("detector.json")).json());
+if (await tried(read, "detector.json cannot be read; write the page again with multibox export --web")) {
+  describe();
+  listen();
+  await chooseEngine();
+}

@@ -1,5 +1,6 @@
 // The rules of multibox.images.resize, to the bit: the pixels of a canvas in, the network's input out.
-// (Pillow 13 averages over columns before rows for some shapes, Pillow 12 for none; then a pixel may differ by one.)
+// (`antialias` changes the width before the height, as Pillow 12 does. Pillow 13 changes the height first for some
+// shapes; then a pixel may differ by one.)
 
 /**
  * Plain RGB, one color after the other, in the size of the network's input.

@@ -7,13 +7,13 @@ const f = Math.fround;
  *
  * @param {Float32Array} boxes corner form, four numbers for each default box, as fractions of the image
  * @param {Float32Array} scores a score of each class, for each default box
- * @param {number} classes number of classes
- * @param {{score_threshold: number, iou_threshold: number, class_agnostic: boolean, max_candidates_per_class: number,
- *          max_detections: number, merge: string}} settings those of multibox.config.Postprocess
+ * @param {number[]} thresholds the score of each class above which its boxes are candidates
+ * @param {{iou_threshold: number, class_agnostic: boolean, max_candidates_per_class: number, max_detections: number,
+ *          merge: string}} settings the others of multibox.config.Postprocess
  * @returns {{label: number, score: number, box: Float32Array, index: number}[]} `index` is that of the default box
  */
-export function suppress(boxes, scores, classes, settings) {
-  const candidates = candidatesOf(boxes, scores, classes, settings);
+export function suppress(boxes, scores, thresholds, settings) {
+  const candidates = candidatesOf(boxes, scores, thresholds, settings);
   const threshold = f(settings.iou_threshold);
   const rivals = (one, other) => settings.class_agnostic || one.label === other.label;
   const suppressorOf = (one, kept) => kept.find((other) => rivals(one, other) && overlap(one.box, other.box) > threshold);
@@ -26,14 +26,15 @@ export function suppress(boxes, scores, classes, settings) {
 }
 
 /** All boxes that enter suppression. Of equal scores the first default box comes first, then the first class. */
-function candidatesOf(boxes, scores, classes, settings) {
-  const threshold = f(settings.score_threshold);
-  const ofClass = Array.from({ length: classes }, () => []);
+function candidatesOf(boxes, scores, thresholds, settings) {
+  const least = Float32Array.from(thresholds);
+  const classes = least.length;
+  const ofClass = thresholds.map(() => []);
   scores.forEach((score, place) => {
     if (Number.isNaN(score)) throw new Error("the network gives NaN");
-    if (score <= threshold) return;
-    const index = Math.floor(place / classes);
     const label = place % classes;
+    if (score <= least[label]) return;
+    const index = Math.floor(place / classes);
     ofClass[label].push({ label, score, box: boxes.slice(4 * index, 4 * index + 4), index });
   });
   const order = (one, other) => other.score - one.score || one.index - other.index || one.label - other.label;
