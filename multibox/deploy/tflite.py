@@ -1,4 +1,4 @@
-"""Exports a detector as a TFLite file, which LiteRT runs, through ONNX.
+"""Converts an ONNX model into a TFLite model, which LiteRT runs.
 
 TFLite has the channels of features last, ONNX has them first. Here a value of the ONNX model is a tensor and the order
 of the value's axes in it. A tensor is transposed only where an operator needs another order. That is nowhere in an SSD:
@@ -50,7 +50,7 @@ def to_tflite(model: onnx.ModelProto) -> Model:
     """Returns the TFLite model of an ONNX model with a fixed batch. An input of images has its channels last.
 
     Raises:
-        ValueError: The ONNX model has an operator that is not known here.
+        ValueError: The ONNX model has something that cannot be converted.
     """
     return _Converter(onnx.shape_inference.infer_shapes(model)).convert()
 
@@ -126,10 +126,7 @@ class _Converter:
         elif node.op_type in kinds:
             kinds[node.op_type](node)
         else:
-            raise ValueError(
-                f"the network has the ONNX operator '{node.op_type}', which is not written to TFLite files; export it "
-                "as .onnx or .xml"
-            )
+            raise _refusal(f"the ONNX operator '{node.op_type}'")
 
     def _emit(
         self, node: onnx.NodeProto, code: str, inputs: list[Tensor], order: Order, options: object = None
@@ -164,10 +161,8 @@ class _Converter:
     def _operands(self, node: onnx.NodeProto) -> tuple[list[Tensor], Order]:
         """Returns the tensors of a node that broadcasts, and the order of its output."""
         rank = len(self._shapes[node.output[0]])
-        known = [self._values[name] for name in node.input if name in self._values]
-        order = known[0].order
-        if len(order) != rank:
-            order = tuple(range(rank))
+        orders = [self._values[name].order for name in node.input if name in self._values]
+        order = orders[0] if all(len(each) == rank for each in orders) else tuple(range(rank))
         tensors = []
         for name in node.input:
             if name in self._constants:
@@ -231,6 +226,8 @@ class _Converter:
 
     def _max_pool(self, node: onnx.NodeProto) -> None:
         given = _attributes(node)
+        if set(given["dilations"]) != {1}:
+            raise _refusal("a max pooling with dilation")
         features = self._in_order(node.input[0], _CHANNELS_LAST).tensor
         features, padding = self._padded(node, features)
         options = schema.Pool2DOptionsT(
@@ -270,9 +267,13 @@ class _Converter:
 
     def _is_positive(self, features: Tensor) -> bool:
         """Returns whether the features come out of a ReLU."""
-        maker = next(each for each in self.made.operators if features in each.outputs)
-        activation = getattr(maker.options, "fusedActivationFunction", 0)
-        return bool(activation) or maker.code in ("RELU", "RELU6")
+        maker = self._maker_of(features)
+        activation = getattr(maker.options, "fusedActivationFunction", 0) if maker else 0
+        return bool(activation) or (maker is not None and maker.code in ("RELU", "RELU6"))
+
+    def _maker_of(self, tensor: Tensor) -> Operator | None:
+        """Returns the operator that makes a tensor; None if it is an input."""
+        return next((each for each in self.made.operators if tensor in each.outputs), None)
 
     def _relu(self, node: onnx.NodeProto) -> None:
         self._activation(node, "RELU")
@@ -283,9 +284,8 @@ class _Converter:
             self._activation(node, "RELU6")
             return
         value = self._values[node.input[0]]
-        bounds = [("MAXIMUM", low), ("MINIMUM", high)]
         tensor = value.tensor
-        for code, bound in bounds:
+        for code, bound in (("MAXIMUM", low), ("MINIMUM", high)):
             if bound is not None:
                 limit = _constant(np.array(bound, np.float32))
                 tensor = self._add(code, [tensor, limit], tensor.shape, schema.MaximumMinimumOptionsT())
@@ -295,9 +295,9 @@ class _Converter:
         """Makes a ReLU a part of the operator before it, or an operator."""
         name = node.input[0]
         value = self._values[name]
-        maker = next((each for each in self.made.operators if value.tensor in each.outputs), None)
-        fuses = maker is not None and maker.code in _FUSING and self._uses.count(name) == 1
-        if maker is not None and fuses and not maker.options.fusedActivationFunction:
+        maker = self._maker_of(value.tensor)
+        alone = value.tensor.name == name and self._uses.count(name) == 1  # nothing else takes the tensor
+        if alone and maker is not None and maker.code in _FUSING and not maker.options.fusedActivationFunction:
             maker.options.fusedActivationFunction = getattr(schema.ActivationFunctionType, code)
             self._values[node.output[0]] = value
         else:
@@ -312,7 +312,7 @@ class _Converter:
         """Makes `relu6(x + 3) / 6` of it."""
         given = _attributes(node)
         if not np.allclose([given["alpha"], given["beta"]], [1 / 6, 0.5]):
-            raise ValueError(f"the network has a HardSigmoid with {given}, which is not written to TFLite files")
+            raise _refusal(f"a HardSigmoid with alpha {given['alpha']:g} and beta {given['beta']:g}")
         value = self._values[node.input[0]]
         relu6 = schema.ActivationFunctionType.RELU6
         three, sixth = (_constant(np.array(number, np.float32)) for number in (3, 1 / 6))
@@ -327,15 +327,15 @@ class _Converter:
         places = [value.order.index(axis % len(value.order)) for axis in axes]
         code = {"ReduceMean": "MEAN", "ReduceSum": "SUM"}[node.op_type]
         if not _attributes(node)["keepdims"]:
-            raise ValueError(f"the network has a {node.op_type} that drops axes, which is not written to TFLite files")
+            raise _refusal(f"a {node.op_type} that drops axes")
         inputs = [value.tensor, _constant(np.array(places, np.int32))]
         self._emit(node, code, inputs, value.order, schema.ReducerOptionsT(keepDims=True))
 
     def _power(self, node: onnx.NodeProto) -> None:
         value = self._values[node.input[0]]
         power = self._constants.get(node.input[1])
-        if power is None or float(power) != 2:
-            raise ValueError("the network has a power that is no square, which is not written to TFLite files")
+        if power is None or np.any(power != 2):
+            raise _refusal("a power that is not a square")
         self._emit(node, "MUL", [value.tensor, value.tensor], value.order, schema.MulOptionsT())
 
     def _reciprocal(self, node: onnx.NodeProto) -> None:
@@ -353,7 +353,7 @@ class _Converter:
         value = self._values[node.input[0]]
         starts, ends, axes, steps = (self._constants[name].tolist() for name in node.input[1:5])
         if set(steps) != {1}:
-            raise ValueError("the network has a slice with steps, which is not written to TFLite files")
+            raise _refusal("a slice with steps")
         begin, size = [0] * len(value.order), list(value.tensor.shape)
         for start, end, axis in zip(starts, ends, axes, strict=True):
             place = value.order.index(axis % len(value.order))
@@ -365,7 +365,7 @@ class _Converter:
     def _softmax(self, node: onnx.NodeProto) -> None:
         value = self._in_order(node.input[0])
         if _attributes(node)["axis"] % len(value.order) != len(value.order) - 1:
-            raise ValueError("the network has a softmax over an inner axis, which is not written to TFLite files")
+            raise _refusal("a softmax over an inner axis")
         self._emit(node, "SOFTMAX", [value.tensor], value.order, schema.SoftmaxOptionsT(beta=1.0))
 
     def _reshape(self, node: onnx.NodeProto) -> None:
@@ -382,7 +382,7 @@ class _Converter:
     def _cast(self, node: onnx.NodeProto) -> None:
         value = self._values[node.input[0]]
         if _attributes(node)["to"] != onnx.TensorProto.FLOAT:
-            raise ValueError("the network converts numbers to another type, which is not written to TFLite files")
+            raise _refusal("a conversion to another type than float32")
         if value.tensor.dtype == "float32":
             self._alias(node)
         else:
@@ -391,6 +391,11 @@ class _Converter:
     def _alias(self, node: onnx.NodeProto) -> None:
         """Takes the input for the output: what follows broadcasts."""
         self._values[node.output[0]] = self._values[node.input[0]]
+
+
+def _refusal(what: str) -> ValueError:
+    """Returns the error for something of the network that cannot be converted."""
+    return ValueError(f"the network has {what}, which is not written to TFLite files; export it as .onnx or .xml")
 
 
 def _constant(values: Shaped[np.ndarray, "..."]) -> Tensor:

@@ -25,10 +25,11 @@ _QUANTIZED = (
 _ONE_SCALE = ("MAX_POOL_2D", "PAD", "PADV2", "CONCATENATION", "TRANSPOSE", "RESHAPE", "SLICE")
 """Operators whose inputs and output must have the same scale."""
 
-_LOGISTIC: "Range" = (0.0, 255 / 256)
-"""The range that a sigmoid must have."""
-
 Range = tuple[float, float]
+"""Smallest and largest value of a tensor."""
+
+_LOGISTIC: Range = (0.0, 255 / 256)
+"""The range that the output of a sigmoid must have."""
 
 
 def quantize_tflite(source: Path, path: Path, inputs: Iterable[Shaped[np.ndarray, "batch 3 height width"]]) -> None:
@@ -140,67 +141,67 @@ class _Quantizer:
     """Makes a model in 8 bits.
 
     Args:
-        ranges: Smallest and largest value of each tensor.
+        ranges: Smallest and largest value of each tensor that shall be whole numbers.
     """
 
     def __init__(self, ranges: Mapping[Tensor, Range]) -> None:
         self._whole = {tensor: _int8(tensor, low, high) for tensor, (low, high) in ranges.items()}
-        self._floats: dict[Tensor, Tensor] = {}
-        self._made = Model()
+        self._operators: list[Operator] = []
+        self._made: set[Tensor] = set()
 
     def quantize(self, model: Model, quantized: set[Operator]) -> Model:
         """Returns the model in 8 bits. The operators that are not to be quantized stay as they are."""
-        self._made.inputs = list(model.inputs)
+        self._made.update(model.inputs)
         for tensor in model.inputs:
             if tensor.dtype == "uint8":
                 tensor.scale = np.ones(1, np.float32)
-        made: set[Tensor] = set()
         for operator in model.operators:
             if operator in quantized:
-                self._add(self._converted(operator, made))
-                made.update(operator.outputs)
+                self._add(self._converted(operator))
             else:
-                inputs = [self._as_floats(tensor) if tensor in made else tensor for tensor in operator.inputs]
+                inputs = list(map(self._as_floats, operator.inputs))
                 self._add(Operator(operator.code, inputs, operator.outputs, operator.options))
-        self._made.outputs = [self._as_floats(tensor) if tensor in made else tensor for tensor in model.outputs]
-        return self._made
+        outputs = list(map(self._as_floats, model.outputs))
+        return Model(model.inputs, outputs, self._operators)
 
     def _add(self, operator: Operator) -> None:
-        self._made.operators.append(operator)
+        self._operators.append(operator)
+        self._made.update(operator.outputs)
 
     def _as_floats(self, tensor: Tensor) -> Tensor:
-        """Returns a tensor of whole numbers as floats."""
-        if tensor not in self._floats:
-            self._floats[tensor] = tensor
+        """Returns a tensor as it was, and makes it of the whole numbers if there are only these."""
+        if tensor in self._whole and tensor not in self._made:
             self._add(Operator("DEQUANTIZE", [self._whole[tensor]], [tensor], schema.DequantizeOptionsT()))
-        return self._floats[tensor]
+        return tensor
 
-    def _converted(self, operator: Operator, made: set[Tensor]) -> Operator:
-        """Returns the operator on whole numbers; `made` are the tensors that are whole numbers already."""
+    def _as_whole(self, tensor: Tensor) -> Tensor:
+        """Returns a tensor as whole numbers, and makes them of the floats if there are only these."""
+        if tensor not in self._whole:
+            return _int8_constant(tensor)
+        if self._whole[tensor] not in self._made:
+            self._add(Operator("QUANTIZE", [tensor], [self._whole[tensor]], schema.QuantizeOptionsT()))
+        return self._whole[tensor]
+
+    def _converted(self, operator: Operator) -> Operator:
+        """Returns the operator on whole numbers."""
         outputs = [self._whole[tensor] for tensor in operator.outputs]
         first, *others = operator.inputs
         if operator.code == "CAST":
             return Operator("QUANTIZE", [first], outputs, schema.QuantizeOptionsT())
-        for tensor in operator.inputs:
-            if tensor in self._whole and tensor not in made:
-                self._add(Operator("QUANTIZE", [tensor], [self._whole[tensor]], schema.QuantizeOptionsT()))
-                made.add(tensor)
-                self._floats[tensor] = tensor
         if operator.code in _CONVOLUTIONS:
-            weight, bias = others
-            parts = _int8_weights(self._whole[first], weight, bias, _CONVOLUTIONS[operator.code])
-            inputs = [self._whole[first], *parts]
+            features, (weight, bias) = self._as_whole(first), others
+            inputs = [features, *_int8_weights(features, weight, bias, _CONVOLUTIONS[operator.code])]
         elif operator.code == "PADV2":
-            source = self._whole[first]
-            lowest = Tensor("lowest", (1,), "int8", np.array([-128], np.int8), source.scale, source.zero_point)
-            inputs = [source, others[0], lowest]
+            features = self._as_whole(first)
+            lowest = Tensor("lowest", (1,), "int8", np.array([-128], np.int8), features.scale, features.zero_point)
+            inputs = [features, others[0], lowest]
         else:
-            inputs = [self._whole.get(tensor) or _int8_constant(tensor) for tensor in operator.inputs]
+            inputs = list(map(self._as_whole, operator.inputs))
         return Operator(operator.code, inputs, outputs, operator.options)
 
 
 def _int8(tensor: Tensor, low: float, high: float) -> Tensor:
-    """Returns the tensor as whole numbers for values from `low` to `high`, which are not above and not below 0."""
+    """Returns the tensor as whole numbers for values from `low`, at most 0, to `high`, at least 0."""
     scale = max(high - low, 1e-6) / 255
     zero_point = round(min(max(-128 - low / scale, -128), 127))
     return Tensor(f"{tensor.name}_int8", tensor.shape, "int8", None, np.array([scale], np.float32), zero_point)

@@ -89,7 +89,7 @@ class Model:
         return list(dict.fromkeys([*self.inputs, *used, *self.outputs]))
 
     def to_bytes(self, metadata: Mapping[str, str], *, buffers: Mapping[str, bytes] | None = None) -> bytes:
-        """Returns the file.
+        """Returns the bytes of the file.
 
         Args:
             metadata: Texts by name, for the metadata `multibox`, which are a JSON object.

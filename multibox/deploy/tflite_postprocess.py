@@ -19,6 +19,7 @@ from multibox.config import DetectorConfig
 from multibox.deploy.homes import TfliteHome, labels_file
 from multibox.deploy.tflite_model import Model, Operator, Tensor, read_model, schema
 from multibox.detector import Detector
+from multibox.runtimes.exported import OUTPUTS
 
 _POSTPROCESS = "TFLite_Detection_PostProcess"
 
@@ -36,7 +37,7 @@ def write_tflite_home(
     """Writes a file in the form of a home, and the label file that it may read.
 
     Args:
-        source: The file with raw outputs. The label file has its name.
+        source: The file with raw outputs; the label file is written beside it, with its name.
         path: The file to write.
         home: The home.
         metadata: Metadata of the new file.
@@ -63,14 +64,17 @@ def write_tflite_home(
 def _add_postprocess(
     model: Model, config: DetectorConfig, num_classes: int, default_boxes: Float[np.ndarray, "default_boxes 4"]
 ) -> None:
-    """Replaces the outputs of a model, offsets and logits, by the detections.
+    """Replaces the outputs of a model, of which `offsets` and `logits` are needed, by the detections.
 
     Boxes may reach beyond the edges of the image: the operator does not clip them.
     """
     settings = config.postprocess
     if settings.merge != "none":
-        raise ValueError(f"TFLite's suppression cannot merge boxes, and the detector has merge {settings.merge}")
-    offsets, logits = model.outputs
+        raise ValueError(
+            f"TFLite's suppression cannot merge boxes, as this detector does (merge '{settings.merge}'): take .xml, "
+            "which Frigate reads too, or leave out --for"
+        )
+    offsets, logits = (next(each for each in model.outputs if each.name == name) for name in OUTPUTS["none"])
 
     def add(code: str, inputs: list[Tensor], options: object) -> Tensor:
         made = Tensor(code.lower(), inputs[0].shape)

@@ -2,12 +2,12 @@
 
 import dataclasses
 import re
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,12 @@ def scenes():
     return [scene.open() for scene in synthetic_scenes(7, seed=3)]
 
 
-@pytest.mark.parametrize("how", [{}, {"suppression": "none"}], ids=str)
+def slow(*values: object) -> object:
+    """One of several cases, with an export of its own, which takes seconds."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("how", [{"raw": True}, slow({}), slow({"suppression": "none"})], ids=str)
 def test_a_file_finds_what_the_network_finds(exporter: Exporter, scenes, how):
     """To the default box, in a batch of one, of seven, and of none."""
     detector = Detector.load(SHAPES)
@@ -59,8 +64,8 @@ def test_a_file_finds_what_the_network_finds(exporter: Exporter, scenes, how):
             np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
 
 
-def test_threads_share_a_file(exporter: Exporter, scenes):
-    exported = multibox.load(exporter(Detector.load(SHAPES), ".tflite"))
+def test_threads_share_a_file(tflite: Path, scenes):
+    exported = multibox.load(tflite)
     expected = [exported.detect(scene) for scene in scenes]
     with ThreadPoolExecutor(4) as pool:
         for one, other in zip(expected * 3, pool.map(exported.detect, scenes * 3), strict=True):
@@ -75,6 +80,7 @@ def spread(detector: Detector) -> None:
             parameter.data.add_(torch.randn(parameter.shape, generator=numbers) * 0.05)
 
 
+@pytest.mark.slow
 def test_other_detectors(exporter: Exporter):
     """Another shape, many classes, pixels in floats, one mean for all colors, clipped boxes and sizes, and sigmoids."""
     names = [f"class {number}" for number in range(90)]
@@ -148,6 +154,8 @@ class Operators(ExportedGraph):
             features.reshape(2, 4, -1),  # the order of PyTorch
             features[:, 2:5],
             features.transpose(2, 3) + 1,
+            features.permute(0, 2, 3, 1).relu(),  # neither is this one
+            features + mean[:1].reshape(8, 1, 1),
         )  # fmt: skip
 
 
@@ -169,24 +177,43 @@ def test_operators_compute_what_pytorch_computes(tmp_path: Path):
         np.testing.assert_allclose(given, values.numpy(), atol=1e-4, rtol=1e-5, err_msg=name)
 
 
-def test_stored_numbers_are_aligned(exporter: Exporter):
+def test_stored_numbers_are_aligned(tflite: Path):
     """The schema asks for 16 bytes, and processors load that many at once."""
-    data = exporter(Detector.load(SHAPES), ".tflite").read_bytes()
+    data = tflite.read_bytes()
     contents = [buffer.numbers(0, "u1") for buffer in Table.root(data).tables(4)]
     start = np.frombuffer(data, np.uint8).ctypes.data
     assert len(contents) > 50
     assert {(each.ctypes.data - start) % 16 for each in contents if len(each)} == {0}
 
 
-def test_an_operator_that_is_not_known_is_named():
-    class Sine(Operators):
-        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            return (images.float().sin(),)
-
-    with pytest.raises(
-        ValueError, match=r"the ONNX operator 'Sin', which is not written to TFLite files; export it as"
-    ):
-        to_tflite(to_onnx(Sine().eval(), {}, batch=2))
+@pytest.mark.parametrize(
+    ("kind", "constants", "attributes", "what"),
+    [
+        ("Sin", [], {}, "the ONNX operator 'Sin'"),
+        ("Cast", [], {"to": onnx.TensorProto.INT64}, "a conversion to another type than float32"),
+        ("HardSigmoid", [], {"alpha": 0.2, "beta": 0.5}, "a HardSigmoid with alpha 0.2 and beta 0.5"),
+        ("MaxPool", [], {"dilations": [2, 2], "kernel_shape": [2, 2]}, "a max pooling with dilation"),
+        ("Pow", [np.array([2, 3], np.float32)], {}, "a power that is not a square"),
+        ("ReduceMean", [np.array([2, 3])], {"keepdims": 0}, "a ReduceMean that drops axes"),
+        ("Slice", [np.array([number]) for number in (0, 8, 2, 2)], {}, "a slice with steps"),
+        ("Softmax", [], {"axis": 1}, "a softmax over an inner axis"),
+    ],
+)
+def test_what_cannot_be_converted_is_named(kind: str, constants: list[np.ndarray], attributes: dict, what: str):
+    names = [f"constant{number}" for number in range(len(constants))]
+    images, output = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (1, 2, 8, 8)) for name in ("images", "output")
+    )
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(kind, ["images", *names], ["output"], **attributes)],
+        "network",
+        [images],
+        [output],
+        list(map(onnx.numpy_helper.from_array, constants, names)),
+    )
+    refusal = f"the network has {what}, which is not written to TFLite files; export it as .onnx or .xml"
+    with pytest.raises(ValueError, match=f"^{re.escape(refusal)}$"):
+        to_tflite(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)]))
 
 
 def test_suppression_in_the_file_is_refused(tmp_path: Path):
@@ -201,36 +228,20 @@ def test_suppression_in_the_file_is_refused(tmp_path: Path):
     ("how", "said"),
     [({"precision": "bf16"}, "a TFLite file has its own precision"), ({"device": "cuda"}, "do not run on 'cuda' here")],
 )
-def test_what_litert_has_not_is_refused(exporter: Exporter, how, said: str):
+def test_what_litert_has_not_is_refused(tflite: Path, how, said: str):
     with pytest.raises(ValueError, match=said):
-        multibox.load(exporter(Detector.load(SHAPES), ".tflite"), **how)
+        multibox.load(tflite, **how)
 
 
-def test_detection_needs_no_torch_and_no_onnx(exporter: Exporter, tmp_path: Path):
-    path = exporter(Detector.load(SHAPES), ".tflite")
-    blocked = "torch", "torchvision", "onnx", "onnxruntime", "openvino"
-    code = (
-        "import sys\n"
-        f"sys.modules |= dict.fromkeys({blocked!r})\n"
-        "from multibox.cli import main\n"
-        f"sys.exit(main(['detect', {str(multibox.EXAMPLE_IMAGE)!r}, '--model', {str(path)!r}]))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "3 triangle, 1 star, 1 cross, 1 rectangle" in done.stdout
-
-
-def test_the_header_is_read_without_litert(exporter: Exporter, monkeypatch):
-    path = exporter(Detector.load(SHAPES), ".tflite")
+def test_the_header_is_read_without_litert(tflite: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
-    assert read_header(path).class_names == Detector.load(SHAPES).class_names
+    assert read_header(tflite).class_names == Detector.load(SHAPES).class_names
 
 
-def test_without_litert_its_package_is_named(exporter: Exporter, monkeypatch):
-    path = exporter(Detector.load(SHAPES), ".tflite")
+def test_without_litert_its_package_is_named(tflite: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(ImportError, match=r"pip install 'multibox\[litert\]'"):
-        multibox.load(path)
+        multibox.load(tflite)
 
 
 def kinds_of_backbones() -> list[str]:

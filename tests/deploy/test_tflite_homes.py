@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -20,7 +21,6 @@ from multibox.deploy.tflite_int8 import quantize_tflite
 from multibox.deploy.tflite_postprocess import write_tflite_home
 from multibox.detector import Detector
 from multibox.weights.converters.flatbuffer import Table
-from tests.deploy.conftest import Exporter
 
 SHAPES = "multibox/shapes"
 
@@ -30,9 +30,12 @@ def scenes():
     return [scene.open() for scene in synthetic_scenes(5, seed=3)]
 
 
-@pytest.fixture(scope="module")
-def raw(exporter: Exporter) -> Path:
-    return exporter(Detector.load(SHAPES), ".tflite", suppression="none")
+@pytest.fixture
+def raw(tflite: Path, tmp_path: Path) -> Path:
+    """A file with raw outputs, in a folder of its own: a label file comes beside it."""
+    path = tmp_path / "raw" / "raw.tflite"
+    path.parent.mkdir()
+    return shutil.copyfile(tflite, path)
 
 
 def write(raw: Path, folder: Path, name: str, detector: Detector) -> Path:

@@ -10,6 +10,7 @@ from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
 import multibox
+from multibox.boxes import box_iou
 from multibox.data.sample import Dataset
 from multibox.data.synthetic import synthetic_scenes
 from multibox.deploy.export import Int8, export
@@ -22,20 +23,24 @@ from multibox.deploy.tflite_model import read_model
 from multibox.detector import Detector
 from multibox.ssd.network import L2Norm
 from multibox.weights.exported import read_header, read_metadata
-from tests.deploy.conftest import Exporter
 
 SHAPES = "multibox/shapes"
 
 
 @pytest.fixture(scope="module")
-def files(exporter: Exporter, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def files(tflite: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The file in single precision, and in 8 bits."""
+    return tflite, in_8_bits(tflite, tmp_path_factory.mktemp("int8"), images=6)
+
+
+def in_8_bits(source: Path, folder: Path, *, images: int) -> Path:
     detector = Detector.load(SHAPES)
-    source = exporter(detector, ".tflite")
-    path = tmp_path_factory.mktemp("int8") / "int8.tflite"
-    inputs = (detector.prepare(scene.open()) for scene in synthetic_scenes(20, seed=8))
-    quantize_tflite(source, path, inputs)
-    return source, path
+    quantize_tflite(
+        source,
+        folder / "int8.tflite",
+        (detector.prepare(scene.open()) for scene in synthetic_scenes(images, seed=8)),
+    )
+    return folder / "int8.tflite"
 
 
 def test_the_network_computes_with_whole_numbers(files: tuple[Path, Path]):
@@ -43,7 +48,7 @@ def test_the_network_computes_with_whole_numbers(files: tuple[Path, Path]):
     source, path = files
     before, model = (read_model(each.read_bytes()) for each in files)
     assert [tensor.dtype for tensor in model.inputs] == ["uint8"]
-    assert [tensor.dtype for tensor in model.outputs] == ["float32"] * 2
+    assert [tensor.dtype for tensor in model.outputs] == ["float32"] * 4  # boxes, scores, offsets, logits
     assert "CAST" not in {operator.code for operator in model.operators}
     convolutions = [operator for operator in model.operators if operator.code in ("CONV_2D", "DEPTHWISE_CONV_2D")]
     assert len(convolutions) == sum(each.code in ("CONV_2D", "DEPTHWISE_CONV_2D") for each in before.operators) > 40
@@ -64,7 +69,15 @@ def test_what_is_read_is_written_again(files: tuple[Path, Path]):
 
 
 def test_it_finds_what_was_found(files: tuple[Path, Path]):
-    before, after = map(multibox.load, files)
+    before, after = (multibox.load(each).detect(multibox.EXAMPLE_IMAGE) for each in files)
+    assert [one.name for one in before] == [one.name for one in after]
+    assert (box_iou(before.boxes, after.boxes).diagonal() > 0.9).all()
+    np.testing.assert_allclose(before.scores, after.scores, atol=0.1)
+
+
+@pytest.mark.slow
+def test_average_precision_hardly_falls(tflite: Path, tmp_path: Path):
+    before, after = map(multibox.load, (tflite, in_8_bits(tflite, tmp_path, images=20)))
     cost = judge(before, after, synthetic_scenes(12, seed=4), sizes=(1, 1))
     assert cost.compared.ap50.before > 0.7
     assert cost.drop < 0.01
@@ -112,6 +125,7 @@ class Layers(ExportedGraph):
         return tuple(head(each).permute(0, 2, 3, 1) for head, each in zip(self.heads, layers, strict=True))
 
 
+@pytest.mark.slow
 def test_each_layer_is_close_in_8_bits(tmp_path: Path):
     """To a few steps of the 255 that there are."""
     module = Layers().eval()

@@ -157,6 +157,7 @@ def test_a_page_that_is_not_whole_says_so(page: Path, tmp_path: Path):
 
 
 @needs_chromium
+@pytest.mark.slow
 def test_the_camera(browser: Browser):
     """Also if it is stopped, or started again, before it is open."""
     browser.run(
