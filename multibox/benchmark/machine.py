@@ -8,8 +8,8 @@ from typing import Any
 from multibox.report.environment import commit, device_name
 
 PACKAGES = (
-    *("multibox", "torch", "torchvision", "onnxruntime", "openvino", "pillow", "numpy", "simplejpeg"),
-    *("hotcoco", "pycocotools", "albumentations"),
+    *("multibox", "torch", "torchvision", "onnxruntime", "openvino", "ai-edge-litert", "executorch", "pillow", "numpy"),
+    *("simplejpeg", "hotcoco", "pycocotools", "albumentations"),
 )
 
 

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -203,10 +203,9 @@ def benchmark(
             works: dict[Work, tuple[str, int]] = {
                 "detect": (f"Image file to detections, {where}", 1),
                 "network": (f"Network alone, {where}", 1),
-                "batch": (f"Image files to detections, {batch_size} at once, {where}", len(images)),
             }
-            if batch_size == 1:
-                del works["batch"]
+            if batch_size > 1:
+                works["batch"] = f"Image files to detections, {batch_size} at once, {where}", len(images)
             for work, (title, count) in works.items():
                 on_stage(title)
                 seconds = _take_turns(list(workers.values()), work, len(images), rounds)
@@ -228,17 +227,17 @@ def _started(
 ) -> Iterator[tuple[dict[Variant, Worker], dict[Variant, tuple[float, ...]]]]:
     """Starts all variants in turns, so many times; gives the last processes, and the seconds of each start."""
     seconds: dict[Variant, list[float]] = {variant: [] for variant in tasks}
-    for left in reversed(range(starts)):
-        with ExitStack() as stack:
-            workers = {}
-            for variant, task in tasks.items():
-                worker = workers[variant] = Worker(variant, task, threads)
-                stack.callback(worker.close)
+    for _ in range(starts - 1):
+        for variant, task in tasks.items():
+            with closing(Worker(variant, task, threads)) as worker:
                 seconds[variant].append(worker.start_seconds)
-                if left:
-                    worker.close()
-            if not left:
-                yield workers, {variant: tuple(each) for variant, each in seconds.items()}
+    with ExitStack() as stack:
+        workers = {
+            variant: stack.enter_context(closing(Worker(variant, task, threads))) for variant, task in tasks.items()
+        }
+        for variant, worker in workers.items():
+            seconds[variant].append(worker.start_seconds)
+        yield workers, {variant: tuple(each) for variant, each in seconds.items()}
 
 
 def _take_turns(workers: Sequence[Worker], work: Work, images: int, rounds: int | None) -> list[tuple[float, ...]]:

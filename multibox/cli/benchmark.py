@@ -55,7 +55,8 @@ def benchmark(
 
     Args:
         models: Weights files, exported files, folders of runs, and names of published weights.
-        precision: The precisions to measure: fp32, bf16, or both with a comma between them. ONNX files have theirs.
+        precision: The precisions to measure: fp32, bf16, or both with a comma between them. Exported files have their
+            own, but for OpenVINO's.
         compile: Measure weights files compiled by torch too. Compiling takes up to minutes for each.
         beside: Measure torchvision's own detector too, with the weights of the first model that was converted from it.
         score: Keep detections with a score above this.

@@ -12,9 +12,9 @@ from torchvision.models import detection
 
 from benchmarks.networks import make_theirs_realistic, theirs
 from multibox.benchmark.photographs import write_photographs
-from multibox.benchmark.run import Worker, _take_turns, agreement
+from multibox.benchmark.run import Variant, Worker, _started, _take_turns, agreement
 from multibox.benchmark.torchvision_detector import as_torchvision
-from multibox.benchmark.worker import peak_memory
+from multibox.benchmark.worker import Task, peak_memory
 from multibox.cli import main
 from multibox.detector import Detector
 from multibox.weights.converters.torchvision import convert
@@ -133,6 +133,27 @@ def test_turns_go_round_with_the_same_image_and_quick_work_is_repeated():
         *(("slow", 0, 1), ("quick", 0, 5)),
     ]
     assert len(_take_turns(workers[:1], "detect", 2, None)[0]) == 25
+
+
+def test_every_start_is_timed_and_every_process_ends(monkeypatch: pytest.MonkeyPatch):
+    log: list[str] = []
+
+    class Started(Worker):
+        def __init__(self, variant: Variant, task: Task, threads: int) -> None:
+            log.append(f"start {variant.name}")
+            self._name, self.start_seconds = variant.name, float(len(log))
+
+        def close(self) -> None:
+            log.append(f"end {self._name}")
+
+    monkeypatch.setattr("multibox.benchmark.run.Worker", Started)
+    task = Task("", False, "cpu", "fp32", False, [], 0.5, 1, True)
+    one, other = (Variant(name, Path(name)) for name in ("one", "other"))
+    with _started({one: task, other: task}, 1, 2) as (workers, seconds):
+        assert list(workers) == [one, other]
+        assert seconds == {one: (1, 5), other: (3, 6)}
+        assert log == ["start one", "end one", "start other", "end other", "start one", "start other"]
+    assert log[6:] == ["end other", "end one"]
 
 
 def test_agreement_is_a_fraction_of_the_reference():

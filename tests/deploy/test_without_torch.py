@@ -16,7 +16,7 @@ from tests.deploy.conftest import Exporter
 from tests.test_house import HEAVY
 
 MISSING = ("torch", "torchvision", "onnx", "onnxscript", "matplotlib")
-ENGINE = {".onnx": "onnxruntime", ".xml": "openvino"}
+ENGINE = {".onnx": "onnxruntime", ".xml": "openvino", ".tflite": "ai_edge_litert"}
 PRINT_MODULES = """
 import json, sys
 from multibox.cli import main
@@ -45,9 +45,18 @@ def run(environment: dict[str, str], folder: Path, *arguments: object) -> tuple[
     return lines, set(json.loads(modules))
 
 
-@pytest.mark.parametrize("suffix", [".onnx", pytest.param(".xml", marks=pytest.mark.slow)])
-def test_everything_but_training_works(exporter: Exporter, environment: dict[str, str], tmp_path: Path, suffix: str):
-    path = exporter(Detector.load("multibox/shapes"), suffix, suppression="graph")
+@pytest.mark.parametrize(
+    ("suffix", "suppression"),
+    [
+        (".onnx", "graph"),
+        pytest.param(".xml", "graph", marks=pytest.mark.slow),
+        pytest.param(".tflite", "runtime", marks=pytest.mark.slow),
+    ],
+)
+def test_everything_but_training_works(
+    exporter: Exporter, environment: dict[str, str], tmp_path: Path, suffix: str, suppression: str
+):
+    path = exporter(Detector.load("multibox/shapes"), suffix, suppression=suppression)
     lines, modules = run(environment, tmp_path, "detect", multibox.EXAMPLE_IMAGE, "--model", path)
     assert lines == [f"{multibox.EXAMPLE_IMAGE}: 3 triangle, 1 star, 1 cross, 1 rectangle"]
     assert modules & (HEAVY | {"requests", "sympy", "cv2"}) == {ENGINE[suffix]}
