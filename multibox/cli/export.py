@@ -60,8 +60,10 @@ def export(
         prepare: Put the resize into the file, which then takes one whole image of any size, plain RGB in uint8.
         home: The program that shall run the file, which then has that program's form. The lines to paste into its
             configuration are printed.
-        data: The folder of a data set on whose images the file is compared with the network.
-        judge_split: The split with these images, by which 8 bits are judged too.
+        data: The folder of a data set on whose images the file is compared with the network. Without --int8 they may
+            have other classes.
+        judge_split: The split with these images, by which 8 bits are judged too. If the set has no such split, these
+            are the images that the training held out.
         calibrate_split: The split to calibrate 8 bits on, which tell the ranges of the activations.
         int8: Compute the network in 8 bits, which is several times faster on many processors. Needs --data.
         max_drop: The largest fall of AP50 with which a file in 8 bits is written.

@@ -199,7 +199,7 @@ def export(
     metadata = _metadata(detector, config, form)
     with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         file, other = (Path(folder) / place / target.name for place in ("file", "other"))
-        for each in (file, other):
+        for each in (file, other):  # `other` is what is made on the way, under the same name
             each.parent.mkdir()
         if form.prepare:
             proof = _write_prepared(graph, file, other, metadata, reference, images)
