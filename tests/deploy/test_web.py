@@ -82,7 +82,7 @@ def found_by(browser: Browser, image: Path) -> list[dict]:
     """What the page finds in an image."""
     browser.run("delete document.body.dataset.found")
     browser.choose_file(image)
-    return json.loads(str(browser.wait("document.body.dataset.found", seconds=120)))
+    return json.loads(str(browser.wait("document.body.dataset.found", seconds=600)))
 
 
 def found_above(browser: Browser, score: float) -> list[dict]:
