@@ -11,7 +11,7 @@ forward pass too, or the same number of epochs. With `--images` only so many tra
 their order.
 
 Each run leaves one JSON file, and a run whose file is there already is skipped. The command can therefore be stopped
-and started again. Run it on one core (`taskset -c 0 python ...`) if minutes shall be those of a quiet core.
+and started again. CPU time counts all threads and no GPU: take epochs with `--threads 2` or `--device cuda`.
 """
 
 import argparse

@@ -21,8 +21,6 @@ from multibox.messages import percent
 from multibox.report.environment import commit, device_name
 from multibox.weights.published import PUBLISHED
 
-ROOT = Path(__file__).parent.parent
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
