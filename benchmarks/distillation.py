@@ -6,12 +6,12 @@
 The teacher is trained before: `multibox train BCCD --model ssd300-resnet34 --size 256 --scales coco --out runs/large`.
 The student (`--model`, `--size`, `--scales`) learns from the split `train`, else `trainval`, without validation, so
 that its last weights count, and is scored on `test`. For each seed, the runs take turns: first without a teacher, then
-with it at each of the `--distillation-weights`. All have the same time in minutes, which pays for the teacher's forward
-pass too, or the same number of epochs. With `--images` only so many training images are used, evenly spaced in their
-order.
+with it at each of the `--distillation-weights`. All have the same minutes of CPU time, which pay for the teacher's
+forward pass too, or the same number of epochs. With `--images` only so many training images are used, evenly spaced in
+their order.
 
 Each run leaves one JSON file, and a run whose file is there already is skipped. The command can therefore be stopped
-and started again. Minutes need a quiet machine; run it on one core (`taskset -c 0 python ...`) and compare the pairs.
+and started again. CPU time counts all threads and no GPU: take epochs with `--threads 2` or `--device cuda`.
 """
 
 import argparse
@@ -25,6 +25,7 @@ import torch
 
 import multibox
 from benchmarks import runs
+from benchmarks.cpu_clock import cpu_clock
 from multibox.data.sample import Dataset
 from multibox.detector import Detector
 from multibox.evaluation.evaluate import evaluate
@@ -105,7 +106,7 @@ def _run(
         seed=seed,
     )
     rows: list[Any] = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, cpu_clock():
         found = multibox.train(
             student, train_set, None, values, out=Path(folder) / "run", teacher=teacher, on_row=rows.append
         )

@@ -8,7 +8,7 @@
     python -m benchmarks.starts table OUT
 
 `--model` is a preset, which `--start-from` may give a backbone, or weights: a file, the folder of a run, or a published
-name. Each run trains with the defaults of `multibox train` for a number of wall minutes, on one core and without
+name. Each run trains with the defaults of `multibox train` for a number of minutes of CPU time, on one core and without
 workers, and its last weights are scored by COCO's rule. The minutes include all that `multibox.train` does before its
 first step (a processor with bf16 tries both precisions for a few seconds), but neither reading the data set nor loading
 the weights. There is no validation.
@@ -19,7 +19,7 @@ these classes alone: it learns from images that have one, and is scored on the t
 that have none, drawn with seed 0. Objects of other classes are left out; those marked as difficult stay.
 
 Each run leaves one JSON file, and a run whose file is there already is skipped. The command can therefore be stopped
-and started again. Minutes need a quiet machine.
+and started again.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from typing import Any
 
 import multibox
 from benchmarks import runs
+from benchmarks.cpu_clock import cpu_clock
 from multibox.data.sample import Dataset
 from multibox.detector import Detector
 from multibox.evaluation.evaluate import evaluate, score
@@ -136,7 +137,7 @@ def train(detector: Detector, train_set: Dataset, *, minutes: float, seed: int) 
     """Trains with the default recipe. Returns the detector of the last weights, and what the time was enough for."""
     config = multibox.TrainConfig(minutes=minutes, validate_every=1e6, workers=0, device="cpu", seed=seed)
     rows: list[Any] = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, cpu_clock():
         found = multibox.train(detector, train_set, None, config, out=Path(folder) / "run", on_row=rows.append)
     epochs, taken = rows[-1]["epoch"], rows[-1]["minutes"]
     return found, {

@@ -89,8 +89,8 @@ def train_lite(model: SSD, dataset: Dataset, *, minutes: float, seed: int) -> It
 
     The recipe is SGD with momentum 0.9 and a decay of 4e-5 for all weights, in batches of 24. The learning rate is
     0.15 for 8 processes, and by the reference's rule an eighth of that for one. It rises from a thousandth in the first
-    epoch, and follows a cosine to 0, here over the minutes of wall time instead of 660 epochs, and by the step instead
-    of by the epoch.
+    epoch, and follows a cosine to 0, here over the minutes instead of 660 epochs, and by the step instead of by the
+    epoch.
 
     Raises:
         ValueError: A loss is not finite.

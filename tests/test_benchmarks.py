@@ -1,6 +1,7 @@
 """Each part of the benchmarks runs, at its smallest sizes, and measures something; how much is nobody's test."""
 
 import json
+import time
 from dataclasses import replace
 from math import isfinite
 
@@ -10,6 +11,7 @@ import torch
 
 from benchmarks import distillation, localization, runs, side_by_side, starts, voting
 from benchmarks.__main__ import CPU_PARTS, GPU_PARTS, PARTS, run
+from benchmarks.cpu_clock import cpu_clock
 from benchmarks.timing import Comparison, Settings, compare, peak_memory
 from multibox.benchmark.photographs import write_photographs
 from multibox.data.sample import Dataset, GroundTruth, Sample
@@ -219,6 +221,20 @@ def test_a_benchmark_for_one_core_refuses_two(monkeypatch):
     monkeypatch.setattr(runs.os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
     with pytest.raises(SystemExit, match="may use 2 cores, but its minutes are for one"):
         runs.use_one_core()
+
+
+def test_the_cpu_clock_stands_still_while_the_process_waits():
+    clocks = [time.time, time.monotonic, time.perf_counter]
+    with cpu_clock():
+        before = [time.time(), time.monotonic(), time.perf_counter()]
+        time.sleep(0.5)
+        after = [time.time(), time.monotonic(), time.perf_counter()]
+        while time.process_time() < before[1] + 0.1:
+            pass
+        later = [time.time(), time.monotonic(), time.perf_counter()]
+    assert all(stop - start < 0.1 for start, stop in zip(before, after, strict=True))
+    assert all(stop - start >= 0.099 for start, stop in zip(before, later, strict=True))
+    assert clocks == [time.time, time.monotonic, time.perf_counter]
 
 
 def test_the_table_of_starts_has_a_row_for_each_label_and_columns_for_each_time(tmp_path, capsys):

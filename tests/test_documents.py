@@ -33,8 +33,9 @@ EXAMPLES = {
 
 @pytest.fixture
 def raccoons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with a small data set in `raccoons/`."""
+    """The current folder, with the documents, and a small data set in `raccoons/`."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
     write_yolo({"train": synthetic_scenes(8, seed=0), "val": synthetic_scenes(2, seed=1)}, "raccoons")
     return tmp_path
 

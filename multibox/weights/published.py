@@ -46,6 +46,14 @@ PUBLISHED: Mapping[str, Published] = {
         "AP50 95.2, AP 63.5 on 500 other scenes",
         "ssd256-tiny trained on synthetic scenes, six classes of shapes; comes with the package",
     ),
+    "multibox/voc": Published(
+        _ASSETS / "voc.safetensors",
+        "",
+        7.8,
+        "Apache-2.0",
+        "VOC 2007 test 58.1 mAP",
+        "ssd300-lite0 trained on the photographs of VOC 2007, 20 classes; comes with the package",
+    ),
     "torchvision/ssd300-vgg16-coco": Published(
         None,
         "SSD300_VGG16_Weights.COCO_V1",

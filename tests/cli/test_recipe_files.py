@@ -2,15 +2,19 @@
 
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 import multibox.training as multibox_training
+from multibox.config import DetectorConfig
 from multibox.data.augment import Augmentation
+from multibox.data.sample import Dataset
 from multibox.detector import Detector
 from multibox.presets import preset
+from multibox.training.recipes import TrainConfig
 from tests.cli.conftest import Multibox
 from tests.data.folders import voc_object, voc_xml, write_image, write_json, write_voc_set
 
@@ -52,8 +56,13 @@ PUBLISHED = {
 }
 
 
+OURS = {"ssd300-lite0-voc07": ("ssd300-lite0", "imagenet")}
+"""Trainings of our own: the preset, and what its backbone starts from."""
+
+
 def test_there_is_a_file_for_each():
-    assert sorted(path.name for path in RECIPES.iterdir()) == sorted(f"{name}.yaml" for name in PUBLISHED)
+    names = [*PUBLISHED, *OURS]
+    assert sorted(path.name for path in RECIPES.iterdir()) == sorted(f"{name}.yaml" for name in names)
 
 
 def command_of(text: str) -> list[str]:
@@ -76,36 +85,68 @@ def write_data(folder: Path) -> None:
     write_image(folder / "coco" / "train2017" / "a.png")
 
 
+class Asked(NamedTuple):
+    """What the command at the top of a file asks for."""
+
+    network: DetectorConfig
+    start_from: str | None
+    train_set: Dataset
+    val_set: Dataset | None
+    config: TrainConfig
+    out: Path
+
+
+Ask = Callable[[str], Asked]
+
+
+@pytest.fixture
+def ask(multibox: Multibox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """Runs the command at the top of a file of this name, up to the training."""
+
+    def run(name: str) -> Asked:
+        asked = {}
+
+        def create(config, class_names, *, start_from, seed, on_progress):
+            asked.update(network=config, start_from=start_from)
+
+        def train(detector, train_set, val_set, config, **others):
+            asked.update(train_set=train_set, val_set=val_set, config=config, out=others["out"])
+
+        monkeypatch.setattr(Detector, "create", create)
+        monkeypatch.setattr(multibox_training, "train", train)
+        write_data(tmp_path)
+        (tmp_path / "recipes").symlink_to(RECIPES)
+        monkeypatch.chdir(tmp_path)
+        assert multibox(*command_of(text_of(name))).status == 0
+        return Asked(**asked)
+
+    return run
+
+
+def text_of(name: str) -> str:
+    return (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def head_of(name: str) -> dict[str, str]:
+    """Returns the facts at the top of a file."""
+    head = dict(re.findall(r"^# (data|weights|hardware|expected|got) +(\S.*)$", text_of(name), re.MULTILINE))
+    assert head.keys() == {"data", "weights", "hardware", "expected", "got"}
+    return head
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_command_in_its_head_trains_as_published(
-    multibox: Multibox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-):
+def test_the_command_in_its_head_trains_as_published(ask: Ask, name: str):
     published = PUBLISHED[name]
-    text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
-    asked = {}
-
-    def create(config, class_names, *, start_from, seed, on_progress):
-        asked.update(network=config, start_from=start_from)
-
-    def train(detector, train_set, val_set, config, **others):
-        asked.update(train_set=train_set, val_set=val_set, config=config, out=others["out"])
-
-    monkeypatch.setattr(Detector, "create", create)
-    monkeypatch.setattr(multibox_training, "train", train)
-    write_data(tmp_path)
-    (tmp_path / "recipes").symlink_to(RECIPES)
-    monkeypatch.chdir(tmp_path)
-    assert multibox(*command_of(text)).status == 0
-
-    assert asked["network"] == preset(published.preset, scales=published.scales)
-    assert asked["start_from"] == "imagenet"
-    assert [sample.image.parts[:-2] for sample in asked["train_set"]] == [
+    asked = ask(name)
+    assert asked.network == preset(published.preset, scales=published.scales)
+    assert asked.start_from == "imagenet"
+    assert [sample.image.parts[:-2] for sample in asked.train_set] == [
         Path(folder).parts for folder in published.folders
     ]
-    assert asked["val_set"] is None
-    assert asked["out"] == Path("runs") / name
+    assert asked.val_set is None
+    assert asked.out == Path("runs") / name
 
-    config, recipe = asked["config"].resolve(backbone="vgg16")
+    config, recipe = asked.config.resolve(backbone="vgg16")
     first, second, end = published.falls
     assert (config.steps, config.epochs, config.minutes) == (end, None, None)
     rates = {0: 1e-3, first - 1: 1e-3, first: 1e-4, second - 1: 1e-4, second: 1e-5, end - 1: 1e-5}
@@ -114,9 +155,18 @@ def test_the_command_in_its_head_trains_as_published(
     assert recipe.augmentation == Augmentation(expand_probability=published.expand)
     assert config.precision == "fp32"
 
-    head = dict(re.findall(r"^# (data|weights|hardware|expected|got) +(\S.*)$", text, re.MULTILINE))
+    head = head_of(name)
     assert head["expected"].startswith(published.expected)
     start = preset("ssd300-resnet18")  # on torchvision's weights too
-    assert f"pixels' mean is\n#           {start.mean} and their scale {start.scale}, not" in text
+    assert f"pixels' mean is\n#           {start.mean} and their scale {start.scale}, not" in text_of(name)
     assert head["got"] == "not measured by us" or re.match(r"\d+\.\d", head["got"])
-    assert head.keys() == {"data", "weights", "hardware", "expected", "got"}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_the_command_in_its_head_trains_on_voc_07(ask: Ask, name: str):
+    asked = ask(name)
+    assert (asked.network.name, asked.start_from) == OURS[name]
+    assert [sample.image.parts[:-2] for sample in asked.train_set] == [Path(SEVEN).parts]
+    assert asked.val_set is None and asked.config.minutes == 150
+    assert asked.out == Path("runs") / name
+    assert re.match(r"\d+\.\d mAP", head_of(name)["got"])

@@ -6,11 +6,14 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torchvision.models import get_weight
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
+import multibox
+from multibox.boxes import box_iou
 from multibox.detector import Detector
 from multibox.weights import imagenet, published
 from multibox.weights.file import load_weights
@@ -44,10 +47,34 @@ def test_a_name_without_a_hash_is_refused():
         published.hash_in("https://host/model.pth")
 
 
-def test_what_comes_with_the_package_has_the_size_that_is_listed():
-    known = PUBLISHED["multibox/shapes"]
+OURS = [name for name in PUBLISHED if PUBLISHED[name].path]
+"""Weights that come with the package."""
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_what_comes_with_the_package_has_the_size_that_is_listed(name: str):
+    known = PUBLISHED[name]
     assert known.path is not None
     assert known.path.stat().st_size / 1e6 == pytest.approx(known.megabytes, abs=0.05)
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if name != "multibox/shapes"])
+def test_what_comes_with_the_package_has_a_card_with_the_accuracy_that_is_listed(name: str):
+    known = PUBLISHED[name]
+    assert known.path is not None
+    card = known.path.with_suffix(".md").read_text(encoding="utf-8")
+    (accuracy,) = re.findall(r"mAP (\d+\.\d) by VOC 2007's rule", card)
+    assert known.accuracy == f"VOC 2007 test {accuracy} mAP"
+    for fact in ("fingerprint of the data", "command", "seed", "machine", "commit"):
+        assert f"| {fact} | " in card
+    assert known.license == "Apache-2.0"
+
+
+def test_the_detector_of_photographs_finds_a_dog():
+    detector = multibox.load("multibox/voc")
+    (dog,) = detector.detect(Path(__file__).parents[2] / "docs" / "images" / "dog.jpg")
+    assert dog.name == "dog"
+    assert box_iou(np.array([dog.box], np.float32), np.array([[34, 138, 458, 496]], np.float32)) > 0.7
 
 
 @pytest.fixture
