@@ -381,7 +381,8 @@ class Detector:
     def _weights(self, *, half: bool) -> Weights:
         from multibox.ssd.build import network_tensors
 
-        tensors = network_tensors(self.network, half=half)
+        self._check_unmerged()
+        tensors = network_tensors(self._torch_runtime().network, half=half)
         return Weights(self.config, self.class_names, tensors, self.provenance, self.score_thresholds)
 
     @property
@@ -392,9 +393,12 @@ class Detector:
             TypeError: The detector runs an exported file and has no network, or its classes are merged, so that they
                 differ from the network's.
         """
+        self._check_unmerged()
+        return self._torch_runtime().share()
+
+    def _check_unmerged(self) -> None:
         if self._merged_labels is not None:
             raise TypeError("the network has other classes than this detector, which merges some; use the original one")
-        return self._torch_runtime().share()
 
     @property
     def runtime(self) -> Runtime:

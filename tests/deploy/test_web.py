@@ -58,7 +58,8 @@ def open_browser(page: Path) -> Iterator[Browser]:
 
 @pytest.fixture
 def browser(open_browser: Browser) -> Browser:
-    """A browser with the page as it opens."""
+    """A browser with the page as it opens, and an empty log."""
+    open_browser.send("POST", "/se/log", type="browser")  # it holds what was logged since it was last read
     open_browser.send("POST", "/refresh")
     open_browser.wait("document.body.dataset.engine === 'wasm'")
     return open_browser
