@@ -73,7 +73,8 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("name", [name if name == "voting across classes" else slow(name) for name in RULES])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RULES)
 def test_the_rules_of_suppression_are_in_the_file(exporter: Exporter, scenes, name: str):
     shapes = Detector.load(SHAPES)
     config = dataclasses.replace(shapes.config, postprocess=RULES[name])
@@ -84,7 +85,8 @@ def test_the_rules_of_suppression_are_in_the_file(exporter: Exporter, scenes, na
     assert proof.detections >= 3 * len(scenes)
 
 
-@pytest.mark.parametrize(("height", "width", "classes"), [(64, 96, 1), slow(96, 64, 90)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("height", "width", "classes"), [(64, 96, 1), (96, 64, 90)])
 def test_any_shape_and_number_of_classes(exporter: Exporter, height: int, width: int, classes: int):
     names = [f"class {number}" for number in range(classes)]
     detector = Detector.create("ssd256-tiny", names, height=height, width=width, seed=0)
