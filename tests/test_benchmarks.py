@@ -23,7 +23,7 @@ from multibox.ssd.backbones import BACKBONES
 from multibox.ssd.backbones.tiny import tiny
 from multibox.ssd.coder import BoxCoder
 
-SLOW_PARTS = {"presets", "detect", "freezing"}  # whole networks of full size
+SLOW_PARTS = {"presets", "detect", "freezing", "step"}  # whole networks of full size
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ class TorchRuntime:
         self.precision: Precision = "fp32"
         self._config = config
         self._private, self._compiled = private, False
-        self._run: Callable[[Tensor], Predictions] = network
+        self._run: Callable[[Tensor], Predictions] | None = None  # is made when the network is first run
 
     def __call__(
         self,
@@ -68,6 +68,8 @@ class TorchRuntime:
     ) -> RawOutputs | list[NormalizedDetections]:
         """Returns the raw outputs, or, on CUDA, the detections of each image."""
         run, table = self._run, self.network.default_boxes
+        if run is None:
+            run = self._run = self._make_run()
         if not self._private and any(layer.training for layer in self.network.modules()):
             run = _evaluation_copy(self.network)
         autocast = torch.autocast(table.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
@@ -103,7 +105,7 @@ class TorchRuntime:
         self.network.to(device).to(memory_format=torch.channels_last)
         if compile is not None:
             self._compiled = compile
-        self._choose_run()
+        self._run = None
         if precision is not None:
             self.precision = self._faster_precision() if precision == "auto" else precision
         if self._compiled:
@@ -112,15 +114,14 @@ class TorchRuntime:
     def share(self) -> SSD:
         """Returns the network to someone who may change its weights: from now on it is run itself, not a copy."""
         if self._private:
-            self._private = False
-            self._choose_run()
+            self._private, self._run = False, None
         return self.network
 
-    def _choose_run(self) -> None:
+    def _make_run(self) -> Callable[[Tensor], Predictions]:
         run = folded(self.network) if self._private else self.network
         # with `freezing`, weights become constants in the layout that the convolutions want
         options: dict[str, Any] | None = {"freezing": True} if self._private else None
-        self._run = torch.compile(run, options=options) if self._compiled else run
+        return torch.compile(run, options=options) if self._compiled else run
 
     def _compile_now(self) -> None:
         """Runs the network on an image, because torch compiles when it is first run.
@@ -144,6 +145,7 @@ class TorchRuntime:
             _log.info("precision: fp32, because %s does not compute in bf16", device)
             return "fp32"
         image = np.random.default_rng(0).integers(0, 256, (1, 3, self._config.height, self._config.width), np.uint8)
+        self._run = self._make_run()
         runtimes: dict[Precision, TorchRuntime] = {}
         for precision in get_args(Precision):
             runtimes[precision] = copy.copy(self)

@@ -15,6 +15,7 @@ from multibox.deploy.export import choose_form, export
 from multibox.deploy.proof import Proof, prove
 from multibox.detector import Detector
 from tests.deploy.conftest import Exporter
+from tests.slow import slow
 
 SHAPES = "multibox/shapes"
 
@@ -22,11 +23,6 @@ SHAPES = "multibox/shapes"
 @pytest.fixture(scope="module")
 def scenes():
     return [scene.open() for scene in synthetic_scenes(7, seed=3)]
-
-
-def slow(*values: object) -> object:
-    """One of several cases, each with an export of its own, which takes seconds."""
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(

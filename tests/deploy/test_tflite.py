@@ -27,6 +27,7 @@ from multibox.ssd.backbones import BACKBONES, make_backbone
 from multibox.weights.converters.flatbuffer import Table
 from multibox.weights.exported import read_header
 from tests.deploy.conftest import Exporter
+from tests.slow import slow
 
 SHAPES = "multibox/shapes"
 
@@ -34,11 +35,6 @@ SHAPES = "multibox/shapes"
 @pytest.fixture(scope="module")
 def scenes():
     return [scene.open() for scene in synthetic_scenes(7, seed=3)]
-
-
-def slow(*values: object) -> object:
-    """One of several cases, with an export of its own, which takes seconds."""
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize("how", [{"raw": True}, slow({}), slow({"suppression": "none"})], ids=str)
