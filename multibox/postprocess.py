@@ -5,12 +5,11 @@ This is the one definition for CPUs. It is exact, and fast because it looks at f
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import inf, log
 from typing import assert_never
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from multibox.boxes import box_voting, decode, nms
 from multibox.config import DetectorConfig, Postprocess, Scoring
@@ -78,32 +77,26 @@ def postprocess(
     if not (finite or (np.isfinite(offsets).all() and np.isfinite(logits).all())):
         raise not_finite()
     scores, rows = _scores(logits, settings.score_threshold, config.scoring)
+
+    def boxes_of(indices: Int[np.ndarray, " candidates"]) -> Float[np.ndarray, "candidates 4"]:
+        boxes = decode(
+            offsets[indices],
+            default_boxes_center[indices],
+            center_variance=config.center_variance,
+            size_variance=config.size_variance,
+            max_log_size=config.max_log_size,
+        )
+        return boxes.clip(0, 1) if config.clip_boxes else boxes
+
     return _select(
         scores,
         rows,
-        partial(_boxes, offsets, default_boxes_center, config),
+        boxes_of,
         settings=settings,
         labels=labels,
         merged_labels=merged_labels,
         score_thresholds=score_thresholds,
     )
-
-
-def _boxes(
-    offsets: Float[np.ndarray, "default_boxes 4"],
-    default_boxes_center: Float[np.ndarray, "default_boxes 4"],
-    config: DetectorConfig,
-    indices: Int[np.ndarray, " candidates"],
-) -> Float[np.ndarray, "candidates 4"]:
-    """Returns the boxes of some default boxes in corner form, as fractions of the image."""
-    boxes = decode(
-        offsets[indices],
-        default_boxes_center[indices],
-        center_variance=config.center_variance,
-        size_variance=config.size_variance,
-        max_log_size=config.max_log_size,
-    )
-    return boxes.clip(0, 1) if config.clip_boxes else boxes
 
 
 def select(
@@ -241,19 +234,13 @@ def _prefixes(
     above = flat > settings.score_threshold
     if np.count_nonzero(above) > _PREFIX:
         if settings.merge == "none":
-            yield _by_score(flat, flat >= np.partition(flat, -_PREFIX)[-_PREFIX])
+            best = np.flatnonzero(flat >= np.partition(flat, -_PREFIX)[-_PREFIX])
+            yield best[np.argsort(-flat[best], kind="stable")]
         # the lowest score that can be among the best of its class
         last = min(settings.max_candidates_per_class, len(scores))
         above &= (scores >= np.partition(scores, -last, axis=0)[-last]).ravel()
-    yield _by_score(flat, above)
-
-
-def _by_score(
-    scores: Float[np.ndarray, " places"], chosen: Bool[np.ndarray, " places"]
-) -> Int[np.ndarray, " candidates"]:
-    """Returns the chosen places, the highest score first; of equal scores, the first place."""
-    places = np.flatnonzero(chosen)
-    return places[np.argsort(-scores[places], kind="stable")]
+    places = np.flatnonzero(above)
+    yield places[np.argsort(-flat[places], kind="stable")]
 
 
 def _rank(classes: Int[np.ndarray, " candidates"]) -> Int[np.ndarray, " candidates"]:
