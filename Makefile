@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow test-oldest lint bench
+.PHONY: help setup demo test test-slow test-oldest lint bench build
 
 # Variables that a call may set: make demo OUT=elsewhere, make test ARGS="-k boxes", make setup PYTHON=python3.13
 PYTHON ?=
@@ -44,6 +44,9 @@ lint: $(STAMP)  ## format, rules and types
 
 bench: $(STAMP)  ## speed beside other libraries, some ten minutes, numbers in bench.json; PART=input for one part
 	.venv/bin/python -m benchmarks $(PART) --json bench.json $(ARGS)
+
+build: $(STAMP)  ## wheel and source distribution in dist/
+	.venv/bin/python -m hatchling build
 
 RIGHT_PYTHON := import sys; sys.exit(sys.version_info < (3, 11))
 NAME_ANOTHER := name another: make setup PYTHON=python3.13

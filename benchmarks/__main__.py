@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import evaluation, freezing, gpu, input, loss, machine, network, postprocess, resize, step
+from benchmarks import detect, evaluation, freezing, gpu, input, loss, machine, network, postprocess, resize, step
 from benchmarks.timing import Comparison, Settings
 from multibox.presets import PRESETS
 
@@ -28,9 +28,8 @@ CPU_PARTS: dict[str, Part] = {
     "loss": loss.measure,
     "step": step.measure,
     "freezing": freezing.measure,
-    "network": network.measure,
     "presets": network.measure_presets,
-    "detect": network.measure_detect,
+    "detect": detect.measure,
     "postprocess": postprocess.measure,
     "evaluation": evaluation.measure,
 }

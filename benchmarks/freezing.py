@@ -6,9 +6,9 @@ from dataclasses import replace
 import torch
 
 from benchmarks.networks import class_names
-from benchmarks.photographs import CLASS_NAMES
 from benchmarks.step import LEARNING_RATE, make_batch
 from benchmarks.timing import Comparison, Settings, compare
+from multibox.benchmark.photographs import CLASS_NAMES
 from multibox.detector import Detector
 from multibox.training.distributed import ProcessGroup
 from multibox.training.recipes import RECIPES, TrainConfig

@@ -18,9 +18,9 @@ from torch.profiler import ProfilerActivity, profile
 from torchvision.models.detection.ssd import SSD
 
 from benchmarks.networks import as_theirs, class_names, make_ours_realistic, make_theirs_realistic, theirs
-from benchmarks.photographs import CLASS_NAMES, write_photographs
 from benchmarks.step import make_batch, our_step, their_step
 from benchmarks.timing import Comparison, Settings, compare, peak_memory, synchronize
+from multibox.benchmark.photographs import CLASS_NAMES, write_photographs
 from multibox.detector import Detector
 from multibox.runtimes.torch_runtime import TorchRuntime
 from multibox.training.loading import Batch

@@ -14,9 +14,9 @@ from torchvision import tv_tensors
 from torchvision.io import decode_image
 from torchvision.transforms import v2
 
-from benchmarks.photographs import write_photographs
 from benchmarks.timing import Comparison, Settings, compare
 from multibox import images
+from multibox.benchmark.photographs import write_photographs
 from multibox.data.augment import Augmentation, normalized_boxes, render, sample_params
 from multibox.data.sample import Sample
 from multibox.training.recipes import RECIPES

@@ -1,32 +1,22 @@
 """Describe the machine and the versions that a measurement was made with."""
 
-import platform
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.timing import Settings
-from multibox.report.environment import commit, device_name
-
-PACKAGES = ("torch", "torchvision", "pillow", "numpy", "hotcoco", "pycocotools", "albumentations")
+from multibox.benchmark import machine
 
 
 def facts(settings: Settings) -> dict[str, Any]:
     """Returns device, CPU, threads, commit, versions and date, for the JSON and the line above the tables."""
     on_gpu = settings.device != "cpu"
     return {
-        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+        **machine.facts(torch.cuda.get_device_name() if on_gpu else "cpu"),
         "cuda": torch.version.cuda if on_gpu else None,
-        "cpu": device_name("cpu"),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": settings.threads,
-        "commit": commit(),
-        "versions": {name: found for name in PACKAGES if (found := _version(name))}
-        | {"python": platform.python_version()},
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
 
 
@@ -41,10 +31,3 @@ def _cpuinfo() -> dict[str, str]:
     file = Path("/proc/cpuinfo")
     lines = file.read_text(encoding="utf-8").split("\n\n")[0].splitlines() if file.exists() else []
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -11,8 +11,8 @@ from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
 from benchmarks.networks import PASSING, make_theirs_realistic, ours, read, theirs
-from benchmarks.photographs import write_photographs
 from benchmarks.timing import Comparison, Settings, compare
+from multibox.benchmark.photographs import write_photographs
 from multibox.detector import Detector
 from multibox.postprocess import NormalizedDetections, postprocess
 from multibox.ssd.postprocess import postprocess as postprocess_batch

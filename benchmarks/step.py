@@ -13,8 +13,8 @@ from torchvision.models.detection.ssd import SSD
 
 from benchmarks.machine import multiplies_bf16
 from benchmarks.networks import as_theirs, batch_of, class_names, theirs
-from benchmarks.photographs import CLASS_NAMES, write_photographs
 from benchmarks.timing import Comparison, Settings, compare
+from multibox.benchmark.photographs import CLASS_NAMES, write_photographs
 from multibox.detector import Detector
 from multibox.training.distributed import ProcessGroup
 from multibox.training.loading import Batch

@@ -1,13 +1,13 @@
 """Times variants of the same work in turns: medians, quartiles, and ratios within each round."""
 
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+from multibox.benchmark.table import Comparison, Row, ratios
 
 MEBIBYTE = 2**20
 
@@ -43,84 +43,6 @@ class Settings:
         if self.device != "cpu":
             return "time with the device synchronized"
         return "CPU time" if self.threads == 1 else "wall time"
-
-
-@dataclass(frozen=True)
-class Row:
-    """The times of one variant.
-
-    Attributes:
-        name: Name of the variant.
-        seconds: Time of one unit of the work in each round.
-        ratios: How many times as fast as the reference it was in each round.
-        extras: Other measurements by the name of their column.
-    """
-
-    name: str
-    seconds: tuple[float, ...]
-    ratios: tuple[float, ...]
-    extras: Mapping[str, float] = field(default_factory=dict)
-
-    def values(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "median_seconds": statistics.median(self.seconds),
-            "quartiles_seconds": _quartiles(self.seconds),
-            "times_as_fast": statistics.median(self.ratios),
-            "quartiles_times_as_fast": _quartiles(self.ratios),
-            "rounds": len(self.seconds),
-            **self.extras,
-        }
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A table of variants; the first is the reference that the others are compared with.
-
-    Attributes:
-        title: Title of the table: the work that was done.
-        unit: Unit of the work: an image, a step.
-        images: Number of images in one unit; 0 if images per second mean nothing.
-        clock: Kind of time that was measured.
-        rows: Times of the variants.
-        notes: Remarks below the table.
-    """
-
-    title: str
-    unit: str
-    images: int
-    clock: str
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...] = ()
-
-    def values(self) -> dict[str, Any]:
-        return {**asdict(self), "rows": [self._row(row) for row in self.rows]}
-
-    def _row(self, row: Row) -> dict[str, Any]:
-        values = row.values()
-        if self.images:
-            values["images_per_second"] = self.images / values["median_seconds"]
-        return values
-
-    def markdown(self) -> str:
-        if not self.rows:
-            return f"{self.title}: {' '.join(self.notes)}\n"
-        extras = list(dict.fromkeys(name for row in self.rows for name in row.extras))
-        header = [self.title, f"ms per {self.unit}", "quartiles", *["images/s"] * bool(self.images)]
-        header += ["times as fast", "quartiles", *extras]
-        lines = [header, ["---", *["---:"] * (len(header) - 1)]]
-        for row in self.rows:
-            values = self._row(row)
-            low, high = (_number(1000 * value) for value in values["quartiles_seconds"])
-            cells = [row.name, _number(1000 * values["median_seconds"]), f"{low} to {high}"]
-            cells += [_number(values["images_per_second"])] if self.images else []
-            low, high = (f"{value:.2f}" for value in values["quartiles_times_as_fast"])
-            cells += [f"{values['times_as_fast']:.2f}", f"{low} to {high}"]
-            cells += [_number(row.extras[name]) if name in row.extras else "" for name in extras]
-            lines.append(cells)
-        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        rounds = f"Rounds: {len(self.rows[0].seconds)}, {self.clock}."
-        return f"{table}\n\n{' '.join([rounds, *self.notes])}\n"
 
 
 def compare(
@@ -162,12 +84,7 @@ def compare(
                 seconds[name].append(took / units)
     reference = next(iter(seconds.values()))
     rows = tuple(
-        Row(
-            name,
-            tuple(values),
-            tuple(other / value for other, value in zip(reference, values, strict=True)),
-            (extras or {}).get(name, {}),
-        )
+        Row(name, tuple(values), ratios(reference, values), (extras or {}).get(name, {}))
         for name, values in seconds.items()
     )
     return Comparison(title, unit, images, settings.clock, rows, tuple(notes))
@@ -204,15 +121,3 @@ def _measure(run: Callable[[], object], settings: Settings) -> float:
     run()
     synchronize(settings.device)
     return clock() - began
-
-
-def _quartiles(values: Sequence[float]) -> tuple[float, float]:
-    if len(values) == 1:
-        return values[0], values[0]
-    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, high
-
-
-def _number(value: float) -> str:
-    """Returns a number with three significant digits, and all digits before the point."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -39,7 +39,7 @@ RESAMPLES = 1000
 class RunOnce:
     """A runtime that runs the network once for each batch, and gives later calls with this batch the same outputs."""
 
-    suppresses = False
+    prepares = False
 
     def __init__(self, runtime: TorchRuntime, settings: Postprocess) -> None:
         self._runtime, self._settings = runtime, settings

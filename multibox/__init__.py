@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from multibox.config import DetectorConfig
     from multibox.data import Dataset, DatasetError, GroundTruth, Sample, read_dataset
     from multibox.data.synthetic import synthetic_scenes
+    from multibox.deploy.export import export
     from multibox.detections import Detection, Detections
     from multibox.detector import Detector, convert, load
     from multibox.evaluation.evaluate import evaluate
@@ -41,6 +42,7 @@ _MODULES = {
     "TrainConfig": "multibox.training",
     "convert": "multibox.detector",
     "evaluate": "multibox.evaluation.evaluate",
+    "export": "multibox.deploy.export",
     "load": "multibox.detector",
     "preset": "multibox.presets",
     "read_dataset": "multibox.data",
@@ -63,6 +65,7 @@ __all__ = [
     "TrainConfig",
     "convert",
     "evaluate",
+    "export",
     "load",
     "preset",
     "read_dataset",

@@ -29,6 +29,7 @@ Finite = Annotated[float, Meta(ge=-_MAX, le=_MAX, description="a number")]
 Count = Annotated[int, Meta(ge=1, le=LARGEST_INT, description="at least 1")]
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_PLAIN = frozenset({bool, int, float, str, type(None)})
 _PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
 
 
@@ -57,7 +58,7 @@ def checked(name: str, value: object, hint: Any, *, strict: bool = True) -> Any:
     Raises:
         ValueError: The value does not fit the annotation.
     """
-    plain = _plain(value)
+    plain = value if type(value) in _PLAIN else _plain(value)
     try:
         found = convert(plain, hint, strict=strict)
     except ValidationError as error:
@@ -123,7 +124,7 @@ def _plain(value: object) -> object:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [part if type(part) in _PLAIN else _plain(part) for part in value]
     if isinstance(value, Mapping):
         return {key: _plain(part) for key, part in value.items()}
     return value

@@ -283,10 +283,11 @@ def _unknown_fields(values: Any, config: object) -> Iterator[str]:
     if dataclasses.is_dataclass(config):
         known = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
         for name, value in values.items():
-            if name in known:
-                yield from _unknown_fields(value, known[name])
-            else:
+            if name not in known:
                 yield name
+            elif isinstance(value, dict | list):
+                yield from _unknown_fields(value, known[name])
     elif isinstance(config, tuple):
         for value, row in zip(values, config, strict=True):
-            yield from _unknown_fields(value, row)
+            if isinstance(value, dict | list):
+                yield from _unknown_fields(value, row)

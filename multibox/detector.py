@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -21,16 +21,14 @@ from multibox.detections import Detections, ImageReference, label_of
 from multibox.display import download_bar, image_bar
 from multibox.images import IMAGE_SUFFIXES, ColorOrder, Source, decode_image, resize
 from multibox.inference import predict
-from multibox.messages import counted
-from multibox.postprocess import NormalizedDetections, postprocess
+from multibox.messages import counted, shortened
+from multibox.postprocess import postprocess
 from multibox.presets import preset
 from multibox.runtimes.runtime import RawOutputs, Runtime
-from multibox.weights.convert import convert_weights, name_classes
 from multibox.weights.download import OnProgress
-from multibox.weights.file import Weights, load_weights, save_weights
-from multibox.weights.imagenet import imagenet_weights, is_non_commercial
+from multibox.weights.exported import is_exported, read_metadata
+from multibox.weights.file import Weights, load_weights, parse_header, save_weights
 from multibox.weights.published import find_weights
-from multibox.weights.start import read_start
 from multibox.words import unknown_argument, unknown_attribute
 
 if TYPE_CHECKING:
@@ -44,7 +42,7 @@ class PreparedImage(NamedTuple):
     """An image that is ready for the network, as `Detector.prepare_image` returns it.
 
     Attributes:
-        pixels: The whole image, resized to the network's input; not yet normalized.
+        pixels: The whole image, resized to the network's input unless the exported file does so; not yet normalized.
         height: Height of the original image in pixels.
         width: Width of the original image in pixels.
         source: The original image, as `Detections.source` refers to it.
@@ -157,6 +155,8 @@ class Detector:
         """
         check_class_names(class_names)
         from multibox.ssd.build import backbone_shapes, create_network, start_backbone, timm_config
+        from multibox.weights.imagenet import imagenet_weights, is_non_commercial
+        from multibox.weights.start import read_start
 
         if isinstance(model, str):
             make = timm_config if model.startswith("timm/") else preset
@@ -225,6 +225,7 @@ class Detector:
         *,
         device: str = "cpu",
         precision: PrecisionChoice = "fp32",
+        compile: bool = False,
         on_progress: OnProgress | None = None,
         progress: bool = True,
     ) -> "Detector":
@@ -236,17 +237,23 @@ class Detector:
                 `~/.cache/multibox`); or a repository of the Hugging Face Hub, `hf://owner/name`.
             device: Device that the network runs on: `cpu`, `cuda`, `mps`.
             precision: Precision of the convolutions, as in `to`.
+            compile: Whether torch compiles the network, as in `to`.
             on_progress: Called while a file is fetched, with the bytes so far, all bytes, and bytes per second.
             progress: Whether fetching shows a progress bar, in a terminal or a notebook, if there is no `on_progress`.
 
         Raises:
             FileNotFoundError: `model` is neither a file nor the name of published weights.
             OSError: The weights cannot be fetched.
-            ValueError: The file is not one of multibox, is damaged, or does not fit this version.
+            ValueError: The file is not one of multibox, is damaged, or does not fit this version; or `compile` was
+                asked for an exported file, or torch cannot compile here.
         """
         with download_bar(show=progress) as bar:
             path = find_weights(model, on_progress=on_progress or bar)
-        return cls._of_weights(load_weights(path), path).to(device, precision=precision)
+        if is_exported(path):
+            if compile:
+                raise ValueError(f"{path}: an exported file is compiled already; leave out compile")
+            return cls.of_exported(path, device=device, precision=precision)
+        return cls._of_weights(load_weights(path), path).to(device, precision=precision, compile=compile)
 
     @classmethod
     def convert(
@@ -272,8 +279,51 @@ class Detector:
             ValueError: The file is of no known kind or is damaged, there are more or fewer names than classes, or its
                 detector has an input of another size.
         """
+        from multibox.weights.convert import convert_weights, name_classes
+
         weights = convert_weights(path, height=height, width=width)
         return cls._of_weights(name_classes(weights, path, class_names), path).to("cpu")
+
+    @classmethod
+    def of_exported(
+        cls, path: str | os.PathLike[str], *, device: str = "cpu", precision: PrecisionChoice = "fp32"
+    ) -> "Detector":
+        """Returns the detector of an exported file. `load` calls this for the suffixes of such files.
+
+        Args:
+            path: Path of the file.
+            device: Device that it runs on: `cpu`; `cuda` or `cuda:1` for ONNX; `gpu` or `npu` for OpenVINO.
+            precision: Precision that OpenVINO computes in; other files have theirs.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ImportError: The package is missing that runs the file.
+            ValueError: The file is not one that multibox exported, or is damaged.
+        """
+        from multibox.runtimes.exported import ExportedRuntime, ExportFacts
+        from multibox.runtimes.open import open_exported
+
+        metadata = read_metadata(path)
+        header = parse_header(os.fspath(path), metadata)
+        if "home" in metadata:
+            raise ValueError(
+                f"{path}: it was exported for another program, in whose form multibox does not run it "
+                f"(--for {metadata['home']}); export the detector without --for, or run it there"
+            )
+        run, batch = open_exported(path, device=device, precision=precision)
+        try:
+            facts = ExportFacts.from_text(metadata["export"])
+            runtime = ExportedRuntime(run, header.config, facts, batch=batch)
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{path}: its metadata are damaged (export: {shortened(error)})") from error
+        return cls(
+            header.config,
+            header.class_names,
+            runtime,
+            provenance=header.provenance,
+            score_thresholds=header.score_thresholds,
+            learned_classes=header.class_names,
+        )
 
     @classmethod
     def _of_weights(cls, weights: Weights, path: str | os.PathLike[str]) -> "Detector":
@@ -284,10 +334,12 @@ class Detector:
             network = load_network(weights.config, weights.tensors, num_classes=len(weights.class_names))
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from error
-        return cls.of_network(
+        from multibox.runtimes.torch_runtime import TorchRuntime
+
+        return cls(
             weights.config,
             weights.class_names,
-            network,
+            TorchRuntime(weights.config, network, private=True),
             provenance=weights.provenance,
             score_thresholds=weights.score_thresholds,
             learned_classes=weights.class_names,
@@ -329,7 +381,8 @@ class Detector:
     def _weights(self, *, half: bool) -> Weights:
         from multibox.ssd.build import network_tensors
 
-        tensors = network_tensors(self.network, half=half)
+        self._check_unmerged()
+        tensors = network_tensors(self._torch_runtime().network, half=half)
         return Weights(self.config, self.class_names, tensors, self.provenance, self.score_thresholds)
 
     @property
@@ -340,19 +393,33 @@ class Detector:
             TypeError: The detector runs an exported file and has no network, or its classes are merged, so that they
                 differ from the network's.
         """
+        self._check_unmerged()
+        return self._torch_runtime().share()
+
+    def _check_unmerged(self) -> None:
         if self._merged_labels is not None:
             raise TypeError("the network has other classes than this detector, which merges some; use the original one")
-        return self._torch_runtime().network
 
-    def to(self, device: str, *, precision: PrecisionChoice | None = None) -> "Detector":
-        """Moves the detector to another device, sets its precision, and returns it.
+    @property
+    def runtime(self) -> Runtime:
+        """What runs the network on prepared inputs: `detector.runtime(detector.prepare(images), settings=...)`."""
+        return self._runtime
+
+    def to(self, device: str, *, precision: PrecisionChoice | None = None, compile: bool | None = None) -> "Detector":
+        """Moves the detector to another device, sets how it computes, and returns it.
 
         Args:
             device: Device that the network runs on: `cpu`, `cuda`, `mps`.
             precision: `fp32`; `bf16`, which is faster on some processors at slightly different scores; or `auto`, which
                 times a few images in each and keeps the faster one. `None` leaves the precision as it is.
+            compile: Whether torch compiles the network, for a process that lives long: it takes up to minutes, again
+                for another size of the batch, and needs a C++ compiler on a CPU. `None` leaves it as it is.
+
+        Raises:
+            TypeError: The detector runs an exported file.
+            ValueError: There is no such precision, or torch cannot compile here.
         """
-        self._torch_runtime().to(device, precision)
+        self._torch_runtime().to(device, precision, compile=compile)
         return self
 
     def _torch_runtime(self) -> "TorchRuntime":
@@ -436,6 +503,8 @@ class Detector:
         prepared = [self.prepare_image(image, channels=channels) for image in many]  # type: ignore[arg-type, union-attr]
         if not prepared:
             return np.empty((0, 3, self.config.height, self.config.width), np.uint8)
+        if len({image.pixels.shape for image in prepared}) > 1:
+            raise ValueError("this exported file takes whole images, one at a time; give prepare one image")
         return np.stack([image.pixels for image in prepared])
 
     def prepare_image(self, image: Detectable, *, channels: ColorOrder = "rgb") -> PreparedImage:
@@ -463,7 +532,10 @@ class Detector:
         config = self.config
         at_least = (config.height, config.width) if config.draft_decoding else None
         pixels, height, width = decode_image(image, at_least=at_least, channels=channels)
-        resized = resize(pixels, config.height, config.width, config.resize)
+        if self._runtime.prepares:
+            resized = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        else:
+            resized = resize(pixels, config.height, config.width, config.resize)
         source: ImageReference | None = None
         if isinstance(image, str | os.PathLike):
             source = Path(image)
@@ -633,16 +705,17 @@ class Detector:
         labels: list[int] | None,
         by_class: Float[np.ndarray, " classes"] | None,
     ) -> list[Detections]:
+        if self._runtime.prepares and len(batch) > 1:  # whole images have sizes of their own
+            return [one for image in batch for one in self._detect([image], settings, labels, by_class)]
         rules: dict[str, Any] = {"settings": settings, "labels": labels, "merged_labels": self._merged_labels}
         if by_class is not None:
             rules["score_thresholds"] = by_class
         found = self._runtime(np.stack([image.pixels for image in batch]), **rules)
-        if not self._runtime.suppresses:
-            offsets, logits, default_boxes = cast(RawOutputs, found)
-            rows = zip(offsets, logits, strict=True)
-            found = [postprocess(*row, default_boxes, self.config, **rules) for row in rows]
+        if isinstance(found, RawOutputs):
+            rows = zip(found.offsets, found.logits, strict=True)
+            found = [postprocess(*row, found.default_boxes, self.config, **rules) for row in rows]
         detections = []
-        for image, one in zip(batch, cast(list[NormalizedDetections], found), strict=True):
+        for image, one in zip(batch, found, strict=True):
             size = np.array([image.width, image.height] * 2, dtype=np.float32)
             with np.errstate(over="ignore"):  # a box may be too large for a float
                 boxes = (one.boxes * size).clip(0, size)

@@ -264,11 +264,19 @@ def _interpolate(
     pixels: UInt8[np.ndarray, "rows columns 3"], height: int, width: int
 ) -> Float32[np.ndarray, "3 height width"]:
     """Interpolates bilinearly in 32-bit floats; beyond the edge, the outermost pixels are repeated."""
-    above, below, down = _neighbors(len(pixels), height)
-    left, right, along = _neighbors(pixels.shape[1], width)
-    seen = pixels[above] * (1 - down)[:, None, None] + pixels[below] * down[:, None, None]
-    seen = seen[:, left] * (1 - along)[:, None] + seen[:, right] * along[:, None]
-    return np.ascontiguousarray(seen.transpose(2, 0, 1))
+    rows, columns, colors = pixels.shape
+    above, below, down = _neighbors(rows, height)
+    left, right, along = _neighbors(columns, width)
+    lines = pixels.reshape(rows, columns * colors)
+    seen = lines.take(above, axis=0) * (1 - down)[:, None]
+    seen += lines.take(below, axis=0) * down[:, None]
+    left, right = ((each * colors + np.arange(colors)[:, None]).ravel() for each in (left, right))
+    resized = seen.take(left, axis=1)
+    resized *= np.tile(1 - along, colors)
+    other = seen.take(right, axis=1)
+    other *= np.tile(along, colors)
+    resized += other
+    return np.ascontiguousarray(resized.reshape(height, colors, width).transpose(1, 0, 2))
 
 
 def _neighbors(

@@ -3,13 +3,13 @@
 This is the one definition for CPUs. It is exact, and fast because it looks at few boxes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf, log
 from typing import assert_never
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from multibox.boxes import box_voting, decode, nms
 from multibox.config import DetectorConfig, Postprocess, Scoring
@@ -77,6 +77,75 @@ def postprocess(
     if not (finite or (np.isfinite(offsets).all() and np.isfinite(logits).all())):
         raise not_finite()
     scores, rows = _scores(logits, settings.score_threshold, config.scoring)
+
+    def boxes_of(indices: Int[np.ndarray, " candidates"]) -> Float[np.ndarray, "candidates 4"]:
+        boxes = decode(
+            offsets[indices],
+            default_boxes_center[indices],
+            center_variance=config.center_variance,
+            size_variance=config.size_variance,
+            max_log_size=config.max_log_size,
+        )
+        return boxes.clip(0, 1) if config.clip_boxes else boxes
+
+    return _select(
+        scores,
+        rows,
+        boxes_of,
+        settings=settings,
+        labels=labels,
+        merged_labels=merged_labels,
+        score_thresholds=score_thresholds,
+    )
+
+
+def select(
+    boxes: Float[np.ndarray, "default_boxes 4"],
+    scores: Float[np.ndarray, "default_boxes classes"],
+    *,
+    settings: Postprocess,
+    labels: Sequence[int] | None = None,
+    merged_labels: Int[np.ndarray, " classes"] | None = None,
+    score_thresholds: Float[np.ndarray, " detector_classes"] | None = None,
+) -> NormalizedDetections:
+    """Returns what `postprocess` returns, from boxes and class scores that are computed already.
+
+    Args:
+        boxes: Box of each default box in corner form, as fractions of the image.
+        scores: Score of each class; the background is left out.
+        settings: Thresholds and limits; this and all others as in `postprocess`.
+        labels: Labels of the wanted classes.
+        merged_labels: New label of each class.
+        score_thresholds: Score threshold of each of the detector's classes.
+
+    Raises:
+        ValueError: A box or a score is NaN, or a score is infinite.
+    """
+    if np.isnan(boxes).any() or not np.isfinite(scores).all():
+        raise not_finite()
+    rows = np.flatnonzero((scores > settings.score_threshold).any(axis=1))
+    return _select(
+        scores[rows],
+        rows,
+        boxes.__getitem__,
+        settings=settings,
+        labels=labels,
+        merged_labels=merged_labels,
+        score_thresholds=score_thresholds,
+    )
+
+
+def _select(
+    scores: Float[np.ndarray, "rows classes"],
+    rows: Int[np.ndarray, " rows"],
+    boxes_of: Callable[[Int[np.ndarray, " candidates"]], Float[np.ndarray, "candidates 4"]],
+    *,
+    settings: Postprocess,
+    labels: Sequence[int] | None,
+    merged_labels: Int[np.ndarray, " classes"] | None,
+    score_thresholds: Float[np.ndarray, " detector_classes"] | None,
+) -> NormalizedDetections:
+    """Returns the detections among the default boxes of these rows, given their scores and the boxes of candidates."""
     if merged_labels is not None:
         scores = _merge_classes(scores, merged_labels)
     if score_thresholds is not None:
@@ -89,15 +158,7 @@ def postprocess(
             places = places[_rank(places % columns) < settings.max_candidates_per_class]
         indices, classes = rows[places // columns], places % columns
         with np.errstate(over="ignore", invalid="ignore"):  # a box may be too large for a float
-            boxes = decode(
-                offsets[indices],
-                default_boxes_center[indices],
-                center_variance=config.center_variance,
-                size_variance=config.size_variance,
-                max_log_size=config.max_log_size,
-            )
-            if config.clip_boxes:
-                boxes = boxes.clip(0, 1)
+            boxes = boxes_of(indices)
             rivals = np.zeros_like(classes) if settings.class_agnostic else classes
             kept = nms(boxes, rivals, settings.iou_threshold, max_detections=settings.max_detections)
         if len(kept) == settings.max_detections:
@@ -170,19 +231,16 @@ def _prefixes(
     never sorted. A box that is merged with others depends on all candidates, so only all are yielded then.
     """
     flat = scores.ravel()
-
-    def by_score(chosen: Bool[np.ndarray, " places"]) -> Int[np.ndarray, " candidates"]:
-        places = np.flatnonzero(chosen)
-        return places[np.argsort(-flat[places], kind="stable")]
-
     above = flat > settings.score_threshold
     if np.count_nonzero(above) > _PREFIX:
         if settings.merge == "none":
-            yield by_score(flat >= np.partition(flat, -_PREFIX)[-_PREFIX])
+            best = np.flatnonzero(flat >= np.partition(flat, -_PREFIX)[-_PREFIX])
+            yield best[np.argsort(-flat[best], kind="stable")]
         # the lowest score that can be among the best of its class
         last = min(settings.max_candidates_per_class, len(scores))
         above &= (scores >= np.partition(scores, -last, axis=0)[-last]).ravel()
-    yield by_score(above)
+    places = np.flatnonzero(above)
+    yield places[np.argsort(-flat[places], kind="stable")]
 
 
 def _rank(classes: Int[np.ndarray, " candidates"]) -> Int[np.ndarray, " candidates"]:

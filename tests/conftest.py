@@ -52,6 +52,22 @@ def shared_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     return unpack
 
 
+@pytest.fixture(scope="session")
+def shared_file() -> Callable[[str], Path]:
+    """`shared_file("face/golden.npz")` is that file of the folder that MULTIBOX_DATA names."""
+    folder = os.environ.get("MULTIBOX_DATA")
+    if not folder:
+        pytest.skip("MULTIBOX_DATA is not set: see docs/data.md")
+
+    def find(name: str) -> Path:
+        path = Path(folder) / name
+        if not path.is_file():
+            pytest.skip(f"MULTIBOX_DATA has no {name}: see docs/data.md")
+        return path
+
+    return find
+
+
 def check_named_tuples() -> None:
     """Makes named tuples of the package check the shapes and types of their fields when they are made.
 

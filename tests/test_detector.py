@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas
@@ -23,6 +22,7 @@ from PIL import Image
 
 from multibox.boxes import box_iou
 from multibox.config import Postprocess
+from multibox.data.synthetic import synthetic_scenes
 from multibox.detections import Detections
 from multibox.detector import Detector, load
 from multibox.postprocess import NormalizedDetections
@@ -46,7 +46,7 @@ def detector() -> Detector:
 class Finds:
     """A runtime with suppression inside that finds the same in every image."""
 
-    suppresses = True
+    prepares = False
 
     def __init__(self, found: NormalizedDetections) -> None:
         self.found = found
@@ -184,8 +184,10 @@ def test_a_file_gives_the_same_detector(tmp_path: Path, detector: Detector):
     detector.provenance["trained on"] = "nothing: 없음"
     detector.save(tmp_path / "it.safetensors")
     loaded = load(tmp_path / "it.safetensors")
-    found, expected = (each.detect(pixels(0), score_threshold=LOW) for each in (loaded, detector))
-    assert_same(found, expected, scores=0, boxes=0)
+    expected = detector.detect(pixels(0), score_threshold=LOW)
+    assert_same(loaded.detect(pixels(0), score_threshold=LOW), expected)
+    assert loaded.network is not detector.network  # from now on it is run itself, not a folded copy
+    assert_same(loaded.detect(pixels(0), score_threshold=LOW), expected, scores=0, boxes=0)
     assert loaded.config == detector.config
     assert loaded.class_names == NAMES
     assert loaded.provenance == detector.provenance
@@ -378,7 +380,7 @@ def test_the_next_images_are_decoded_while_the_network_works(detector: Detector)
     decoded, seen = threading.Event(), []
 
     class Slow:
-        suppresses = True
+        prepares = False
 
         def __call__(self, inputs, *, settings, labels=None, merged_labels=None):
             seen.append(decoded.wait(10))  # set once the second image is asked for
@@ -699,6 +701,63 @@ def test_channels_last_gives_the_same_and_does_not_reorder_the_network_that_is_g
     assert_same(moved.detect(pixels(0), score_threshold=LOW), detector.detect(pixels(0), score_threshold=LOW))
 
 
+def test_a_loaded_detector_follows_changes_of_its_network(tmp_path: Path, detector: Detector):
+    """Until somebody asks for the network, a folded copy of it is run, which would not see them."""
+    detector.save(tmp_path / "it.safetensors")
+    loaded = load(tmp_path / "it.safetensors")
+    assert_same(loaded.detect(pixels(0), score_threshold=LOW), detector.detect(pixels(0), score_threshold=LOW))
+    changed = copy.deepcopy(detector.network)
+    for network in (loaded.network, changed):
+        for tensor in network.parameters():
+            tensor.data *= 1.1  # no counter of torch sees this
+    expected = Detector.of_network(detector.config, NAMES, changed).detect(pixels(0), score_threshold=LOW)
+    for again in (loaded, loaded.to("cpu")):
+        assert_same(again.detect(pixels(0), score_threshold=LOW), expected)
+
+
+def test_compile_hands_the_network_to_torch(tmp_path: Path, detector: Detector, monkeypatch):
+    detector.save(tmp_path / "it.safetensors")
+    asked: list[dict[str, bool] | None] = []
+
+    def compiled(network, *, options):
+        asked.append(options)
+        return lambda inputs: network(inputs)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    loaded = load(tmp_path / "it.safetensors", compile=True)
+    expected = detector.detect(pixels(0), score_threshold=LOW)
+    assert_same(loaded.detect(pixels(0), score_threshold=LOW), expected)
+    assert asked == [{"freezing": True}]  # nobody can change the weights
+    assert loaded.network is loaded.network
+    assert_same(loaded.detect(pixels(0), score_threshold=LOW), expected)
+    assert asked == [{"freezing": True}, None]
+    loaded.to("cpu", compile=False)
+    loaded.to("cpu")
+    assert len(asked) == 2
+
+
+def test_where_torch_cannot_compile_it_is_said(detector: Detector, monkeypatch):
+    from torch._dynamo.exc import TorchDynamoException
+
+    def fails(inputs):
+        raise TorchDynamoException("no compiler is found\n\nSet a variable for more")
+
+    monkeypatch.setattr(torch, "compile", lambda network, options: fails)
+    with pytest.raises(ValueError, match=r"torch cannot compile the network here \(no compiler is found\); leave out"):
+        Detector.of_network(detector.config, NAMES, copy.deepcopy(detector.network)).to("cpu", compile=True)
+
+
+@pytest.mark.slow
+def test_a_compiled_detector_finds_the_same():
+    scenes = [scene.open() for scene in synthetic_scenes(3, seed=0)]
+    for precision, tolerance in (("fp32", 1e-4), ("bf16", 0.1)):
+        compiled = load("multibox/shapes", compile=True, precision=precision)
+        plain = load("multibox/shapes", precision=precision)
+        for one, other in zip(compiled.detect(scenes, batch_size=2), plain.detect(scenes), strict=True):
+            np.testing.assert_allclose(one.scores[:3], other.scores[:3], atol=tolerance)
+            assert one.labels[:3].tolist() == other.labels[:3].tolist()
+
+
 def test_draft_decoding_is_for_detectors_that_were_trained_so(tmp_path: Path, detector: Detector):
     """Boxes are in pixels of the image as it is, however small it was decoded, and whichever way it was turned."""
     small = Image.fromarray(pixels(0, height=64, width=96).transpose(1, 2, 0))
@@ -740,16 +799,9 @@ def test_prepared_images_in_place_of_images(detector: Detector):
     assert_same(detector.detect(prepared[0], score_threshold=LOW), detector.detect(images[0], score_threshold=LOW))
 
 
-def test_suppression_follows_the_network_wherever_it_is_moved(detector: Detector):
-    """Training moves the network itself. Suppression stayed where the network had been before."""
-    runtime = torch_runtime.TorchRuntime(detector.config, detector.network)
-    assert not runtime.suppresses
-    runtime.network = SimpleNamespace(default_boxes=SimpleNamespace(is_cuda=True))
-    assert runtime.suppresses
-
-
 @pytest.mark.gpu
 def test_on_a_gpu_as_on_a_cpu(detector: Detector):
+    """Suppression follows the network wherever it is moved."""
     expected = detector.detect(pixels(0), score_threshold=LOW, max_detections=20)
     moved = Detector.create("ssd256-tiny", NAMES, seed=0).to("cuda")
     found = moved.detect(pixels(0), score_threshold=LOW, max_detections=20)

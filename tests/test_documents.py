@@ -74,9 +74,10 @@ def test_an_example_runs_and_is_short(name: str, raccoons: Path) -> None:
 
 
 def commands_in(document: str) -> list[str]:
-    """The lines of a document's code blocks that call the command."""
-    blocks = re.findall(r"```\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()]
+    """The lines of a document's code blocks, of no language, that call the command."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [line for language, block in blocks if not language for line in block.splitlines()]
     return [line.partition("  #")[0] for line in lines if re.match(r"(\.venv/bin/)?multibox |.* -m multibox ", line)]
 
 

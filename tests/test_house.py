@@ -36,7 +36,7 @@ GROUND = {
 FLOORS = [  # from the top
     {"cli"},
     {"serve"},
-    {"training", "deploy"},
+    {"training", "deploy", "benchmark"},
     {"report", "streams"},
     {"explain", "evaluation"},
     {"detector"},
@@ -53,6 +53,7 @@ NEEDS_TORCH = (
     "multibox.ssd",
     "multibox.training",
     "multibox.deploy",
+    "multibox.benchmark.torchvision_detector",
     "multibox.runtimes.precision",
     "multibox.runtimes.torch_runtime",
 )
@@ -310,7 +311,7 @@ with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) 
 assert "train" in page.getvalue(), page.getvalue()
 """
 
-HEAVY = {*OPTIONAL, "scipy", "av", "pycocotools", "onnxruntime", "openvino"}
+HEAVY = {*OPTIONAL, "scipy", "av", "pycocotools", "onnxruntime", "openvino", "ai_edge_litert"}
 
 
 def heavy_after(code: str) -> list[str]:

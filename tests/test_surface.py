@@ -22,6 +22,7 @@ PUBLIC = [
     "convert",
     "synthetic_scenes",
     "evaluate",
+    "export",
     "load",
     "preset",
     "read_dataset",

@@ -59,6 +59,7 @@ def detect(model: str = "ssd300-vgg16") -> list[tuple[str, str]]:
         passing = detector.detect(path, score_threshold=0.0).scores[20]  # so that there is something to suppress
         config = dataclasses.replace(detector.config, detect_score_threshold=float(passing))
         detector = Detector.of_network(config, detector.class_names, detector.network)
+        detector.detect(path)  # the network is prepared when it is first run
         found: list[multibox.Detections] = []
         result = hops(lambda: found.append(detector.detect(path)))
     assert len(found[0]), "nothing was found, so suppression was not passed"

@@ -35,6 +35,14 @@ COMMANDS = {
         "Convert a weights file of another project to multibox's format.",
         "multibox convert VGG_VOC0712_SSD_300x300.caffemodel ssd300.safetensors",
     ),
+    "export": Command(
+        "Write a detector as one file for other engines.",
+        "multibox export runs/raccoons raccoons.onnx",
+    ),
+    "benchmark": Command(
+        "Time detectors beside each other: engines, precisions, threads.",
+        "multibox benchmark runs/raccoons raccoons.onnx --threads 1",
+    ),
     "runs": Command("List your training runs and their accuracy.", "multibox runs"),
     "models": Command("List the detectors that can be created or loaded.", "multibox models"),
 }
@@ -91,10 +99,15 @@ def _app() -> App:
     return app
 
 
+EXTRAS = {"onnx": "export", "onnxscript": "export", "onnxruntime": "onnx", "openvino": "openvino"}
+"""The extra that brings a package, if it is not `train`."""
+
+
 def _text(failure: Exception) -> str:
     """Returns the text of an error, without the number that errors of the operating system have."""
     if isinstance(failure, ModuleNotFoundError):
-        return f"the package {failure.name} is not installed: pip install 'multibox[train]'"
+        extra = EXTRAS.get((failure.name or "").partition(".")[0], "train")
+        return f"the package {failure.name} is not installed: pip install 'multibox[{extra}]'"
     if isinstance(failure, OSError) and failure.strerror:
         return f"{failure.filename}: {failure.strerror}" if failure.filename else failure.strerror
     return str(failure) or type(failure).__name__

@@ -65,6 +65,7 @@ Merge = Annotated[Literal["none", "weighted"] | None, Parameter(group=MODEL, sho
 Device = Annotated[str | None, Parameter(group=MACHINE, show_default="cuda if there is one, else cpu")]
 # `config.PrecisionChoice` spelled out: importing it would load NumPy, and --help must not
 DetectPrecision = Annotated[Literal["fp32", "bf16", "auto"], Parameter(group=MACHINE)]
+Compile = Annotated[bool, Parameter(group=MACHINE, negative="", show_default=False)]
 Overwrite = Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False)]
 
 
@@ -101,12 +102,19 @@ def height_and_width(size: str | None) -> tuple[int | None, int | None]:
     return int(parts[1]), int(parts[2] or parts[1])
 
 
-def choose_device(device: str | None) -> str:
+def choose_device(device: str | None, *, exported: bool = False) -> str:
     """Returns the device to compute on: the given one, else CUDA if there is a GPU for it, else the CPU.
+
+    Args:
+        device: The value of `--device`.
+        exported: Whether the detector is an exported file. Its engine has devices of its own, and names them if there
+            is no such one; without a choice it takes the CPU.
 
     Raises:
         UsageError: PyTorch knows no device of that name, or this machine does not have it.
     """
+    if exported:
+        return device or "cpu"
     if device == "cpu":
         return device
     if device is not None and not re.fullmatch(r"(cpu|cuda|mps|xpu)(:\d+)?", device):

@@ -14,6 +14,7 @@ from multibox.cli.arguments import (
     DATA,
     MODEL,
     OUTPUT,
+    Compile,
     Count,
     DetectPrecision,
     Device,
@@ -65,6 +66,7 @@ def detect(
     overwrite: Overwrite = False,
     device: Device = None,
     precision: DetectPrecision = "fp32",
+    compile: Compile = False,
 ) -> int:
     """Find objects in images.
 
@@ -88,19 +90,22 @@ def detect(
         device: Compute on cpu, cuda or mps.
         precision: Compute convolutions in fp32; in bf16, which is faster on some processors at slightly different
             scores; or in the faster of the two, which 'auto' finds out by timing a few images.
+        compile: Let torch compile the network first, which takes up to minutes and pays for many images.
     """
     wanted = None if classes is None else [name for part in classes.split(",") if (name := part.strip())]
     if wanted == []:
         raise UsageError("--classes takes names with commas between them, such as 'cat,dog'")
     if json == csv == STANDARD_OUTPUT:
         raise UsageError("--json and --csv cannot both be printed; give the name of a file for one of them")
+    from multibox.weights.exported import is_exported, read_header
+
+    exported = is_exported(model)
     if device is not None:
-        choose_device(device)
+        choose_device(device, exported=exported)
     weights = fetch_weights(model)  # a wrong name is reported before anything else happens
     from multibox.detections import label_of
-    from multibox.weights.file import load_weights
 
-    class_names = load_weights(weights).class_names  # so is a file that holds no weights
+    class_names = read_header(weights).class_names  # so is a file that holds no weights
     for name in wanted or ():
         try:
             label_of(name, class_names)
@@ -118,7 +123,9 @@ def detect(
 
     from multibox.detector import Detector
 
-    detector = Detector.load(model, device=choose_device(device), precision=precision)
+    detector = Detector.load(
+        model, device=choose_device(device, exported=exported), precision=precision, compile=compile
+    )
     settings = {
         "score_threshold": score,
         "iou_threshold": iou,

@@ -13,6 +13,7 @@ from multibox.cli.arguments import (
     MACHINE,
     MODEL,
     OUTPUT,
+    Compile,
     Count,
     DetectPrecision,
     Device,
@@ -57,6 +58,7 @@ def evaluate(
     batch_size: Annotated[Count, Parameter(group=MACHINE)] = 8,
     device: Device = None,
     precision: DetectPrecision = "fp32",
+    compile: Compile = False,
     out: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
     json: Annotated[Path | None, Parameter(group=OUTPUT, allow_leading_hyphen=True)] = None,
     overwrite: Overwrite = False,
@@ -90,6 +92,7 @@ def evaluate(
         device: Compute on cpu, cuda or mps.
         precision: Compute convolutions in fp32; in bf16, which is faster on some processors at slightly different
             scores; or in the faster of the two, which 'auto' finds out by timing a few images.
+        compile: Let torch compile the network first, which takes up to minutes and pays for many images.
         out: Write a report to this folder: confusion matrix, curves, lists of the false detections and of the missed
             objects, and the worst images. Begin with its index.html.
         json: Write all numbers to this file; '-' prints them instead of the tables.
@@ -101,8 +104,11 @@ def evaluate(
     if rule == "coco" and pixels == "inclusive":
         raise UsageError("COCO's rule has no last pixel to include: leave out --pixels inclusive, or take a VOC rule")
     new_names = _renames(rename)
+    from multibox.weights.exported import is_exported, read_header
+
+    exported = is_exported(model)
     if device is not None:
-        choose_device(device)
+        choose_device(device, exported=exported)
     weights = fetch_weights(model)  # a wrong name is reported before the data are read
     from multibox.report.evaluation import REPORT_FILES, check_matplotlib, write_report
 
@@ -119,9 +125,8 @@ def evaluate(
     from multibox.data import Dataset, DatasetReader
     from multibox.evaluation.evaluate import check_classes, check_rename
     from multibox.evaluation.evaluate import evaluate as run
-    from multibox.weights.file import load_weights
 
-    header = load_weights(weights)
+    header = read_header(weights)
 
     def check(dataset: Dataset) -> None:
         try:
@@ -135,7 +140,9 @@ def evaluate(
 
     from multibox.detector import Detector
 
-    detector = Detector.load(model, device=choose_device(device), precision=precision)
+    detector = Detector.load(
+        model, device=choose_device(device, exported=exported), precision=precision, compile=compile
+    )
     began = time.monotonic()
     with progress_bar("evaluating", len(dataset)) as bar:
 

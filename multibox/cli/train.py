@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from cyclopts import Parameter
 
@@ -46,6 +46,16 @@ if TYPE_CHECKING:
 
 VAL_FRACTION = 0.2
 """Fraction of the images that a run validates on if the data set has no split for it."""
+
+ExportKind = Literal["onnx", "openvino", "tflite", "executorch"]
+
+EXPORT_SUFFIXES: Mapping[ExportKind, str] = {
+    "onnx": ".onnx",
+    "openvino": ".xml",
+    "tflite": ".tflite",
+    "executorch": ".pte",
+}
+"""Suffixes of the files that a detector can be exported as, by the name of their kind."""
 
 GROUPS = {
     LENGTH: ("epochs", "steps", "minutes", "patience", "validate_every"),
@@ -132,6 +142,7 @@ def train(
     resume: Annotated[list[Path] | None, Parameter(group=OUTPUT, negative="", consume_multiple=(0, 1))] = None,
     on_problem: Annotated[OnProblem, Parameter(group=DATA)] = "skip",
     unlabelled: Unlabelled = None,
+    export_check: Annotated[ExportKind | None, Parameter(group=OUTPUT)] = None,
 ) -> int:
     """Train a detector on a data set of your own.
 
@@ -161,6 +172,7 @@ def train(
         on_problem: What to do about a bad record: 'skip' lists it and leaves it out, 'error' stops.
         unlabelled: What an image without a label file is: 'empty' takes it as one without objects, 'skip' leaves it
             out.
+        export_check: Before training, try to export the detector as such a file, and stop if it cannot be.
     """
     given: dict[str, Any] = {
         "model": model,
@@ -193,13 +205,18 @@ def train(
     reader = DatasetReader(plan.data, unlabelled=plan.notes.get("unlabelled"))
     plan = _choose_splits(plan, reader)
 
-    import multibox.training.fit  # noqa: F401 - a missing package is reported before the data are read
+    import multibox.training.fit  # a missing package is reported before the data are read
+
+    if export_check is not None:
+        import multibox.deploy.export  # noqa: F401 - so is this one
     from multibox.training.distributed import join_processes
 
     # the processes of torchrun join once, for the checks of the data and the run: a second time could hang
     with join_processes(plan.config.device):
         train_set, val_set = _read_data(plan, reader, on_problem)
         detector = _make_detector(plan, train_set.class_names)
+        if export_check is not None:
+            _check_export(detector, export_check)
         _run(plan, detector, train_set, val_set)
     info(f"written to {plan.out}")
     return 0
@@ -472,6 +489,22 @@ def _make_detector(plan: Plan, class_names: tuple[str, ...]) -> "Detector":
     others = f"; new: {', '.join(new)}" if new else ""
     info(f"{plan.model}: {len(kept)} of {len(class_names)} classes are kept: {', '.join(kept) or 'none'}{others}")
     return detector.with_classes(class_names, seed=seed)
+
+
+def _check_export(detector: "Detector", kind: ExportKind) -> None:
+    """Checks that the trained detector will be one that can be exported.
+
+    Raises:
+        ValueError: It cannot be.
+        ImportError: A package is missing that writes or runs such a file.
+    """
+    from multibox.deploy.export import try_export
+
+    try:
+        try_export(detector, EXPORT_SUFFIXES[kind])
+    except ValueError as error:
+        raise ValueError(f"--export-check {kind}: {error}; train another model, or leave out the check") from error
+    info(f"export check: the detector can be exported ({kind})")
 
 
 def _run(plan: Plan, detector: "Detector", train_set: "Dataset", val_set: "Dataset | None") -> None:

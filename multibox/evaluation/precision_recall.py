@@ -140,13 +140,16 @@ class _JoinedImages(NamedTuple):
 
     def curve(self, label: int | None, thresholds: Float[np.ndarray, " thresholds"]) -> PrecisionRecall:
         of_class = slice(None) if label is None else self.labels == label
-
-        def above(match: int) -> Int[np.ndarray, " thresholds"]:
-            rising = np.sort(self.scores[of_class][self.matches[of_class] == match])
-            return len(rising) - np.searchsorted(rising, thresholds, side="right")
-
+        scores, matches = self.scores[of_class], self.matches[of_class]
+        true, false = (_count_above(scores[matches == match], thresholds) for match in (TP, FP))
         objects = len(self.object_labels) if label is None else np.count_nonzero(self.object_labels == label)
-        return PrecisionRecall(thresholds, above(TP), above(FP), int(objects))
+        return PrecisionRecall(thresholds, true, false, int(objects))
+
+
+def _count_above(
+    scores: Float[np.ndarray, " detections"], thresholds: Float[np.ndarray, " thresholds"]
+) -> Int[np.ndarray, " thresholds"]:
+    return len(scores) - np.searchsorted(np.sort(scores), thresholds, side="right")
 
 
 def _join(

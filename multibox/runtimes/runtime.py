@@ -29,8 +29,8 @@ class Runtime(Protocol):
     """Runs a network on prepared inputs. Several threads may call it at the same time."""
 
     @property
-    def suppresses(self) -> bool:
-        """Whether a call returns detections, because suppression is part of the file or of the device's work."""
+    def prepares(self) -> bool:
+        """Whether a call takes a whole image of any size, one at a time, because the resize is part of the file."""
 
     def __call__(
         self,
@@ -41,7 +41,7 @@ class Runtime(Protocol):
         merged_labels: Int[np.ndarray, " classes"] | None = None,
         score_thresholds: Float[np.ndarray, " detector_classes"] | None = None,
     ) -> RawOutputs | list[NormalizedDetections]:
-        """Returns the raw outputs, or, if the runtime suppresses, the detections of each image.
+        """Returns the raw outputs; or the detections of each image, if suppression is in the file or on the device.
 
         All arguments but `inputs` are those of `multibox.postprocess.postprocess`, for a runtime that suppresses.
         """

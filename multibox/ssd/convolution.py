@@ -1,11 +1,16 @@
 """Convolutions: TensorFlow's, which pads differently from PyTorch's, and those with a BatchNorm."""
 
-from typing import cast
+import copy
+from itertools import pairwise
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class SameConv2d(nn.Conv2d):
@@ -42,7 +47,7 @@ class NormalizedConv(nn.Sequential):
     def forward(self, input: Float[Tensor, "batch channels height width"]) -> Tensor:
         convolution, norm, *others = cast("tuple[nn.Conv2d, nn.BatchNorm2d, *tuple[nn.Module, ...]]", tuple(self))
         features: Tensor
-        if norm.training:
+        if norm.training or isinstance(norm, nn.Identity):  # `folded` has done it
             features = norm(convolution(input))
         else:
             factor = norm.weight * torch.rsqrt(cast(Tensor, norm.running_var) + norm.eps)
@@ -51,3 +56,19 @@ class NormalizedConv(nn.Sequential):
         for layer in others:
             features = layer(features)
         return features
+
+
+def folded(network: Network) -> Network:
+    """Returns a copy of a network in evaluation mode, with BatchNorm as a part of the convolution before it.
+
+    That is done where the one follows the other in a `Sequential`. The copy shares all other tensors with the network.
+    It does not follow later changes of the weights.
+    """
+    tensors = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    found = copy.deepcopy(network, tensors)
+    for layers in [layer for layer in found.modules() if isinstance(layer, nn.Sequential)]:
+        for (name, layer), (next_name, following) in pairwise(list(layers.named_children())):
+            if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+                setattr(layers, name, fuse_conv_bn_eval(layer, following))
+                setattr(layers, next_name, nn.Identity())
+    return found

@@ -120,7 +120,7 @@ class SSD(nn.Module):
                 (self.logits[name], self.num_classes + 1, logits),
             ):
                 cells = head(source).permute(0, 2, 3, 1)  # batch, rows, columns, boxes x width
-                rows.append(cells.reshape(len(inputs), -1, width))
+                rows.append(cells.reshape(inputs.shape[0], -1, width))
         return Predictions(torch.cat(offsets, dim=1), torch.cat(logits, dim=1))
 
 

@@ -59,6 +59,14 @@ def save_weights(path: str | os.PathLike[str], weights: Weights) -> None:
     target = Path(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target}: there is no folder '{target.parent}' to write to")
+    header = make_header(weights)
+    tensors = {name: np.asarray(tensor, order="C") for name, tensor in weights.tensors.items()}
+    with atomic_write(target) as part:
+        part.write_bytes(save(tensors, metadata=header))
+
+
+def make_header(weights: Weights) -> dict[str, str]:
+    """Returns all of the weights but their tensors as texts: the header of the file, or an exported file's metadata."""
     header = {
         "format": f"multibox {FORMAT}",
         "config": weights.config.to_json(),
@@ -67,9 +75,7 @@ def save_weights(path: str | os.PathLike[str], weights: Weights) -> None:
     }
     if weights.score_thresholds:
         header["score_thresholds"] = json.dumps(dict(weights.score_thresholds), ensure_ascii=False)
-    tensors = {name: np.asarray(tensor, order="C") for name, tensor in weights.tensors.items()}
-    with atomic_write(target) as part:
-        part.write_bytes(save(tensors, metadata=header))
+    return header
 
 
 def load_weights(path: str | os.PathLike[str]) -> Weights:
@@ -87,9 +93,8 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
         check_header_size(name)
         with safe_open(name, framework="numpy") as file:
             header = file.metadata() or {}
-            version = _version(name, header)
+            weights = parse_header(name, header)
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-            weights = _parse(name, header, version)
             _check_heads(name, weights, shapes)
             tensors = {key: file.get_tensor(key) for key in shapes}
     except PermissionError:
@@ -156,12 +161,17 @@ def _too_new(name: str, version: tuple[int, int]) -> str:
     )
 
 
-def _parse(name: str, header: Mapping[str, str], version: tuple[int, int]) -> Weights:
-    """Returns the contents of the header, without tensors.
+def parse_header(name: str, header: Mapping[str, str]) -> Weights:
+    """Returns what `make_header` was given, without tensors.
+
+    Args:
+        name: Name of the file, for the errors.
+        header: Header or metadata of the file.
 
     Raises:
-        ValueError: A value is missing, is invalid, or is new in a later version.
+        ValueError: The file is not one of multibox, or a value is missing, is invalid, or is new in a later version.
     """
+    version = _version(name, header)
     try:
         config = DetectorConfig.from_json(header["config"])
         class_names = msgspec.json.decode(header["class_names"], type=tuple[str, ...])

@@ -251,13 +251,17 @@ def test_a_large_jpeg_gives_what_the_detector_gives(multibox: Multibox, weights:
         assert entry["detections"] == expected.records()
 
 
-def test_precision(multibox: Multibox, street: Path, weights: Path, monkeypatch: pytest.MonkeyPatch):
+def test_precision_and_compile(multibox: Multibox, street: Path, weights: Path, monkeypatch: pytest.MonkeyPatch):
     given = []
     to = Detector.to
     monkeypatch.setattr(Detector, "to", lambda self, device, **kwargs: given.append(kwargs) or to(self, device))
-    for flags in ((), ("--precision", "bf16"), ("--precision", "auto")):
+    for flags in ((), ("--precision", "bf16"), ("--precision", "auto", "--compile")):
         assert multibox("detect", street / "one.png", "--model", weights, *flags).status == 0
-    assert given == [{"precision": "fp32"}, {"precision": "bf16"}, {"precision": "auto"}]
+    assert given == [
+        {"precision": "fp32", "compile": False},
+        {"precision": "bf16", "compile": False},
+        {"precision": "auto", "compile": True},
+    ]
 
 
 def test_an_interrupt_keeps_the_json_of_what_is_done(

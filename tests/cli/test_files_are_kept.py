@@ -21,6 +21,7 @@ USERS = (
         "runs/voc-1/best.safetensors",
         "config.yaml",
     ),
+    *("it.onnx", "it.bin", "new.labels.txt", "run/index.html"),
 )
 """Files of a user, in the places where the commands write, and below them."""
 
@@ -79,6 +80,18 @@ REFUSED: dict[str, Callable[[Path, Path, Path], list[list[object]]]] = {
         [data / "JPEGImages", "--model", weights, "--out", "labeled", "--save-labels", "voc"],
     ],
     "convert": lambda data, weights, foreign: [[foreign, "it.safetensors"]],
+    "export": lambda data, weights, foreign: [
+        [weights, "it.onnx"],
+        [weights, "it.xml"],
+        [weights, "new.tflite", "--for", "frigate"],
+        [weights, weights, "--overwrite"],
+        [weights, "--web", "run"],
+        [weights, "--web", "run", "--overwrite"],
+    ],
+    "benchmark": lambda data, weights, foreign: [
+        [weights, "--json", "found.json"],
+        [weights, "--json", weights, "--overwrite"],
+    ],
     "models": lambda data, weights, foreign: [],
     "runs": lambda data, weights, foreign: [],
 }

@@ -19,7 +19,7 @@ def tiny_start(monkeypatch: pytest.MonkeyPatch) -> PretrainedBackbone:
     tensors = network_tensors(network)
     backbone = {key.removeprefix("backbone."): tensors[key] for key in tensors if key.startswith("backbone.")}
     start = PretrainedBackbone(backbone, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), "somebody's net, license cc-by-nc-4.0")
-    monkeypatch.setattr("multibox.detector.imagenet_weights", lambda name, on_progress: start)
+    monkeypatch.setattr("multibox.weights.imagenet.imagenet_weights", lambda name, on_progress: start)
     monkeypatch.setattr(imagenet, "describe_weights", lambda name: start.source)
     return start
 

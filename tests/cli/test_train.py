@@ -23,6 +23,7 @@ from multibox.detector import Detector
 from multibox.training import Progress
 from multibox.training.trainer import Trainer
 from tests.cli.conftest import Multibox, scenes
+from tests.slow import slow
 
 SHORT = ("--steps", 2, "--batch-size", 2, "--workers", 0, "--device", "cpu")
 HEAR_INTERRUPTS = """
@@ -468,7 +469,7 @@ def test_fine_tuning_says_which_classes_are_kept(multibox: Multibox, data: Path,
     assert "--scales is for presets" in err[0]
 
 
-@pytest.mark.parametrize(("size", "height", "width"), [("64", 64, 64), (" 64X96 ", 64, 96)])
+@pytest.mark.parametrize(("size", "height", "width"), [slow("64", 64, 64), (" 64X96 ", 64, 96)])
 def test_any_size_of_input(multibox: Multibox, data: Path, tmp_path: Path, size: str, height: int, width: int):
     command = ["train", data, "--model", "ssdlite320-mobilenetv3", "--size", size, "--out", tmp_path / "run"]
     assert multibox(*command, "--steps", 1, *SHORT[2:], "--val-split", "none").status == 0

@@ -31,7 +31,7 @@ class Finds:
         self.batches: list[int] = []
         self.selections: list[Postprocess] = []
 
-    suppresses = True
+    prepares = False
 
     def __call__(self, inputs, *, settings: Postprocess, labels=None, merged_labels=None) -> list[NormalizedDetections]:
         self.batches.append(len(inputs))
@@ -103,7 +103,7 @@ def test_classes_are_renamed_all_at_once() -> None:
 class Gives:
     """A runtime of raw outputs: in every image these class scores, at default boxes by `LEFT` and `RIGHT`."""
 
-    suppresses = False
+    prepares = False
     default_boxes = np.array([[0.25, 0.5, 0.5, 1], [0.25, 0.5, 0.45, 1], [0.75, 0.5, 0.5, 1]], np.float32)
 
     def __init__(self, scores) -> None:

@@ -16,6 +16,7 @@ from multibox.detections import Detections
 from multibox.evaluation.evaluate import score
 from multibox.evaluation.metrics import Metrics
 from multibox.report.evaluation import FALSE_KINDS, MISSED_KINDS, REPORT_FILES, write_report
+from tests.slow import slow
 
 NAMES = ("кот", "_hid$den$", "<b>&x", 'a, "b"', "[/x]", "x" * 60)
 
@@ -87,7 +88,7 @@ def test_the_tables_add_up(tmp_path: Path):
             assert len(image.convert("RGB").getcolors(1 << 24)) > 50, f"{name} is blank"
 
 
-@pytest.mark.parametrize(("classes", "wrong"), [(6, 0.0), (120, 0.5)])
+@pytest.mark.parametrize(("classes", "wrong"), [(6, 0.0), slow(120, 0.5)])
 def test_nothing_wrong_and_very_many_classes(tmp_path: Path, classes: int, wrong: float):
     dataset = scenes(tuple(f"class {number}" for number in range(classes)))
     metrics = evaluated(dataset, wrong=wrong)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from multibox.ssd.convolution import NormalizedConv, SameConv2d
+from multibox.detector import Detector
+from multibox.ssd.convolution import NormalizedConv, SameConv2d, folded
 
 
 def same_convolution(
@@ -82,6 +83,27 @@ def test_a_batch_norm_with_fixed_statistics_is_a_part_of_the_convolution(kind):
         network.zero_grad()
     for found, expected in zip(*results, strict=True):
         torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("preset", ["ssd256-tiny", "ssdlite320-mobilenetv3", "ssd300-lite0", "ssd300-mobilenetv1"])
+def test_a_folded_network_gives_the_same_without_batch_norm(preset: str):
+    """In double precision. The network itself, and the tensors that need no folding, stay as they are."""
+    network = Detector.create(preset, ["a", "b"], seed=0).network.double()
+    fill = torch.Generator().manual_seed(0)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for values in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
+                nn.init.uniform_(values, 0.5, 2, generator=fill)
+    inputs = torch.randint(0, 256, (1, 3, network.height, network.width), generator=fill, dtype=torch.uint8)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    lighter = folded(network)
+    with torch.inference_mode():
+        for found, expected in zip(lighter(inputs), network(inputs), strict=True):
+            scale = expected.abs().max().item()
+            torch.testing.assert_close(found, expected, atol=1e-9 * scale, rtol=0)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in lighter.modules())
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    assert lighter.default_boxes is network.default_boxes
 
 
 def test_a_batch_norm_that_learns_normalizes_by_the_batch():

@@ -12,6 +12,7 @@ from multibox.data.sample import Dataset
 from multibox.data.synthetic import synthetic_scenes
 from multibox.detector import Detector
 from multibox.training import TrainConfig, train
+from tests.slow import slow
 
 needs_timm = pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed: pip install 'multibox[timm]'")
 
@@ -46,9 +47,9 @@ def check_round_trip(out: Path, detector: Detector, dataset: Dataset) -> None:
     "model, height, width",
     [
         ("ssd256-tiny", 96, 160),
-        ("ssd300-mobilenetv1", 96, 64),
+        slow("ssd300-mobilenetv1", 96, 64),
         ("ssdlite320-mobilenetv3", 96, 96),
-        pytest.param("timm/mobilenetv3_small_050", 64, 96, marks=needs_timm),
+        pytest.param("timm/mobilenetv3_small_050", 64, 96, marks=[needs_timm, pytest.mark.slow]),
     ],
 )
 def test_two_steps_on_synthetic_scenes(model: str, height: int, width: int, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from multibox.training.loading import make_loader
 from multibox.training.progress import COLUMNS, RunLength
 from multibox.training.state import Checkpoints
 from multibox.weights.file import load_weights
+from tests.slow import slow
 
 pytestmark = pytest.mark.usefixtures("plain_recipes")
 
@@ -267,7 +268,9 @@ def assert_same_end(out, expected):
 
 
 # before the first validation, just before it, in the second epoch, and just before the last validation
-@pytest.mark.parametrize(("recipe", "step"), [("modern", 1), ("modern", 3), ("modern", 6), ("paper", 3), ("paper", 5)])
+@pytest.mark.parametrize(
+    ("recipe", "step"), [("modern", 1), ("modern", 6), ("paper", 3), slow("modern", 3), slow("paper", 5)]
+)
 def test_an_interrupted_run_goes_on_to_the_bit(undisturbed, tmp_path, new_detector, train_set, val_set, recipe, step):
     config = replace(SHORT, recipe=recipe)
     with pytest.raises(KeyboardInterrupt):
@@ -434,7 +437,7 @@ def test_other_images_than_before_are_said(tmp_path, new_detector, train_set, ca
         )
 
 
-@pytest.mark.parametrize(("anew", "best_step"), [(0.35, "3"), (0.15, "9")])
+@pytest.mark.parametrize(("anew", "best_step"), [(0.35, "3"), slow(0.15, "9")])
 def test_with_another_validation_set_the_best_is_measured_anew(
     tmp_path, new_detector, train_set, val_set, scripted_ap, caplog, anew, best_step
 ):
@@ -749,7 +752,7 @@ def test_the_rows_of_a_longer_run_are_fifty_and_those_of_validations(monkeypatch
     assert by_time.row_due(0, 0.0, 7, 2.0) and not by_time.row_due(7, 2.1, 9, 3.9)
 
 
-@pytest.mark.parametrize("step", [2, 3, 4, 5])
+@pytest.mark.parametrize("step", [3, *map(slow, (2, 4, 5))])
 def test_the_rows_of_an_interrupted_run_are_those_of_an_undisturbed_one(
     tmp_path, new_detector, train_set, val_set, monkeypatch, step
 ):
@@ -1044,7 +1047,7 @@ def test_classes_that_nobody_has_learned_are_not_scored(tmp_path, new_detector, 
     assert steps_of(tmp_path / "unjudged") == [3, 6]
 
 
-@pytest.mark.parametrize("step", [0, 2])
+@pytest.mark.parametrize("step", [2, slow(0)])
 def test_a_run_from_weights_that_is_stopped_ends_as_if_it_were_not(
     tmp_path, known, train_set, val_set, monkeypatch, step
 ):

@@ -10,6 +10,7 @@ from multibox.detector import Detector
 from multibox.ssd.backbones import make_backbone
 from multibox.ssd.build import timm_config
 from multibox.ssd.network import SSD
+from tests.slow import slow
 
 timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'multibox[timm]'")
 
@@ -42,7 +43,7 @@ def test_features_are_those_that_timms_classifier_goes_through(name):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("height, width", [(300, 300), (132, 84)])
+@pytest.mark.parametrize("height, width", [slow(300, 300), (132, 84)])
 def test_an_ssd_on_it_has_the_rows_that_its_maps_give(name, height, width):
     config = timm_config(f"timm/{name}", height=height, width=width)
     assert (config.height, config.width, config.backbone) == (height, width, f"timm/{name}")

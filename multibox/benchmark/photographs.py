@@ -28,7 +28,7 @@ def write_photographs(folder: Path, count: int, *, seed: int = 0) -> Dataset:
     return Dataset("generated photographs", CLASS_NAMES, samples)
 
 
-def _photograph(rng: np.random.Generator) -> tuple[Image.Image, list[tuple[float, ...]]]:
+def _photograph(rng: np.random.Generator) -> tuple[Image.Image, list[tuple[float, float, float, float]]]:
     """Returns an image of textured shapes on a texture, and the box of each shape."""
     image, boxes = _texture(rng), []
     for _ in range(rng.integers(1, 7)):
