@@ -8,6 +8,7 @@
 The detectors (`--who`):
 
     ssd256-tiny              ours, from random weights
+    ssd256-tiny-voc          the same, from `multibox/voc-tiny`, which learned VOC 2007 trainval
     ssd300-lite0             ours, its backbone from ImageNet's weights
     ssd300-lite0-scratch     the same, from random weights
     ssdlite320               torchvision's SSDLite320 MobileNetV3, from random weights (`torchvision_peer.py`)
@@ -60,6 +61,7 @@ WARM_UP = 3  # images before the latency is measured
 
 OURS = {
     "ssd256-tiny": ("ssd256-tiny", None),
+    "ssd256-tiny-voc": ("multibox/voc-tiny", None),
     "ssd300-lite0": ("ssd300-lite0", "imagenet"),
     "ssd300-lite0-scratch": ("ssd300-lite0", None),
 }

@@ -54,6 +54,14 @@ PUBLISHED: Mapping[str, Published] = {
         "VOC 2007 test 58.1 mAP",
         "ssd300-lite0 trained on the photographs of VOC 2007, 20 classes; comes with the package",
     ),
+    "multibox/voc-tiny": Published(
+        _ASSETS / "voc-tiny.safetensors",
+        "",
+        2.0,
+        "Apache-2.0",
+        "VOC 2007 test 28.4 mAP",
+        "ssd256-tiny trained on the photographs of VOC 2007, 20 classes, to start trainings from; comes with the package",
+    ),
     "torchvision/ssd300-vgg16-coco": Published(
         None,
         "SSD300_VGG16_Weights.COCO_V1",
