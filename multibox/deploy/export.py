@@ -358,6 +358,7 @@ def _quantize(file: Path, other: Path, int8: Int8, form: Form) -> Int8Cost:
             return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
         return pixels.repeat(form.batch or 1, axis=0)
 
+    _log.info("8 bits: calibrating on %s", counted(len(int8.calibrate), "image"))
     quantize(file, other, int8.calibrate.samples, as_input)
     sizes = tuple(sum(each.stat().st_size for each in files_of(path)) for path in (file, other))
     cost = judge(before, Detector.of_exported(other), int8.judge, sizes=(sizes[0], sizes[1]))

@@ -60,7 +60,7 @@ PUBLISHED: Mapping[str, Published] = {
         2.0,
         "Apache-2.0",
         "VOC 2007 test 28.4 mAP",
-        "ssd256-tiny trained on the photographs of VOC 2007, 20 classes, to start trainings from; comes with the package",
+        "ssd256-tiny trained on VOC 2007, 20 classes, to start trainings from; comes with the package",
     ),
     "torchvision/ssd300-vgg16-coco": Published(
         None,
