@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from multibox.data.sample import GroundTruth
 from multibox.detections import Detections
@@ -118,19 +118,31 @@ def _means(table: Float[np.ndarray, "sets ..."]) -> Float[np.ndarray, " sets"]:
     return means
 
 
+class _AtOverlap(NamedTuple):
+    """Which detections of a class are right, and which do not count, at one overlap.
+
+    Attributes:
+        right: Place of each detection that finds an object.
+        ignored: Place of each detection that is neither right nor wrong, as in a crowd region.
+        ignored_before: Number of the ignored detections that come before each right one.
+    """
+
+    right: Int[np.ndarray, " right"]
+    ignored: Int[np.ndarray, " ignored"]
+    ignored_before: Int[np.ndarray, " right"]
+
+
 class _Matched(NamedTuple):
     """The detections of one class in all images, the highest score first, and the objects of the images.
 
     Attributes:
         images: Index of the image of each detection.
-        right: Whether each detection finds an object, at each overlap.
-        ignored: Whether each detection is neither right nor wrong, as in a crowd region, at each overlap.
+        overlaps: The matches at each overlap.
         objects: Number of objects in each image.
     """
 
     images: Int[np.ndarray, " detections"]
-    right: Bool[np.ndarray, "overlaps detections"]
-    ignored: Bool[np.ndarray, "overlaps detections"]
+    overlaps: list[_AtOverlap]
     objects: Int[np.ndarray, " images"]
 
 
@@ -168,22 +180,28 @@ def _matches(
             ignored.append(np.array(pair["dtIgnore"], dtype=bool).reshape(overlaps, found))
         order = np.argsort(-np.concatenate(scores), kind="stable")
         skipped = np.concatenate(ignored, axis=1)[:, order]
-        yield _Matched(
-            np.concatenate(images)[order], np.concatenate(right, axis=1)[:, order] & ~skipped, skipped, objects
-        )
+        hits = np.concatenate(right, axis=1)[:, order] & ~skipped
+        places = zip(map(np.flatnonzero, hits), map(np.flatnonzero, skipped), strict=True)
+        at_overlaps = [_AtOverlap(hit, passed, np.searchsorted(passed, hit)) for hit, passed in places]
+        yield _Matched(np.concatenate(images)[order], at_overlaps, objects)
 
 
 def _average_precision(matched: _Matched, count: Int[np.ndarray, " images"]) -> Float[np.ndarray, " overlaps"]:
     """Returns AP at each overlap in the set that has each image as often as `count` says."""
     objects = int(count @ matched.objects)
     if not objects:
-        return np.full(len(matched.right), np.nan)
+        return np.full(len(matched.overlaps), np.nan)
     weights = count[matched.images]
-    found = (matched.right * weights).cumsum(axis=1)
-    total = (~matched.ignored * weights).cumsum(axis=1)
-    precision = found / np.maximum(total, 1)
-    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    return np.array([_at_recalls(recall, best) for recall, best in zip(found / objects, envelope, strict=True)])
+    all_so_far = weights.cumsum()
+    averages = []
+    for right, ignored, ignored_before in matched.overlaps:
+        # precision is highest at right detections, and recall rises at them alone, so the others need no look
+        found = weights[right].cumsum()
+        ignored_so_far = np.append(0, weights[ignored].cumsum())[ignored_before]
+        precision = found / np.maximum(all_so_far[right] - ignored_so_far, 1)
+        envelope = np.maximum.accumulate(precision[::-1])[::-1]
+        averages.append(_at_recalls(found / objects, envelope))
+    return np.array(averages)
 
 
 def _at_recalls(recall: Float[np.ndarray, " detections"], precision: Float[np.ndarray, " detections"]) -> float:
