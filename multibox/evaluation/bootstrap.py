@@ -142,7 +142,7 @@ class _Matched(NamedTuple):
     """
 
     images: Int[np.ndarray, " detections"]
-    overlaps: list[_AtOverlap]
+    overlaps: tuple[_AtOverlap, ...]
     objects: Int[np.ndarray, " images"]
 
 
@@ -182,7 +182,7 @@ def _matches(
         skipped = np.concatenate(ignored, axis=1)[:, order]
         hits = np.concatenate(right, axis=1)[:, order] & ~skipped
         places = zip(map(np.flatnonzero, hits), map(np.flatnonzero, skipped), strict=True)
-        at_overlaps = [_AtOverlap(hit, passed, np.searchsorted(passed, hit)) for hit, passed in places]
+        at_overlaps = tuple(_AtOverlap(hit, passed, np.searchsorted(passed, hit)) for hit, passed in places)
         yield _Matched(np.concatenate(images)[order], at_overlaps, objects)
 
 
