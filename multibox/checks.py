@@ -58,7 +58,7 @@ def checked(name: str, value: object, hint: Any, *, strict: bool = True) -> Any:
     Raises:
         ValueError: The value does not fit the annotation.
     """
-    plain = value if type(value) in _PLAIN else _plain(value)
+    plain = _plain(value)
     try:
         found = convert(plain, hint, strict=strict)
     except ValidationError as error:

@@ -129,16 +129,10 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize(
-    "way",
-    [
-        in_a_validation,
-        out_of_memory_within_a_step,
-        by_an_interrupt_in_a_row_callback,
-        *map(slow, (in_a_callback, in_a_row_callback, in_tensorboard, while_weights_are_written)),
-    ],
-    ids=lambda way: way.__name__,
-)
+QUICK = {in_a_validation, out_of_memory_within_a_step, by_an_interrupt_in_a_row_callback}
+
+
+@pytest.mark.parametrize("way", [way if way in QUICK else slow(way) for way in WAYS], ids=lambda way: way.__name__)
 def test_an_error_leaves_a_state_from_which_the_run_goes_on_to_the_bit(
     way, tmp_path, undisturbed, new_detector, train_set, val_set
 ):
