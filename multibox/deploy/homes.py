@@ -143,6 +143,7 @@ def _frigate_tflite(path: Path, class_names: Sequence[str], height: int, width: 
 detectors:
   cpu:
     type: cpu
+    num_threads: 1  # with more, LiteRT leaves out a class
 {_frigate_model(path, class_names, height, width, colors="rgb")}"""
 
 

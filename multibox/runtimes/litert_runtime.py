@@ -10,11 +10,14 @@ from multibox.messages import shortened
 from multibox.runtimes.cores import count_threads
 from multibox.runtimes.exported import Run
 
+POSTPROCESS = b"TFLite_Detection_PostProcess"
+"""The operator that suppresses. With n > 1 threads it leaves out class number n (tensorflow issue 56058)."""
+
 
 def open_litert(path: str | os.PathLike[str], *, device: str = "cpu") -> tuple[Run, int | None]:
     """Opens the file. Returns what runs it, and the number of images that it takes at once.
 
-    Threads are those of the cores that this process may use, or `OMP_NUM_THREADS`.
+    Threads are those of the cores that this process may use, or `OMP_NUM_THREADS`; one, if the file suppresses.
 
     Args:
         path: Path of the file.
@@ -32,11 +35,12 @@ def open_litert(path: str | os.PathLike[str], *, device: str = "cpu") -> tuple[R
     if device != "cpu":
         raise ValueError(f"TFLite files do not run on '{device}' here, only on cpu")
     content = Path(path).read_bytes()  # once: another file may have the name when the next thread comes
+    threads = 1 if POSTPROCESS in content else count_threads()
     interpreters = threading.local()  # an interpreter runs in one thread at a time
 
     def own_interpreter() -> Interpreter:
         if not hasattr(interpreters, "own"):
-            interpreters.own = Interpreter(model_content=content, num_threads=count_threads())
+            interpreters.own = Interpreter(model_content=content, num_threads=threads)
             interpreters.own.allocate_tensors()
         return interpreters.own
 

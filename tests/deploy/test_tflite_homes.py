@@ -66,6 +66,13 @@ def test_frigate_reads_what_was_found(raw: Path, tmp_path: Path, scenes):
             np.testing.assert_allclose(np.clip([x_min, y_min, x_max, y_max], 0, 1), expected, atol=1e-5)
 
 
+def test_no_class_is_lost_on_many_cores(raw: Path, tmp_path: Path, scenes, monkeypatch: pytest.MonkeyPatch):
+    """With two threads, LiteRT's operator leaves out the third class."""
+    monkeypatch.setattr("multibox.runtimes.litert_runtime.count_threads", lambda: 2)
+    path = write(raw, tmp_path, "frigate", Detector.load(SHAPES))
+    check_tflite_home(Detector.of_exported(raw), path, scenes)
+
+
 def test_frigate_reads_the_class_names(raw: Path, tmp_path: Path):
     """As `load_labels` in frigate/util/builtin.py does, which takes a digit in front of the first line for a label."""
     names = ("3 circles", "rectangle", "a triangle", "star", "ring", "cross")
