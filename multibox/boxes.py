@@ -10,6 +10,9 @@ from jaxtyping import Float, Int
 _CHUNK = 256
 """Number of candidates that suppression compares with each other at once."""
 
+NOT_SUPPRESSED = -1
+"""Stands in for the place of a kept box: no kept box suppresses this one."""
+
 
 def corner_to_center(boxes: Float[np.ndarray, "*rows 4"]) -> Float[np.ndarray, "*rows 4"]:
     """Returns the boxes in center form; the inverse of `center_to_corner`."""
@@ -118,6 +121,34 @@ def nms(
     return kept
 
 
+def suppressed_by(
+    boxes: Float[np.ndarray, "boxes 4"],
+    labels: Int[np.ndarray, " boxes"],
+    kept: Int[np.ndarray, " kept"],
+    iou_threshold: float,
+) -> Int[np.ndarray, " boxes"]:
+    """Returns for each box the place in `kept` of the kept box that suppresses it, or `NOT_SUPPRESSED`.
+
+    It is the first kept box of its label that it overlaps by more than the threshold, which is the best of those that
+    suppress it. A kept box is not suppressed. Neither is a box that only a box beyond the limit on detections overlaps.
+
+    Args:
+        boxes: Boxes in corner form, the highest score first.
+        labels: The class of each box.
+        kept: Indices of the boxes that `nms` kept of them with this threshold.
+        iou_threshold: The largest overlap that two kept boxes of one class may have.
+    """
+    by = np.full(len(boxes), NOT_SUPPRESSED)
+    others = np.setdiff1d(np.arange(len(boxes)), kept) if len(kept) else kept
+    for start in range(0, len(others), _CHUNK):
+        chunk = others[start : start + _CHUNK]
+        suppresses = box_iou(boxes[chunk], boxes[kept]) > iou_threshold
+        suppresses &= labels[chunk, None] == labels[kept]
+        found = suppresses.any(axis=1)
+        by[chunk[found]] = suppresses[found].argmax(axis=1)
+    return by
+
+
 def box_voting(
     boxes: Float[np.ndarray, "boxes 4"],
     labels: Int[np.ndarray, " boxes"],
@@ -127,10 +158,8 @@ def box_voting(
 ) -> Float[np.ndarray, "kept 4"]:
     """Returns each kept box, moved to the score-weighted mean of itself and of the boxes that vote for it.
 
-    A box that is not kept votes for one kept box: the first one of its label that it overlaps by more than the
-    threshold. This is the best of those that suppress it. If it is only suppressed by a box that is beyond the limit on
-    detections, it does not vote. So the mean depends on all boxes that entered suppression, also on those that come
-    after the last kept one.
+    A box votes for the kept one that suppresses it, as `suppressed_by` says. So the mean depends on all boxes that
+    entered suppression, also on those that come after the last kept one.
 
     The idea is that of Gidaris and Komodakis (Object detection via a multi-region and semantic segmentation-aware CNN
     model, ICCV 2015), whose boxes may vote for several kept ones.
@@ -144,15 +173,10 @@ def box_voting(
     """
     weights = scores[kept, None].astype(np.float64)
     sums = boxes[kept] * weights
-    others = np.setdiff1d(np.arange(len(boxes)), kept)
-    for start in range(0, len(others), _CHUNK):
-        chunk = others[start : start + _CHUNK]
-        suppresses = box_iou(boxes[chunk], boxes[kept]) > iou_threshold
-        suppresses &= labels[chunk, None] == labels[kept]
-        votes = suppresses.any(axis=1)
-        chunk, chosen = chunk[votes], suppresses[votes].argmax(axis=1)
-        np.add.at(weights, chosen, scores[chunk, None])
-        np.add.at(sums, chosen, boxes[chunk] * scores[chunk, None].astype(np.float64))
+    chosen = suppressed_by(boxes, labels, kept, iou_threshold)
+    voters = np.flatnonzero(chosen != NOT_SUPPRESSED)
+    np.add.at(weights, chosen[voters], scores[voters, None])
+    np.add.at(sums, chosen[voters], boxes[voters] * scores[voters, None].astype(np.float64))
     means: Float[np.ndarray, "kept 4"] = (sums / weights).astype(boxes.dtype)
     return means
 

@@ -1,5 +1,7 @@
 """Makes the table of default boxes from a detector's config (section 2.2; the Caffe code's PriorBoxLayer)."""
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float
 
@@ -42,3 +44,34 @@ def make_default_boxes(config: DetectorConfig) -> Float[np.ndarray, "default_box
                 boxes_lie = "box lies" if outside == 1 else "boxes lie"
                 raise ValueError(f"{outside} default {boxes_lie} outside the image, so that cutting leaves nothing")
     return boxes.astype(np.float32)
+
+
+class Place(NamedTuple):
+    """Where a default box is.
+
+    Attributes:
+        feature_map: Number of its feature map, from 0.
+        row: Row of its cell, from 0 at the top.
+        column: Column of its cell, from 0 at the left.
+        shape: Number of the box in its cell, from 0, in the order of `FeatureMap.box_sizes`.
+    """
+
+    feature_map: int
+    row: int
+    column: int
+    shape: int
+
+
+def place_of(index: int, config: DetectorConfig) -> Place:
+    """Returns where the default box of this index in the table is.
+
+    Raises:
+        IndexError: The detector has no default box of this index.
+    """
+    first = 0
+    for number, feature_map in enumerate(config.feature_maps):
+        if first <= index < first + feature_map.num_default_boxes:
+            cell, shape = divmod(index - first, len(feature_map.box_sizes))
+            return Place(number, *divmod(cell, feature_map.columns), shape)
+        first += feature_map.num_default_boxes
+    raise IndexError(f"there is no default box {index}: the detector has {first}, counted from 0")

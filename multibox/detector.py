@@ -94,7 +94,7 @@ class Detector:
         self.learned_classes = tuple(learned_classes)
         self._runtime = runtime
         self._merged_labels = merged_labels
-        by_class = [self.score_thresholds.get(name, config.detect_score_threshold) for name in self.class_names]
+        by_class = self.detect_thresholds
         self._class_thresholds = np.array(by_class, np.float32) if self.score_thresholds else None
         self._settings = dataclasses.replace(
             config.postprocess, score_threshold=min(by_class, default=config.detect_score_threshold)
@@ -111,6 +111,11 @@ class Detector:
 
         def __call__(self, *args: object, **kwargs: object) -> None:
             raise TypeError("a detector is not called like a function; here it is detector.detect(images)")
+
+    @property
+    def detect_thresholds(self) -> list[float]:
+        """Score threshold of `detect` for each class, in the order of the labels."""
+        return [self.score_thresholds.get(name, self.config.detect_score_threshold) for name in self.class_names]
 
     @classmethod
     def create(

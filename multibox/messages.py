@@ -34,8 +34,8 @@ def shortened(text: object, length: int = 300) -> str:
 
 
 def counted(number: int, thing: str) -> str:
-    """Returns the number with its noun, in the plural if need be: `1 image`, `2 images`, `3 classes`."""
-    plural = "es" if thing.endswith("s") else "s"
+    """Returns the number with its noun, in the plural if need be: `1 image`, `2 images`, `3 classes`, `4 boxes`."""
+    plural = "es" if thing.endswith(("s", "x", "ch")) else "s"
     return f"{number} {thing}{plural if number != 1 else ''}"
 
 

@@ -3,7 +3,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multibox.boxes import area, box_iou, center_to_corner, clip, corner_to_center
+from multibox.boxes import (
+    NOT_SUPPRESSED,
+    area,
+    box_iou,
+    center_to_corner,
+    clip,
+    corner_to_center,
+    nms,
+    suppressed_by,
+)
 from tests.strategies import boxes
 
 
@@ -113,3 +122,18 @@ def test_arguments_are_not_written_to_and_types_stay():
     for result in (clip(some, 10, 20), corner_to_center(some), center_to_corner(some), area(some), box_iou(some, some)):
         assert result.dtype == np.float32
     np.testing.assert_array_equal(some, before)
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8), st.integers(0, 1)), max_size=12), st.integers(1, 12))
+def test_a_box_is_suppressed_by_the_best_kept_box_that_it_overlaps_too_much(corners, most):
+    some = np.array([(x, y, x + 5, y + 4) for x, y, _ in corners], np.float32).reshape(-1, 4)
+    labels = np.array([label for *_, label in corners], np.int64)
+    kept = nms(some, labels, 0.3, max_detections=most)
+    overlaps = box_iou(some, some)
+    for place, by in enumerate(suppressed_by(some, labels, kept, 0.3).tolist()):
+        rivals = [
+            number
+            for number, other in enumerate(kept)
+            if labels[other] == labels[place] and overlaps[place, other] > 0.3
+        ]
+        assert by == (NOT_SUPPRESSED if place in kept or not rivals else rivals[0])

@@ -6,7 +6,7 @@ import pytest
 
 from multibox.boxes import center_to_corner
 from multibox.config import FeatureMap
-from multibox.default_boxes import make_default_boxes
+from multibox.default_boxes import make_default_boxes, place_of
 from multibox.presets import preset
 
 # name, scales, number, sum of centers (x and y), sum of sizes (w and h), how many have a side above 1, some rows
@@ -156,3 +156,21 @@ def test_order_is_map_row_column_box_also_where_nothing_is_square():
     boxes = make_default_boxes(config) * [300, 100, 300, 100]
     np.testing.assert_allclose(boxes, expected, rtol=1e-6)
     assert config.num_default_boxes == len(expected)
+
+
+@pytest.mark.parametrize("name", ["ssd300-vgg16", "ssdlite320-mobilenetv3"])
+def test_a_default_box_is_found_at_its_place(name: str):
+    """Going through maps, rows, columns and shapes one by one gives the order of the table."""
+    config = preset(name)
+    places = [
+        (number, row, column, shape)
+        for number, each in enumerate(config.feature_maps)
+        for row in range(each.rows)
+        for column in range(each.columns)
+        for shape in range(len(each.box_sizes))
+    ]
+    chosen = [*range(0, len(places), 37), len(places) - 1]
+    assert [place_of(index, config) for index in chosen] == [places[index] for index in chosen]
+    for index in (-1, len(places)):
+        with pytest.raises(IndexError, match=f"there is no default box {index}: the detector has {len(places)}, "):
+            place_of(index, config)

@@ -53,6 +53,7 @@ NEEDS_TORCH = (
     "multibox.ssd",
     "multibox.training",
     "multibox.deploy",
+    "multibox.explain.learned",
     "multibox.benchmark.torchvision_detector",
     "multibox.runtimes.precision",
     "multibox.runtimes.torch_runtime",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from cyclopts import App, CycloptsError
 
 from multibox.cli.arguments import UsageError
-from multibox.cli.hints import check_no_keys, explain
+from multibox.cli.hints import check_no_keys, explain_mistake
 from multibox.cli.terminal import error, is_main, plain_warnings
 
 
@@ -30,6 +30,10 @@ COMMANDS = {
     "detect": Command(
         "Find objects in images.",
         "multibox detect street/ --model runs/raccoons --out found/",
+    ),
+    "explain": Command(
+        "Show which default box found what in an image, and what training learns from it.",
+        "multibox explain street/1.jpg --model runs/raccoons --out explained/",
     ),
     "convert": Command(
         "Convert a weights file of another project to multibox's format.",
@@ -66,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with plain_warnings():
             return app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0
     except CycloptsError as mistake:
-        error(explain(mistake, app, examples))
+        error(explain_mistake(mistake, app, examples))
         return 2
     except KeyboardInterrupt as interrupt:
         if is_main():  # under torchrun all processes stop together

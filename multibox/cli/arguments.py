@@ -22,7 +22,7 @@ Unlabelled = Annotated[Literal["empty", "skip"] | None, Parameter(group=DATA, sh
 
 
 def _from(low: float, high: float, words: str) -> Callable[[Any, float | None], None]:
-    """Returns a validator of numbers between two limits. `hints.explain` puts the flag before its message."""
+    """Returns a validator of numbers between two limits. `hints.explain_mistake` puts the flag before its message."""
 
     def validator(_: Any, value: float | None) -> None:
         if value is not None and not low <= value <= high:

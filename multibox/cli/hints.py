@@ -97,7 +97,7 @@ def check_no_keys(tokens: Sequence[str], app: App, examples: Mapping[str, str]) 
             raise UsageError(f"'{token}' is not an option here; write {written}, as in: {examples[tokens[0]]}")
 
 
-def explain(mistake: CycloptsError, app: App, examples: Mapping[str, str]) -> str:
+def explain_mistake(mistake: CycloptsError, app: App, examples: Mapping[str, str]) -> str:
     """Returns what is wrong with a command line, and what the user may have meant.
 
     Args:

@@ -61,7 +61,7 @@ GROUPS = {
     LENGTH: ("epochs", "steps", "minutes", "patience", "validate_every"),
     MODEL: ("freeze", "freeze_stride", "freeze_batch_norm", "backbone_lr_factor"),
     DATA: ("expand_probability", "balance_classes", "max_unreadable"),
-    OUTPUT: ("checkpoint_minutes", "trackers"),
+    OUTPUT: ("keep_weights", "checkpoint_minutes", "trackers"),
     MACHINE: ("precision", "compile", "sync_batch_norm", "workers", "device", "seed"),
 }
 """Values of `TrainConfig` by their group in the help. All others are in the group Optimization."""

@@ -62,6 +62,7 @@ class ExportedRuntime:
     Attributes:
         facts: What the file's metadata say of it.
         prepares: Whether calls take a whole image of any size, one at a time.
+        default_boxes: The default boxes in center form, as fractions of the image.
     """
 
     def __init__(self, run: Run, config: DetectorConfig, facts: ExportFacts, *, batch: int | None) -> None:
@@ -80,9 +81,9 @@ class ExportedRuntime:
         self._run, self._batch = run, batch
         if facts.default_boxes:
             table = np.frombuffer(base64.b64decode(facts.default_boxes), np.float32)
-            self._default_boxes = table.reshape(config.num_default_boxes, 4)
+            self.default_boxes = table.reshape(config.num_default_boxes, 4)
         else:
-            self._default_boxes = make_default_boxes(config)
+            self.default_boxes = make_default_boxes(config)
 
     def __call__(
         self,
@@ -101,7 +102,7 @@ class ExportedRuntime:
         match self.facts.suppression:
             case "none":
                 outputs = self._outputs(inputs)
-                return RawOutputs(outputs["offsets"], outputs["logits"], self._default_boxes)
+                return RawOutputs(outputs["offsets"], outputs["logits"], self.default_boxes)
             case "runtime":
                 outputs = self._outputs(inputs)
                 return [
@@ -123,6 +124,13 @@ class ExportedRuntime:
                     _above(*row, settings=settings, labels=labels, score_thresholds=score_thresholds)
                     for row in zip(*columns, strict=True)
                 ]
+
+    def raw_outputs(self, inputs: Shaped[np.ndarray, "batch 3 height width"]) -> RawOutputs | None:
+        """Returns the raw outputs, wherever suppression happens; None if the file does not give them (`raw=True`)."""
+        outputs = self._outputs(inputs)
+        if not outputs.keys() >= set(OUTPUTS["none"]):
+            return None
+        return RawOutputs(outputs["offsets"], outputs["logits"], self.default_boxes)
 
     def _outputs(self, inputs: Shaped[np.ndarray, "batch 3 height width"]) -> Mapping[str, np.ndarray]:
         """Returns the outputs for any number of images."""

@@ -202,6 +202,8 @@ class TrainConfig:
         compile: Compile the network: a minute or more at the start, then faster steps.
         sync_batch_norm: Compute BatchNorm over the images of all processes. On GPUs only.
         validate_every: Number of epochs between two validations.
+        keep_weights: Keep the weights of every validation too, as `weights-STEP.safetensors` in the folder of the run.
+            `multibox explain` compares them.
         checkpoint_minutes: Minutes between two checkpoints: the most that a killed run can lose.
         max_unreadable: Fraction of the images that may be unreadable. Each is replaced by another image; if there are
             more, the run stops.
@@ -236,6 +238,7 @@ class TrainConfig:
     compile: bool = False
     sync_batch_norm: bool = False
     validate_every: Positive = 1.0
+    keep_weights: bool = False
     checkpoint_minutes: NotNegative = 5.0
     max_unreadable: Fraction = 0.05
     skip_bad_steps: bool = False

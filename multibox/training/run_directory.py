@@ -95,6 +95,10 @@ class RunDirectory:
         self._log.close()
         self._lock.release()
 
+    def kept(self, step: int) -> Path:
+        """Returns the path of the weights that are kept of the validation after a step (`keep_weights`)."""
+        return self.folder / f"weights-{step:06d}.safetensors"
+
     def note(self, message: str) -> None:
         """Writes a line to `log.txt` only."""
         self._log.handle(logging.LogRecord(log.name, logging.INFO, __file__, 0, message, None, None))

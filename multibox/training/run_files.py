@@ -31,7 +31,10 @@ def check_run_folder(folder: Path, *, resume: bool) -> None:
             raise FileExistsError(
                 f"{folder} holds a run already; choose another folder, or go on with it: resume=True, --resume"
             )
-    elif theirs := [name for name in FILES if (folder / name).exists()]:
+    elif theirs := [
+        *(name for name in FILES if (folder / name).exists()),
+        *sorted(path.name for path in folder.glob("weights-*.safetensors")),
+    ]:
         raise FileExistsError(
             f"{folder} holds {', '.join(theirs)}, which no run has written and this one would replace; choose another "
             "folder"

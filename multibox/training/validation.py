@@ -133,6 +133,7 @@ class Validator:
         if not self._group.is_main or self._state.step != self._state.validated:
             return
         due = {self._directory.last: True, self._directory.best: self._state.best_step == self._state.step}
+        due[self._directory.kept(self._state.step)] = self._config.keep_weights
         for path, is_due in due.items():
             if is_due and step_of(path) != self._state.step:
                 self.averaged().save(path)

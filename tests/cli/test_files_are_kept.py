@@ -79,6 +79,11 @@ REFUSED: dict[str, Callable[[Path, Path, Path], list[list[object]]]] = {
         [data / "JPEGImages", "--model", weights, "--csv", "found.json"],
         [data / "JPEGImages", "--model", weights, "--out", "labeled", "--save-labels", "voc"],
     ],
+    "explain": lambda data, weights, foreign: [
+        [data / "JPEGImages" / "one.png", "--model", weights, "--out", "run"],
+        [data / "JPEGImages" / "one.png", "--model", weights, "--json", "found.json"],
+        [data / "JPEGImages" / "one.png", "--model", weights, "--json", weights, "--overwrite"],
+    ],
     "convert": lambda data, weights, foreign: [[foreign, "it.safetensors"]],
     "export": lambda data, weights, foreign: [
         [weights, "it.onnx"],

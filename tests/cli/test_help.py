@@ -20,7 +20,7 @@ from multibox.presets import PRESETS
 from multibox.training.recipes import TrainConfig
 from multibox.weights.published import PUBLISHED
 
-COMMANDS = ("benchmark", "convert", "demo", "detect", "evaluate", "models", "runs", "train")
+COMMANDS = ("benchmark", "convert", "demo", "detect", "evaluate", "explain", "models", "runs", "train")
 PACKAGE = Path(package.__file__).parent
 
 
@@ -64,7 +64,7 @@ def test_help_is_in_groups_without_noise_and_ends_with_an_example(multibox, comm
         assert titles == order[1:]
     text = " ".join(" ".join(page).split())
     assert "--empty-" not in text and "[default: ()]" not in text and "[default: False]" not in text
-    without = {" --sources ", " --source "} | ({" --data "} if command != "benchmark" else set())
+    without = {" --sources ", " --source "} | ({" --data "} if command not in ("benchmark", "explain") else set())
     assert not without & {f" {word} " for word in text.split()}
     assert [line for line in page if line.strip()][-1].strip() == cli.COMMANDS[command].example
 
@@ -147,7 +147,7 @@ def test_the_device_is_the_best_one_unless_it_is_named(monkeypatch: pytest.Monke
     assert choose_device("cpu") == "cpu"
 
 
-@pytest.mark.parametrize("command", ["convert", "train", "evaluate", "detect"])
+@pytest.mark.parametrize("command", ["convert", "train", "evaluate", "detect", "explain"])
 def test_every_option_is_explained(command: str):
     """A parameter that the docstring leaves out would have no text in the help."""
     import importlib

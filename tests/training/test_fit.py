@@ -951,6 +951,16 @@ def test_ten_batches_of_bad_steps_are_kept(tmp_path, new_detector, train_set, po
 # What ends a run early, and what is saved on the way
 
 
+def test_the_weights_of_every_validation_are_kept_if_asked_for(tmp_path, new_detector, train_set):
+    train(new_detector(), train_set, None, replace(SHORT, keep_weights=True), out=tmp_path)
+    kept = sorted(tmp_path.glob("weights-*.safetensors"))
+    assert [path.name for path in kept] == ["weights-000003.safetensors", "weights-000006.safetensors"]
+    assert [step_of(path) for path in kept] == [3, 6]
+    first, second, last = (weights(path) for path in (*kept, tmp_path / "last.safetensors"))
+    assert all(np.array_equal(second[name], last[name]) for name in last)
+    assert not all(np.array_equal(first[name], last[name]) for name in last)
+
+
 def test_patience(tmp_path, new_detector, train_set, val_set, scripted_ap):
     scripted_ap([0.2, 0.4, 0.4, 0.3, 0.9])
     config = replace(SHORT, steps=99, patience=2)
