@@ -27,6 +27,10 @@ COMMANDS = {
         "multibox train raccoons/ --model ssd256-tiny --minutes 10 --out runs/raccoons",
     ),
     "evaluate": Command("Score a detector on a data set.", "multibox evaluate raccoons/ --model runs/raccoons"),
+    "report": Command(
+        "Write a page that says what a detector gets wrong, why, and what to try first.",
+        "multibox report runs/raccoons --data raccoons/ --out report/",
+    ),
     "detect": Command(
         "Find objects in images.",
         "multibox detect street/ --model runs/raccoons --out found/",

@@ -25,7 +25,18 @@ from multibox.cli.arguments import (
     choose_device,
     fetch_weights,
 )
-from multibox.cli.found import LABELS_FOLDER, Failure, LabelFormat, label_names, write_csv, write_json, write_labels
+from multibox.cli.found import (
+    FOUND_FILES,
+    LABELS_FOLDER,
+    Failure,
+    Form,
+    LabelFormat,
+    label_names,
+    write_csv,
+    write_found,
+    write_json,
+    write_labels,
+)
 from multibox.cli.output import STANDARD_OUTPUT, check_empty, check_new
 from multibox.cli.terminal import error, info, progress_bar, stdout
 from multibox.messages import counted
@@ -61,6 +72,7 @@ def detect(
     classes: Annotated[str | None, Parameter(group=MODEL, show_default="all")] = None,
     out: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
     save_labels: Annotated[LabelFormat | None, Parameter(group=OUTPUT)] = None,
+    format: Annotated[Form | None, Parameter(group=OUTPUT)] = None,
     json: Annotated[Path | None, Parameter(group=OUTPUT, allow_leading_hyphen=True)] = None,
     csv: Annotated[Path | None, Parameter(group=OUTPUT, allow_leading_hyphen=True)] = None,
     overwrite: Overwrite = False,
@@ -84,6 +96,8 @@ def detect(
             single image it may also be the name of an image file.
         save_labels: Write the images and their detections as a data set in this layout to the folder 'pre-labels' below
             --out, to be corrected in a labeling tool. It is never overwritten.
+        format: Write the detections for another program to a file below --out: COCO's list of results, labels of
+            FiftyOne, tasks of Label Studio, or YOLO text files with scores. 'multibox report' reads them back.
         json: Write the detections to this file; '-' prints them instead of the lines.
         csv: Write the detections to this file as a table with a row for each; '-' prints it instead of the lines.
         overwrite: Replace drawn images, the JSON file and the CSV file if they are there already.
@@ -115,6 +129,9 @@ def detect(
     total = len(images) + len(failed)
     targets = {} if out is None else _targets(images, out)
     written = [file for file in (json, csv) if file not in (None, STANDARD_OUTPUT)]
+    found_file = None if format is None else _found_file(out, format, targets)
+    if found_file is not None and format != "yolo":
+        written.append(found_file)
     labels = _labels_folder(out, save_labels, [*targets.values(), *written])
     check_new([*targets.values(), *written], overwrite=overwrite, read=[weights, *(image.path for image in images)])
     if not images:
@@ -143,8 +160,14 @@ def detect(
         if save_labels is not None and labels is not None and records:
             names = label_names({image.path: image.drawn for image in images})
             write_labels(save_labels, labels, detector.class_names, records, names)
+        if format is not None and found_file is not None:
+            write_found(format, found_file, detector.class_names, records, {each.path: each.drawn for each in images})
 
-    places: dict[str, list[Path | None]] = {"drawn in": [out], "written to": [*written], "labels in": [labels]}
+    places: dict[str, list[Path | None]] = {
+        "drawn in": [out],
+        "written to": [*written],
+        "labels in": [labels, found_file if format == "yolo" else None],
+    }
     began = time.monotonic()
     try:
         _detect_all(
@@ -201,6 +224,21 @@ def _labels_folder(out: Path | None, save_labels: LabelFormat | None, files: lis
             raise UsageError(f"{file} would be among the labels in {folder}; choose another --out or another name")
     check_empty(folder)
     return folder
+
+
+def _found_file(out: Path | None, format: Form, targets: Mapping[str, Path]) -> Path:
+    """Returns the file that `--format` writes to; YOLO's is a folder, which must be empty.
+
+    Raises:
+        UsageError: There is no `--out`, or it is the name of an image.
+        FileExistsError: The folder has files already.
+    """
+    if out is None or out in targets.values():
+        raise UsageError(f"--format needs a folder, as in --out found/ --format {format}")
+    file = out / FOUND_FILES[format]
+    if format == "yolo":
+        check_empty(file)
+    return file
 
 
 def _detect_all(

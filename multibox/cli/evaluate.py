@@ -93,8 +93,8 @@ def evaluate(
         precision: Compute convolutions in fp32; in bf16, which is faster on some processors at slightly different
             scores; or in the faster of the two, which 'auto' finds out by timing a few images.
         compile: Let torch compile the network first, which takes up to minutes and pays for many images.
-        out: Write a report to this folder: confusion matrix, curves, lists of the false detections and of the missed
-            objects, and the worst images. Begin with its index.html.
+        out: Write a report to this folder: a page that says what fails, why, and what to try first, and the usual
+            curves and tables. Begin with its index.html. 'multibox report' writes it too, and compares detectors.
         json: Write all numbers to this file; '-' prints them instead of the tables.
         overwrite: Replace the files of the report and the JSON file if they are there already.
         on_problem: What to do about a bad record: 'skip' lists it and leaves it out, 'error' stops.
@@ -110,7 +110,8 @@ def evaluate(
     if device is not None:
         choose_device(device, exported=exported)
     weights = fetch_weights(model)  # a wrong name is reported before the data are read
-    from multibox.report.evaluation import REPORT_FILES, check_matplotlib, write_report
+    from multibox.report.evaluation import check_matplotlib, write_report
+    from multibox.report.files import REPORT_FILES
 
     if out is not None:
         if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(data)):
@@ -175,7 +176,18 @@ def evaluate(
         info(f"written to {json}")
     if out is not None:
         with progress_bar("writing the report", len(dataset)) as bar:
-            write_report(out, dataset, metrics, on_progress=lambda done, total: bar(done, f"{done} of {total}"))
+            report = write_report(
+                out,
+                dataset,
+                metrics,
+                name=model,
+                config=detector.config,
+                on_progress=lambda done, total: bar(done, f"{done} of {total}"),
+            )
+        if json != STANDARD_OUTPUT:
+            stdout().print()
+            for sentence in report.verdict:
+                stdout().print(sentence)
         info(f"report: {out / 'index.html'}")
     return 0
 

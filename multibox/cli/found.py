@@ -13,6 +13,17 @@ from multibox.cli.output import STANDARD_OUTPUT
 
 LabelFormat = Literal["voc", "coco", "yolo"]
 
+# `data.detection_files` spelled out: importing it would load NumPy, and --help must not
+Form = Literal["coco", "fiftyone", "label-studio", "yolo"]
+
+FOUND_FILES: Mapping[Form, str] = {
+    "coco": "coco-results.json",
+    "fiftyone": "fiftyone.json",
+    "label-studio": "label-studio.json",
+    "yolo": "yolo-labels",
+}
+"""Name of the file below `--out` that `--format` writes; that of YOLO is a folder with a text file for each image."""
+
 LABELS_FOLDER = "pre-labels"
 """The folder below `--out` that `--save-labels` writes a data set to."""
 
@@ -98,6 +109,32 @@ def write_labels(
         for annotation, score in zip(content["annotations"], scores, strict=True):
             annotation["score"] = score
         _write(annotations, json.dumps(content, ensure_ascii=False))
+
+
+def write_found(
+    form: Form, place: Path, class_names: Sequence[str], records: Sequence[Record], names: Mapping[str, PurePath]
+) -> None:
+    """Writes the detections for another program.
+
+    Args:
+        form: Form of the file.
+        place: The file, or the folder of YOLO's text files.
+        class_names: Names of all classes of the detector.
+        records: The images and their detections.
+        names: Path of each image below its source, by its whole path.
+    """
+    from multibox.data.detection_files import FoundImage, write_detections
+
+    images = [
+        FoundImage(
+            names[record["file"]].as_posix(),
+            record["height"],
+            record["width"],
+            [(each["name"], each["label"], each["score"], each["box"]) for each in record["detections"]],
+        )
+        for record in records
+    ]
+    write_detections(form, place, images, class_names)
 
 
 def label_names(images: Mapping[str, PurePath]) -> dict[str, str]:

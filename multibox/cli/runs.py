@@ -84,9 +84,9 @@ def _last_change(run: Path) -> float:
 
 def read_run(folder: Path) -> Run:
     """Returns what the files of a run say about it. A file that cannot be read is reported, and its values are "-"."""
-    config = _read(folder / "config.yaml", _read_config) or {}
+    config = run_config(folder)
     card = _read(folder / "card.json", _read_card) or {}
-    rows = _read(folder / "metrics.csv", _read_rows) or []
+    rows = read_rows(folder)
     validated = [row for row in rows if row.get("ap") is not None]
     best: Row = max(validated, key=lambda row: row["ap"] or 0.0, default={})
     last: Row = rows[-1] if rows else {}
@@ -103,6 +103,16 @@ def read_run(folder: Path) -> Run:
         data=", ".join(named) or "-",
         state=_state(config, validated, last, has_card=bool(card)),
     )
+
+
+def run_config(folder: Path) -> dict[str, Any]:
+    """Returns the values in the `config.yaml` of a run; none if there is no such file."""
+    return _read(folder / "config.yaml", _read_config) or {}
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """Returns the rows of the `metrics.csv` of a run; none if there is no such file yet."""
+    return _read(folder / "metrics.csv", _read_rows) or []
 
 
 def _read(file: Path, read: Any) -> Any:

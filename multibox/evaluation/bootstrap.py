@@ -5,18 +5,18 @@ detectors, and each drawn set is scored by COCO's rule. The matches are hotcoco'
 intervals are too narrow by a fifth to a quarter (1.3.0, against sets written out).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from multibox.data.sample import GroundTruth
 from multibox.detections import Detections
-from multibox.evaluation.coco import AT_50, AT_75, match_as_coco
+from multibox.evaluation.coco import AT_50, AT_75
+from multibox.evaluation.coco_matches import RightDetections, average_precision, match_by_class
 
-RECALLS = np.linspace(0, 1, 101)
 CONFIDENCE = 0.95
 
 
@@ -118,34 +118,6 @@ def _means(table: Float[np.ndarray, "sets ..."]) -> Float[np.ndarray, " sets"]:
     return means
 
 
-class _AtOverlap(NamedTuple):
-    """Which detections of a class are right, and which do not count, at one overlap.
-
-    Attributes:
-        right: Place of each detection that finds an object.
-        ignored: Place of each detection that is neither right nor wrong, as in a crowd region.
-        ignored_before: Number of the ignored detections that come before each right one.
-    """
-
-    right: Int[np.ndarray, " right"]
-    ignored: Int[np.ndarray, " ignored"]
-    ignored_before: Int[np.ndarray, " right"]
-
-
-class _Matched(NamedTuple):
-    """The detections of one class in all images, the highest score first, and the objects of the images.
-
-    Attributes:
-        images: Index of the image of each detection.
-        overlaps: The matches at each overlap.
-        objects: Number of objects in each image.
-    """
-
-    images: Int[np.ndarray, " detections"]
-    overlaps: tuple[_AtOverlap, ...]
-    objects: Int[np.ndarray, " images"]
-
-
 def _tables(
     truths: Sequence[GroundTruth],
     detections: Sequence[Detections],
@@ -153,57 +125,10 @@ def _tables(
     counts: Int[np.ndarray, "sets images"],
 ) -> Float[np.ndarray, "sets classes overlaps"]:
     """Returns AP in the sets that have each image as often as `counts` says; nan for a class without objects."""
-    classes = list(_matches(truths, detections, class_names))
-    return np.stack([np.stack([_average_precision(each, count) for each in classes]) for count in counts])
-
-
-def _matches(
-    truths: Sequence[GroundTruth], detections: Sequence[Detections], class_names: Sequence[str]
-) -> Iterator[_Matched]:
-    """Yields the matches of each class by COCO's rule. They depend on one image each, not on the set."""
-    evaluation = match_as_coco(truths, detections, class_names=class_names, sizes=False)
-    by_class: list[list[dict[str, Any]]] = [[] for _ in class_names]
-    for pair in evaluation.eval_imgs:
-        if pair is not None:
-            by_class[pair["category_id"] - 1].append(pair)
-    overlaps = len(evaluation.params.iou_thrs)
-    for pairs in by_class:
-        objects = np.zeros(len(truths), np.int64)
-        images, scores = [np.empty(0, np.int64)], [np.empty(0)]
-        right, ignored = [[np.empty((overlaps, 0), dtype=bool)] for _ in range(2)]
-        for pair in pairs:
-            image, found = pair["image_id"] - 1, len(pair["dtScores"])
-            objects[image] = np.count_nonzero(~np.array(pair["gtIgnore"], dtype=bool))
-            images.append(np.full(found, image))
-            scores.append(np.array(pair["dtScores"], dtype=np.float64))
-            right.append(np.array(pair["dtMatched"], dtype=bool).reshape(overlaps, found))
-            ignored.append(np.array(pair["dtIgnore"], dtype=bool).reshape(overlaps, found))
-        order = np.argsort(-np.concatenate(scores), kind="stable")
-        skipped = np.concatenate(ignored, axis=1)[:, order]
-        hits = np.concatenate(right, axis=1)[:, order] & ~skipped
-        places = zip(map(np.flatnonzero, hits), map(np.flatnonzero, skipped), strict=True)
-        at_overlaps = tuple(_AtOverlap(hit, passed, np.searchsorted(passed, hit)) for hit, passed in places)
-        yield _Matched(np.concatenate(images)[order], at_overlaps, objects)
-
-
-def _average_precision(matched: _Matched, count: Int[np.ndarray, " images"]) -> Float[np.ndarray, " overlaps"]:
-    """Returns AP at each overlap in the set that has each image as often as `count` says."""
-    objects = int(count @ matched.objects)
-    if not objects:
-        return np.full(len(matched.overlaps), np.nan)
-    weights = count[matched.images]
-    all_so_far = weights.cumsum()
-    averages = []
-    for right, ignored, ignored_before in matched.overlaps:
-        # precision is highest at right detections, and recall rises at them alone, so the others need no look
-        found = weights[right].cumsum()
-        ignored_so_far = np.append(0, weights[ignored].cumsum())[ignored_before]
-        precision = found / np.maximum(all_so_far[right] - ignored_so_far, 1)
-        envelope = np.maximum.accumulate(precision[::-1])[::-1]
-        averages.append(_at_recalls(found / objects, envelope))
-    return np.array(averages)
-
-
-def _at_recalls(recall: Float[np.ndarray, " detections"], precision: Float[np.ndarray, " detections"]) -> float:
-    """Returns the mean precision at COCO's 101 recalls, 0 where a recall is not reached."""
-    return float(np.append(precision, 0.0)[np.searchsorted(recall, RECALLS)].mean())
+    by_class = []
+    for each in match_by_class(truths, detections, class_names):
+        objects = np.bincount(each.object_images, minlength=len(truths))
+        marks = zip((each.found >= 0) & ~each.ignored, each.ignored, strict=True)
+        right = [RightDetections.of(*marked) for marked in marks]
+        by_class.append([average_precision(count[each.images], int(count @ objects), right) for count in counts])
+    return np.stack(by_class, axis=1)

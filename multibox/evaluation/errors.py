@@ -14,7 +14,6 @@ from jaxtyping import Bool, Float, Int
 from multibox.boxes import box_iou
 from multibox.data.sample import GroundTruth
 from multibox.detections import Detections
-from multibox.evaluation.metrics import Metrics
 from multibox.evaluation.precision_recall import FP, TP, image_quality, match_detections, missed_objects
 
 NONE = -1
@@ -94,16 +93,6 @@ class ImageErrors:
     missed: tuple[MissedObject, ...]
     confusions: tuple[tuple[int, int], ...]
     quality: float
-
-
-def best_thresholds(metrics: Metrics) -> list[float]:
-    """Returns the score threshold of each class with its highest F1.
-
-    A class without one has that of all classes together; if there is none either, it is 0.5.
-    """
-    overall = 0.5 if metrics.score_threshold is None else metrics.score_threshold
-    own: list[float | None] = [row.get("score_threshold") for row in metrics.per_class.values()]
-    return [overall if threshold is None else threshold for threshold in own]
 
 
 def above_thresholds(detections: Detections, thresholds: Sequence[float]) -> Detections:

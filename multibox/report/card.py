@@ -98,7 +98,7 @@ def write_card(
             val_split,
             shown,
             score_threshold=None if measured else overall,
-            length=_longer(config),
+            length=longer(config),
             unlabelled=unlabelled,
         ),
         "images": [name for name in (*_OVERVIEW, *sheet_names) if (folder / name).exists() or name in sheet_names],
@@ -136,7 +136,7 @@ def summary(card: Card) -> str:
         lines.append(f"{kind} weights: {_which(best)}{'' if best['step'] else ', which no later ones surpass'}")
     if card["facts"].get("time"):
         lines.append(f"time: {card['facts']['time']}")
-    lines.append(f"report: {folder / 'card.md'}, with {', '.join(card['images'])}")
+    lines.append(f"card: {folder / 'card.md'}, with {', '.join(card['images'])}")
     for name, command in card["commands"].items():
         if name != "train again":
             lines += [f"to {name}:", f"  {command}"]
@@ -199,7 +199,7 @@ def evaluate_command(data: str, split: str, model: Path, *, unlabelled: str | No
     return shlex.join(["multibox", "evaluate", data, "--split", split, *read, "--model", str(model)])
 
 
-def _longer(config: Mapping[str, object]) -> str | None:
+def longer(config: Mapping[str, object]) -> str | None:
     """Returns the flag for a run of twice the length."""
     for name in ("epochs", "steps", "minutes"):
         if isinstance(value := config.get(name), int | float):

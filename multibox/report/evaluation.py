@@ -1,112 +1,278 @@
-"""The report of an evaluation: confusions, curves, every false detection and missed object, and the worst images."""
+"""The report of an evaluation: its page, with the verdict, every error and what mending it would bring, and files."""
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
-from html import escape
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-from multibox.data.sample import Dataset
+from multibox.config import DetectorConfig
+from multibox.data.sample import Dataset, GroundTruth
+from multibox.detections import Detections
+from multibox.evaluation.bootstrap import Comparison, Difference, compare
 from multibox.evaluation.errors import (
     BACKGROUND,
     NONE,
     ImageErrors,
-    best_thresholds,
     count_confusions,
-    count_kinds,
     find_errors,
 )
 from multibox.evaluation.evaluate import counted_by
+from multibox.evaluation.groups import ap_by_group
 from multibox.evaluation.metrics import Metrics
-from multibox.evaluation.precision_recall import precision_recall_by_class
-from multibox.messages import percent
-from multibox.report.evaluation_figures import (
-    draw_confusions,
-    draw_f1,
-    draw_precision_recall,
-    draw_worst,
-    image_name,
-    two_digits,
-)
-
-REPORT_FILES = {
-    "index.html": "this page",
-    "metrics.json": "all numbers of the evaluation, as fractions",
-    "confusion.png": "the confusion matrix, drawn",
-    "confusion.csv": "the confusion matrix: a row for the class of the objects, a column for that of the detections",
-    "precision-recall.png": "precision by recall at all score thresholds",
-    "f1.png": "F1 by score threshold; its peak is the best threshold",
-    "false.csv": "every false detection: image, class, score, box, kind of error, and the object that it overlaps most",
-    "missed.csv": "every missed object: image, class, box, kind of error, the detection that overlaps it most, and the "
-    "highest score that a fitting box of its class has",
-    "worst.jpg": "the images with the most errors, drawn",
-}
-"""The files that `write_report` writes, and what each of them holds."""
+from multibox.evaluation.precision_recall import PrecisionRecall, precision_recall_by_class
+from multibox.evaluation.tide import analyze
+from multibox.report.evaluation_figures import draw_confusions, draw_f1, draw_precision_recall, image_name
+from multibox.report.files import REPORT_FILES
+from multibox.report.html import class_colors, curve_values, image_values, lowest_threshold, write_page
+from multibox.report.slices import Slice, make_slices, sides_after_resize
+from multibox.report.thumbnails import make_thumbnails
+from multibox.report.verdict import Case, judge
 
 FALSE_KINDS = {
-    "wrong class": "It lies on an object of another class. Look for classes that are labeled alike in confusion.png.",
+    "wrong class": "It lies on an object of another class. Look for classes that are labeled alike.",
     "duplicate": "It lies on an object that another detection has found. A lower --iou suppresses more of them.",
     "poor box": "It is near an object of its class, but overlaps it by less than 0.5. Longer training makes boxes fit.",
-    "background": "No object of its class is near. Look in worst.jpg whether there is one that nobody has labeled.",
+    "background": "No object of its class is near. Look whether there is one that nobody has labeled.",
 }
 MISSED_KINDS = {
     "wrong class": "A detection of another class lies on it.",
-    "low score": "A box fits, but scores below the threshold. A lower --score finds it, at the price of false ones.",
+    "low score": "A box fits, but scores below the threshold. A lower threshold finds it, at the price of false ones.",
     "poor box": "A detection of its class is near, but overlaps it by less than 0.5 or fits a neighbor better.",
     "not found": "No detection of its class is near. More images with such objects help; so may a larger --size.",
 }
 
+NO_THRESHOLD = 0.5
+"""The stated threshold where no object is found at any."""
+
+
+class RunHistory(NamedTuple):
+    """A training run, as its folder shows it.
+
+    Attributes:
+        rows: Rows of `metrics.csv`.
+        state: What it does now or how it ended, in a sentence.
+        resume: The command that goes on with it.
+    """
+
+    rows: Sequence[Mapping[str, float | None]]
+    state: str
+    resume: str | None = None
+
+
+class Report(NamedTuple):
+    """A report that was written: the sentences of its verdict, and all that its page shows."""
+
+    verdict: tuple[str, ...]
+    page: Mapping[str, Any]
+
+
+class Other(NamedTuple):
+    """Another detector, to compare with: its name, and its detections in the same images."""
+
+    name: str
+    detections: Sequence[Detections]
+
 
 def write_report(
-    folder: Path, dataset: Dataset, metrics: Metrics, *, on_progress: Callable[[int, int], None] | None = None
-) -> None:
-    """Writes the `REPORT_FILES` to a folder. Files of these names are replaced.
+    folder: Path,
+    dataset: Dataset,
+    metrics: Metrics,
+    *,
+    name: str | None = None,
+    config: DetectorConfig | None = None,
+    run: RunHistory | None = None,
+    others: Sequence[Other] = (),
+    facts: Mapping[str, str] | None = None,
+    refresh: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Writes the `REPORT_FILES` to a folder, where files of these names are replaced. Returns the report.
+
+    The page and the tables count at one score threshold for all classes: the one with the highest F1, which
+    `metrics.score_threshold` is. On the page it can be moved.
 
     Args:
         folder: The folder; it is made if need be.
         dataset: The data set that was evaluated on.
         metrics: The result of `evaluate` on it, which holds the detections.
+        name: Name of the detector.
+        config: Config of the detector. Without it the report has nothing about its input and its feature maps.
+        run: The training run, for its curves.
+        others: Other detectors that are compared with this one by a paired bootstrap.
+        facts: Further facts by name, such as the speed.
+        refresh: Seconds after which a browser reads the page again, while it is still written to.
         on_progress: Called after each image with the number of images done and of all images.
 
     Raises:
         ValueError: The metrics hold no detections, or those of another data set.
-        ImportError: matplotlib is not installed.
+        ImportError: matplotlib or hotcoco is not installed.
     """
-    if len(metrics.detections) != len(dataset):
-        raise ValueError(
-            f"the metrics hold the detections of {len(metrics.detections)} images, but {dataset.name} has "
-            f"{len(dataset)}; give the result of evaluate() on this very data set"
-        )
+    given = {"the metrics hold the": metrics.detections} | {f"{each.name} has": each.detections for each in others}
+    for what, detections in given.items():
+        if len(detections) != len(dataset):
+            raise ValueError(
+                f"{what} detections of {len(detections)} images, but {dataset.name} has {len(dataset)}; give the "
+                "result of evaluate() on this very data set"
+            )
     check_matplotlib()
-    names = dataset.class_names
     truths = counted_by(metrics.rule, [sample.truth for sample in dataset])
-    thresholds = best_thresholds(metrics)
-    errors: list[ImageErrors] = []
-    for truth, found in zip(truths, metrics.detections, strict=True):
-        errors.append(find_errors(truth, found, thresholds))
-        if on_progress is not None:
-            on_progress(len(errors), len(dataset))
-    overall, by_class = precision_recall_by_class(
+    threshold = NO_THRESHOLD if metrics.score_threshold is None else metrics.score_threshold
+    names = dataset.class_names
+    errors = [find_errors(*pair, [threshold] * len(names)) for pair in zip(truths, metrics.detections, strict=True)]
+    curves = precision_recall_by_class(
         truths,
         metrics.detections,
         num_classes=len(names),
         score_threshold=float(metrics.postprocess.get("score_threshold", 0.0)),
     )
-    confusions = count_confusions(errors, len(names))
+    page, sentences = _page(
+        dataset,
+        metrics,
+        truths,
+        errors,
+        curves,
+        threshold,
+        config=config,
+        others=others,
+        run=run,
+        on_progress=on_progress,
+    )
+    page |= {"name": name, "facts": dict(facts or {}), "files": REPORT_FILES}
 
+    confusions = count_confusions(errors, len(names))
     folder.mkdir(parents=True, exist_ok=True)
     _write_text(folder / "metrics.json", metrics.to_json() + "\n")
-    write_confusions(folder / "confusion.csv", confusions, names)
+    write_results(folder / "results.csv", metrics)
+    write_confusions(folder / "confusion_matrix.csv", confusions, names)
     write_false(folder / "false.csv", dataset, errors)
     write_missed(folder / "missed.csv", dataset, errors)
-    draw_confusions(folder / "confusion.png", confusions, names)
-    draw_precision_recall(folder / "precision-recall.png", overall, by_class, metrics)
-    draw_f1(folder / "f1.png", overall, by_class, names)
-    draw_worst(dataset, errors).save(folder / "worst.jpg", quality=90)
-    _write_text(folder / "index.html", _page(dataset, metrics, thresholds, errors))
+    draw_confusions(folder / "confusion_matrix.png", confusions, names)
+    draw_precision_recall(folder / "PR_curve.png", *curves, metrics)
+    draw_f1(folder / "F1_curve.png", *curves, names)
+    write_page(folder / "index.html", page, refresh=refresh)
+    return Report(sentences, page)
+
+
+def _page(
+    dataset: Dataset,
+    metrics: Metrics,
+    truths: Sequence[GroundTruth],
+    errors: Sequence[ImageErrors],
+    curves: tuple[PrecisionRecall, list[PrecisionRecall]],
+    threshold: float,
+    *,
+    config: DetectorConfig | None,
+    run: RunHistory | None,
+    others: Sequence[Other],
+    on_progress: Callable[[int, int], None] | None,
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Returns the data of the page, and the sentences of the verdict."""
+    overall, by_class = curves
+    names = dataset.class_names
+    as_coco = [_without_difficult(truth) for truth in truths]
+    order = sorted(
+        range(len(dataset)), key=lambda i: (errors[i].quality, -len(errors[i].false) - len(errors[i].missed))
+    )
+    thumbnails = make_thumbnails(dataset, order, on_progress=on_progress)
+    slices = make_slices(dataset, truths, metrics.detections, config=config, brightness=thumbnails.brightness)
+    tide, calibration = analyze(as_coco, metrics.detections, class_names=names)
+    case = Case(
+        truths,
+        errors,
+        names,
+        threshold,
+        sides_after_resize(dataset, truths, config),
+        config,
+        [max(sample.height, sample.width) for sample in dataset],
+        overall,
+        by_class,
+        tide,
+        run.rows if run else (),
+        run.resume if run else None,
+    )
+    verdict = judge(case)
+    lowest = lowest_threshold(metrics.detections, threshold)
+    page = {
+        "dataset": dataset.name,
+        "detector": None if config is None else f"{config.name}, {config.height} x {config.width} pixels",
+        "metrics": json.loads(metrics.to_json()),
+        "threshold": threshold,
+        "lowest": lowest,
+        "classes": names,
+        "colors": class_colors(len(names)),
+        "verdict": {"sentences": verdict.sentences, "findings": [each._asdict() for each in verdict.findings]},
+        "curves": {
+            "thresholds": overall.thresholds.tolist(),
+            "all": curve_values(overall),
+            "classes": [curve_values(curve) for curve in by_class],
+        },
+        "tide": tide._asdict(),
+        "calibration": {"error": calibration.error, "bins": [each._asdict() for each in calibration.bins]},
+        "kinds": {"false": FALSE_KINDS, "missed": MISSED_KINDS},
+        "slices": _slices(slices, as_coco, metrics.detections, names),
+        "images": image_values(
+            dataset,
+            truths,
+            metrics.detections,
+            names=_short_names(dataset),
+            uris=thumbnails.uris,
+            slices=slices,
+            lowest=lowest,
+        ),
+        "run": None if run is None else run_values(run),
+        "comparisons": [
+            {"name": each.name} | _comparison(compare(as_coco, metrics.detections, each.detections, class_names=names))
+            for each in others
+        ],
+    }
+    return page, verdict.sentences
+
+
+def _without_difficult(truth: GroundTruth) -> GroundTruth:
+    """Returns the objects with difficult ones as crowd regions: COCO's numbers leave out these alone."""
+    return GroundTruth(truth.boxes, truth.labels, crowd=truth.crowd | truth.difficult, areas=truth.areas)
+
+
+def run_values(run: RunHistory) -> dict[str, Any]:
+    """Returns what the page shows of a run."""
+    return {"rows": run.rows, "state": run.state}
+
+
+def _slices(
+    slices: Sequence[Slice], truths: Sequence[GroundTruth], detections: Sequence[Detections], class_names: Sequence[str]
+) -> list[dict[str, Any]]:
+    tables = ap_by_group(truths, detections, [each.grouping for each in slices], class_names=class_names)
+    return [
+        {
+            "title": each.title,
+            "note": each.note,
+            "names": each.names,
+            "byImage": each.image_groups is not None,
+            "ap": [group._asdict() for group in table],
+        }
+        for each, table in zip(slices, tables, strict=True)
+    ]
+
+
+def _comparison(compared: Comparison) -> dict[str, Any]:
+    """Returns a comparison for the page."""
+    overall = {"AP": compared.ap, "AP50": compared.ap50, "AP75": compared.ap75}
+    rows: dict[str, Difference] = overall | {f"AP of {name}": value for name, value in compared.per_class.items()}
+    return {"rows": [{"what": what} | difference._asdict() for what, difference in rows.items()]}
+
+
+def _short_names(dataset: Dataset) -> list[str]:
+    """Returns the path of each image below the folder that all of them are in, or its name if it is no file."""
+    names = [image_name(sample) for sample in dataset]
+    if not all(isinstance(sample.image, Path) for sample in dataset):
+        return names
+    common = os.path.commonpath([Path(name).parent for name in names])
+    return [os.path.relpath(name, common) for name in names]
 
 
 def check_matplotlib() -> None:
@@ -119,6 +285,24 @@ def check_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ImportError("the report needs matplotlib: pip install 'multibox[train]', or matplotlib alone") from error
+
+
+def write_results(path: Path, metrics: Metrics) -> None:
+    """Writes a row of numbers for all classes together and one for each class as CSV, as fractions."""
+    head = (
+        "ap",
+        "ap50",
+        "objects",
+        "true_positives",
+        "false_positives",
+        "precision",
+        "recall",
+        "f1",
+        "score_threshold",
+    )
+    every: dict[str, Any] = {"all classes": vars(metrics), **metrics.per_class}
+    rows = ([name, *("" if row[key] is None else row[key] for key in head)] for name, row in every.items())
+    _write_csv(path, ["class", *head], rows)
 
 
 def write_confusions(path: Path, confusions: Int[np.ndarray, "objects detections"], class_names: Sequence[str]) -> None:
@@ -157,68 +341,6 @@ def write_missed(path: Path, dataset: Dataset, errors: Sequence[ImageErrors]) ->
         for lost in image.missed
     )
     _write_csv(path, head, rows)
-
-
-def _page(dataset: Dataset, metrics: Metrics, thresholds: Sequence[float], errors: Sequence[ImageErrors]) -> str:
-    """Returns `index.html`: the numbers, the figures, and what each file holds."""
-    rows = [
-        [name, percent(row["ap"]), percent(row["ap50"]), row["objects"], *_rates(row)]
-        for name, row in metrics.per_class.items()
-    ]
-    overall: dict[str, Any] = vars(metrics)
-    rows.insert(0, ["all classes", percent(metrics.ap), percent(metrics.ap50), metrics.objects, *_rates(overall)])
-    head = ["class", "AP", "AP50", "objects", "found", "false", "precision", "recall", "F1", "threshold"]
-    false, missed = count_kinds(errors)
-    files = "".join(f'<tr><td><a href="{name}">{name}</a><td>{escape(text)}' for name, text in REPORT_FILES.items())
-    return f"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>Evaluation on {escape(dataset.name)}</title>
-<style>
-  body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; color: #222 }}
-  img {{ max-width: 100% }}
-  table {{ border-collapse: collapse; margin-bottom: 1.5rem; font-variant-numeric: tabular-nums }}
-  td, th {{ padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #ddd; text-align: right }}
-  td:first-child, th:first-child, .text td {{ text-align: left }}
-</style>
-<h1>Evaluation on {escape(dataset.name)}</h1>
-<p>{metrics.images} images, {metrics.objects} objects. AP by the rule <code>{metrics.rule}</code>, in percent.</p>
-{_table(head, rows)}
-<p>An object is found if a detection of its class overlaps it by at least 0.5 (intersection over union) and scores
-above the threshold. <b>Precision</b> is the share of the detections that are right, <b>recall</b> the share of the
-objects that are found, and <b>F1</b> their harmonic mean. Each class is counted at the threshold with its highest F1,
-and all classes together at the one that is best for all. All files below count at the thresholds of the classes.</p>
-<h2>Errors</h2>
-<div class="text">
-{_table(["false detections", "", ""], [[kind, number, FALSE_KINDS[kind]] for kind, number in false.items()])}
-{_table(["missed objects", "", ""], [[kind, number, MISSED_KINDS[kind]] for kind, number in missed.items()])}
-</div>
-<h2>Confusions</h2>
-<p>The last column has the objects that no detection found, the last row the detections of nothing.</p>
-<a href="confusion.png"><img src="confusion.png" alt="Confusion matrix"></a>
-<h2>Curves</h2>
-<a href="precision-recall.png"><img src="precision-recall.png" alt="Precision by recall"></a>
-<a href="f1.png"><img src="f1.png" alt="F1 by score threshold"></a>
-<h2>The worst images</h2>
-<a href="worst.jpg"><img src="worst.jpg" alt="The images with the lowest quality"></a>
-<h2>Files</h2>
-<table class="text">{files}</table>
-</html>
-"""
-
-
-def _rates(row: Any) -> list[object]:
-    if row["score_threshold"] is None:
-        return ["-", "-", "-", percent(row["recall"]), percent(row["f1"]), "-"]
-    rates = [percent(row[name]) for name in ("precision", "recall", "f1")]
-    return [row["true_positives"], row["false_positives"], *rates, two_digits(row["score_threshold"])]
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = ["<tr>" + "".join(f"<th>{escape(cell)}" for cell in head)]
-    lines += ["<tr>" + "".join(f"<td>{escape(str(cell))}" for cell in row) for row in rows]
-    return "<table>" + "\n".join(lines) + "</table>"
 
 
 def _class_name(label: int, class_names: Sequence[str]) -> str:

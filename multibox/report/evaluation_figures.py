@@ -1,4 +1,4 @@
-"""The figures of an evaluation: the confusion matrix, the curves by score threshold, and the worst images."""
+"""The figures of an evaluation: the confusion matrix and the curves by score threshold."""
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int
-from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from multibox.data.sample import Dataset, Sample
-from multibox.drawing import class_color, contact_sheet, draw_boxes, find_font
-from multibox.evaluation.errors import BACKGROUND, ImageErrors
+from multibox.data.sample import Sample
+from multibox.drawing import class_color, find_font
+from multibox.evaluation.errors import BACKGROUND
 from multibox.evaluation.metrics import Metrics
 from multibox.evaluation.precision_recall import PrecisionRecall
 from multibox.messages import percent, shortened
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CELL_HEIGHT, CELL_WIDTH = 480, 640  # pixels of an image on the sheet of the worst ones
-WORST = 12  # images on the sheet
 COUNTS_WRITTEN = 20  # more classes than this have colors alone in the confusion matrix
 NAMES_WRITTEN = 100  # more classes than this have no names there
 LONGEST_NAME = 24  # characters of a name in a figure
@@ -154,71 +151,6 @@ def _draw_curves(
         text.set_parse_math(False)
         text.set_text(name)
     _set_fonts(legend.get_texts())
-
-
-def draw_worst(dataset: Dataset, errors: Sequence[ImageErrors]) -> Image.Image:
-    """Draws the images of the lowest quality (`precision_recall.ImageQuality`) that have errors, the worst first.
-
-    Found objects are thin solid boxes, false detections thick solid ones, missed objects dashed, in the color of their
-    class.
-    """
-    wrong = [i for i, image in enumerate(errors) if image.false or image.missed]
-    worst = sorted(wrong, key=lambda i: (errors[i].quality, -len(errors[i].false) - len(errors[i].missed)))[:WORST]
-    lines = [
-        "The images with the lowest quality (F1 times the mean overlap of the found objects), the worst first.",
-        "Thin box: found object.  Thick box with a text: false detection.  Dashed box: missed object.",
-    ]
-    if not worst:
-        return _header(["No image has an error: every object is found, and no detection is false."], 900)
-    cells = [_draw_errors(dataset[i], errors[i]) for i in worst]
-    captions = [
-        f"{place}: {image_name(dataset[i])}\nquality {errors[i].quality:.2f}: "
-        f"{sum(row == column for row, column in errors[i].confusions)} found, {len(errors[i].missed)} missed, "
-        f"{len(errors[i].false)} false"
-        for place, i in enumerate(worst, start=1)
-    ]
-    sheet = contact_sheet(
-        cells, captions=captions, columns=3, cell_height=CELL_HEIGHT, cell_width=CELL_WIDTH, margin=12
-    )
-    header = _header(lines, sheet.width)
-    both = Image.new("RGB", (sheet.width, header.height + sheet.height), (255, 255, 255))
-    both.paste(header, (0, 0))
-    both.paste(sheet, (0, header.height))
-    return both
-
-
-def _header(lines: Sequence[str], width: int) -> Image.Image:
-    header = Image.new("RGB", (width, 16 + 26 * len(lines)), (255, 255, 255))
-    font = ImageFont.load_default(18 if width > 1000 else 12)  # one image alone leaves 664 pixels
-    for number, line in enumerate(lines):
-        ImageDraw.Draw(header).text((12, 12 + 26 * number), line, (40, 40, 40), font)
-    return header
-
-
-def _draw_errors(sample: Sample, image: ImageErrors) -> Image.Image:
-    """Draws the errors on the image after scaling it to its cell, so that lines and texts keep their size."""
-    opened = sample.open()
-    shown = ImageOps.contain(opened, (CELL_WIDTH, CELL_HEIGHT))
-    scale = np.tile(np.array(shown.size) / np.array(opened.size), 2).astype(np.float32)
-    truth, found, names = sample.truth, image.found, image.found.class_names
-    false = np.array([wrong.detection for wrong in image.false], np.int64)
-    missed = np.array([lost.object for lost in image.missed], np.int64)
-    right = np.setdiff1d(np.arange(len(found)), false)
-    shown = draw_boxes(shown, found.boxes[right] * scale, labels=found.labels[right], line_width=1)
-    texts = [f"missed {names[truth.labels[lost.object]]}: {lost.kind}" for lost in image.missed]
-    texts += [
-        f"false {names[found.labels[wrong.detection]]} {found.scores[wrong.detection]:.2f}: {wrong.kind}"
-        for wrong in image.false
-    ]
-    return draw_boxes(
-        shown,
-        np.concatenate([truth.boxes[missed], found.boxes[false]]) * scale,
-        labels=np.concatenate([truth.labels[missed], found.labels[false]]),
-        texts=texts,
-        dashed=np.arange(len(missed) + len(false)) < len(missed),
-        font_size=11,
-        line_width=2,
-    )
 
 
 def _set_fonts(texts: Iterable[Any]) -> None:

@@ -1,6 +1,9 @@
-"""What a run leaves at its end: the card with its figures, and the provenance of its weights."""
+"""What a run leaves at its end: the card with its figures, the report, and the provenance of its weights."""
 
+import dataclasses
 import logging
+import shlex
+import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
@@ -9,13 +12,15 @@ import torch
 from multibox.data.holdout import Holdout
 from multibox.data.sample import Dataset
 from multibox.detector import Detector
-from multibox.report.card import images_to_show, summary, write_card
+from multibox.report.card import images_to_show, longer, summary, write_card
 from multibox.report.environment import device_name
+from multibox.report.evaluation import RunHistory, write_report
 from multibox.training.distributed import ProcessGroup
 from multibox.training.interrupts import Interrupts
 from multibox.training.recipes import Recipe, TrainConfig
 from multibox.training.reporter import Reporter
 from multibox.training.run_directory import RunDirectory
+from multibox.training.run_files import REPORT
 from multibox.training.state import TrainState
 from multibox.training.teacher import Teacher
 from multibox.training.validation import Evaluation, evaluate, predict
@@ -40,7 +45,7 @@ def finalize(
     group: ProcessGroup,
     interrupts: Interrupts,
 ) -> None:
-    """Writes the card of the run with its figures, and logs the summary.
+    """Writes the card of the run with its figures, and the report on the validation set, and logs the summary.
 
     Args:
         best: The best detector.
@@ -89,7 +94,41 @@ def finalize(
     )
     for line in summary(card).splitlines():
         log.info(line)
+    if val_set is not None and evaluation is not None:
+        _write_report(best, val_set, evaluation, rows, config, facts, directory)
     reporter.image(state.step, "validation" if val_set else "training", sheet)
+
+
+def _write_report(
+    best: Detector,
+    val_set: Dataset,
+    evaluation: Evaluation,
+    rows: Sequence[Mapping[str, float | None]],
+    config: TrainConfig,
+    facts: Mapping[str, object],
+    directory: RunDirectory,
+) -> None:
+    """Writes the report on the best weights to the folder `report` of the run, and logs its verdict."""
+    began = time.monotonic()
+    folder = directory.folder / REPORT
+    flag = longer(config.values())
+    resume = f"multibox train --resume {shlex.quote(str(directory.folder))}"
+    report = write_report(
+        folder,
+        val_set,
+        dataclasses.replace(
+            evaluation.metrics,
+            detections=evaluation.found,
+            postprocess=dataclasses.asdict(best.config.postprocess),
+        ),
+        name=directory.folder.name,
+        config=best.config,
+        run=RunHistory(rows, "The run has finished.", f"{resume} {flag}" if flag else resume),
+        facts={name: str(value) for name, value in facts.items()},
+    )
+    log.info(f"report: {folder / 'index.html'} (in {time.monotonic() - began:.1f} s)")
+    for sentence in report.verdict:
+        log.info(f"  {sentence}")
 
 
 def provenance_of(

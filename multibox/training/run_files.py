@@ -1,10 +1,17 @@
 """The names of the files in the folder of a run, and what they say without torch."""
 
+from contextlib import suppress
 from pathlib import Path
+
+from multibox.report.files import REPORT_FILES
+
+REPORT = "report"
+"""Folder of the report that a run leaves, below its own."""
 
 FILES = (
     *("best.safetensors", "last.safetensors", "metrics.csv", "config.yaml", "log.txt", "problems.csv"),
     *("card.md", "card.json", "curves.png", "validation.jpg", "training.jpg", "labels.jpg", "batch.jpg"),
+    *(f"{REPORT}/{name}" for name in REPORT_FILES),
 )
 """The files of a run beside its checkpoints."""
 
@@ -15,6 +22,22 @@ STATE_FILES = ("last.pt", "previous.pt", ".lock")
 def is_run(folder: Path) -> bool:
     """Returns whether a training run has written to the folder."""
     return any((folder / name).exists() for name in STATE_FILES)
+
+
+def is_running(folder: Path) -> bool:
+    """Returns whether a process is writing to the folder of a run now. Without locks, as on some networks, never."""
+    lock = folder / ".lock"
+    if not lock.exists():
+        return False
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except (NotImplementedError, OSError):
+        return False
 
 
 def check_run_folder(folder: Path, *, resume: bool) -> None:
@@ -45,3 +68,5 @@ def remove_run(folder: Path) -> None:
     """Removes the files of a run from the folder. All other files stay."""
     for name in (*FILES, *STATE_FILES):
         (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # it is not there, or holds files of the user's
+        (folder / REPORT).rmdir()

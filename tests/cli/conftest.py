@@ -67,3 +67,13 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def labels_are_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Saves half a second for each run; tests/report/test_overview.py draws them."""
     monkeypatch.setattr("multibox.training.opening.draw_labels", lambda train_set, val_set, path: path.write_bytes(b""))
+
+
+@pytest.fixture(autouse=True)
+def report_is_not_written(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saves a second for each run; tests/cli/test_report.py writes it."""
+    if request.module.__name__.endswith("test_report"):
+        return
+    from multibox.report.evaluation import Report
+
+    monkeypatch.setattr("multibox.training.finish.write_report", lambda *_, **__: Report((), {}))

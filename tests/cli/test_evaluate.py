@@ -11,7 +11,7 @@ from multibox.data.synthetic import CLASS_NAMES, synthetic_scenes
 from multibox.data.write import write_coco, write_voc
 from multibox.detector import Detector
 from multibox.evaluation.evaluate import evaluate
-from multibox.report.evaluation import REPORT_FILES
+from multibox.report.files import REPORT_FILES
 from multibox.weights.converters.class_names import COCO
 from tests.cli.conftest import Multibox, scenes
 

@@ -98,6 +98,13 @@ REFUSED: dict[str, Callable[[Path, Path, Path], list[list[object]]]] = {
         [weights, "--json", weights, "--overwrite"],
     ],
     "models": lambda data, weights, foreign: [],
+    "report": lambda data, weights, foreign: [
+        [weights, "--data", data, "--out", "run"],
+        [weights, "--data", data, "--out", "."],
+        [weights, "--data", data, "--out", "metrics.json"],
+        [weights, "--data", data],
+        [weights, "--data", data, "--out", "new", "--follow"],
+    ],
     "runs": lambda data, weights, foreign: [],
 }
 """Command lines of each command that would replace a file of the user's."""

@@ -20,7 +20,7 @@ from multibox.presets import PRESETS
 from multibox.training.recipes import TrainConfig
 from multibox.weights.published import PUBLISHED
 
-COMMANDS = ("benchmark", "convert", "demo", "detect", "evaluate", "explain", "models", "runs", "train")
+COMMANDS = ("benchmark", "convert", "demo", "detect", "evaluate", "explain", "models", "report", "runs", "train")
 PACKAGE = Path(package.__file__).parent
 
 
@@ -64,7 +64,8 @@ def test_help_is_in_groups_without_noise_and_ends_with_an_example(multibox, comm
         assert titles == order[1:]
     text = " ".join(" ".join(page).split())
     assert "--empty-" not in text and "[default: ()]" not in text and "[default: False]" not in text
-    without = {" --sources ", " --source "} | ({" --data "} if command not in ("benchmark", "explain") else set())
+    own = ("benchmark", "explain", "report")
+    without = {" --sources ", " --source "} | ({" --data "} if command not in own else set())
     assert not without & {f" {word} " for word in text.split()}
     assert [line for line in page if line.strip()][-1].strip() == cli.COMMANDS[command].example
 

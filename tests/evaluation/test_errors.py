@@ -8,12 +8,10 @@ from multibox.detections import Detections
 from multibox.evaluation.errors import (
     NONE,
     above_thresholds,
-    best_thresholds,
     count_confusions,
     count_kinds,
     find_errors,
 )
-from multibox.evaluation.evaluate import score
 from multibox.evaluation.precision_recall import precision_recall
 from tests.evaluation.test_precision_recall import CLASS_NAMES, random_image
 
@@ -109,11 +107,3 @@ def test_the_numbers_add_up():
 
 def listed_false(image):
     return [image.found[each.detection] for each in image.false]
-
-
-def test_each_class_has_its_own_threshold_or_that_of_all():
-    truth = GroundTruth([HERE, THERE], [BEAR, CAT])
-    metrics = score([truth], [found((BEAR, 0.8, HERE))], class_names=CLASS_NAMES, rule="voc2010")
-    assert best_thresholds(metrics) == [0.4, 0.4, 0.4]
-    nothing = score([truth], [found()], class_names=CLASS_NAMES, rule="voc2010")
-    assert best_thresholds(nothing) == [0.5, 0.5, 0.5]

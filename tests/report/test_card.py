@@ -187,7 +187,7 @@ def test_the_summary_says_what_came_out_and_what_to_do_next(tmp_path, new_detect
     )
     assert "best weights: epoch 2.5 (step 10)" in lines
     assert "time: 12.5 min, of which validation 1.0 min" in lines
-    place = lines.index(f"report: {folder / 'card.md'}, with curves.png, validation.jpg")
+    place = lines.index(f"card: {folder / 'card.md'}, with curves.png, validation.jpg")
     names = ("evaluate", "detect", "train longer")
     assert lines[place + 1 :] == [line for name in names for line in (f"to {name}:", f"  {card['commands'][name]}")]
     table = lines[2 : 2 + 1 + len(CLASS_NAMES)]

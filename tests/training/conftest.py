@@ -9,7 +9,8 @@ from multibox.config import DetectorConfig
 from multibox.data.augment import Augmentation
 from multibox.data.synthetic import CLASS_NAMES
 from multibox.detector import Detector
-from multibox.training import machine, progress
+from multibox.report.evaluation import Report
+from multibox.training import finish, machine, progress
 from multibox.training.recipes import RECIPES
 from tests.training import in_processes
 
@@ -36,6 +37,14 @@ def one_core():
         patch.setattr(machine, "has_bf16", lambda device: False)  # no trial of precisions
         yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True, scope="package")
+def report_is_not_written():
+    """Saves a second for each run; tests/report and tests/cli/test_report.py write it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finish, "write_report", lambda *_, **__: Report((), {}))
+        yield
 
 
 @pytest.fixture(scope="module")
