@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow test-oldest lint bench build
+.PHONY: help setup demo test test-slow test-oldest lint bench docs build
 
 # Variables that a call may set: make demo OUT=elsewhere, make test ARGS="-k boxes", make setup PYTHON=python3.13
 PYTHON ?=
@@ -44,6 +44,9 @@ lint: $(STAMP)  ## format, rules and types
 
 bench: $(STAMP)  ## speed beside other libraries, some ten minutes, numbers in bench.json; PART=input for one part
 	.venv/bin/python -m benchmarks $(PART) --json bench.json $(ARGS)
+
+docs: $(STAMP)  ## draw the pictures of docs/tour.md and print the numbers in it
+	.venv/bin/python tools/make_tour.py
 
 build: $(STAMP)  ## wheel and source distribution in dist/
 	.venv/bin/python -m hatchling build

@@ -18,8 +18,11 @@ from multibox.data.write import write_yolo
 from tools.oldest import oldest
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
-PAGES = [*DOCUMENTS, "CONTRIBUTING.md", "SECURITY.md"]
+ALL_DOCUMENTS = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [document for document in ALL_DOCUMENTS if not document.endswith(".ko.md")]
+"""Those whose Python is run. Korean pages have that of the English ones: see `test_korean.py`."""
+
+PAGES = [*ALL_DOCUMENTS, "README.ko.md", "CONTRIBUTING.md", "SECURITY.md"]
 
 BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n```\n(.*?)```)?", re.DOTALL)
 """A block of Python, and the block of output that may follow it."""

@@ -51,6 +51,10 @@ COMMANDS = {
         "Time detectors beside each other: engines, precisions, threads.",
         "multibox benchmark runs/raccoons raccoons.onnx --threads 1",
     ),
+    "ablate": Command(
+        "Ask the paper's questions of your data: what each idea is worth.",
+        "multibox ablate raccoons/ --minutes 3 --seeds 3 --out ablation",
+    ),
     "runs": Command("List your training runs and their accuracy.", "multibox runs"),
     "models": Command("List the detectors that can be created or loaded.", "multibox models"),
 }

@@ -337,7 +337,7 @@ def _network_of(model: str, notes: dict[str, Any], given: dict[str, Any]) -> tup
             if given[name] is not None:
                 raise UsageError(f"--{name.replace('_', '-')} is for presets; {model} has {what} of its own")
         return None, [name for name in of_presets if name in notes]
-    network = _new_network(model, notes.get("size"), notes.get("scales"))
+    network = new_network(model, notes.get("size"), notes.get("scales"))
     if notes.get("start_from") is not None:
         info(f"the backbone starts from {_describe_start(notes['start_from'], network)}")
     return network, []
@@ -368,7 +368,7 @@ def _describe_start(start_from: str, network: "DetectorConfig") -> str:
     return f"{start.source}{pixels}"
 
 
-def _new_network(model: str, size: str | None, scales: "Scales | None") -> "DetectorConfig":
+def new_network(model: str, size: str | None, scales: "Scales | None") -> "DetectorConfig":
     """Returns the config of a preset, or of a backbone of timm, for an input of that size."""
     from multibox.presets import preset
 

@@ -195,6 +195,8 @@ class TrainConfig:
             flag); 1 for a class that is left out. `balanced`: inversely proportional to the number of objects of the
             class, and 1 on average over the objects.
         distillation_weight: Factor on the distillation loss, if the run has a teacher.
+        negatives_per_positive: Number of hardest negatives to learn for each default box that matches an object. With
+            more of them than there are default boxes, all negatives are learned: nothing is mined.
         negatives_without_matches: Number of hardest negatives to learn from an image in which nothing matches. The
             paper's code learns none.
         precision: Precision of the convolutions: `fp32`, `bf16`, or `auto` for `bf16` where it is faster. A GPU uses
@@ -233,6 +235,7 @@ class TrainConfig:
     balance_classes: bool = False
     class_weights: Literal["balanced"] | Mapping[str, Positive] | None = None
     distillation_weight: NotNegative = 1.0
+    negatives_per_positive: Positive = 3.0
     negatives_without_matches: Annotated[int, Meta(ge=0, le=LARGEST_INT, description="0 or more")] = 0
     precision: PrecisionChoice = "auto"
     compile: bool = False

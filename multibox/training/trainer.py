@@ -171,7 +171,10 @@ class Trainer:
         make_targets = cpu.make_targets if self.on_cpu else matching.make_targets
         multibox_loss = cpu.multibox_loss if self.on_cpu else loss.multibox_loss
         inputs, boxes, labels = (values.to(device, non_blocking=True) for values in batch[:3])
-        rules = {"negatives_without_matches": config.negatives_without_matches}
+        rules: dict[str, Any] = {
+            "negatives_per_positive": config.negatives_per_positive,
+            "negatives_without_matches": config.negatives_without_matches,
+        }
         targets = make_targets(boxes, labels, self.network.default_boxes, self._coder)
         divisor = self._group.sum_(count_matches(targets, **rules))
         predict = self._distributed or self.network

@@ -97,6 +97,7 @@ REFUSED: dict[str, Callable[[Path, Path, Path], list[list[object]]]] = {
         [weights, "--json", "found.json"],
         [weights, "--json", weights, "--overwrite"],
     ],
+    "ablate": lambda data, weights, foreign: [[data, "--out", "."], [data, "--out", "run"]],
     "models": lambda data, weights, foreign: [],
     "report": lambda data, weights, foreign: [
         [weights, "--data", data, "--out", "run"],

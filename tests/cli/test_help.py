@@ -20,7 +20,10 @@ from multibox.presets import PRESETS
 from multibox.training.recipes import TrainConfig
 from multibox.weights.published import PUBLISHED
 
-COMMANDS = ("benchmark", "convert", "demo", "detect", "evaluate", "explain", "models", "report", "runs", "train")
+COMMANDS = (
+    *("ablate", "benchmark", "convert", "demo", "detect", "evaluate", "explain", "export", "models", "report", "runs"),
+    "train",
+)
 PACKAGE = Path(package.__file__).parent
 
 
@@ -112,7 +115,7 @@ def test_every_value_of_a_run_has_a_place_in_the_help(multibox):
         ),
         (
             ["evaluate", "data", "--model", "m", "--imgsz", "1"],
-            "no option --imgsz in evaluate; it belongs to train and convert, where",
+            "no option --imgsz in evaluate; it belongs to train and convert and ablate, where",
         ),
         (["train", "data", "--iou", "0.5"], "there is no option --iou in train; it belongs to evaluate and detect"),
         (

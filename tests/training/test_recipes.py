@@ -77,6 +77,7 @@ def test_rate_has_no_jumps_up_and_is_never_negative_or_above_the_highest(name):
         ({"clip_norm": 0.0}, "clip_norm must be above 0, but is 0"),
         ({"warmup": 1.0}, "warmup must be from 0 to below 1, a part of the run, but is 1"),
         ({"backbone_lr_factor": -0.1}, "backbone_lr_factor must be 0 or more, but is -0.1"),
+        ({"negatives_per_positive": 0}, "negatives_per_positive must be above 0, but is 0"),
         ({"negatives_without_matches": -1}, "negatives_without_matches must be 0 or more, but is -1"),
         ({"checkpoint_minutes": float("inf")}, "checkpoint_minutes must be 0 or more and finite, but is inf"),
         ({"max_unreadable": 2.0}, "max_unreadable must be from 0 to 1, but is 2"),
