@@ -84,6 +84,24 @@ class ArrayLike(Protocol):
     def __array__(self) -> np.ndarray: ...
 
 
+class ImageHeader(NamedTuple):
+    """What a file says of its image before it is decoded.
+
+    Attributes:
+        format: Format of the content, a key of `FORMATS`.
+        mode: Pillow's name for the kind of pixels: `RGB`, `L`, `CMYK`, `I;16`, ...
+        has_alpha: Whether there is an alpha channel, or a transparent color.
+        is_animated: Whether there are several frames.
+        orientation: The EXIF orientation, 1 to 8.
+    """
+
+    format: str
+    mode: str
+    has_alpha: bool
+    is_animated: bool
+    orientation: int
+
+
 class DecodedImage(NamedTuple):
     """The pixels of an image, in an array of their own that may be written to.
 
@@ -181,6 +199,17 @@ def image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
         if image.format == "TIFF":  # Pillow has turned the size already
             width, height = (int(image.getexif()[tag]) for tag in (0x0100, 0x0101))
         return (height, width), _orientation(image, file)
+
+
+def image_header(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
+    """Returns what the header of a file says of its image. Raises as `image_size`."""
+    name = os.fspath(path)
+    _check_file(name)
+    with open(name, "rb") as file, _opened(file, name, max_pixels) as image:
+        kind = "JPEG" if image.format == "MPO" else str(image.format)
+        # the further pictures of a phone's JPEG are previews, and not the frames of an animation
+        animated = kind != "JPEG" and getattr(image, "is_animated", False)
+        return ImageHeader(kind, image.mode, image.has_transparency_data, animated, _orientation(image, file))
 
 
 def resize(

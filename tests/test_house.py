@@ -35,9 +35,9 @@ GROUND = {
 }
 FLOORS = [  # from the top
     {"cli"},
-    {"serve"},
+    {"serve", "trials"},
     {"training", "deploy", "benchmark"},
-    {"report", "streams"},
+    {"report", "streams", "doctor", "review"},
     {"explain", "evaluation"},
     {"detector"},
     {"inference"},
@@ -52,6 +52,7 @@ EXEMPT = {"multibox", "multibox.__main__"}
 NEEDS_TORCH = (
     "multibox.ssd",
     "multibox.training",
+    "multibox.trials",
     "multibox.deploy",
     "multibox.explain.learned",
     "multibox.benchmark.torchvision_detector",

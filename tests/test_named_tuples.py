@@ -14,6 +14,8 @@ import torch
 from jaxtyping import AbstractArray, TypeCheckError
 
 import multibox
+from multibox.config import DetectorConfig
+from multibox.presets import preset
 
 DTYPES = {
     "Float": "float32",
@@ -61,6 +63,8 @@ def example(annotation: Any, **change: Any) -> Any:
         return annotation(1)
     if annotation is Path:
         return Path("image.jpg")
+    if annotation is DetectorConfig:
+        return preset("ssd256-tiny")
     if hasattr(annotation, "_fields"):
         return annotation(*map(example, annotations(annotation).values()))
     if get_origin(annotation) is Mapping:

@@ -22,6 +22,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "demo": Command("Train, evaluate and detect on synthetic scenes, without a download.", "multibox demo --minutes 1"),
+    "check": Command("Find what is wrong with a data set, and write a mended copy.", "multibox check raccoons/"),
     "train": Command(
         "Train a detector on a data set of your own.",
         "multibox train raccoons/ --model ssd256-tiny --minutes 10 --out runs/raccoons",

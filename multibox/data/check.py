@@ -52,10 +52,11 @@ def check_dataset(splits: Mapping[str, Dataset], *, on_progress: Progress | None
         if shared := find_shared_images(splits[one], splits[other]):
             names = list_names([each.other.name for each in shared])
             what = f"{counted(len(shared), 'image')} of this split are in '{one}' too: {names}"
-            problems.append(Problem(splits[other].name, what, "kept"))
+            problems.append(Problem(splits[other].name, what, "kept", "image-in-two-splits"))
     for dataset in splits.values():
         if unused := find_unused_classes(dataset):
-            problems.append(Problem(dataset.name, f"no image has an object of {list_names(unused)}", "kept"))
+            what = f"no image has an object of {list_names(unused)}"
+            problems.append(Problem(dataset.name, what, "kept", "class-unused"))
     return tuple(dict.fromkeys(problems))
 
 
@@ -134,16 +135,16 @@ def find_shared_images(one: Dataset, other: Dataset) -> list[SharedImage]:
     """
     by_size: dict[int, list[Sample]] = defaultdict(list)
     for sample in one:
-        by_size[_size(sample)].append(sample)
+        by_size[content_size(sample)].append(sample)
     digests: dict[int, dict[bytes, Sample]] = {}
     shared = []
     for sample in other:
-        size = _size(sample)
+        size = content_size(sample)
         if size not in by_size:
             continue
         if size not in digests:
-            digests[size] = {_digest(each): each for each in reversed(by_size[size])}
-        if (same := digests[size].get(_digest(sample))) is not None:
+            digests[size] = {content_digest(each): each for each in reversed(by_size[size])}
+        if (same := digests[size].get(content_digest(sample))) is not None:
             shared.append(SharedImage(same, sample))
     return shared
 
@@ -170,7 +171,12 @@ def find_unused_classes(dataset: Dataset) -> tuple[str, ...]:
 def _undecodable(dataset: Dataset, faults: Mapping[int, str]) -> list[Problem]:
     """Returns a problem for each sample with a fault."""
     return [
-        Problem(str(sample.image) if isinstance(sample.image, Path) else sample.name, fault, "image left out")
+        Problem(
+            str(sample.image) if isinstance(sample.image, Path) else sample.name,
+            fault,
+            "image left out",
+            "image-damaged",
+        )
         for index, sample in enumerate(dataset)
         if (fault := faults.get(index)) is not None
     ]
@@ -180,7 +186,7 @@ def _add_progress(on_progress: Progress, before: int, total: int, done: int, _: 
     on_progress(before + done, total)
 
 
-def _size(sample: Sample) -> int:
+def content_size(sample: Sample) -> int:
     """Returns the size of the image's content in bytes; -1 for a file that cannot be read."""
     if not isinstance(sample.image, Path):
         return sample.image.nbytes
@@ -190,7 +196,7 @@ def _size(sample: Sample) -> int:
         return -1
 
 
-def _digest(sample: Sample) -> bytes:
+def content_digest(sample: Sample) -> bytes:
     """Returns the SHA-256 of the image's content: the bytes of its file, or its shape and pixels.
 
     The path stands for the content of a file that cannot be read.

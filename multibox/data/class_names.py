@@ -52,12 +52,19 @@ def order_classes(
     parts = (part.strip() for name in names for part in ([name] if name in used else name.split(",")))
     names = [name for name in parts if name]
     ignored = [name for name in names if name.lower() in BACKGROUND and name not in used]
-    problems = [Problem(str(file), f"{quoted(name)} is no class of objects", "line left out") for name in ignored]
+    problems = [
+        Problem(str(file), f"{quoted(name)} is no class of objects", "line left out", "class-background-unused")
+        for name in ignored
+    ]
     names = [name for name in names if name not in ignored]
     if used and not set(used) & set(names):
         has = list_names(sorted(used), 5)
         what = f"no class in it ({list_names(names, 5)}) is in the annotations, which have {has}"
-        return str(where), sorted(used), [*problems, Problem(str(file), what, "the names in the annotations taken")]
+        return (
+            str(where),
+            sorted(used),
+            [*problems, Problem(str(file), what, "the names in the annotations taken", "class-list-foreign")],
+        )
     return str(file), names, problems
 
 

@@ -87,7 +87,9 @@ class CocoTable:
             if isinstance(image, Problem):
                 yield image
             elif image.id in images:
-                yield Problem(image.where, f"{images[image.id].shown} has the same id", "image left out")
+                yield Problem(
+                    image.where, f"{images[image.id].shown} has the same id", "image left out", "image-id-twice"
+                )
             else:
                 images[image.id] = image
         numbered = _are_numbers(images)
@@ -96,12 +98,12 @@ class CocoTable:
         for image in images.values():
             found = find(image.name)
             if not found:
-                yield Problem(image.where, f"there is no such image in {root}", "image left out")
+                yield Problem(image.where, f"there is no such image in {root}", "image left out", "image-missing")
                 continue
             path = found[0]
             if len(found) > 1:
                 what = f"{image.shown} is the name of {len(found)} images"
-                yield Problem(image.where, what, f"{path.relative_to(root)} taken")
+                yield Problem(image.where, what, f"{path.relative_to(root)} taken", "image-ambiguous")
             whole = path.as_posix().endswith(f"/{image.name}")
             name = (
                 image.name if whole else path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
@@ -117,12 +119,13 @@ class CocoTable:
             where = f"{self.file}, annotation {place if id is None else quoted(id) if isinstance(id, str) else id}"
             if image_id is None or image_id not in images:
                 what = f"image_id {quoted(row.get('image_id'))} is none of the images"
-                yield Problem(where, what, "annotation left out")
+                yield Problem(where, what, "annotation left out", "annotation-without-image")
                 continue
             where = f"{where} of image {images[image_id].shown}"
             if id is not None and (first := seen.setdefault(id, row)) is not row:
                 same = _equal(row, first)
-                yield Problem(where, "the id is used twice", "taken once" if same else "both annotations kept")
+                done = "taken once" if same else "both annotations kept"
+                yield Problem(where, "the id is used twice", done, "annotation-id-twice")
                 if same:
                     continue
             objects[image_id] += _object(where, row, self._labels)
@@ -132,19 +135,19 @@ def _object(where: str, row: Row, labels: Mapping[Id, int]) -> Iterator[Object |
     category, bbox, area = _id(row.get("category_id")), row.get("bbox"), row.get("area")
     if category is None or category not in labels:
         what = f"category_id {quoted(row.get('category_id'))} is none of the categories"
-        yield Problem(where, what, "box left out")
+        yield Problem(where, what, "box left out", "class-unknown")
         return
     try:
         x, y, width, height = to_numbers(bbox if isinstance(bbox, list) else [bbox])
     except ValueError:
-        yield Problem(where, f"bbox {quoted(bbox)} is not four numbers", "box left out")
+        yield Problem(where, f"bbox {quoted(bbox)} is not four numbers", "box left out", "box-unreadable")
         return
     try:
         (outline,) = to_numbers([area or 0])  # some tools write 0 if they do not know the area
     except ValueError:
         outline = math.nan
     if not 0 <= outline < AREA_LIMIT:
-        yield Problem(where, f"area {quoted(area)} is none", "area of the box taken")
+        yield Problem(where, f"area {quoted(area)} is none", "area of the box taken", "area-unreadable")
     stated = outline if 0 < outline < AREA_LIMIT else None
     yield Object(where, (x, y, x + width, y + height), labels[category], crowd=row.get("iscrowd") == 1, area=stated)
 
@@ -156,14 +159,14 @@ def _categories(where: str, content: Mapping[str, list[Row]]) -> Iterator[_Categ
     for place, row in enumerate(rows):
         id, name = _id(row.get("id")), row.get("name")
         if id is None or not isinstance(name, str) or not name.strip():
-            yield Problem(where, f"category {place} has no id or no name", "category left out")
+            yield Problem(where, f"category {place} has no id or no name", "category left out", "class-nameless")
         elif id in names:
             what = f"categories {quoted(names[id])} and {quoted(name)} have the same id {id}"
-            yield Problem(where, what, f"{quoted(name)} left out")
+            yield Problem(where, what, f"{quoted(name)} left out", "class-id-twice")
         elif id in unused and _is_no_class(row, rows):
             names[id] = name
             what = f"category {quoted(name)} is the background or the heading of all others, and no object has it"
-            yield Problem(where, what, "category left out")
+            yield Problem(where, what, "category left out", "class-background-unused")
         else:
             names[id] = name
             yield _Category(id, name)
@@ -189,10 +192,13 @@ def _images(file: str, rows: list[Row]) -> Iterator[_Image | Problem]:
         id, name = _id(row.get("id")), next((row[key] for key in NAMES if row.get(key)), None)
         if id is None:
             yield Problem(
-                f"{file}, image {place}", f"id {quoted(row.get('id'))} is no number and no text", "image left out"
+                f"{file}, image {place}",
+                f"id {quoted(row.get('id'))} is no number and no text",
+                "image left out",
+                "image-nameless",
             )
         elif not isinstance(name, str):
-            yield Problem(f"{file}, image {place}", "no file_name", "image left out")
+            yield Problem(f"{file}, image {place}", "no file_name", "image left out", "image-nameless")
         else:
             size, shown = to_size(row.get("height"), row.get("width")), quoted(name)
             where = f"{file}, image {shown}" if isinstance(id, str) else f"{file}, image {id} {shown}"

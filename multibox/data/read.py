@@ -75,7 +75,7 @@ class DatasetReader:
         Raises:
             DatasetError: There is no such split, or None is given and there are several.
         """
-        chosen = list(dict.fromkeys(_choose(split, source) for source in self._opened))
+        chosen = list(dict.fromkeys(choose_split(split, source) for source in self._opened))
         if len(chosen) > 1:
             raise DatasetError(f"the sets have other splits: {', '.join(map(quoted, chosen))}; say which to read")
         return chosen[0]
@@ -88,7 +88,7 @@ class DatasetReader:
             DatasetError: There is no such split, it has no image that can be used, or the classes of several data sets
                 cannot be joined.
         """
-        return join([source.read(_choose(split, source)) for source in self._opened])
+        return join([source.read(choose_split(split, source)) for source in self._opened])
 
 
 def read_dataset(
@@ -168,7 +168,7 @@ def join(datasets: Sequence[Dataset]) -> Dataset:
     for other in others:
         if set(other.class_names) != set(first.class_names):
             what = compare_classes(first.name, first.class_names, other.name, other.class_names)
-            problems.append(Problem(name, f"the classes differ: {what}", "joined by name"))
+            problems.append(Problem(name, f"the classes differ: {what}", "joined by name", "classes-differ"))
     times = Counter(sample.name for dataset in datasets for sample in dataset)
     samples: list[Sample] = []
     for number, dataset in enumerate(datasets, start=1):
@@ -179,7 +179,7 @@ def join(datasets: Sequence[Dataset]) -> Dataset:
     return Dataset(name, class_names, samples, tuple(problems), first.category_ids if same else None)
 
 
-def _choose(split: str | None, source: CocoTables | LabeledImages) -> str:
+def choose_split(split: str | None, source: CocoTables | LabeledImages) -> str:
     """Returns the split with this name, or the only one of this kind; None stands for the only split."""
     splits = source.splits
     listed = ", ".join(f"'{name}'" for name in splits)

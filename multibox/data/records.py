@@ -33,12 +33,14 @@ class Entry(NamedTuple):
         name: Name of the class; in YOLO's files its number.
         box: The numbers of the box, or the reason why there are none. In corner form, except before `yolo.to_boxes`.
         difficult: VOC's mark of difficult objects.
+        kind: Kind of the problem that it is if there are no numbers.
     """
 
     where: str
     name: str
     box: Sequence[float] | str
     difficult: bool = False
+    kind: str = "box-unreadable"
 
 
 class ImageAnnotation(NamedTuple):
@@ -105,41 +107,82 @@ class AnnotatedImage:
     image_id: int | None = None
 
 
-def make_dataset(
-    name: str,
-    class_names: Sequence[str],
-    findings: Iterable[AnnotatedImage | Problem],
-    *,
-    category_ids: Sequence[int] | None = None,
-) -> Dataset:
+class SplitRecords(NamedTuple):
+    """A split as the files state it, before its images and boxes are checked.
+
+    Attributes:
+        name: The folder and split.
+        class_names: The names of the classes in the order of the files; two may be equal.
+        findings: The images, and what is wrong with the files.
+        category_ids: COCO's number of each class; None if there are none.
+    """
+
+    name: str
+    class_names: Sequence[str]
+    findings: Iterable[AnnotatedImage | Problem]
+    category_ids: Sequence[int] | None = None
+
+    @property
+    def unique_category_ids(self) -> tuple[int, ...] | None:
+        """COCO's number of each class, the first one for classes of the same name."""
+        if self.category_ids is None:
+            return None
+        first = dict(zip(reversed(self.class_names), reversed(self.category_ids), strict=True))
+        return tuple(first[class_name] for class_name in _label_of(self.class_names))
+
+
+class CheckedImage(NamedTuple):
+    """An image that can be used.
+
+    Attributes:
+        sample: The image with the objects that can be used.
+        stated: The image as the files state it.
+        objects: The objects of the sample, in its order, as the files state them.
+    """
+
+    sample: Sample
+    stated: AnnotatedImage
+    objects: tuple[Object, ...]
+
+
+def make_dataset(records: SplitRecords) -> Dataset:
     """Returns the data set of all images that can be used, with every problem. Classes of the same name become one.
 
     Raises:
         DatasetError: No image can be used.
     """
-    label_of = {class_name: label for label, class_name in enumerate(dict.fromkeys(class_names))}
-    labels = [label_of[class_name] for class_name in class_names]
-    samples: list[Sample] = []
-    problems: list[Problem] = []
+    found = list(check_records(records))
+    samples = [each.sample for each in found if isinstance(each, CheckedImage)]
+    problems = [each for each in found if isinstance(each, Problem)]
+    if not samples:
+        raise DatasetError(f"{records.name}: there is no image that can be used", problems)
+    class_names = tuple(_label_of(records.class_names))
+    return Dataset(records.name, class_names, samples, tuple(problems), records.unique_category_ids)
+
+
+def check_records(records: SplitRecords) -> Iterator[CheckedImage | Problem]:
+    """Yields all images that can be used, and every problem. Classes of the same name become one."""
+    label_of = _label_of(records.class_names)
+    labels = [label_of[class_name] for class_name in records.class_names]
     seen: set[str] = set()
-    for finding in findings:
+    place = 0
+    for finding in records.findings:
         if isinstance(finding, Problem):
-            problems.append(finding)
+            yield finding
         elif (path := os.path.abspath(finding.image)) in seen:
             what = f"{quoted(finding.name)} is listed a second time"
-            problems.append(Problem(finding.listed, what, "the first entry and its objects taken"))
+            yield Problem(finding.listed, what, "the first entry and its objects taken", "image-listed-twice")
         else:
             seen.add(path)
-            sample, found = _check(finding, len(samples), labels)
-            problems += found
-            samples += [sample] if sample is not None else []
-    if not samples:
-        raise DatasetError(f"{name}: there is no image that can be used", problems)
-    ids = None
-    if category_ids is not None:  # the first number of each class
-        first = dict(zip(reversed(labels), reversed(category_ids), strict=True))
-        ids = tuple(first[label] for label in range(len(label_of)))
-    return Dataset(name, tuple(label_of), samples, tuple(problems), ids)
+            checked, problems = _check(finding, place, labels)
+            yield from problems
+            if checked is not None:
+                place += 1
+                yield checked
+
+
+def _label_of(class_names: Sequence[str]) -> dict[str, int]:
+    return {class_name: label for label, class_name in enumerate(dict.fromkeys(class_names))}
 
 
 def similar_classes(where: str, class_names: Sequence[str]) -> Iterator[Problem]:
@@ -149,10 +192,10 @@ def similar_classes(where: str, class_names: Sequence[str]) -> Iterator[Problem]
     for name in class_names:
         first = first_of.setdefault("".join(name.split()).casefold(), name)
         if name in seen:
-            yield Problem(where, f"class {quoted(name)} is named twice", "taken as one class")
+            yield Problem(where, f"class {quoted(name)} is named twice", "taken as one class", "class-named-twice")
         elif first != name:
             what = f"classes {quoted(first)} and {quoted(name)} differ in case or spaces only"
-            yield Problem(where, what, "kept as two classes")
+            yield Problem(where, what, "kept as two classes", "class-spelled-differently")
         seen.add(name)
 
 
@@ -182,7 +225,7 @@ def to_size(height: object, width: object) -> tuple[int, int] | None:
     return int(numbers[0]), int(numbers[1])
 
 
-def _check(found: AnnotatedImage, place: int, labels: Sequence[int]) -> tuple[Sample | None, list[Problem]]:
+def _check(found: AnnotatedImage, place: int, labels: Sequence[int]) -> tuple[CheckedImage | None, list[Problem]]:
     """Checks an image, its stated size and its boxes.
 
     Args:
@@ -191,13 +234,13 @@ def _check(found: AnnotatedImage, place: int, labels: Sequence[int]) -> tuple[Sa
         labels: Label of each class that the files name, where classes of the same name share a label.
 
     Returns:
-        The sample, or None if the image cannot be used, and the problems.
+        The image, or None if it cannot be used, and the problems.
     """
     try:
         stored, orientation = image_size(found.image)
     except (ValueError, OSError) as error:
         what = str(error).removeprefix(f"{found.image}: ")
-        return None, [Problem(str(found.image), what, "image left out")]
+        return None, [Problem(str(found.image), what, "image left out", "image-unreadable")]
     turned = orientation in (5, 6, 7, 8)
     height, width = stored[::-1] if turned else stored
 
@@ -210,31 +253,33 @@ def _check(found: AnnotatedImage, place: int, labels: Sequence[int]) -> tuple[Sa
     boxes = written
     if found.size is not None and found.size != (height, width):
         if turned and found.size == stored:
-            boxes = _turn_boxes(written, *stored, orientation)
+            boxes = turn_boxes(written, *stored, orientation)
         else:
             what = f"the size is given as {_size(*found.size)}, but the image has {_size(height, width)}"
-            problems.append(Problem(found.where, what, "boxes taken as pixels of the image"))
+            kind = "size-swapped" if found.size == (width, height) else "size-differs"
+            problems.append(Problem(found.where, what, "boxes taken as pixels of the image", kind))
 
     inside = clip(boxes, height, width)
     beyond = np.abs(boxes - inside).max(axis=1, initial=0)
     image = f"the image ({_size(height, width)})"
     faults = _faults(written, inside, image)
     if not found.normalized and _in_fractions(written, height, width):
-        faults = [fault or "is in fractions of the image, 0 to 1, not in pixels" for fault in faults]
+        faults = [fault or _IN_FRACTIONS for fault in faults]
     kept: dict[tuple[object, ...], int] = {}
     for index, (entry, fault, corners) in enumerate(zip(objects, faults, written.tolist(), strict=True)):
         same = (*corners, classes[index], entry.crowd)
         is_sound = not fault and same not in kept and beyond[index] <= PIXEL_TOLERANCE
         box = "" if is_sound else f"box {[round(value, 2) for value in corners]}"
         if fault:
-            problems.append(Problem(entry.where, f"{box} {fault}", "box left out"))
+            problems.append(Problem(entry.where, f"{box} {fault.what}", "box left out", fault.kind))
             continue
         if same in kept:
-            problems.append(Problem(entry.where, f"{box} of the same class stands there twice", "taken once"))
+            what = f"{box} of the same class stands there twice"
+            problems.append(Problem(entry.where, what, "taken once", "box-twice"))
             continue
         if beyond[index] > PIXEL_TOLERANCE:
             what = f"{box} reaches {beyond[index]:.1f} pixels beyond {image}"
-            problems.append(Problem(entry.where, what, "clipped to the image"))
+            problems.append(Problem(entry.where, what, "clipped to the image", "box-beyond-image"))
         kept[same] = index
     rows = list(kept.values())
     stated = [entry.area for entry in objects]
@@ -247,7 +292,8 @@ def _check(found: AnnotatedImage, place: int, labels: Sequence[int]) -> tuple[Sa
         areas=[areas[index] for index in rows],
     )
     image_id = place if found.image_id is None else found.image_id
-    return Sample(found.name, found.image, height, width, truth, image_id), problems
+    sample = Sample(found.name, found.image, height, width, truth, image_id)
+    return CheckedImage(sample, found, tuple(objects[index] for index in rows)), problems
 
 
 def _in_fractions(written: Float[np.ndarray, "objects 4"], height: int, width: int) -> bool:
@@ -255,8 +301,20 @@ def _in_fractions(written: Float[np.ndarray, "objects 4"], height: int, width: i
     return bool(len(written) and min(height, width) > 2 and (np.abs(written) <= LARGEST_FRACTION).all())
 
 
-def _faults(written: Float[np.ndarray, "objects 4"], inside: Float[np.ndarray, "objects 4"], image: str) -> list[str]:
-    """Returns for each box the reason why it cannot be used, or "" if it can.
+class _Fault(NamedTuple):
+    """Why a box cannot be used, and the kind of the problem."""
+
+    what: str
+    kind: str
+
+
+_IN_FRACTIONS = _Fault("is in fractions of the image, 0 to 1, not in pixels", "box-in-fractions")
+
+
+def _faults(
+    written: Float[np.ndarray, "objects 4"], inside: Float[np.ndarray, "objects 4"], image: str
+) -> list[_Fault | None]:
+    """Returns for each box the reason why it cannot be used, or None if it can.
 
     Args:
         written: Boxes as the files state them.
@@ -265,18 +323,18 @@ def _faults(written: Float[np.ndarray, "objects 4"], inside: Float[np.ndarray, "
     """
     x_min, y_min, x_max, y_max = written.T
     faults = {
-        "holds a value that is not finite": ~np.isfinite(written).all(axis=1),
-        "has no width": x_max == x_min,
-        "has no height": y_max == y_min,
-        "has a negative width": x_max < x_min,
-        "has a negative height": y_max < y_min,
-        f"lies outside {image}": (inside[:, 2:] <= inside[:, :2]).any(axis=1),
+        _Fault("holds a value that is not finite", "box-not-finite"): ~np.isfinite(written).all(axis=1),
+        _Fault("has no width", "box-empty"): x_max == x_min,
+        _Fault("has no height", "box-empty"): y_max == y_min,
+        _Fault("has a negative width", "box-inverted"): x_max < x_min,
+        _Fault("has a negative height", "box-inverted"): y_max < y_min,
+        _Fault(f"lies outside {image}", "box-outside-image"): (inside[:, 2:] <= inside[:, :2]).any(axis=1),
     }
     first = np.select(list(faults.values()), np.arange(1, len(faults) + 1).tolist(), default=0)
-    return [["", *faults][index] for index in first]
+    return [[None, *faults][index] for index in first]
 
 
-def _turn_boxes(
+def turn_boxes(
     boxes: Float[np.ndarray, "boxes 4"], height: int, width: int, orientation: int
 ) -> Float[np.ndarray, "boxes 4"]:
     """Turns the boxes of a stored image of `height` x `width` together with it, by an EXIF orientation from 5 to 8."""

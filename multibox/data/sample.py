@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -102,6 +102,10 @@ class GroundTruth:
         """Returns the same objects with other labels."""
         return GroundTruth(self.boxes, labels, difficult=self.difficult, crowd=self.crowd, areas=self.areas)
 
+    def with_areas(self, areas: Float[np.ndarray, " objects"]) -> "GroundTruth":
+        """Returns the same objects with other areas."""
+        return GroundTruth(self.boxes, self.labels, difficult=self.difficult, crowd=self.crowd, areas=areas)
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sample:
@@ -143,11 +147,13 @@ class Problem:
         where: The file, and the line, object or annotation in it.
         what: The value that was found, and why it cannot be used.
         done: What the reader did: "box left out", "image left out", "clipped to the image", ...
+        kind: Identifier of the kind of problem, one of `multibox.doctor.kinds`. It does not count in comparisons.
     """
 
     where: str
     what: str
     done: str
+    kind: str = field(default="", compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what} ({self.done})"
@@ -262,7 +268,7 @@ class Dataset:
             raise ValueError(
                 f"val and test must be fractions of the images that leave some to learn from, not {val} and {test}"
             )
-        places = [_place(sample.name) for sample in self.samples]
+        places = self.places
         order = sorted(set(places))
         wanted = ["val", "test", "train"] if test else ["val", "train"]
         if len(order) < len(wanted):
@@ -278,6 +284,15 @@ class Dataset:
             samples = [sample for sample, place in zip(self.samples, places, strict=True) if place in inside]
             parts.append(replace(self, name=f"{self.name}, {part} part", samples=samples))
         return tuple(parts)
+
+    @property
+    def places(self) -> list[float]:
+        """A number from 0 to 1 for each image, which follows from a hash of its name.
+
+        Images that every division keeps together have the same number: those of the same stem, and the augmented copies
+        that Roboflow makes of an image.
+        """
+        return [_place(sample.name) for sample in self.samples]
 
     def with_classes(self, class_names: Sequence[str]) -> "Dataset":
         """Returns the data set with the labels of other class names. Classes are joined by name.
@@ -318,9 +333,13 @@ def _place(name: str) -> float:
 
     Roboflow's augmented copies of an image (`a_jpg.rf.HASH.jpg`) have the same number.
     """
-    stem = re.sub(r"\.rf\.\w+$", "", PurePath(name).stem)
-    digest = hashlib.sha256(unicodedata.normalize("NFC", stem).encode(errors="surrogateescape")).digest()
+    digest = hashlib.sha256(source_stem(name).encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def source_stem(name: str) -> str:
+    """Returns the stem of an image's name, in composed Unicode; for a copy of Roboflow's, that of its source."""
+    return unicodedata.normalize("NFC", re.sub(r"\.rf\.\w+$", "", PurePath(name).stem))
 
 
 def compare_classes(one: str, names: Sequence[str], other: str, other_names: Sequence[str]) -> str:

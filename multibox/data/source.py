@@ -21,6 +21,7 @@ from multibox.data.records import (
     Entry,
     ImageAnnotation,
     Object,
+    SplitRecords,
     make_dataset,
     similar_classes,
     to_size,
@@ -117,6 +118,10 @@ class CocoTables:
 
     def read(self, split: str) -> Dataset:
         """Reads the images of a split, one of `splits`, with the classes in the order of the file."""
+        return make_dataset(self.records(split))
+
+    def records(self, split: str) -> SplitRecords:
+        """Returns a split, one of `splits`, as the files state it."""
         file = self._files[ALL if self._folders else split]
         table = self._table(file)
         name, problems = f"{self.path}, {split}", self._by_folder[1] if self._folders else []
@@ -124,8 +129,8 @@ class CocoTables:
         if self._folders:
             inside = set(self._folders[split])
             kept = (each for each in records if isinstance(each, Problem) or each.image in inside)
-            return make_dataset(name, table.class_names, [*problems, *kept], category_ids=table.category_ids)
-        return make_dataset(name, table.class_names, records, category_ids=table.category_ids)
+            return SplitRecords(name, table.class_names, [*problems, *kept], table.category_ids)
+        return SplitRecords(name, table.class_names, records, table.category_ids)
 
     @property
     def counts(self) -> str:
@@ -192,6 +197,10 @@ class LabeledImages:
 
     def read(self, split: str) -> Dataset:
         """Reads the images of a split, one of `splits`."""
+        return make_dataset(self.records(split))
+
+    def records(self, split: str) -> SplitRecords:
+        """Returns a split, one of `splits`, as the files state it."""
         where, names, found = self._class_names
 
         def findings() -> Iterator[AnnotatedImage | Problem]:
@@ -199,7 +208,7 @@ class LabeledImages:
             yield from similar_classes(where, names)
             yield from self._records(split, names)
 
-        return make_dataset(f"{self.path}, {split}", names, findings())
+        return SplitRecords(f"{self.path}, {split}", names, findings())
 
     # What annotates
 
@@ -232,7 +241,11 @@ class LabeledImages:
         numbers = {int(entry.name) for file in files for entry in self._parse(file).objects if entry.name.isdigit()}
         names = [f"class {number}" for number in range(max(numbers, default=0) + 1)]
         what = "no file names the classes (classes.txt with a name per line, or a data.yaml)"
-        return str(self._tree.root), names, [Problem(str(self._tree.root), what, f"called {names[0]!r} and so on")]
+        return (
+            str(self._tree.root),
+            names,
+            [Problem(str(self._tree.root), what, f"called {names[0]!r} and so on", "class-names-missing")],
+        )
 
     # Which image
 
@@ -252,12 +265,13 @@ class LabeledImages:
             if not images:
                 lonely.append(file)
             elif (image := images[0]) in pairs:
-                doubts[image] = Problem(str(file), f"{pairs[image]} annotates {image.name} too", "the first taken")
+                what = f"{pairs[image]} annotates {image.name} too"
+                doubts[image] = Problem(str(file), what, "the first taken", "annotation-second")
             else:
                 pairs[image] = file
                 if len(images) > 1:
                     what = f"{quoted(stem_of(file.stem))} is the name of {len(images)} images"
-                    doubts[image] = Problem(str(file), what, f"{image.name} taken")
+                    doubts[image] = Problem(str(file), what, f"{image.name} taken", "image-ambiguous")
         return pairs, doubts, lonely
 
     @cached_property
@@ -338,7 +352,7 @@ class LabeledImages:
                 images = self._tree.below(source, IMAGE_SUFFIXES)
                 yield from ((str(image), image) for image in images)
                 if not images:
-                    yield Problem(str(source), "no image is in this folder", "nothing read")
+                    yield Problem(str(source), "no image is in this folder", "nothing read", "split-part-empty")
             else:
                 yield str(source), source
         yield from self._spares(split, sources)
@@ -355,12 +369,12 @@ class LabeledImages:
                 if image in seen:
                     continue
             if image is None:
-                yield Problem(listed, f"there is no image {quoted(line)}", "image left out")
+                yield Problem(listed, f"there is no image {quoted(line)}", "image left out", "image-missing")
             else:
                 seen.add(image)
                 yield listed, image
         if not lines:
-            yield Problem(str(source), "the list is empty", "nothing read")
+            yield Problem(str(source), "the list is empty", "nothing read", "split-part-empty")
 
     def _spares(self, split: str, sources: Sources) -> Iterator[Problem]:
         """Yields the files of annotations whose images are missing, where no list says what is in a split."""
@@ -370,7 +384,8 @@ class LabeledImages:
                 if not any(source.suffix.lower() == ".txt" for source in sources) and (not word or word[1] == split):
                     stated = next(iter(self._parse(file).stated), "")
                     named = f" ({quoted(stated)} is stated)" if stated else ""
-                    yield Problem(str(file), f"its image is missing{named}", "annotation left out")
+                    what = f"its image is missing{named}"
+                    yield Problem(str(file), what, "annotation left out", "annotation-without-image")
             return
         sources = tuple(source for source in sources if source.is_dir())
         folders = {_label_place(source / "any", self._tree.root).parent for source in sources} - {self._tree.root}
@@ -378,7 +393,7 @@ class LabeledImages:
         images = (image for source in sources for image in self._tree.below(source, IMAGE_SUFFIXES))
         for text in sorted(texts - {self._annotation_of(image) for image in images}):
             if text.name != "classes.txt":
-                yield Problem(str(text), "a label file without its image", "label left out")
+                yield Problem(str(text), "a label file without its image", "label left out", "annotation-without-image")
 
     # All together
 
@@ -403,7 +418,7 @@ class LabeledImages:
                 yield doubts.pop(image)
             annotation = parsed.get(image)
             if annotation is not None and annotation.fault:
-                yield Problem(str(annotation.file), annotation.fault, "image left out")
+                yield Problem(str(annotation.file), annotation.fault, "image left out", "annotation-unreadable")
             elif annotation is not None or as_empty:
                 if image.parent not in folders:
                     folders[image.parent] = Path(os.path.relpath(os.path.abspath(image.parent), common))
@@ -448,7 +463,8 @@ class LabeledImages:
         if not as_empty and chosen is None and is_yolo:
             what += f"; images without objects have an empty file here ({empty} of them)"
         done = "taken as empty; --unlabelled skip leaves them out"
-        problem = Problem(where, what, done if as_empty else "left out; --unlabelled empty takes them as empty")
+        done = done if as_empty else "left out; --unlabelled empty takes them as empty"
+        problem = Problem(where, what, done, "image-without-annotation")
         if chosen is not None:
             log.info(problem)  # as it was asked for, it is no problem
         return as_empty, [problem] if chosen is None else []
@@ -461,15 +477,17 @@ class LabeledImages:
 
         def to_object(entry: Entry) -> Object | Problem:
             if entry.name not in labels:
+                kind = "class-unknown"
                 if not entry.name:
-                    what = entry.box if is_yolo and isinstance(entry.box, str) else "no class is named"
+                    is_line = is_yolo and isinstance(entry.box, str)
+                    what, kind = (str(entry.box), entry.kind) if is_line else ("no class is named", "class-none")
                 elif is_yolo:
                     what = f"class {entry.name}, but {place} names only 0 to {len(names) - 1}"
                 else:
                     what = f"class {quoted(entry.name)} is none of {len(names)} known"
-                return Problem(entry.where, what, "box left out")
+                return Problem(entry.where, what, "box left out", kind)
             if isinstance(entry.box, str):
-                return Problem(entry.where, entry.box, "box left out")
+                return Problem(entry.where, entry.box, "box left out", entry.kind)
             x_min, y_min, x_max, y_max = entry.box
             box = (x_min - shift, y_min - shift, x_max, y_max)
             return Object(entry.where, box, labels[entry.name], difficult=entry.difficult)

@@ -107,7 +107,7 @@ def by_folder(images: Iterable[Path], root: Path) -> tuple[dict[str, Sources], l
     if len(found) > 1 and (others := found.pop(ALL, None)):
         are = "is" if len(others) == 1 else "are"
         what = f"{counted(len(others), 'image')}, such as {others[0].name}, {are} in no folder of a split"
-        problems.append(Problem(str(others[0].parent), what, "left out"))
+        problems.append(Problem(str(others[0].parent), what, "left out", "image-outside-splits"))
     return _ordered({split: tuple(members) for split, members in found.items()}), problems
 
 
@@ -193,11 +193,12 @@ def by_entries(
             place, other = _locate(file, root, each)
             if other is not None:
                 what = f"{split} is {quoted(each)}, and both {place} and {other} are there"
-                problems.append(Problem(str(file), what, "the one beside the file taken"))
+                problems.append(Problem(str(file), what, "the one beside the file taken", "split-part-ambiguous"))
             places[place] = places.get(place, 0) + 1
         for place, times in places.items():
             if times > 1:
-                problems.append(Problem(str(file), f"{split} names {place} {times} times", "taken once"))
+                what = f"{split} names {place} {times} times"
+                problems.append(Problem(str(file), what, "taken once", "split-part-twice"))
         found[split] = tuple(places)
     return found, problems
 

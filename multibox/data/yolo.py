@@ -83,7 +83,7 @@ def read_config(file: Path) -> YoloConfig:
     names = _class_names(file, content)
     stated = content.get("nc", len(names))
     what = f"nc is {quoted(stated)}, but there are {len(names)} names"
-    problems = (Problem(str(file), what, "names taken"),) if stated != len(names) else ()
+    problems = (Problem(str(file), what, "names taken", "class-count"),) if stated != len(names) else ()
     entries = {split: content[split] for split in SPLITS if content.get(split)}
     root = content.get("path") or ""
     return YoloConfig(file, tuple(names), entries, root, _key_points(file, content.get("kpt_shape")), problems)
@@ -161,7 +161,7 @@ def to_boxes(entries: Sequence[Entry], key_points: tuple[int, int] | None) -> tu
             continue
         if meaning.aside:
             what = f"{counted(len(places), 'line')} {'has' if len(places) == 1 else 'have'} {meaning.aside}"
-            problems.append(Problem(entries[places[0]].where, what, "left aside"))
+            problems.append(Problem(entries[places[0]].where, what, "left aside", "numbers-aside"))
         numbers = rows[:, : meaning.used]
         with np.errstate(invalid="ignore"):
             corners = _around(numbers) if meaning.is_outline else center_to_corner(numbers)
@@ -171,7 +171,7 @@ def to_boxes(entries: Sequence[Entry], key_points: tuple[int, int] | None) -> tu
             if in_pixels[row]:
                 line = " ".join([entries[place].name, *(f"{value:.6g}" for value in rows[row, :40])])
                 box = f"{quoted(line)} is not in fractions of the image, 0 to 1"
-            result[place] = entries[place]._replace(box=box)
+            result[place] = entries[place]._replace(box=box, kind="box-in-pixels")
     return result, problems
 
 

@@ -58,6 +58,12 @@ def nothing_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 REFUSED: dict[str, Callable[[Path, Path, Path], list[list[object]]]] = {
     "demo": lambda data, weights, foreign: [["--out", "."], ["--out", "run"], [], ["--out", ".", "--overwrite"]],
+    "check": lambda data, weights, foreign: [
+        [data, "--json", "found.json"],
+        [data, "--json", data / "ImageSets" / "Main" / "val.txt", "--overwrite"],
+        [data, "--predict", weights, "--page", "summary.html"],
+        [data, "--folds", 2, "--page", data / "page.html", "--overwrite"],
+    ],
     "train": lambda data, weights, foreign: [
         [data, "--model", "ssd256-tiny", "--out", "."],
         [data, "--model", "ssd256-tiny", "--out", "run"],

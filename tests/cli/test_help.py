@@ -21,8 +21,8 @@ from multibox.training.recipes import TrainConfig
 from multibox.weights.published import PUBLISHED
 
 COMMANDS = (
-    *("ablate", "benchmark", "convert", "demo", "detect", "evaluate", "explain", "export", "models", "report", "runs"),
-    "train",
+    *("ablate", "benchmark", "check", "convert", "demo", "detect", "evaluate", "explain", "export", "models", "report"),
+    *("runs", "train"),
 )
 PACKAGE = Path(package.__file__).parent
 
@@ -67,7 +67,7 @@ def test_help_is_in_groups_without_noise_and_ends_with_an_example(multibox, comm
         assert titles == order[1:]
     text = " ".join(" ".join(page).split())
     assert "--empty-" not in text and "[default: ()]" not in text and "[default: False]" not in text
-    own = ("benchmark", "explain", "report")
+    own = ("benchmark", "explain", "export", "report")
     without = {" --sources ", " --source "} | ({" --data "} if command not in own else set())
     assert not without & {f" {word} " for word in text.split()}
     assert [line for line in page if line.strip()][-1].strip() == cli.COMMANDS[command].example
