@@ -175,7 +175,7 @@ class Neck(nn.Module):
         super().__init__()
         self.inner = backbone.network
         channels = {name: source.channels for name, source in backbone.sources.items()}
-        names = list(channels)
+        names = [name for name, source in backbone.sources.items() if source.stride >= 8]
         self.above = dict(pairwise(names))
         self.lateral = nn.ModuleDict(
             {name: nn.Conv2d(channels[above], channels[name], 1) for name, above in self.above.items()}

@@ -1,15 +1,18 @@
 """Everything that differs between detectors, as values: source layers, default boxes, layers, postprocessing."""
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from multibox.checks import Count, Finite, Fraction, Positive, check_fields
+from multibox.files import read_text
 from multibox.images import Resize
 from multibox.messages import counted, quoted, shortened
 
@@ -250,6 +253,22 @@ class DetectorConfig:
     def to_json(self) -> str:
         """Returns the config as a JSON object, all fields included."""
         return msgspec.json.encode(self).decode()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "DetectorConfig":
+        """Returns the config in a file that holds what `to_json` wrote, such as that of `multibox coverage --fit`.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The file cannot be read, or holds no config.
+        """
+        name = os.fspath(path)
+        if not os.path.isfile(name):
+            raise FileNotFoundError(f"{name}: there is no such file")
+        try:
+            return cls.from_json(read_text(Path(name)))
+        except ValueError as error:
+            raise ValueError(f"{name}: not the config of a detector: {error}") from error
 
     @classmethod
     def from_json(cls, text: str) -> "DetectorConfig":

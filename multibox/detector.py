@@ -28,7 +28,7 @@ from multibox.runtimes.runtime import RawOutputs, Runtime
 from multibox.weights.download import OnProgress
 from multibox.weights.exported import is_exported, read_metadata
 from multibox.weights.file import Weights, load_weights, parse_header, save_weights
-from multibox.weights.published import find_weights
+from multibox.weights.published import find_weights, is_config
 from multibox.words import unknown_argument, unknown_attribute
 
 if TYPE_CHECKING:
@@ -134,7 +134,8 @@ class Detector:
         """Creates a detector with random weights, or with a backbone that was trained before.
 
         Args:
-            model: Name of a preset (`multibox models` lists them), `timm/NAME` for a backbone of timm, or a config.
+            model: Name of a preset (`multibox models` lists them), `timm/NAME` for a backbone of timm, a config, or the
+                path of a config's `.json` file.
             class_names: Names of the classes, in the order of the labels.
             scales: Sizes of a preset's default boxes: `voc`, or `coco` for smaller objects.
             height: Height of the network input in pixels, if it is to differ from the preset's; extra layers and
@@ -159,13 +160,12 @@ class Detector:
             UserWarning: The license of the weights forbids commercial use.
         """
         check_class_names(class_names)
-        from multibox.ssd.build import backbone_shapes, create_network, start_backbone, timm_config
+        from multibox.ssd.build import backbone_shapes, create_network, start_backbone
         from multibox.weights.imagenet import imagenet_weights, is_non_commercial
         from multibox.weights.start import read_start
 
         if isinstance(model, str):
-            make = timm_config if model.startswith("timm/") else preset
-            config = make(model, scales=scales, height=height, width=width)
+            config = new_config(model, scales=scales, height=height, width=width)
         elif (scales, height, width) == (None, None, None):
             config = model
         else:
@@ -739,6 +739,28 @@ load = Detector.load
 
 convert = Detector.convert
 """`multibox.convert`: converts a weights file of another project to a detector."""
+
+
+def new_config(
+    model: str, *, scales: Scales | None = None, height: int | None = None, width: int | None = None
+) -> DetectorConfig:
+    """Returns the config of a new detector by the name or path of its model, as `Detector.create` takes it.
+
+    Raises:
+        ValueError: There is no such preset or backbone, its input is too small or too large, the file holds no config,
+            or scales or a size are given for a file, which has its own.
+        FileNotFoundError: There is no such file.
+        ImportError: The backbone is one of timm, and it is not installed.
+    """
+    if is_config(model):
+        if (scales, height, width) != (None, None, None):
+            raise ValueError(f"scales, height and width are for presets: {model} has its own")
+        return DetectorConfig.load(model)
+    if model.startswith("timm/"):
+        from multibox.ssd.build import timm_config
+
+        return timm_config(model, scales=scales, height=height, width=width)
+    return preset(model, scales=scales, height=height, width=width)
 
 
 def _collect(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import distillation, localization, runs, side_by_side, starts, voting
+from benchmarks import distillation, fitted_boxes, localization, runs, side_by_side, starts, voting
 from benchmarks.__main__ import CPU_PARTS, GPU_PARTS, PARTS, run
 from benchmarks.cpu_clock import cpu_clock
 from benchmarks.timing import Comparison, Settings, compare, peak_memory
@@ -253,6 +253,44 @@ def test_the_table_of_starts_has_a_row_for_each_label_and_columns_for_each_time(
         "",
         "a CPU (AVX2), threads: 1, commit abc, torch 2.15.0",
     ]
+
+
+def test_the_table_of_fitted_boxes_pairs_the_runs_of_a_seed(tmp_path, capsys):
+    for boxes, seed, ap in [("the preset's", 0, 0.1), ("the preset's", 1, 0.3), ("fitted", 0, 0.2), ("fitted", 1, 0.3)]:
+        result = {"task": "cells", "boxes": boxes, "minutes": 10, "seed": seed, "ap": ap, "ap50": 2 * ap, "epochs": 3}
+        result |= {"images_per_second": 20, "default_boxes": 6132, "test": {"overlap": 0.5, "recall": 0.75}} | MACHINE
+        runs.write_result(tmp_path / f"{boxes}-{seed}.json", result)
+    fitted_boxes.main(["table", str(tmp_path)])
+    assert [line.split(" | ", 2)[2] for line in capsys.readouterr().out.splitlines()[2:4]] == [
+        "the preset's | 6,132 | 50.0 | 75.0 | 2 | 20.0 | 3.0 | 40.0 (20.0 to 60.0) | 20.0 (10.0 to 30.0) |  |  |",
+        "fitted | 6,132 | 50.0 | 75.0 | 2 | 20.0 | 3.0 | 50.0 (40.0 to 60.0) | 25.0 (20.0 to 30.0) | "
+        "+10.0 (+0.0 to +20.0) | +5.0 (+0.0 to +10.0) |",
+    ]
+
+
+@pytest.mark.slow
+def test_fitted_boxes_are_trained_beside_the_presets_and_not_again(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(runs, "use_one_core", lambda: None)
+    train_set, test_set = (synthetic_scenes(12, height=96, width=96, seed=seed) for seed in (1, 2))
+    write_voc({"train": train_set, "test": with_other_names(test_set)}, tmp_path / "data")
+    given = [
+        "run",
+        "--data",
+        str(tmp_path / "data"),
+        "--minutes",
+        "0.02",
+        "--seeds",
+        "0",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    for _ in range(2):
+        fitted_boxes.main(given)
+    results = runs.read_results([tmp_path / "out"])
+    assert sorted(each["boxes"] for each in results) == ["fitted", "the preset's"]
+    fitted, plain = sorted(results, key=lambda each: each["boxes"])
+    assert fitted["default_boxes"] <= plain["default_boxes"]
+    assert fitted["train"]["overlap"] > plain["train"]["overlap"]
 
 
 def test_the_side_by_side_table_has_the_detectors_in_their_order(tmp_path, capsys):

@@ -56,6 +56,10 @@ NEEDS_TORCH = (
     "multibox.deploy",
     "multibox.explain.learned",
     "multibox.benchmark.torchvision_detector",
+    "multibox.explain.coverage",
+    "multibox.explain.fit",
+    "multibox.explain.shapes",
+    "multibox.report.coverage_figure",
     "multibox.runtimes.precision",
     "multibox.runtimes.torch_runtime",
 )

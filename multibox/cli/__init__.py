@@ -32,6 +32,10 @@ COMMANDS = {
         "Write a page that says what a detector gets wrong, why, and what to try first.",
         "multibox report runs/raccoons --data raccoons/ --out report/",
     ),
+    "coverage": Command(
+        "Show how well default boxes cover the objects of a data set, and fit them.",
+        "multibox coverage raccoons/ --model ssd256-tiny --fit --out boxes/",
+    ),
     "detect": Command(
         "Find objects in images.",
         "multibox detect street/ --model runs/raccoons --out found/",

@@ -16,6 +16,7 @@ from multibox.cli.arguments import (
     MACHINE,
     MODEL,
     OUTPUT,
+    VAL_FRACTION,
     Count,
     Device,
     OnProblem,
@@ -23,6 +24,7 @@ from multibox.cli.arguments import (
     UsageError,
     choose_device,
     name_flag,
+    new_network,
     whole_number,
 )
 from multibox.cli.data import choose_split, percent, read_splits
@@ -38,9 +40,6 @@ if TYPE_CHECKING:
 
 MINUTES = 3.0
 """Minutes of each run unless the user says otherwise."""
-
-VAL_FRACTION = 0.2
-"""Fraction of the images that is kept to score on if the data set has no split for it."""
 
 RESULTS, TABLE, FIGURE = "ablation.json", "ablation.md", "ablation.png"
 """The files of an ablation, beside the folders of its runs. The first one marks the folder as its own."""
@@ -102,7 +101,6 @@ def ablate(
     length = {"steps": steps} if steps is not None else {"minutes": MINUTES if minutes is None else minutes}
     _check_out(out)
 
-    from multibox.cli.train import new_network
     from multibox.data import DatasetReader
     from multibox.training import TrainConfig
 

@@ -5,19 +5,26 @@ from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from math import inf
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import CoercionError, Group, Parameter, Token
 
 from multibox.cli.terminal import download_bar
-from multibox.weights.published import find_weights
+from multibox.weights.published import find_weights, is_config
+
+if TYPE_CHECKING:
+    from multibox.config import DetectorConfig, Scales
 
 DATA, MODEL, LENGTH, OPTIMIZATION, OUTPUT, MACHINE = (
     Group(name, sort_key=place)
     for place, name in enumerate(("Data", "Model", "Length", "Optimization", "Output", "Machine"))
 )
 
+VAL_FRACTION = 0.2
+"""Fraction of the images that a run validates on if the data set has no split for it."""
+
 OnProblem = Literal["error", "skip"]
+ScalesName = Literal["voc", "coco"]  # `config.Scales` spelled out: importing it would load NumPy, and --help must not
 Unlabelled = Annotated[Literal["empty", "skip"] | None, Parameter(group=DATA, show_default="as the format marks them")]
 
 
@@ -102,6 +109,30 @@ def height_and_width(size: str | None) -> tuple[int | None, int | None]:
     return int(parts[1]), int(parts[2] or parts[1])
 
 
+def new_network(model: str, size: str | None = None, scales: "Scales | None" = None) -> "DetectorConfig":
+    """Returns the config of a new network by `--model`: a preset, a backbone of timm, or the file of a config.
+
+    Args:
+        model: The value of `--model`, which is not weights.
+        size: The value of `--size`.
+        scales: The value of `--scales`.
+
+    Raises:
+        UsageError: There is no such preset or backbone, the file holds no config, or the size does not fit.
+        FileNotFoundError: The model looks like a file, and there is none.
+    """
+    from multibox.detector import new_config
+
+    height, width = height_and_width(size)
+    named = is_config(model) or model.startswith("timm/")
+    try:
+        if not named and (Path(model).suffix or "/" in model or Path(model).is_dir()):
+            find_weights(model)  # says that there is no such file
+        return new_config(model, scales=scales, height=height, width=width)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
 def choose_device(device: str | None, *, exported: bool = False) -> str:
     """Returns the device to compute on: the given one, else CUDA if there is a GPU for it, else the CPU.
 
@@ -136,15 +167,16 @@ def fetch_weights(model: str) -> Path:
     """Returns the weights file of a model given by path or by name. Published weights are downloaded if need be.
 
     Raises:
-        UsageError: The model is a preset, which has no trained weights, or a training state.
+        UsageError: The model is a preset or a config, which has no trained weights, or a training state.
         FileNotFoundError: There are no such weights.
         OSError: The weights cannot be downloaded.
     """
     from multibox.presets import PRESETS
 
-    if model in PRESETS and not Path(model).is_file():
+    is_preset = model in PRESETS and not Path(model).is_file()
+    if is_preset or is_config(model):
         raise UsageError(
-            f"'{model}' is a preset, a network that is not trained yet; train it first: "
+            f"'{model}' is a {'preset' if is_preset else 'config'}, a network that is not trained yet; train it first: "
             f"multibox train DATA --model {model}"
         )
     check_not_a_state(model)

@@ -18,6 +18,7 @@ def read_splits(
     on_problem: OnProblem,
     *,
     check: Callable[["Dataset"], object] | None = None,
+    decode: bool = True,
 ) -> list["Dataset"]:
     """Reads splits of a data set, without the images that cannot be decoded. Lists each problem once.
 
@@ -26,6 +27,7 @@ def read_splits(
         splits: Names of the splits.
         on_problem: What to do if there are problems.
         check: A check of the first split, which raises before all images are decoded.
+        decode: Whether all images are decoded. A command that needs only their sizes does without.
 
     Raises:
         DatasetError: A split cannot be read; or, with `error`, there is a problem.
@@ -39,8 +41,9 @@ def read_splits(
         except ValueError:
             _list_problems(datasets, splits, "skip")
             raise
-    faults = _in_main_process(lambda: [_find_undecodable(dataset) for dataset in datasets])
-    datasets = [leave_out(*each) for each in zip(datasets, faults, strict=True)]
+    if decode:
+        faults = _in_main_process(lambda: [_find_undecodable(dataset) for dataset in datasets])
+        datasets = [leave_out(*each) for each in zip(datasets, faults, strict=True)]
     _list_problems(datasets, splits, on_problem)
     return datasets
 

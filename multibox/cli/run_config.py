@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from multibox.checks import checked_values
-from multibox.cli.arguments import UsageError
+from multibox.cli.arguments import ScalesName, UsageError
 from multibox.training.recipes import TrainConfig
-
-ScalesName = Literal["voc", "coco"]
 
 NOTES: dict[str, Any] = {
     "data": Sequence[str] | None,

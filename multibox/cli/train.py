@@ -17,35 +17,34 @@ from multibox.cli.arguments import (
     MODEL,
     OPTIMIZATION,
     OUTPUT,
+    VAL_FRACTION,
     Fraction,
     OnProblem,
+    ScalesName,
     Unlabelled,
     UsageError,
     check_not_a_state,
     choose_device,
     class_weights,
     fetch_weights,
-    height_and_width,
     name_flag,
+    new_network,
     whole_number,
 )
 from multibox.cli.data import choose_split, choose_val_split, percent, read_splits
 from multibox.cli.output import check_empty, check_folder
-from multibox.cli.run_config import NOTES, ScalesName, read_config, read_resumed
+from multibox.cli.run_config import NOTES, read_config, read_resumed
 from multibox.cli.terminal import download_bar, info, show_log, training_bar
 from multibox.messages import counted
 from multibox.training.recipes import TrainConfig
-from multibox.weights.published import find_weights, is_weights
+from multibox.weights.published import is_config, is_weights
 
 if TYPE_CHECKING:
-    from multibox.config import DetectorConfig, Scales
+    from multibox.config import DetectorConfig
     from multibox.data import Dataset, DatasetReader
     from multibox.data.holdout import Holdout
     from multibox.detector import Detector
     from multibox.weights.file import Weights
-
-VAL_FRACTION = 0.2
-"""Fraction of the images that a run validates on if the data set has no split for it."""
 
 ExportKind = Literal["onnx", "openvino", "tflite", "executorch"]
 
@@ -98,13 +97,13 @@ class Plan:
 
     Attributes:
         data: The folders of the data set.
-        model: A preset, a backbone of timm, or weights.
-        network: The network of a preset or of a backbone of timm; None for weights, which have their own.
+        model: A preset, a backbone of timm, the file of a config, or weights.
+        network: The network of all but weights, which have their own.
         notes: The values of `run_config.NOTES` that are set.
         config: All other values of the run.
         out: The folder of the run.
         resume: Whether to go on with the run in the folder.
-        begun: The run's own weights, without tensors, if it goes on and its backbone started from others.
+        begun: The run's own weights, without tensors, if it goes on and its network came from other files.
         holdout: What the run holds out of the split to learn from; known once the data's splits are.
     """
 
@@ -149,8 +148,9 @@ def train(
     Args:
         data: The folder of the data set: VOC XML, COCO or labelme JSON, or YOLO text. Several folders of the same
             classes are joined.
-        model: A preset or timm/NAME to train a new detector ('multibox models' lists them), or weights to train on: a
-            file, or the folder of a run for its best ones.
+        model: A preset or timm/NAME to train a new detector ('multibox models' lists them), the .json file of a config
+            ('multibox coverage --fit' writes one), or weights to train on: a file, or the folder of a run for its best
+            ones.
         out: Write the weights, metrics, curves and images of the run to this new folder.
         train_split: The split to learn from.
         val_split: The split to validate on; 'none' for no validation.
@@ -274,7 +274,7 @@ def _make_plan(
         choose_device(train_config.device)
     # absolute, so that the run can be resumed from another folder
     notes |= {"data": [os.path.abspath(each) for each in data]}
-    if is_weights(model) and Path(model).exists():
+    if (is_config(model) or is_weights(model)) and Path(model).exists():
         notes |= {"model": os.path.abspath(model)}
     if notes.get("start_from") not in (None, "imagenet"):
         notes |= {"start_from": os.path.abspath(notes["start_from"])}
@@ -285,15 +285,16 @@ def _make_plan(
 
 
 def _begun(folder: Path, notes: Mapping[str, Any], given: Mapping[str, Any]) -> "Weights | None":
-    """Returns what the weights of a run that goes on say of its detector; what its backbone started from may be gone.
+    """Returns what the weights of a run that goes on say of its detector; the files that it was made from may be gone.
 
-    None if the backbone started from nothing, nothing is saved yet, or flags say what the detector is.
+    None if it was made from no files, nothing is saved yet, or flags say what the detector is.
     """
     from multibox.weights.file import load_weights
 
     last = folder / "last.safetensors"
     named = any(given[name] is not None for name in ("model", "size", "scales", "start_from"))
-    if notes.get("start_from") is None or named or not last.is_file():
+    from_files = notes.get("start_from") is not None or is_config(notes["model"])
+    if not from_files or named or not last.is_file():
         return None
     return load_weights(last)._replace(tensors={})
 
@@ -324,23 +325,28 @@ def _new_run_folder(data: list[Path]) -> Path:
 
 
 def _network_of(model: str, notes: dict[str, Any], given: dict[str, Any]) -> tuple["DetectorConfig | None", list[str]]:
-    """Returns the config of a preset or of a backbone of timm, or None for weights; and the notes that do not apply.
+    """Returns the config of a new network, or None for weights; and the notes that do not apply.
 
     Raises:
-        UsageError: There is no such preset or backbone, or a flag does not fit the model.
+        UsageError: There is no such preset, backbone or config, or a flag does not fit the model.
         FileNotFoundError: The model looks like a file, and there is none.
     """
-    if is_weights(model):
+    its_own = {}
+    if is_weights(model) or is_config(model):
         check_not_a_state(model)
-        of_presets = {"size": "an input size", "scales": "default boxes", "start_from": "weights"}
-        for name, what in of_presets.items():
-            if given[name] is not None:
-                raise UsageError(f"--{name.replace('_', '-')} is for presets; {model} has {what} of its own")
-        return None, [name for name in of_presets if name in notes]
-    network = new_network(model, notes.get("size"), notes.get("scales"))
+        its_own = {"size": "an input size", "scales": "default boxes"}
+    if is_weights(model):
+        its_own["start_from"] = "weights"
+    for name, what in its_own.items():
+        if given[name] is not None:
+            raise UsageError(f"--{name.replace('_', '-')} is for presets; {model} has {what} of its own")
+    left_out = [name for name in its_own if name in notes]
+    if is_weights(model):
+        return None, left_out
+    network = new_network(model, *(None if its_own else notes.get(name) for name in ("size", "scales")))
     if notes.get("start_from") is not None:
         info(f"the backbone starts from {_describe_start(notes['start_from'], network)}")
-    return network, []
+    return network, left_out
 
 
 def _describe_start(start_from: str, network: "DetectorConfig") -> str:
@@ -366,23 +372,6 @@ def _describe_start(start_from: str, network: "DetectorConfig") -> str:
     start = read_start(start_from, network.backbone, backbone_shapes(network))
     pixels = "" if start.mean is not None else f"; mean and scale of the pixels stay those of {network.name}"
     return f"{start.source}{pixels}"
-
-
-def new_network(model: str, size: str | None, scales: "Scales | None") -> "DetectorConfig":
-    """Returns the config of a preset, or of a backbone of timm, for an input of that size."""
-    from multibox.presets import preset
-
-    height, width = height_and_width(size)
-    try:
-        if model.startswith("timm/"):
-            from multibox.ssd.build import timm_config
-
-            return timm_config(model, scales=scales, height=height, width=width)
-        if Path(model).suffix or "/" in model or Path(model).is_dir():
-            find_weights(model)  # says that there is no such file
-        return preset(model, scales=scales, height=height, width=width)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
 
 
 def _check_run_folder(plan: Plan) -> None:
@@ -476,7 +465,8 @@ def _make_detector(plan: Plan, class_names: tuple[str, ...]) -> "Detector":
     seed = plan.config.seed
     if plan.begun is not None:  # the state of the run brings the weights
         detector = Detector.create(plan.begun.config, class_names, seed=seed)
-        detector.provenance["backbone"] = plan.begun.provenance["backbone"]
+        if "backbone" in plan.begun.provenance:
+            detector.provenance["backbone"] = plan.begun.provenance["backbone"]
         return detector
     if plan.network is not None:
         with download_bar() as show:

@@ -9,7 +9,7 @@ import numpy as np
 
 from multibox.data import labelme, voc, yolo
 from multibox.data.read import DatasetReader
-from multibox.data.records import AnnotatedImage, Entry, Object, make_dataset, to_size
+from multibox.data.records import AnnotatedImage, Entry, Object, SplitRecords, make_dataset, to_size
 from multibox.data.sample import Dataset, DatasetError, Problem
 from multibox.messages import list_names, quoted
 
@@ -50,15 +50,15 @@ def read_file_of(image: str | os.PathLike[str], file: str | os.PathLike[str], cl
 
     def to_object(entry: Entry) -> Object | Problem:
         if isinstance(entry.box, str):
-            return Problem(entry.where, entry.box, "box left out")
+            return Problem(entry.where, entry.box, "box left out", entry.kind)
         if entry.name not in labels:
-            return Problem(entry.where, f"class {quoted(entry.name)} is none of {len(names)}", "box left out")
+            return Problem(entry.where, f"class {quoted(entry.name)} is none of {len(names)}", "box left out", "class-unknown")
         return Object(entry.where, entry.box, labels[entry.name], difficult=entry.difficult)
 
     objects = [to_object(entry) for entry in entries]
     where, size = str(file), to_size(*annotation.size)
     stated = AnnotatedImage(Path(image).name, Path(image), where, where, objects, size, normalized=is_yolo)
-    return make_dataset(str(file), names, [*problems, stated])
+    return make_dataset(SplitRecords(str(file), names, [*problems, stated]))
 
 
 def read_sample_of(image: str | os.PathLike[str], reader: DatasetReader) -> Dataset:

@@ -1,1 +1,1 @@
-"""What default boxes do: which of them finds, matches, suppresses, and is a hard negative."""
+"""What default boxes do: which of them cover, match, find and suppress, and are hard negatives."""

@@ -9,9 +9,9 @@ from multibox.data.check import read_usable
 from multibox.data.holdout import Holdout
 from multibox.data.read import EVALUATION_SPLITS, DatasetReader, usual_split
 from multibox.data.sample import Dataset
-from multibox.detector import Detector
+from multibox.detector import Detector, new_config
 from multibox.presets import preset
-from multibox.weights.published import find_weights, is_weights
+from multibox.weights.published import find_weights, is_config, is_weights
 
 log = logging.getLogger("multibox")
 
@@ -19,7 +19,7 @@ GivenSet = Dataset | str | os.PathLike[str]
 """A data set, or its path as `read_dataset` takes it."""
 
 GivenDetector = Detector | str | os.PathLike[str]
-"""A detector; or the name of a preset or of published weights, or the path of a weights file."""
+"""A detector; or the name of a preset or of published weights, or the path of a config or of a weights file."""
 
 
 class Sets(NamedTuple):
@@ -88,14 +88,16 @@ def check_model(model: GivenDetector) -> dict[str, Any]:
         What `config.yaml` says about a detector that is given by its name: `model`.
 
     Raises:
-        ValueError: There is no such preset.
-        FileNotFoundError: There is no such weights file.
+        ValueError: There is no such preset, or the file holds no config.
+        FileNotFoundError: There is no such file.
         OSError: The weights cannot be fetched.
     """
     if isinstance(model, Detector):
         return {}
     name = os.fspath(model)
-    if is_weights(name) or Path(name).suffix or "/" in name.removeprefix("timm/"):
+    if is_config(name):
+        new_config(name)
+    elif is_weights(name) or Path(name).suffix or "/" in name.removeprefix("timm/"):
         find_weights(name)
     elif not name.startswith("timm/"):
         preset(name)
@@ -106,7 +108,7 @@ def make_detector(model: GivenDetector, dataset: Dataset, *, seed: int, progress
     """Returns the detector; a new one of a preset for the classes of the data, or that of weights with these classes.
 
     Args:
-        model: A detector, which is returned as it is; the name of a preset; or weights.
+        model: A detector, which is returned as it is; the name of a preset; the path of a config; or weights.
         dataset: The training set.
         seed: Seed of random weights.
         progress: Whether to show progress bars.

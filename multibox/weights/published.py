@@ -89,9 +89,18 @@ _CONVERSION = 1
 
 
 def is_weights(name: str | os.PathLike[str]) -> bool:
-    """Returns whether this is a file, the folder of a run, or the name of published weights. Nothing is fetched."""
+    """Returns whether this is a file, the folder of a run, or the name of published weights. Nothing is fetched.
+
+    A `.json` file is none: it holds the config of a detector without weights.
+    """
     text = os.fspath(name)
-    return text in PUBLISHED or text.startswith(HUB) or Path(text).is_file() or _best_of_run(text) is not None
+    is_file = Path(text).is_file() and not is_config(text)
+    return text in PUBLISHED or text.startswith(HUB) or is_file or _best_of_run(text) is not None
+
+
+def is_config(name: str | os.PathLike[str]) -> bool:
+    """Returns whether this is called like the file of a config, from which a new detector can be created."""
+    return Path(name).suffix.lower() == ".json"
 
 
 def _best_of_run(text: str) -> Path | None:

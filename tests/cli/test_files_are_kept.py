@@ -21,7 +21,7 @@ USERS = (
         "runs/voc-1/best.safetensors",
         "config.yaml",
     ),
-    *("it.onnx", "it.bin", "new.labels.txt", "run/index.html"),
+    *("it.onnx", "it.bin", "new.labels.txt", "run/index.html", "kept/coverage.json"),
 )
 """Files of a user, in the places where the commands write, and below them."""
 
@@ -104,6 +104,12 @@ REFUSED: dict[str, Callable[[Path, Path, Path], list[list[object]]]] = {
         [weights, "--json", weights, "--overwrite"],
     ],
     "ablate": lambda data, weights, foreign: [[data, "--out", "."], [data, "--out", "run"]],
+    "coverage": lambda data, weights, foreign: [
+        [data, "--model", "ssd256-tiny", "--json", "found.json"],
+        [data, "--model", "ssd256-tiny", "--out", "metrics.json"],
+        [data, "--model", weights, "--out", "kept"],
+        [data, "--model", weights, "--json", weights, "--overwrite"],
+    ],
     "models": lambda data, weights, foreign: [],
     "report": lambda data, weights, foreign: [
         [weights, "--data", data, "--out", "run"],

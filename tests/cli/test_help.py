@@ -21,8 +21,8 @@ from multibox.training.recipes import TrainConfig
 from multibox.weights.published import PUBLISHED
 
 COMMANDS = (
-    *("ablate", "benchmark", "check", "convert", "demo", "detect", "evaluate", "explain", "export", "models", "report"),
-    *("runs", "train"),
+    *("ablate", "benchmark", "check", "convert", "coverage", "demo", "detect", "evaluate", "explain", "export"),
+    *("models", "report", "runs", "train"),
 )
 PACKAGE = Path(package.__file__).parent
 

@@ -18,6 +18,7 @@ from multibox.data.synthetic import CLASS_NAMES, synthetic_scenes
 from multibox.data.write import write_voc
 from multibox.detector import Detector, load
 from multibox.evaluation.evaluate import evaluate
+from multibox.presets import preset
 from multibox.training import TrainConfig, finish, fit, given, train
 
 pytestmark = pytest.mark.usefixtures("plain_recipes")
@@ -199,3 +200,18 @@ def test_a_run_shows_a_bar_unless_told_otherwise(tmp_path, data, monkeypatch):
     train(detector, dataset, None, SHORT, out=tmp_path / "b", on_progress=lambda now: steps.append(now.step))
     train(detector, dataset, None, SHORT, out=tmp_path / "c", progress=False)
     assert len(shown) == 1 and steps == [1]
+
+
+def test_the_file_of_a_config_stands_for_a_new_detector(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = preset("ssd256-tiny", height=64, width=96)
+    (tmp_path / "mine.json").write_text(config.to_json())
+    assert given.check_model("mine.json") == {"model": str(tmp_path / "mine.json")}
+    scenes = synthetic_scenes(1, seed=0, height=64, width=96)
+    detector = given.make_detector("mine.json", scenes, seed=0, progress=False)
+    assert (detector.config, detector.class_names) == (config, scenes.class_names)
+    (tmp_path / "other.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"other\.json: not the config of a detector"):
+        given.check_model("other.json")
+    with pytest.raises(FileNotFoundError, match=r"none\.json: there is no such file"):
+        given.check_model("none.json")

@@ -10,8 +10,11 @@ from multibox.ssd.backbones.backbone import Backbone, Source
 
 
 def tiny(image_channels: int = 3) -> Backbone:
-    """Returns the small backbone with the layers `stage3` (stride 8), `stage4` (16) and `stage5` (32)."""
-    sources = {"stage3": Source(64, 8), "stage4": Source(128, 16), "stage5": Source(128, 32)}
+    """Returns the small backbone with the layers `stem` (stride 4), `stage3` (8), `stage4` (16) and `stage5` (32).
+
+    `ssd256-tiny` has no feature map on the stem; for small objects, `multibox coverage --fit` may propose one.
+    """
+    sources = {"stem": Source(32, 4), "stage3": Source(64, 8), "stage4": Source(128, 16), "stage5": Source(128, 32)}
     return Backbone(Tiny(image_channels), sources)
 
 
@@ -29,9 +32,10 @@ class Tiny(nn.Module):
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """Returns the source layers by name."""
-        stage3 = self.stage3(self.stem(inputs))
+        stem = self.stem(inputs)
+        stage3 = self.stage3(stem)
         stage4 = self.stage4(stage3)
-        return {"stage3": stage3, "stage4": stage4, "stage5": self.stage5(stage4)}
+        return {"stem": stem, "stage3": stage3, "stage4": stage4, "stage5": self.stage5(stage4)}
 
 
 class _Residual(nn.Module):

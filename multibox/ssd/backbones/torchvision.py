@@ -68,7 +68,7 @@ def squeezenet(image_channels: int = 3) -> Backbone:
 
 
 def resnet(depth: Literal[18, 34, 50], image_channels: int = 3) -> Backbone:
-    """Returns a ResNet (He et al. 2016) with the layers `layer2` (stride 8), `layer3` (16) and `layer4` (32)."""
+    """Returns a ResNet (He et al. 2016) with `layer1` (stride 4), `layer2` (8), `layer3` (16) and `layer4` (32)."""
     import torchvision
 
     network = getattr(torchvision.models, f"resnet{depth}")(weights=None)
@@ -76,6 +76,7 @@ def resnet(depth: Literal[18, 34, 50], image_channels: int = 3) -> Backbone:
         network.conv1 = nn.Conv2d(image_channels, 64, 7, stride=2, padding=3, bias=False)
     width = 4 if depth == 50 else 1
     sources = {
+        "layer1": Source(64 * width, 4),
         "layer2": Source(128 * width, 8),
         "layer3": Source(256 * width, 16),
         "layer4": Source(512 * width, 32),
@@ -132,7 +133,7 @@ class _ResNet(nn.Module):
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """Returns the source layers by name."""
-        return run_layers(self, inputs, ("layer2", "layer3", "layer4"))
+        return run_layers(self, inputs, ("layer1", "layer2", "layer3", "layer4"))
 
 
 def _take_channels(block: nn.Sequential, image_channels: int) -> None:

@@ -13,10 +13,12 @@ from tests.ssd.backbones.trained import with_random_statistics
 
 models = torchvision.models
 
+RESNET = ("layer1", "layer2", "layer3", "layer4")
+
 CASES: dict[str, tuple[Callable[..., nn.Module], dict[str, str]]] = {
-    "resnet18": (models.resnet18, {"layer2": "layer2", "layer3": "layer3", "layer4": "layer4"}),
-    "resnet34": (models.resnet34, {"layer2": "layer2", "layer3": "layer3", "layer4": "layer4"}),
-    "resnet50": (models.resnet50, {"layer2": "layer2", "layer3": "layer3", "layer4": "layer4"}),
+    "resnet18": (models.resnet18, {name: name for name in RESNET}),
+    "resnet34": (models.resnet34, {name: name for name in RESNET}),
+    "resnet50": (models.resnet50, {name: name for name in RESNET}),
     "mobilenet-v2": (
         models.mobilenet_v2,
         {"features.13": "block13", "features.14.conv.0": "expand14", "features.18": "conv18"},
