@@ -140,7 +140,8 @@ def _explain_flag(flag: str, command: str, app: App, example: str, commands: Seq
     owners = [other for other in commands if other != command and ours.split()[0] in _flags(app, other)]
     if owners:
         called = "" if ours == flag else f", where it is called {ours}"
-        return f"there is no option {flag} in {command}; it belongs to {' and '.join(owners)}{called}"
+        joined = " and ".join(filter(None, (", ".join(owners[:-1]), owners[-1])))
+        return f"there is no option {flag} in {command}; it belongs to {joined}{called}"
     near = get_close_matches(flag, known, n=1, cutoff=0.7)
     return f"Unknown option: {flag}. " + (f"Did you mean {near[0]}?" if near else f"See multibox {command} --help.")
 

@@ -52,7 +52,9 @@ def read_file_of(image: str | os.PathLike[str], file: str | os.PathLike[str], cl
         if isinstance(entry.box, str):
             return Problem(entry.where, entry.box, "box left out", entry.kind)
         if entry.name not in labels:
-            return Problem(entry.where, f"class {quoted(entry.name)} is none of {len(names)}", "box left out", "class-unknown")
+            return Problem(
+                entry.where, f"class {quoted(entry.name)} is none of {len(names)}", "box left out", "class-unknown"
+            )
         return Object(entry.where, entry.box, labels[entry.name], difficult=entry.difficult)
 
     objects = [to_object(entry) for entry in entries]

@@ -115,9 +115,12 @@ def test_every_value_of_a_run_has_a_place_in_the_help(multibox):
         ),
         (
             ["evaluate", "data", "--model", "m", "--imgsz", "1"],
-            "no option --imgsz in evaluate; it belongs to train and convert and ablate, where",
+            "no option --imgsz in evaluate; it belongs to check, train, coverage, convert and ablate, where",
         ),
-        (["train", "data", "--iou", "0.5"], "there is no option --iou in train; it belongs to evaluate and detect"),
+        (
+            ["train", "data", "--iou", "0.5"],
+            "there is no option --iou in train; it belongs to evaluate, detect and explain",
+        ),
         (
             ["evaluate", "data", "--model", "m", "--csv", "a"],
             "there is no option --csv in evaluate; it belongs to detect",

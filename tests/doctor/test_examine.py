@@ -12,7 +12,7 @@ from multibox.doctor.survey import independent_splits
 from tests.doctor.conftest import Copy
 from tests.doctor.damages import DAMAGES
 
-NEEDS = ("labels", "headers", "pixels", "model")
+NEEDS = ("labels", "headers", "pixels", "model", "predictions")
 
 
 def test_kinds_are_chosen_by_name_family_and_grade():

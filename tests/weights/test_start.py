@@ -90,7 +90,7 @@ def test_lite0_by_timms_names(lite0: nn.Module, tmp_path: Path, height: int, wid
 @pytest.mark.parametrize(
     "name, model, layers",
     [
-        ("resnet18", "ssd300-resnet18", lambda net: [net.layer2, net.layer3, net.layer4]),
+        ("resnet18", "ssd300-resnet18", lambda net: [net.layer1, net.layer2, net.layer3, net.layer4]),
         (
             "mobilenet_v2",
             "ssdlite320-mobilenetv2",
