@@ -10,6 +10,7 @@ The detectors (`--who`):
     ssd256-tiny              ours, from random weights
     ssd256-tiny-voc          the same, from `multibox/voc-tiny`, which learned VOC 2007 trainval
     ssd300-lite0             ours, its backbone from ImageNet's weights
+    ssd300-lite0-whole       the same, all of the backbone learning at the full rate, for images unlike photographs
     ssd300-lite0-scratch     the same, from random weights
     ssdlite320               torchvision's SSDLite320 MobileNetV3, from random weights (`torchvision_peer.py`)
     yolo11n, yolo11n-320     Ultralytics' YOLO11n at its own input of 640 pixels and at 320, from random weights
@@ -59,12 +60,15 @@ SCORE_THRESHOLD = 0.001
 MAX_DETECTIONS = 300
 WARM_UP = 3  # images before the latency is measured
 
-OURS = {
-    "ssd256-tiny": ("ssd256-tiny", None),
-    "ssd256-tiny-voc": ("multibox/voc-tiny", None),
-    "ssd300-lite0": ("ssd300-lite0", "imagenet"),
-    "ssd300-lite0-scratch": ("ssd300-lite0", None),
+OURS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
+    "ssd256-tiny": ("ssd256-tiny", None, {}),
+    "ssd256-tiny-voc": ("multibox/voc-tiny", None, {}),
+    "ssd300-lite0": ("ssd300-lite0", "imagenet", {}),
+    "ssd300-lite0-whole": ("ssd300-lite0", "imagenet", {"backbone_lr_factor": 1.0, "freeze_stride": 0}),
+    "ssd300-lite0-scratch": ("ssd300-lite0", None, {}),
 }
+"""The preset or weights of each detector, its backbone's start, and values of the training that are not the default."""
+
 YOLOS = {"yolo11n": 640, "yolo11n-320": 320, "yolo11n-coco": 640, "yolo11n-coco-320": 320}
 WHO = (*OURS, "ssdlite320", *YOLOS)
 FROM_WEIGHTS = ("yolo11n-coco", "yolo11n-coco-320")
@@ -155,10 +159,17 @@ def run_one(arguments: argparse.Namespace, who: str, train_set: Dataset, test_se
 
 
 def run_ours(
-    model: str, start_from: str | None, train_set: Dataset, test_set: Dataset, *, minutes: float, seed: int
+    model: str,
+    start_from: str | None,
+    values: dict[str, Any],
+    train_set: Dataset,
+    test_set: Dataset,
+    *,
+    minutes: float,
+    seed: int,
 ) -> Outcome:
     detector = starts.make_detector(model, train_set.class_names, start_from=start_from, seed=seed)
-    detector, facts = starts.train(detector, train_set, minutes=minutes, seed=seed)
+    detector, facts = starts.train(detector, train_set, minutes=minutes, seed=seed, **values)
 
     def detect(image: Path) -> Found:
         found = detector.detect(image, score_threshold=SCORE_THRESHOLD, max_detections=MAX_DETECTIONS)

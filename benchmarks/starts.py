@@ -133,9 +133,14 @@ def make_detector(model: str, class_names: Sequence[str], *, start_from: str | N
     return Detector.load(model).with_classes(class_names, seed=seed)
 
 
-def train(detector: Detector, train_set: Dataset, *, minutes: float, seed: int) -> tuple[Detector, dict[str, Any]]:
-    """Trains with the default recipe. Returns the detector of the last weights, and what the time was enough for."""
-    config = multibox.TrainConfig(minutes=minutes, validate_every=1e6, workers=0, device="cpu", seed=seed)
+def train(
+    detector: Detector, train_set: Dataset, *, minutes: float, seed: int, **values: Any
+) -> tuple[Detector, dict[str, Any]]:
+    """Trains with the default recipe, but for the values that are given.
+
+    Returns the detector of the last weights, and what the time was enough for.
+    """
+    config = multibox.TrainConfig(minutes=minutes, validate_every=1e6, workers=0, device="cpu", seed=seed, **values)
     rows: list[Any] = []
     with tempfile.TemporaryDirectory() as folder, cpu_clock():
         found = multibox.train(detector, train_set, None, config, out=Path(folder) / "run", on_row=rows.append)
