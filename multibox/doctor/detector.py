@@ -155,7 +155,7 @@ def _small(split: Split, objects: _Objects, config: DetectorConfig) -> Iterator[
         proposed = _proposed(config.height * factor), _proposed(config.width * factor)
         counts = f"{split.name}: {len(small)} of {counted(len(objects.places), 'object')}"
         reaches = f"--size {proposed[0]}x{proposed[1]} leaves a tenth of them so"
-        tiles = f"no input up to {LARGEST_PROPOSED} pixels helps most of them; cut the images into tiles"
+        tiles = f"no input up to {LARGEST_PROPOSED} pixels helps nine in ten of them; cut the images into tiles"
         yield Advice("object-small", f"{counts}; {reaches if max(proposed) <= LARGEST_PROPOSED else tiles}")
 
 

@@ -109,13 +109,14 @@ def _mended(split: Split, found: Mapping[str, set[tuple[str, str]]]) -> Dataset:
     """Returns the images of a split that stay, with the boxes that stay."""
     dropped = set().union(*(found[kind] for kind in DROPPED_IMAGES))
     boxes = set().union(*(found[kind] for kind in DROPPED_BOXES))
+    to_turn = {where for _, where in found["exif-contradicts"]}  # a file of two splits is named in one of them
     clipped = {problem.where for problem in split.problems if problem.kind == "box-beyond-image"}
     samples = []
     for image in split:
         place = split.name, str(image.stated.image)
         if place in dropped:
             continue
-        if place in found["exif-contradicts"]:
+        if str(image.stated.image) in to_turn:
             image = _turned(image, split)
         truth = image.sample.truth
         places = [(split.name, entry.where) for entry in image.objects]

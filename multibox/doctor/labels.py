@@ -67,7 +67,7 @@ def find_doubled_boxes(survey: Survey) -> Iterator[Finding]:
 
 
 def overlapping_pairs(split: Split, least: float) -> Iterator[tuple[int, int, float, bool]]:
-    """Yields each two objects of an image that overlap by more than `least`, and whether one is inside the other.
+    """Yields each two objects of an image that overlap by `least` or more, and whether one is inside the other.
 
     Crowd regions are left out.
     """
@@ -100,7 +100,7 @@ def find_copied_labels(survey: Survey) -> Iterator[Finding]:
                 for index in indices[1:]:
                     image = split.images[index]
                     value = f"the {counted(len(content), 'box')} of {first}; {len(indices)} images have them"
-                    yield Finding("labels-copied", image.stated.where, value.replace("boxs", "boxes"), split.name)
+                    yield Finding("labels-copied", image.stated.where, value, split.name)
         yield from _crowded_positions(split, copied)
 
 

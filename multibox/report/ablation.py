@@ -86,7 +86,7 @@ class AblationRow:
         ap_large: Mean AP of large objects.
         difference: Difference of AP50 from that of the full detector with the same seed; `None` for the full one.
         agree: Whether all seeds lie on the same side of the full detector; `None` for a single seed.
-        paper: The difference that the paper reports for VOC 2007 (tables 2, 3 and 6); `None` if it has none.
+        paper: The difference that the paper reports for VOC 2007 (tables 2, 3 and 6); in points; `None` if it has none.
     """
 
     variant: str

@@ -113,9 +113,13 @@ class _Look:
 
 
 def _usual_scores(looks: Sequence[_Look]) -> dict[int, float]:
-    """Returns for each label the best score of a fitting box of its class that nine of ten objects reach."""
-    labels = np.concatenate([np.zeros(0, np.int64), *(look.truth.labels for look in looks)])
-    scores = np.concatenate([np.zeros(0), *(look.best_score(look.fits & look.same_class) for look in looks)])
+    """Returns for each label the best score of a fitting box of its class that nine of ten objects reach.
+
+    Difficult objects and crowd regions do not count. A label that only they have has no usual score.
+    """
+    counts = np.concatenate([np.zeros(0, bool), *(~(look.truth.difficult | look.truth.crowd) for look in looks)])
+    labels = np.concatenate([np.zeros(0, np.int64), *(look.truth.labels for look in looks)])[counts]
+    scores = np.concatenate([np.zeros(0), *(look.best_score(look.fits & look.same_class) for look in looks)])[counts]
     return {int(label): float(np.quantile(scores[labels == label], 1 - USUAL)) for label in np.unique(labels)}
 
 

@@ -42,7 +42,7 @@ def predict_on_folds(
     parts = divide(dataset, folds)
     job = Job(
         folder,
-        purpose="folds",
+        purpose=f"{folds} folds",
         trainings=folds,
         data={"data": dataset},
         model=model,
@@ -51,11 +51,12 @@ def predict_on_folds(
     )
     found: dict[int, Detections] = {}
     for number, part in enumerate(parts, start=1):
+        inside = set(part)
         held_out = replace(dataset, name=f"{dataset.name}, fold {number}", samples=[dataset[index] for index in part])
         others = replace(
             dataset,
             name=f"{dataset.name} without fold {number}",
-            samples=[sample for index, sample in enumerate(dataset) if index not in set(part)],
+            samples=[sample for index, sample in enumerate(dataset) if index not in inside],
         )
         copies = {id(each.other) for each in find_shared_images(held_out, others)}
         others = replace(others, samples=[sample for sample in others if id(sample) not in copies])

@@ -72,7 +72,6 @@ class Job:
         self._check(
             {
                 "purpose": purpose,
-                "trainings": trainings,
                 "model": model,
                 **weights,
                 **{name: f"{dataset.name}, fingerprint {fingerprint(dataset)[:16]}" for name, dataset in data.items()},

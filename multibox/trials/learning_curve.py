@@ -88,7 +88,7 @@ class LearningCurve:
         places = {(point.fraction, point.seed): value for point, value in zip(self.points, values, strict=True)}
         return np.array([[places[fraction, seed] for seed in self.seeds] for fraction in self.fractions], np.float64)
 
-    def gains_of_last_doubling(self) -> Float[np.ndarray, " seeds"]:
+    def gains_of_last_part(self) -> Float[np.ndarray, " seeds"]:
         """Returns by how much AP rose from the last but one part to all images, for each seed."""
         gains: Float[np.ndarray, " seeds"] = self.ap()[-1] - self.ap()[-2]
         return gains
@@ -205,7 +205,7 @@ def statement(curve: LearningCurve) -> str:
     """Returns what the curve says about twice the images, in a few careful sentences."""
     images, ap = curve.images(), curve.ap()
     half, full = (round(float(row.mean())) for row in images[-2:])
-    gained, expected = curve.gains_of_last_doubling(), curve.expected_gains()
+    gained, expected = curve.gains_of_last_part(), curve.expected_gains()
     sentences = [
         f"From {half} to {full} images, AP rose by {_points(gained)}.",
         f"If it goes on like this, {2 * full} images bring {_points(expected)} more: a forecast by a power law, not "

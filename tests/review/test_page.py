@@ -87,6 +87,11 @@ def test_decisions_by_key_and_click_are_saved_and_applied(page, reviewed, tmp_pa
     with browse(folder) as browser:
         browser.run(catch)
         assert browser.run("return document.getElementById('save').disabled")
+        browser.run(press % "k")
+        browser.run(press % "u")  # undoes what was decided last, not what is open now
+        assert f"0 of {len(suspects)} decided" in str(
+            browser.run("return document.getElementById('about').textContent")
+        )
         for place, suspect in enumerate(suspects):
             text = str(browser.run("return document.getElementById('place').textContent"))
             assert text.startswith(f"{place + 1} of {len(suspects)} · {suspect.kind}")

@@ -71,6 +71,13 @@ def test_an_image_without_labels_and_detections_has_no_suspects():
     assert find_suspects([], []) == []
 
 
+def test_crowd_regions_that_are_not_found_hide_no_phantom():
+    truth = GroundTruth([HERE, THERE], [RED, RED], crowd=[False, True])
+    found = [detections(), *[detections((RED, 0.9, HERE))] * 20]
+    (suspect,) = find_suspects([truth] * 21, found)
+    assert (suspect.kind, suspect.image, suspect.object) == ("phantom", 0, 0)
+
+
 def test_difficult_objects_are_no_suspects_and_explain_what_is_found():
     difficult = GroundTruth([HERE], [RED], difficult=[True])
     assert suspects_of(difficult) == []

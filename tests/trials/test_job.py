@@ -86,6 +86,11 @@ def test_the_machine_may_change(tmp_path, scenes):
     make_job(tmp_path / "job", scenes, config=replace(CONFIG, workers=3, device="cpu"))
 
 
+def test_trainings_may_be_added(tmp_path, scenes):
+    make_job(tmp_path / "job", scenes, trainings=3)
+    make_job(tmp_path / "job", scenes, trainings=5)
+
+
 def test_files_of_something_else_stay(tmp_path, scenes):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="files of something else"):

@@ -45,7 +45,7 @@ def test_the_forecast_goes_on_with_a_power_law_exactly():
     np.testing.assert_allclose(expected_ap(images, ap, wanted), expected, rtol=1e-9)
     curve = curve_of({100: ap[0].tolist(), 200: ap[1].tolist(), 400: ap[2].tolist()})
     np.testing.assert_allclose(curve.expected_gains(), np.array(expected) - ap[-1], rtol=1e-9)
-    np.testing.assert_allclose(curve.gains_of_last_doubling(), ap[2] - ap[1])
+    np.testing.assert_allclose(curve.gains_of_last_part(), ap[2] - ap[1])
 
 
 def test_a_perfect_detector_has_nothing_to_gain():
