@@ -160,7 +160,7 @@ def judge(case: Case) -> Verdict:
         text = f"There is too little to judge by: {few}. From {LEAST_OBJECTS} objects in {LEAST_IMAGES} images on, "
         return Verdict((text + "this page says what fails, why, and what to try first.",), ())
     known = sorted((each for each in classes if each.objects >= LEAST), key=lambda each: each.f1)
-    order = [everything, *known] if len(known) > 1 else known
+    order = known if len(classes) == 1 else [everything, *known]
     if len(known) > 1 and known[0].errors >= PART_OF_ALL * everything.errors:
         order = [known[0], everything, *known[1:]]
     findings = [finding for each in order for finding in _findings(case, each, everything)]
@@ -209,7 +209,7 @@ def _parts(case: Case) -> list[_Part]:
             int(np.count_nonzero(belongs)),
             sum(one == other for one, other in pairs if label in (NONE, one)),
             [kind for _, kind in own],
-            [taken for one, taken in pairs if label == one != taken != NONE],
+            [taken for one, taken in pairs if NONE != label == one != taken != NONE],
             [kind for number, kind in false if label in (NONE, number)],
             case.sides[belongs],
             case.sides[[place for place, _ in own]],

@@ -94,9 +94,9 @@ def finalize(
     )
     for line in summary(card).splitlines():
         log.info(line)
+    reporter.image(state.step, "validation" if val_set else "training", sheet)
     if val_set is not None and evaluation is not None:
         _write_report(best, val_set, evaluation, rows, config, facts, directory)
-    reporter.image(state.step, "validation" if val_set else "training", sheet)
 
 
 def _write_report(

@@ -288,8 +288,8 @@ def train(
             saver.stop(interrupts)
         except Exception as error:
             log.warning(
-                f"the card of the run could not be written ({type(error).__name__}: {error}); the weights are in "
-                f"{directory.best}"
+                f"the card or the report of the run could not be written ({type(error).__name__}: {error}); the "
+                f"weights are in {directory.best}"
             )
         if holdout and holdout.test and group.is_main:
             for each in data:

@@ -229,3 +229,21 @@ def test_the_kind_that_costs_most_is_named_where_no_cause_stands_out(good: Scene
     tide = Tide(0.5, {"poor box": 0.08, "missed": 0.05}, {"poor box": 3, "missed": 2})
     sentence = judge(good.case(tide=tide)).sentences[2]
     assert sentence.startswith("Without errors of the kind 'poor box' AP50 would gain most, 8.0 points: train longer")
+
+
+def test_detections_on_the_background_confuse_no_class(good: Scene):
+    for image in range(14):
+        good.add(image, 0, 30).add(image, None, 30, found=1)
+    assert "confused" not in [finding.rule for finding in judge(good.case()).findings]
+
+
+def test_classes_with_few_objects_count_among_all():
+    scene = Scene()
+    for image in range(20):
+        scene.add(image, 0, 30, found=0)
+    for image in range(9):
+        scene.add(image, 1, 30)
+    for image in range(3):
+        scene.add(image, 0, 30)
+    (finding,) = judge(scene.case()).findings
+    assert (finding.rule, finding.errors) == ("not found", 12)

@@ -210,7 +210,7 @@ def test_where_the_card_fails_the_detector_is_returned(tmp_path, new_detector, t
     saved = load_weights(tmp_path / "best.safetensors").tensors
     assert all((saved[name] == values.numpy()).all() for name, values in best.network.state_dict().items())
     log = (tmp_path / "log.txt").read_text(encoding="utf-8")
-    assert "the card of the run could not be written (Broken: broken); the weights are in" in log
+    assert "the card or the report of the run could not be written (Broken: broken); the weights are in" in log
     assert "stopped" not in log
 
 
