@@ -1,9 +1,8 @@
 """The command `multibox check`."""
 
-import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -18,7 +17,7 @@ from multibox.cli.arguments import (
     UsageError,
     height_and_width,
 )
-from multibox.cli.output import STANDARD_OUTPUT, check_empty, check_new
+from multibox.cli.output import STANDARD_OUTPUT, check_empty, check_new, check_outside
 from multibox.cli.review import (
     Reviewer,
     Trainings,
@@ -31,8 +30,13 @@ from multibox.cli.review import (
 from multibox.cli.terminal import info, stdout
 from multibox.messages import counted
 
-if TYPE_CHECKING:
-    from multibox.doctor.report import Report
+_NEEDS = {
+    "headers": "the headers of the images, so it does not go with --fast",
+    "pixels": "--pixels",
+    "model": "--model NAME",
+    "predictions": "--predict NAME or --folds N",
+}
+"""How the command line gives the checks what they look at."""
 
 _Flag = Annotated[bool, Parameter(group=DATA, negative="", show_default=False)]
 _Kinds = Annotated[Sequence[str], Parameter(group=DATA, negative="", show_default=False)]
@@ -58,7 +62,7 @@ def check(
     folds: Annotated[Count | None, Parameter(group=MODEL)] = None,
     learning_curve: Annotated[bool, Parameter(group=MODEL, negative="", show_default=False)] = False,
     steps: Annotated[Count | None, Parameter(group=LENGTH, show_default="500")] = None,
-    seeds: Annotated[Count, Parameter(group=LENGTH)] = 3,
+    seeds: Annotated[Count | None, Parameter(group=LENGTH, show_default="3")] = None,
     work: Annotated[Path | None, Parameter(group=OUTPUT, show_default="runs/DATA-folds and the like")] = None,
     page: Annotated[Path | None, Parameter(group=OUTPUT, show_default="runs/DATA-review.html")] = None,
     json: Annotated[Path | None, Parameter(group=OUTPUT, allow_leading_hyphen=True)] = None,
@@ -100,15 +104,15 @@ def check(
         unlabelled: What an image without a label file is: 'empty' takes it as one without objects, 'skip' leaves it
             out.
     """
-    files = [] if json in (None, STANDARD_OUTPUT) else [json]
-    check_new(files, overwrite=overwrite, read=[data])
+    flags = {
+        **{"--only": only, "--skip": skip, "--fast": fast, "--pixels": pixels, "--model": model, "--size": size},
+        **{"--fix": fix, "--format": format, "--decisions": decisions, "--page": page, "--json": json},
+        **{"--predict": predict, "--folds": folds, "--learning-curve": learning_curve},
+        **{"--steps": steps, "--seeds": seeds, "--work": work},
+    }
+    check_one_question([flag for flag, value in flags.items() if value])
     if fix is None and format is not None:
         raise UsageError("--format is that of a mended copy; say where to write it: --fix OUT")
-    if fix is not None:
-        if Path(os.path.realpath(fix)).is_relative_to(os.path.realpath(data)):
-            raise UsageError(f"--fix {fix} is in the data set, which is not changed; choose a folder outside of {data}")
-        check_empty(fix)
-
     if decisions is not None and fix is None:
         raise UsageError("--decisions are applied to a copy; say where to write it: --fix OUT")
 
@@ -116,35 +120,49 @@ def check(
     if size is not None and model is None:
         raise UsageError("--size is that of a detector; say which: --model NAME")
 
-    check_one_question(predict, folds, learning_curve, steps)
-    if learning_curve:
-        trainings = Trainings(model, steps, trainings_folder(work, data, "learning-curve"))
-        return measure_curve(data, split, unlabelled, seeds, trainings)
+    trainings = Trainings(model, steps, trainings_folder(work, data, "learning-curve" if learning_curve else "folds"))
     reviewer = None
     if predict is not None or folds is not None:
-        trainings = Trainings(model, steps, trainings_folder(work, data, "folds"))
         place = page or Path("runs") / f"{data.resolve().name}-review.html"
         reviewer = Reviewer(predict, folds, trainings, place)
-        reviewer.check(data, overwrite=overwrite)
+    written = {
+        "--fix": fix,
+        "--json": None if json == STANDARD_OUTPUT else json,
+        "--page": reviewer.page if reviewer else None,
+        "--work": trainings.folder if folds or learning_curve else None,
+    }
+    read = [data, *(Path(each) for each in (decisions, model, predict) if each and Path(each).is_file())]
+    _check_places(data, written, overwrite=overwrite, read=read)
+    if learning_curve:
+        return measure_curve(data, split, unlabelled, seeds or 3, trainings)
+    needs = {"labels": True, "headers": not fast, "pixels": pixels, "model": model, "predictions": reviewer}
+    kinds = _choose_kinds(only, skip, [need for need, is_there in needs.items() if is_there])
+    if reviewer is not None:
+        reviewer.check()
     edit = None if decisions is None else read_edit(decisions)
 
     from multibox.display import image_bar
     from multibox.doctor.detector import open_model
-    from multibox.doctor.examine import choose_kinds, examine
+    from multibox.doctor.examine import examine
+    from multibox.doctor.kinds import KINDS
+    from multibox.doctor.report import Report
+    from multibox.doctor.survey import survey
 
     try:
-        choose_kinds(only, skip, ["labels", "headers", "pixels", "model"])
         judge = None if model is None else open_model(model, height=height, width=width)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
-    def look(path: Path, split: str | None) -> "Report":
+    examined = [kind for kind in kinds if KINDS[kind].needs != "predictions"]
+
+    def look(path: Path, split: str | None) -> Report:
+        if not examined:  # which `examine` would take for everything
+            return Report(survey(path, split=split, unlabelled=unlabelled), (), (), (), "", 0.0)
         with image_bar("decoding", show=pixels) as bar:
             return examine(
                 path,
                 split=split,
-                only=only,
-                skip=skip,
+                only=examined,
                 fast=fast,
                 with_pixels=pixels,
                 model=judge,
@@ -154,7 +172,7 @@ def check(
 
     report = look(data, split)
     if reviewer is not None:
-        report = add_doubts(report, reviewer)
+        report = add_doubts(report, reviewer, kinds)
     stdout().print(report.to_json() if json == STANDARD_OUTPUT else report.to_text())
     if json not in (None, STANDARD_OUTPUT):
         json.parent.mkdir(parents=True, exist_ok=True)
@@ -168,3 +186,53 @@ def check(
         report = look(fix, None)
         info(f"the mended copy: {report.summary()}")
     return 1 if report.count("error") else 0
+
+
+def _check_places(data: Path, written: Mapping[str, Path | None], *, overwrite: bool, read: Sequence[Path]) -> None:
+    """Checks, before any work begins, that what is written is new, outside of the data set and of the mended copy.
+
+    Args:
+        data: The data set.
+        written: The files and folders to write, by the flag that names them; None for those that are not written.
+        overwrite: Whether files may be replaced.
+        read: The files and folders that are read.
+
+    Raises:
+        UsageError: A place does not suit.
+        OSError: A file is there already, or a folder cannot be written to.
+    """
+    places = {flag: place for flag, place in written.items() if place is not None}
+    for flag, place in places.items():
+        check_outside(place, data, flag)
+    if fix := places.get("--fix"):
+        for flag in places.keys() - {"--fix"}:
+            check_outside(places[flag], fix, flag, what="the folder of the mended copy")
+        check_empty(fix)
+    check_new([places[flag] for flag in ("--json", "--page") if flag in places], overwrite=overwrite, read=read)
+
+
+def _choose_kinds(only: Sequence[str], skip: Sequence[str], needs: Collection[str]) -> tuple[str, ...]:
+    """Returns the identifiers of the kinds of problem to look for.
+
+    Args:
+        only: Kinds, families or grades to look for; nothing stands for all.
+        skip: Kinds, families or grades to leave out.
+        needs: What the checks may look at.
+
+    Raises:
+        UsageError: There is no such kind; or another flag is needed, or leaves nothing to look for.
+    """
+    from multibox.doctor.examine import choose_kinds
+    from multibox.doctor.kinds import KINDS
+
+    for word in only:
+        needed = [kind.needs for kind in KINDS.values() if word in (kind.id, kind.family, kind.grade)]
+        if needed and not set(needed) & set(needs):
+            raise UsageError(f"--only {word} needs {_NEEDS[needed[0]]}")
+    try:
+        kinds = choose_kinds(only, skip, list(needs))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if "predictions" in needs and not any(KINDS[kind].needs == "predictions" for kind in kinds):
+        raise UsageError("--predict and --folds look for doubtful labels, which --only or --skip leaves out")
+    return kinds

@@ -50,6 +50,22 @@ def check_empty(folder: Path, *, by: str | None = None) -> None:
         raise FileExistsError(f"{folder} is not empty; choose another folder")
 
 
+def check_outside(path: Path, folder: Path, flag: str, *, what: str = "the data set, which is not changed") -> None:
+    """Checks that a file or folder to write is not in a folder, whether it is there yet or not.
+
+    Args:
+        path: The file or folder to write.
+        folder: The folder, or a single file, where the command must not write.
+        flag: The flag that says where to write, for the message.
+        what: What the folder is, for the message.
+
+    Raises:
+        UsageError: The path is the folder, or in it.
+    """
+    if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise UsageError(f"{flag} {path} is in {what}; choose a place outside of {folder}")
+
+
 def check_new(files: Sequence[Path], *, overwrite: bool, read: Iterable[str | Path]) -> None:
     """Checks that the files can be written, and that none of them is there already unless the user said `--overwrite`.
 

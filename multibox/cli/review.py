@@ -1,20 +1,19 @@
 """What detectors say about a data set, for `multibox check`: the labels that they doubt, and the learning curve."""
 
-import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from multibox.cli.arguments import UsageError, choose_device, fetch_weights
 from multibox.cli.data import choose_split, read_splits
-from multibox.cli.output import check_folder, check_new
+from multibox.cli.output import check_folder
 from multibox.cli.terminal import info, progress_bar, stdout
 from multibox.messages import counted
 
 if TYPE_CHECKING:
-    from multibox.data import Dataset
+    from multibox.data import Dataset, DatasetReader
     from multibox.data.source import Unlabelled
     from multibox.detections import Detections
     from multibox.doctor.fix import Edit
@@ -25,6 +24,18 @@ if TYPE_CHECKING:
 
 SURE = 0.5
 """Suspects that the detector is surer of than this are among the findings of the check."""
+
+_QUESTIONS = ("--predict", "--folds", "--learning-curve")
+
+_PART_OF = {
+    "--steps": ("the length of trainings", ("--folds", "--learning-curve")),
+    "--seeds": ("the number of trainings on each part of the images", ("--learning-curve",)),
+    "--work": ("the folder of trainings", ("--folds", "--learning-curve")),
+    "--page": ("the page of a review", ("--predict", "--folds")),
+}
+"""What some flags mean, and the questions that they are a part of."""
+
+_OF_LEARNING_CURVE = ("--learning-curve", "--model", "--steps", "--seeds", "--work")
 
 
 class Trainings(NamedTuple):
@@ -50,11 +61,8 @@ class Reviewer(NamedTuple):
     trainings: Trainings
     page: Path
 
-    def check(self, data: Path, *, overwrite: bool) -> None:
-        """Checks, before any work begins, what can be: the model, the number of folds, and where is written."""
-        if Path(os.path.realpath(self.page)).is_relative_to(os.path.realpath(data)):
-            raise UsageError(f"--page {self.page} is in the data set, which is not changed; choose a place outside")
-        check_new([self.page], overwrite=overwrite, read=[data])
+    def check(self) -> None:
+        """Checks, before any work begins, what can be: the model, the number of folds, and where they are kept."""
         if self.model is not None:
             fetch_weights(self.model)
         if self.folds is not None:
@@ -63,8 +71,14 @@ class Reviewer(NamedTuple):
             check_folder(self.trainings.folder)
 
 
-def add_doubts(report: "Report", reviewer: Reviewer) -> "Report":
-    """Returns the report of the doctor with the labels that the reviewer doubts, and writes the page to review them."""
+def add_doubts(report: "Report", reviewer: Reviewer, kinds: Collection[str]) -> "Report":
+    """Returns the report of the doctor with the labels that the reviewer doubts, and writes the page to review them.
+
+    Args:
+        report: What the doctor found.
+        reviewer: Who judges the labels.
+        kinds: Identifiers of the kinds to look for; suspects of other kinds are left out.
+    """
     from multibox.data import Dataset
     from multibox.data.check import find_undecodable, leave_out
     from multibox.display import image_bar
@@ -75,16 +89,21 @@ def add_doubts(report: "Report", reviewer: Reviewer) -> "Report":
     usable = {}
     with image_bar("checking") as bar:
         for name, split in report.survey.splits.items():
-            if len(split):
-                samples = [each.sample for each in split]
-                dataset = Dataset(f"{report.survey.path}, {name}", split.class_names, samples)
-                usable[name] = leave_out(dataset, find_undecodable(dataset, on_progress=bar))
+            samples = [each.sample for each in split]
+            dataset = Dataset(f"{report.survey.path}, {name}", split.class_names, samples)
+            faults = find_undecodable(dataset, on_progress=bar)
+            if len(faults) < len(dataset):
+                usable[name] = leave_out(dataset, faults)
+    if not usable:
+        info("there is no image to judge: none can be used")
+        return report
     gathered = gather(usable)
     if reviewer.folds is None:
         found = _predict(gathered.dataset, reviewer.model or "", report.survey.path)
     else:
         found = _predict_on_folds(gathered.dataset, reviewer.folds, reviewer.trainings)
     suspects = find_suspects([sample.truth for sample in gathered.dataset], found)
+    suspects = [suspect for suspect in suspects if FINDING_OF[suspect.kind] in kinds]
     if suspects:
         path = report.survey.path
         mended = Path(f"{path.resolve().name}-reviewed")
@@ -95,7 +114,8 @@ def add_doubts(report: "Report", reviewer: Reviewer) -> "Report":
     else:
         info("no label is doubted")
     findings = [*report.findings, *_findings(report.survey, gathered, suspects)]
-    return replace(report, findings=findings, looked_for=[*report.looked_for, *FINDING_OF.values()])
+    looked_for = [*report.looked_for, *(kind for kind in FINDING_OF.values() if kind in kinds)]
+    return replace(report, findings=findings, looked_for=looked_for)
 
 
 def read_edit(decisions: Path) -> "Edit":
@@ -183,7 +203,6 @@ def measure_curve(
     import matplotlib  # noqa: F401
 
     from multibox.data import DatasetReader
-    from multibox.data.read import EVALUATION_SPLITS, usual_split
     from multibox.report.tables import text_table
     from multibox.training.recipes import TrainConfig
     from multibox.trials.job import MODEL, STEPS
@@ -197,14 +216,7 @@ def measure_curve(
     )
 
     check_folder(trainings.folder)
-    reader = DatasetReader(data, unlabelled=unlabelled)
-    train_split = choose_split(reader, split, ("train", "trainval"), "--split")
-    val_split = usual_split([each for each in reader.splits if each != train_split], EVALUATION_SPLITS)
-    train_set, *others = read_splits(reader, [train_split, *([val_split] if val_split else [])], "skip")
-    if others:
-        val_set = others[0]
-    else:
-        train_set, val_set = train_set.split()
+    train_set, val_set = _read_sets(DatasetReader(data, unlabelled=unlabelled), split)
     steps = trainings.steps or STEPS
     info(
         f"{counted(len(FRACTIONS) * seeds, 'training')} of {counted(steps, 'step')}, on up to "
@@ -230,6 +242,28 @@ def measure_curve(
     return 0
 
 
+def _read_sets(reader: "DatasetReader", split: str | None) -> tuple["Dataset", "Dataset"]:
+    """Returns the images to learn from, and those to score on, which have none in common with them.
+
+    Raises:
+        ValueError: A set cannot be read or has no usable box, or the classes do not fit.
+    """
+    from multibox.data.check import check_learnable
+    from multibox.data.read import EVALUATION_SPLITS, usual_split
+
+    learned = choose_split(reader, split, ("train", "trainval"), "--split")
+    seen = {sample.image for sample in reader.read(learned)}
+    usual = [usual_split(reader.splits, [name]) for name in EVALUATION_SPLITS]
+    others = [name for name in usual if name is not None and name != learned]
+    scored = [name for name in others if seen.isdisjoint(sample.image for sample in reader.read(name))][:1]
+    train_set, *read = read_splits(reader, [learned, *scored], "skip", check=check_learnable)
+    train_set, val_set = (train_set, *read) if read else train_set.split()
+    val_set = val_set.with_classes(train_set.class_names)
+    for dataset in (train_set, val_set):
+        check_learnable(dataset)
+    return train_set, val_set
+
+
 def _wrapped(text: str) -> list[str]:
     import textwrap
 
@@ -241,22 +275,25 @@ def trainings_folder(work: Path | None, data: Path, purpose: str) -> Path:
     return work or Path("runs") / f"{data.resolve().name}-{purpose}"
 
 
-def check_one_question(predict: str | None, folds: int | None, learning_curve: bool, steps: int | None) -> None:
-    """Checks that the flags ask one thing of detectors.
+def check_one_question(given: Collection[str]) -> None:
+    """Checks that the flags ask one thing of detectors, and that none is given in vain.
+
+    Args:
+        given: The flags that were given, such as `--folds`, except those of how the data set is read.
 
     Raises:
-        UsageError: They ask for two, or for trainings of a length without any training.
+        UsageError: They ask for two, or one of them has no part in what is asked.
     """
-    asked = [
-        name
-        for name, given in (
-            ("--predict", predict is not None),
-            ("--folds", folds is not None),
-            ("--learning-curve", learning_curve),
-        )
-        if given
-    ]
+    asked = [flag for flag in _QUESTIONS if flag in given]
     if len(asked) > 1:
         raise UsageError(f"{asked[0]} and {asked[1]} are two questions; ask one at a time")
-    if steps is not None and (predict is not None or not asked):
-        raise UsageError("--steps is the length of trainings; it goes with --folds or --learning-curve")
+    for flag, (what, questions) in _PART_OF.items():
+        if flag in given and not set(asked) & set(questions):
+            raise UsageError(f"{flag} is {what}; it goes with {' or '.join(questions)}")
+    in_vain = [flag for flag in given if flag not in _OF_LEARNING_CURVE]
+    if "--learning-curve" in asked and in_vain:
+        raise UsageError(f"--learning-curve is measured instead of all else; leave out {', '.join(in_vain)}")
+    if "--folds" in asked and "--size" in given:
+        raise UsageError(
+            "--size does not reach the trainings of --folds, which have the input of --model; leave it out"
+        )

@@ -69,6 +69,10 @@ def test_a_detector_at_hand_finds_more(multibox: Multibox, data: Path, weights: 
         (["--model", "ssd256-tinny"], "did you mean 'ssd256-tiny'?"),
         (["--size", "64"], "--size is that of a detector; say which: --model NAME"),
         (["--format", "coco"], "--format is that of a mended copy; say where to write it: --fix OUT"),
+        (["--only", "image-dark"], "--only image-dark needs --pixels"),
+        (["--only", "detector"], "--only detector needs --model NAME"),
+        (["--only", "label-missing"], "--only label-missing needs --predict NAME or --folds N"),
+        (["--only", "exif-turned", "--fast"], "so it does not go with --fast"),
     ],
 )
 def test_wrong_values_are_explained(multibox: Multibox, data: Path, arguments: list[str], message: str):
@@ -77,8 +81,37 @@ def test_wrong_values_are_explained(multibox: Multibox, data: Path, arguments: l
     assert message in err[0]
 
 
-def test_a_mended_copy_is_never_written_into_the_data(multibox: Multibox, data: Path):
-    status, _, err = multibox("check", data, "--fix", data / "mended")
+@pytest.mark.parametrize(
+    ("flags", "place"),
+    [
+        (["--fix", "mended"], "--fix mended"),
+        (["--json", "new.json"], "--json new.json"),
+        (["--folds", 2, "--page", "../new.html"], "--work runs/my scenes-folds"),
+        (["--folds", 2, "--work", "../work"], "--page runs/my scenes-review.html"),
+        (["--predict", "multibox/shapes"], "--page runs/my scenes-review.html"),
+        (["--learning-curve"], "--work runs/my scenes-learning-curve"),
+    ],
+)
+def test_nothing_is_written_into_the_data(multibox: Multibox, data: Path, monkeypatch, flags: list, place: str):
+    monkeypatch.chdir(data)
+    before = sorted(data.rglob("*"))
+    status, out, err = multibox("check", ".", *flags)
+    assert (status, out) == (2, [])
+    assert f"{place} is in the data set, which is not changed; choose a place outside" in " ".join(err)
+    assert sorted(data.rglob("*")) == before
+
+
+def test_what_is_written_beside_a_mended_copy_is_not_in_it(multibox: Multibox, damaged: Path, tmp_path: Path):
+    mended = tmp_path / "mended"
+    status, _, err = multibox("check", damaged, "--json", mended / "report.json", "--fix", mended)
     assert status == 2
-    assert "is in the data set, which is not changed" in err[0]
-    assert not (data / "mended").exists()
+    assert "report.json is in the folder of the mended copy" in " ".join(err)
+    assert not mended.exists()
+
+
+def test_one_file_is_not_named_for_the_page_and_the_json(multibox: Multibox, data: Path, weights: Path, tmp_path: Path):
+    both = tmp_path / "both"
+    status, _, err = multibox("check", data, "--predict", weights, "--page", both, "--json", both)
+    assert status == 2
+    assert "is named twice" in err[0]
+    assert not both.exists()

@@ -8,8 +8,10 @@ from xml.etree.ElementTree import parse
 import pytest
 
 from multibox.data.read import read_dataset
+from multibox.data.sample import Dataset
 from multibox.data.synthetic import synthetic_scenes
 from multibox.data.write import write_voc
+from multibox.review.suspects import FINDING_OF
 from tests.cli.conftest import Multibox
 
 SHAPES = "multibox/shapes"
@@ -75,6 +77,17 @@ def test_a_missing_label_is_found_decided_on_and_added_to_a_copy(multibox: Multi
         (["--folds", 1], "--folds must be at least 2"),
         (["--steps", 9], "--steps is the length of trainings"),
         (["--decisions", "decisions.json"], "say where to write it: --fix OUT"),
+        (["--learning-curve", "--fix", "new"], "leave out --fix"),
+        (["--learning-curve", "--only", "files", "--json", "-"], "leave out --only, --json"),
+        (["--learning-curve", "--fast", "--pixels", "--skip", "note"], "leave out --skip, --fast, --pixels"),
+        (["--learning-curve", "--model", "ssd256-tiny", "--size", 64], "leave out --size"),
+        (["--learning-curve", "--page", "new.html"], "--page is the page of a review; it goes with --predict or"),
+        (["--page", "new.html"], "--page is the page of a review"),
+        (["--seeds", 3], "--seeds is the number of trainings on each part"),
+        (["--folds", 2, "--seeds", 3], "it goes with --learning-curve"),
+        (["--predict", SHAPES, "--work", "new"], "--work is the folder of trainings"),
+        (["--folds", 2, "--model", "ssd256-tiny", "--size", 64], "--size does not reach the trainings of --folds"),
+        (["--predict", SHAPES, "--only", "files"], "which --only or --skip leaves out"),
         (["--predict", "ssd256-tiny"], "is a preset, a network that is not trained yet"),
     ],
 )
@@ -90,6 +103,77 @@ def test_a_file_that_holds_no_decisions_is_refused(multibox: Multibox, data: Pat
     assert (status, out, len(err)) == (1, [], 1)
     assert "not the decisions" in err[0]
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "kinds"),
+    [
+        (["--only", "label-missing"], {"label-missing"}),
+        (["--only", "labels", "--skip", "label-missing"], {"label-swapped", "label-misplaced", "label-phantom"}),
+    ],
+)
+def test_only_and_skip_choose_among_the_doubts(
+    multibox: Multibox, scenes: Path, tmp_path: Path, flags: list[str], kinds: set[str]
+):
+    page = tmp_path / "review.html"
+    _, out, _ = multibox("check", scenes, "--predict", SHAPES, *flags, "--page", page, "--json", "-")
+    report = json.loads("\n".join(out))
+    assert {kind for kind in report["looked_for"] if kind in FINDING_OF.values()} == kinds
+    found = {kind["id"] for kind in report["kinds"]} & {*FINDING_OF.values()}
+    assert found <= kinds
+    assert ("label-missing" in found) == ("label-missing" in kinds)
+    assert {FINDING_OF[row["kind"]] for row in (rows_of(page) if page.exists() else [])} <= kinds
+
+
+@pytest.mark.parametrize("content", [None, 0.5])
+def test_without_a_usable_image_the_report_comes_all_the_same(
+    multibox: Multibox, data: Path, weights: Path, tmp_path: Path, content: float | None
+):
+    for image in (data / "JPEGImages").iterdir():
+        whole = image.read_bytes()
+        image.unlink()
+        if content:
+            image.write_bytes(whole[: int(content * len(whole))])
+    _, out, err = multibox("check", data, "--predict", weights, "--page", tmp_path / "review.html")
+    assert err == ["there is no image to judge: none can be used"]
+    assert "kinds looked for" in out[-1]
+
+
+@pytest.fixture
+def learning_curve_sets(monkeypatch) -> list[Dataset]:
+    """The sets that the learning curve would be measured with, which stops there."""
+    sets: list[Dataset] = []
+
+    def measure(train_set: Dataset, val_set: Dataset, *_: object, **__: object) -> None:
+        sets.extend((train_set, val_set))
+        raise ValueError("measured")
+
+    monkeypatch.setattr("multibox.trials.learning_curve.measure_learning_curve", measure)
+    return sets
+
+
+@pytest.mark.parametrize("has_test", [True, False])
+def test_the_learning_curve_is_not_scored_on_what_was_learned(
+    multibox: Multibox, data: Path, tmp_path: Path, learning_curve_sets: list[Dataset], has_test: bool
+):
+    lists = data / "ImageSets" / "Main"
+    (lists / "trainval.txt").write_text((lists / "train.txt").read_text() + (lists / "val.txt").read_text())
+    if not has_test:
+        (lists / "test.txt").unlink()
+    multibox("check", data, "--learning-curve", "--split", "trainval", "--work", tmp_path / "work")
+    learned, scored = ({sample.image for sample in each} for each in learning_curve_sets)
+    assert len(learned | scored) == len(learned) + len(scored) == (9 if has_test else 7)
+
+
+def test_the_learning_curve_checks_its_validation_set_before_it_trains(
+    multibox: Multibox, data: Path, tmp_path: Path, learning_curve_sets: list[Dataset]
+):
+    for name in (data / "ImageSets" / "Main" / "val.txt").read_text().split():
+        file = data / "Annotations" / f"{name}.xml"
+        file.write_text(re.sub(r"<object>.*</object>", "", file.read_text(), flags=re.DOTALL))
+    status, _, err = multibox("check", data, "--learning-curve", "--work", tmp_path / "work")
+    assert (status, learning_curve_sets) == (1, [])
+    assert "no image has an annotated object" in err[-1]
 
 
 @pytest.mark.slow
