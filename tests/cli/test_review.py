@@ -91,7 +91,10 @@ def test_a_missing_label_is_found_decided_on_and_added_to_a_copy(multibox: Multi
         (["--predict", "ssd256-tiny"], "is a preset, a network that is not trained yet"),
     ],
 )
-def test_flags_that_do_not_go_together_are_refused(multibox: Multibox, data: Path, flags: list[object], what: str):
+def test_flags_that_do_not_go_together_are_refused(
+    multibox: Multibox, data: Path, tmp_path: Path, monkeypatch, flags: list[object], what: str
+):
+    monkeypatch.chdir(tmp_path)  # without a page or trainings of an earlier check
     status, out, err = multibox("check", data, *flags)
     assert (status, out) == (2, [])
     assert what in err[0]
