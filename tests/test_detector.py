@@ -23,7 +23,6 @@ from PIL import Image
 from multibox.boxes import box_iou
 from multibox.config import Postprocess
 from multibox.data.synthetic import synthetic_scenes
-from multibox.detections import Detections
 from multibox.detector import Detector, load
 from multibox.postprocess import NormalizedDetections
 from multibox.presets import preset
@@ -32,6 +31,7 @@ from multibox.runtimes import torch_runtime
 from multibox.runtimes.precision import time_side_by_side
 from multibox.ssd.network import Predictions
 from multibox.weights.published import EXAMPLE_IMAGE
+from tests.tolerances import assert_same
 
 NAMES = ("cat", "dog", "고양이")
 HEIGHT, WIDTH = 90, 160
@@ -62,15 +62,6 @@ def nothing() -> NormalizedDetections:
 
 def pixels(number: int, *, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     return np.random.default_rng(number).integers(0, 256, (3, height, width), dtype=np.uint8)
-
-
-def assert_same(found: Detections, expected: Detections, *, scores: float = 1e-5, boxes: float = 0.01) -> None:
-    assert len(found) == len(expected) > 0
-    np.testing.assert_allclose(found.scores, expected.scores, atol=scores)
-    np.testing.assert_allclose(found.boxes, expected.boxes, atol=boxes)
-    assert found.labels.tolist() == expected.labels.tolist()
-    assert found.default_box_indices.tolist() == expected.default_box_indices.tolist()
-    assert found.class_names == expected.class_names
 
 
 # create

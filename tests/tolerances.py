@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from multibox import Detections
+
 TOLERANCES = {
     "float64": {"rtol": 1e-9, "atol": 1e-12},
     "float32": {"rtol": 1e-5, "atol": 1e-6},
@@ -37,6 +39,21 @@ def assert_close(actual: Any, expected: Any, dtype: str | None = None) -> None:
         return
     tolerance = TOLERANCES.get(dtype or _dtype(actual), EXACT)
     torch.testing.assert_close(_double(actual), _double(expected), **tolerance)
+
+
+def assert_same(found: Detections, expected: Detections, *, scores: float = 1e-5, boxes: float = 0.01) -> None:
+    """Fails unless both found the same, and something; scores in [0, 1] and boxes in pixels may differ by so much.
+
+    A loaded network has its BatchNorm folded and its memory in another order than the one that was saved: on some
+    processors the last bits of its outputs differ, and detections with nearly equal scores change places. Ask for a
+    score that few boxes have, and compare the weights to the bit.
+    """
+    assert len(found) == len(expected) > 0
+    np.testing.assert_allclose(found.scores, expected.scores, atol=scores)
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=boxes)
+    assert found.labels.tolist() == expected.labels.tolist()
+    assert found.default_box_indices.tolist() == expected.default_box_indices.tolist()
+    assert found.class_names == expected.class_names
 
 
 def _dtype(values: Any) -> str:

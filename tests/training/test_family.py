@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from multibox.data import read_dataset
 from multibox.data.sample import Dataset
@@ -30,16 +31,14 @@ def losses_of(detector: Detector, dataset: Dataset, out: Path, *, steps: int, ba
 
 
 def check_round_trip(out: Path, detector: Detector, dataset: Dataset) -> None:
-    """What training saved is found again: same config, same detections, and the same after another saving."""
+    """What training saved is found again: same config, same weights, and the same after another saving."""
     trained = Detector.load(out / "last.safetensors")
     assert trained.config == detector.config
     assert trained.class_names == dataset.class_names
     trained.save(out / "again.safetensors")
     again = Detector.load(out / "again.safetensors")
-    image = dataset[0].image
-    one, other = (each.detect(image, score_threshold=0.001) for each in (trained, again))
-    assert len(one) == len(other) > 0
-    assert np.array_equal(one.boxes, other.boxes) and np.array_equal(one.scores, other.scores)
+    assert len(again.detect(dataset[0].image, score_threshold=0.001)) > 0
+    torch.testing.assert_close(again.network.state_dict(), trained.network.state_dict(), rtol=0, atol=0)
     assert again.provenance == trained.provenance
 
 

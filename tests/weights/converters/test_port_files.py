@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.testing import assert_close
 
 from multibox.detector import Detector
 from multibox.weights.converters.class_names import VOC
@@ -40,7 +41,7 @@ def test_a_file_becomes_a_detector(tmp_path: Path, lufficc_state: State, name: s
     assert detector.config.name == "ssdlite320-mobilenetv2"
     assert detector.provenance["converted from"] == "lufficc/SSD"
     found = detector.network.state_dict()["backbone.features.18.0.weight"]
-    torch.testing.assert_close(found, lufficc_state["backbone.features.18.0.weight"], rtol=0, atol=0)
+    assert_close(found, lufficc_state["backbone.features.18.0.weight"], rtol=0, atol=0)
 
 
 def test_a_converted_detector_is_saved_and_loaded(tmp_path: Path, lufficc_state: State):
@@ -50,10 +51,8 @@ def test_a_converted_detector_is_saved_and_loaded(tmp_path: Path, lufficc_state:
     loaded = Detector.load(tmp_path / "it.safetensors")
     assert (loaded.config, loaded.class_names) == (converted.config, converted.class_names)
     image = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
-    first, second = (each.detect(image, score_threshold=0.01) for each in (converted, loaded))
-    assert len(first) == 100  # random weights find something everywhere
-    np.testing.assert_array_equal(first.boxes, second.boxes)
-    np.testing.assert_array_equal(first.scores, second.scores)
+    assert len(loaded.detect(image, score_threshold=0.01)) == 100  # random weights find something everywhere
+    assert_close(loaded.network.state_dict(), converted.network.state_dict(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["checkpoint.pth", "before_1.6.pth"])
