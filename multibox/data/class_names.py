@@ -14,6 +14,11 @@ BACKGROUND = ("background", "__background__", "_background_")
 """Names, in lower case, of what is no object. The detector has an output of its own for it."""
 
 
+def folded_class(name: str) -> str:
+    """Returns a class name in lower case and without blanks: classes that differ in no more are probably one."""
+    return "".join(name.split()).casefold()
+
+
 def is_class_list(file: Path) -> bool:
     """Returns whether a file has a name that tools give to lists of classes."""
     name = file.name.lower()

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from multibox.boxes import area, clip
+from multibox.data.class_names import folded_class
 from multibox.data.sample import Dataset, DatasetError, GroundTruth, Problem, Sample
 from multibox.images import image_size
 from multibox.messages import quoted
@@ -190,7 +191,7 @@ def similar_classes(where: str, class_names: Sequence[str]) -> Iterator[Problem]
     first_of: dict[str, str] = {}
     seen: set[str] = set()
     for name in class_names:
-        first = first_of.setdefault("".join(name.split()).casefold(), name)
+        first = first_of.setdefault(folded_class(name), name)
         if name in seen:
             yield Problem(where, f"class {quoted(name)} is named twice", "taken as one class", "class-named-twice")
         elif first != name:

@@ -18,9 +18,6 @@ HUGE_PIXELS = 25_000_000
 LONGEST_IMAGE = 4.0
 """Long side by short side."""
 
-_REFUSED = re.compile(r'[<>:"|?*\\\x00-\x1f]|^\s|\s$|\s\.\w+$|^(?:con|prn|aux|nul|com\d|lpt\d)\.', re.IGNORECASE)
-"""What Windows refuses in the name of a file."""
-
 PLAIN_MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA")
 """Kinds of pixels that become RGB without a choice."""
 
@@ -60,8 +57,14 @@ def find_odd_names(survey: Survey) -> Iterator[Finding]:
             for path in others:
                 yield Finding(kind, str(path), f"{first.name} is there too", splits[path])
     for path, split in splits.items():
-        if _REFUSED.search(path.name) or nfc(path.name) != path.name:
+        if portable_stem(path.stem) != path.stem:
             yield Finding("name-unportable", str(path), repr(path.name), split)
+
+
+def portable_stem(stem: str) -> str:
+    """Returns the name of a file, without suffix, as all systems take it: in composed Unicode, as Windows allows it."""
+    name = re.sub(r'[<>:"|?*\\/\x00-\x1f]', "_", nfc(stem)).strip() or "image"
+    return re.sub(r"^(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", r"\1_", name, flags=re.IGNORECASE)
 
 
 def find_in_headers(survey: Survey) -> Iterator[Finding]:

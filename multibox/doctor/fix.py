@@ -11,12 +11,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from multibox.boxes import area
-from multibox.data.files import nfc
+from multibox.data.class_names import folded_class
 from multibox.data.records import CheckedImage, SplitRecords, check_records
 from multibox.data.sample import Dataset, DatasetError, Sample
 from multibox.data.splits import split_kind
 from multibox.data.write import WRITERS, file_stem
-from multibox.doctor.files import find_reported
+from multibox.doctor.files import find_reported, portable_stem
 from multibox.doctor.kinds import KINDS
 from multibox.doctor.report import Report
 from multibox.doctor.survey import Finding, Split
@@ -162,9 +162,9 @@ def _new_names(names: Sequence[str], counts: Mapping[str, int]) -> dict[str, str
     """Returns for each class name the most frequent one that differs in case and blanks only, without outer blanks."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        groups["".join(name.split()).casefold()].append(name)
+        groups[folded_class(name)].append(name)
     best = {key: max(group, key=lambda name: counts[name]).strip() for key, group in groups.items()}
-    return {name: best["".join(name.split()).casefold()] for name in names}
+    return {name: best[folded_class(name)] for name in names}
 
 
 def _with_splits(datasets: Mapping[str, Dataset], format: Format) -> dict[str, Dataset]:
@@ -191,7 +191,7 @@ def _with_names(datasets: Mapping[str, Dataset]) -> dict[str, Dataset]:
     for split, dataset in datasets.items():
         samples = []
         for sample in dataset:
-            stem = base = _portable(file_stem(sample))
+            stem = base = portable_stem(file_stem(sample))
             number = 1
             while stem.casefold() in taken:
                 number += 1
@@ -205,9 +205,3 @@ def _with_names(datasets: Mapping[str, Dataset]) -> dict[str, Dataset]:
 def _named(sample: Sample, stem: str) -> Sample:
     suffix = sample.image.suffix if isinstance(sample.image, Path) else PurePath(sample.name).suffix
     return replace(sample, name=stem + suffix)
-
-
-def _portable(stem: str) -> str:
-    """Returns the name without characters that Windows refuses, in composed Unicode."""
-    name = re.sub(r'[<>:"|?*\\/\x00-\x1f]', "_", nfc(stem)).strip(" .") or "image"
-    return f"{name}_" if re.fullmatch(r"con|prn|aux|nul|com\d|lpt\d", name, re.IGNORECASE) else name

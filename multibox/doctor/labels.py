@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from multibox.boxes import area, box_iou
-from multibox.data.class_names import BACKGROUND
+from multibox.data.class_names import BACKGROUND, folded_class
 from multibox.data.records import CheckedImage
 from multibox.doctor.survey import Finding, Split, Survey, short_place
 from multibox.messages import counted, quoted
@@ -170,7 +170,7 @@ def find_odd_classes(survey: Survey) -> Iterator[Finding]:
 def _odd_classes(survey: Survey, split: Split) -> Iterator[Finding]:
     where = str(survey.path)
     for one, other in combinations(split.class_names, 2):
-        if _plain(one) == _plain(other) and _tight(one) != _tight(other):
+        if _plain(one) == _plain(other) and folded_class(one) != folded_class(other):
             yield Finding("class-similar", where, f"{quoted(one)} and {quoted(other)}")
     for name, count in zip(split.class_names, split.counts().tolist(), strict=True):
         if name != name.strip():
@@ -211,14 +211,9 @@ def _content(image: CheckedImage) -> tuple[object, ...]:
     return tuple(sorted((*entry.box, label) for entry, label in zip(image.objects, labels.tolist(), strict=True)))
 
 
-def _tight(name: str) -> str:
-    """Returns the name by which the readers compare classes."""
-    return "".join(name.split()).casefold()
-
-
 def _plain(name: str) -> str:
     """Returns a name without accents, hyphens and the ending of a plural."""
-    letters = unicodedata.normalize("NFKD", _tight(name))
+    letters = unicodedata.normalize("NFKD", folded_class(name))
     letters = "".join(each for each in letters if not unicodedata.combining(each) and each not in "-_.")
     for ending, instead in (("ies", "y"), ("es", ""), ("s", "")):
         if len(letters) > len(ending) + 2 and letters.endswith(ending):

@@ -115,3 +115,19 @@ def test_yolo_has_no_place_for_two_splits_of_one_kind(copy: Copy, tmp_path: Path
     (lists / "val.txt").unlink()
     with pytest.raises(ValueError, match=r"'train' and 'night' would both be 'train' in YOLO's format.*--format coco"):
         write_fixed(examine(folder), tmp_path / "out", "yolo")
+
+
+@pytest.mark.parametrize(
+    "stem", ["con", "CON.1", "LPT1", "what?", "a:b", "back\\slash", " before", "behind ", "cafe\u0301"]
+)
+def test_a_name_that_some_system_refuses_is_found_and_the_copy_has_another(copy: Copy, tmp_path: Path, stem: str):
+    folder = copy("yolo")
+    image = next((folder / "images" / "train").iterdir())
+    label = folder / "labels" / "train" / f"{image.stem}.txt"
+    label.rename(label.with_stem(stem))
+    image.rename(image.with_stem(stem))
+    assert [finding.kind for finding in examine(folder, only=["files"]).findings] == ["name-unportable"]
+    write_fixed(examine(folder), tmp_path / "out")
+    assert examine(tmp_path / "out", only=["files"]).findings == []
+    sets = [DatasetReader(each).read("train") for each in (folder, tmp_path / "out")]
+    assert sum(len(sample.truth) for sample in sets[0]) == sum(len(sample.truth) for sample in sets[1])
