@@ -3,10 +3,16 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from multibox.boxes import center_to_corner, clip, corner_to_center
+from multibox.boxes import box_iou, center_to_corner, clip, corner_to_center
 from multibox.config import DetectorConfig
+
+IOU_THRESHOLD = 0.5
+"""Least overlap by which matching gives an object a default box, beside its own by the bipartite rule."""
+
+_CHUNK = 512
+"""Number of objects that are compared with the default boxes at once."""
 
 
 def make_default_boxes(config: DetectorConfig) -> Float[np.ndarray, "default_boxes 4"]:
@@ -44,6 +50,43 @@ def make_default_boxes(config: DetectorConfig) -> Float[np.ndarray, "default_box
                 boxes_lie = "box lies" if outside == 1 else "boxes lie"
                 raise ValueError(f"{outside} default {boxes_lie} outside the image, so that cutting leaves nothing")
     return boxes.astype(np.float32)
+
+
+def feature_maps_of(config: DetectorConfig) -> Int[np.ndarray, " default_boxes"]:
+    """Returns the number of the feature map, from 0, that each default box belongs to."""
+    maps = config.feature_maps
+    return np.repeat(np.arange(len(maps)), [feature_map.num_default_boxes for feature_map in maps])
+
+
+class Best(NamedTuple):
+    """The default box that overlaps each object most; of several that do, the first.
+
+    Attributes:
+        overlaps: Its overlap.
+        indices: Its index.
+    """
+
+    overlaps: Float[np.ndarray, " objects"]
+    indices: Int[np.ndarray, " objects"]
+
+
+def best_default_boxes(
+    boxes: Float[np.ndarray, "objects 4"], default_boxes_center: Float[np.ndarray, "default_boxes 4"]
+) -> Best:
+    """Returns the default box that overlaps each object most.
+
+    Args:
+        boxes: Objects in corner form, as fractions of their images.
+        default_boxes_center: The default boxes in center form, as fractions of the image.
+    """
+    table = np.asfortranarray(center_to_corner(default_boxes_center))  # as box_iou reads it fastest
+    overlaps, indices = np.zeros(len(boxes), np.float32), np.zeros(len(boxes), np.int64)
+    for start in range(0, len(boxes), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        found = box_iou(np.asfortranarray(boxes[rows].astype(np.float32)), table)
+        indices[rows] = found.argmax(axis=1)
+        overlaps[rows] = found.max(axis=1)
+    return Best(overlaps, indices)
 
 
 class Place(NamedTuple):

@@ -28,7 +28,7 @@ from multibox.runtimes.runtime import RawOutputs, Runtime
 from multibox.weights.download import OnProgress
 from multibox.weights.exported import is_exported, read_metadata
 from multibox.weights.file import Weights, load_weights, parse_header, save_weights
-from multibox.weights.published import find_weights, is_config
+from multibox.weights.published import find_weights, is_config, is_weights
 from multibox.words import unknown_argument, unknown_attribute
 
 if TYPE_CHECKING:
@@ -760,6 +760,8 @@ def new_config(
         from multibox.ssd.build import timm_config
 
         return timm_config(model, scales=scales, height=height, width=width)
+    if not is_weights(model) and (Path(model).suffix or "/" in model or Path(model).is_dir()):
+        find_weights(model)  # says that there is no such file
     return preset(model, scales=scales, height=height, width=width)
 
 

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from multibox.data.sample import Sample
 from multibox.data.synthetic import synthetic_scene
+from multibox.default_boxes import feature_maps_of
 from multibox.detections import Detections
 from multibox.detector import Detector
 from multibox.drawing import contact_sheet, draw_boxes
@@ -54,8 +55,7 @@ class Tour:
     @cached_property
     def maps(self) -> np.ndarray:
         """The feature map of each default box."""
-        rows = self.detector.config.feature_maps
-        return np.repeat(np.arange(len(rows)), [row.num_default_boxes for row in rows])
+        return feature_maps_of(self.detector.config)
 
     @cached_property
     def names(self) -> list[str]:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import CoercionError, Group, Parameter, Token
 
 from multibox.cli.terminal import download_bar
-from multibox.weights.published import find_weights, is_config
+from multibox.weights.published import find_weights, is_config, is_weights
 
 if TYPE_CHECKING:
     from multibox.config import DetectorConfig, Scales
+    from multibox.explain.model import Model
 
 DATA, MODEL, LENGTH, OPTIMIZATION, OUTPUT, MACHINE = (
     Group(name, sort_key=place)
@@ -124,13 +125,24 @@ def new_network(model: str, size: str | None = None, scales: "Scales | None" = N
     from multibox.detector import new_config
 
     height, width = height_and_width(size)
-    named = is_config(model) or model.startswith("timm/")
     try:
-        if not named and (Path(model).suffix or "/" in model or Path(model).is_dir()):
-            find_weights(model)  # says that there is no such file
         return new_config(model, scales=scales, height=height, width=width)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def open_model(model: str, size: str | None, scales: "Scales | None" = None) -> "Model":
+    """Returns what data are judged for by `--model`: a new network as `new_network` takes it, or weights.
+
+    Published weights are downloaded if need be. The other arguments and the errors are those of `new_network`.
+    """
+    from multibox.explain.model import Model
+
+    if not is_weights(model):
+        return Model.new(model, new_network(model, size, scales))
+    if size is not None or scales is not None:
+        raise UsageError(f"--size and --scales are for presets; {model} has its own")
+    return Model.of_weights(model, fetch_weights(model))
 
 
 def choose_device(device: str | None, *, exported: bool = False) -> str:

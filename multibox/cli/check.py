@@ -15,7 +15,7 @@ from multibox.cli.arguments import (
     Overwrite,
     Unlabelled,
     UsageError,
-    height_and_width,
+    open_model,
 )
 from multibox.cli.output import STANDARD_OUTPUT, check_empty, check_new, check_outside
 from multibox.cli.review import (
@@ -78,8 +78,8 @@ def check(
     Args:
         data: The folder of the data set: VOC XML, COCO or labelme JSON, or YOLO text.
         split: Look at this split only.
-        model: Judge the data for this detector as well: a preset, the .json file of a config, a weights file, or the
-            folder of a run.
+        model: Judge the data for this detector as well: a preset, timm/NAME, the .json file of a config, or weights: a
+            file, the folder of a run, or the name of published weights.
         size: The input size of a preset in pixels, HEIGHTxWIDTH (240x320) or one number for both.
         only: Look for these only: kinds of problem, families (files, labels, splits, balance, detector) or grades
             (error, warning, note). May be given more than once.
@@ -116,7 +116,6 @@ def check(
     if decisions is not None and fix is None:
         raise UsageError("--decisions are applied to a copy; say where to write it: --fix OUT")
 
-    height, width = height_and_width(size)
     if size is not None and model is None:
         raise UsageError("--size is that of a detector; say which: --model NAME")
 
@@ -142,17 +141,12 @@ def check(
     edit = None if decisions is None else read_edit(decisions)
 
     from multibox.display import image_bar
-    from multibox.doctor.detector import open_model
     from multibox.doctor.examine import examine
     from multibox.doctor.kinds import KINDS
     from multibox.doctor.report import Report
     from multibox.doctor.survey import survey
 
-    try:
-        judge = None if model is None else open_model(model, height=height, width=width)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-
+    judge = None if model is None else open_model(model, size)
     examined = [kind for kind in kinds if KINDS[kind].needs != "predictions"]
 
     def look(path: Path, split: str | None) -> Report:

@@ -18,8 +18,7 @@ from multibox.cli.arguments import (
     ScalesName,
     Unlabelled,
     UsageError,
-    fetch_weights,
-    new_network,
+    open_model,
 )
 from multibox.cli.data import choose_split, read_splits
 from multibox.cli.output import STANDARD_OUTPUT, check_new
@@ -89,7 +88,7 @@ def coverage(
     """
     if fit and out is None:
         raise UsageError("--fit writes a config; say to which folder: --out DIR")
-    config, table = _open_model(model, size, scales)
+    _, config, table, _ = open_model(model, size, scales)
     files = [] if out is None else [out / name for name in (PICTURE, NUMBERS, *([FITTED] if fit else []))]
     if json not in (None, STANDARD_OUTPUT):
         files.append(json)
@@ -128,31 +127,6 @@ def coverage(
         if fit:
             _say_what_is_next(out / FITTED, data, model, size, scales)
     return 0
-
-
-def _open_model(
-    model: str, size: str | None, scales: ScalesName | None
-) -> tuple["DetectorConfig", "np.ndarray | None"]:
-    """Returns the config of the detector, and its default boxes if they are stored with its weights.
-
-    Raises:
-        UsageError: There is no such model, or `--size` or `--scales` is given for weights.
-        ValueError: The default boxes are stored in an exported file.
-    """
-    if not is_weights(model):
-        return new_network(model, size, scales), None
-    if size is not None or scales is not None:
-        raise UsageError(f"--size and --scales are for presets; {model} has its own")
-    from multibox.weights.exported import is_exported, read_header
-    from multibox.weights.file import load_weights
-
-    path = fetch_weights(model)
-    weights = read_header(path) if is_exported(model) else load_weights(path)
-    if not weights.config.stored_default_boxes:
-        return weights.config, None
-    if "default_boxes" not in weights.tensors:
-        raise ValueError(f"{model} stores its default boxes; give the weights file that it was exported from")
-    return weights.config, weights.tensors["default_boxes"]
 
 
 def _read_sets(
@@ -211,8 +185,8 @@ def _other_inputs(
 ) -> list[dict[str, Any]]:
     """Returns what the default boxes of a preset cover at other sizes of the input."""
     from multibox.config import LARGEST_SIDE
+    from multibox.default_boxes import IOU_THRESHOLD
     from multibox.detector import new_config
-    from multibox.explain.coverage import IOU_THRESHOLD
     from multibox.explain.fit import GRAIN
     from multibox.explain.shapes import best_overlaps, boxes_of
 

@@ -2,29 +2,20 @@
 
 from collections.abc import Iterator
 from math import ceil
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from multibox.boxes import box_iou, center_to_corner
 from multibox.config import DetectorConfig
-from multibox.default_boxes import make_default_boxes
+from multibox.default_boxes import IOU_THRESHOLD, best_default_boxes, feature_maps_of
 from multibox.doctor.labels import overlapping_pairs
 from multibox.doctor.survey import Advice, Finding, Split, Survey, short_place
-from multibox.files import read_text
+from multibox.explain.model import Model
 from multibox.messages import counted, quoted
-from multibox.presets import preset
-from multibox.weights.exported import is_exported, read_header
-from multibox.weights.file import load_weights
-from multibox.weights.published import find_weights, is_weights
 
 SMALLEST_SIDE = 8.0
 """Pixels of the input: a cell of the finest map of the usual detectors."""
-
-IOU_THRESHOLD = 0.5
-"""Least overlap by which matching gives an object a default box, beside its own by the bipartite rule."""
 
 REACH = 2.25
 """A box of any size overlaps one of another aspect ratio by at most `1 / (2 sqrt(k) - 1)`, where `k` is the ratio of
@@ -40,58 +31,6 @@ STRIDE = 32
 """Proposed sizes are multiples of it."""
 
 LARGEST_PROPOSED = 1024
-
-_CHUNK = 512
-"""Number of objects that are compared with the default boxes at once."""
-
-
-class Model(NamedTuple):
-    """The detector that data are judged for.
-
-    Attributes:
-        name: What the user calls it.
-        config: Its config.
-        default_boxes: Its default boxes in center form, as fractions of the image.
-        class_names: Its class names; None for a detector that is not trained yet.
-    """
-
-    name: str
-    config: DetectorConfig
-    default_boxes: Float[np.ndarray, "default_boxes 4"]
-    class_names: tuple[str, ...] | None
-
-
-def open_model(name: str, *, height: int | None = None, width: int | None = None) -> Model:
-    """Returns what a preset, the file of a config, or weights say of their detector.
-
-    Args:
-        name: Name of a preset, path of a config's `.json` file, or weights as `multibox.load` takes them.
-        height: Height of the input in pixels, for presets; None for the preset's own.
-        width: Width of the input in pixels, for presets; None for the preset's own.
-
-    Raises:
-        ValueError: There is no such preset, the file is not of a detector, or a size is given for a detector that has
-            its own.
-        FileNotFoundError: There is no such file.
-    """
-    is_config = Path(name).suffix.lower() == ".json"
-    if not (is_config or is_weights(name)):
-        if Path(name).suffix or "/" in name:
-            find_weights(name)  # says that there is no such file
-        config = preset(name, height=height, width=width)
-        return Model(name, config, make_default_boxes(config), None)
-    if (height, width) != (None, None):
-        raise ValueError(f"{name} has an input size of its own; sizes are for presets")
-    if is_config:
-        if not Path(name).is_file():
-            raise FileNotFoundError(f"{name}: there is no such file")
-        config = DetectorConfig.from_json(read_text(Path(name)))
-        return Model(name, config, make_default_boxes(config), None)
-    path = find_weights(name)
-    weights = read_header(path) if is_exported(path) else load_weights(path)
-    stored = weights.tensors.get("default_boxes") if weights.config.stored_default_boxes else None
-    boxes = make_default_boxes(weights.config) if stored is None else stored
-    return Model(name, weights.config, boxes, weights.class_names)
 
 
 class _Objects(NamedTuple):
@@ -133,15 +72,8 @@ def judge_for(survey: Survey, model: Model) -> Iterator[Finding | Advice]:
 def _compare(split: Split, model: Model) -> _Objects:
     index = np.flatnonzero(~split.crowd)
     boxes = split.fractions[index]
-    table = np.asfortranarray(center_to_corner(model.default_boxes.astype(np.float32)))  # as box_iou reads it fastest
-    overlaps, best = np.zeros(len(index), np.float32), np.zeros(len(index), np.int64)
-    for start in range(0, len(index), _CHUNK):
-        rows = slice(start, start + _CHUNK)
-        found = box_iou(np.asfortranarray(boxes[rows].astype(np.float32)), table)
-        best[rows] = found.argmax(axis=1)
-        overlaps[rows] = found.max(axis=1)
     sizes = (boxes[:, 2:] - boxes[:, :2]) * np.array([model.config.width, model.config.height])
-    return _Objects(index, sizes.astype(np.float64), overlaps, best)
+    return _Objects(index, sizes.astype(np.float64), *best_default_boxes(boxes, model.default_boxes))
 
 
 def _small(split: Split, objects: _Objects, config: DetectorConfig) -> Iterator[Finding | Advice]:
@@ -211,9 +143,8 @@ def _over_limit(split: Split, config: DetectorConfig) -> Iterator[Finding]:
 
 def _idle_maps(survey: Survey, split: Split, model: Model) -> Iterator[Finding]:
     maps = model.config.feature_maps
-    map_of = np.repeat(np.arange(len(maps)), [row.num_default_boxes for row in maps])
     objects = _compare(split, model)
-    counts = np.bincount(map_of[objects.best], minlength=len(maps))
+    counts = np.bincount(feature_maps_of(model.config)[objects.best], minlength=len(maps))
     for row, count in zip(maps, counts.tolist(), strict=True):
         if count < IDLE * len(objects.places):
             value = f"{row.layer} ({row.rows} x {row.columns} cells): {count} of {len(objects.places)} objects"

@@ -11,6 +11,7 @@ from multibox.doctor import balance, detector, files, labels, pixels, splits
 from multibox.doctor.kinds import FAMILIES, GRADES, KINDS
 from multibox.doctor.report import Report
 from multibox.doctor.survey import Advice, Finding, Survey, survey
+from multibox.explain.model import Model
 from multibox.messages import list_names
 
 
@@ -104,7 +105,7 @@ def examine(
     skip: Sequence[str] = (),
     fast: bool = False,
     with_pixels: bool = False,
-    model: detector.Model | None = None,
+    model: Model | None = None,
     unlabelled: Unlabelled | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Report:

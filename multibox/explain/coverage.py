@@ -16,12 +16,9 @@ from multibox.boxes import box_iou, center_to_corner
 from multibox.config import DetectorConfig
 from multibox.data.augment import normalized_boxes
 from multibox.data.sample import Dataset
-from multibox.default_boxes import make_default_boxes
+from multibox.default_boxes import IOU_THRESHOLD, feature_maps_of, make_default_boxes
 from multibox.ssd.cpu import match
 from multibox.ssd.matching import UNMATCHED
-
-IOU_THRESHOLD = 0.5
-"""Least overlap by which matching gives an object a default box, unless it is its own by the bipartite rule."""
 
 SIZE_EDGES = (8, 16, 32, 64, 128, 256)
 """Square roots of the area, in pixels of the input, between groups of objects."""
@@ -104,7 +101,7 @@ def measure_coverage(
     if default_boxes_center is None:
         default_boxes_center = make_default_boxes(config)
     table = np.asfortranarray(center_to_corner(default_boxes_center))  # as box_iou reads it fastest
-    map_of = np.repeat(np.arange(len(config.feature_maps)), [row.num_default_boxes for row in config.feature_maps])
+    map_of = feature_maps_of(config)
     parts = [_no_objects(len(config.feature_maps))]
     for done, sample in enumerate(dataset, start=1):
         boxes = normalized_boxes(sample).astype(np.float32)

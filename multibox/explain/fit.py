@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 
 from multibox.config import DetectorConfig, FeatureMap, Scales
 from multibox.data.sample import Dataset
+from multibox.default_boxes import IOU_THRESHOLD
 from multibox.detector import new_config
-from multibox.explain.coverage import IOU_THRESHOLD
 from multibox.explain.shapes import boxes_of, overlaps_by_shape
 from multibox.ssd.backbones import make_backbone
 

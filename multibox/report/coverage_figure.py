@@ -9,8 +9,8 @@ from jaxtyping import Float
 
 from multibox.boxes import box_iou, center_to_corner
 from multibox.config import DetectorConfig
-from multibox.default_boxes import make_default_boxes
-from multibox.explain.coverage import IOU_THRESHOLD, Coverage, by_map, summarize
+from multibox.default_boxes import IOU_THRESHOLD, make_default_boxes
+from multibox.explain.coverage import Coverage, by_map, summarize
 from multibox.messages import percent
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from multibox.boxes import area, box_iou, center_to_corner
 from multibox.config import DetectorConfig
 from multibox.data.sample import Dataset, GroundTruth
-from multibox.default_boxes import make_default_boxes
+from multibox.default_boxes import feature_maps_of, make_default_boxes
 from multibox.detections import Detections
 from multibox.evaluation.groups import Grouping, group_images
 
@@ -105,7 +105,6 @@ def _by_default_box(
 ) -> list[Slice]:
     """Returns the divisions by feature map, and by shape of the default boxes of each map."""
     maps = config.feature_maps
-    map_of = np.repeat(np.arange(len(maps)), [row.num_default_boxes for row in maps])
     shapes = [(row, shape) for row in maps for shape in row.box_sizes]
     starts = np.cumsum([0, *(len(row.box_sizes) for row in maps)])
     shape_of = np.concatenate(
@@ -130,7 +129,7 @@ def _by_default_box(
             "Feature map",
             note,
             tuple(f"{row.layer}, {row.rows} x {row.columns} cells" for row in maps),
-            grouping(map_of, len(maps)),
+            grouping(feature_maps_of(config), len(maps)),
         ),
         Slice(
             "Default box",

@@ -55,6 +55,20 @@ class ExportFacts(msgspec.Struct, frozen=True):
         """
         return msgspec.json.decode(text, type=cls)
 
+    def default_boxes_of(self, config: DetectorConfig) -> Float[np.ndarray, "default_boxes 4"]:
+        """Returns the default boxes of the file in center form, as fractions of the image.
+
+        Args:
+            config: Config of the detector.
+
+        Raises:
+            ValueError: The table in the metadata is not one of this config.
+        """
+        if not self.default_boxes:
+            return make_default_boxes(config)
+        table = np.frombuffer(base64.b64decode(self.default_boxes), np.float32)
+        return table.reshape(config.num_default_boxes, 4)
+
 
 class ExportedRuntime:
     """Runs an exported file.
@@ -79,11 +93,7 @@ class ExportedRuntime:
         """
         self.facts, self.prepares = facts, facts.prepares
         self._run, self._batch = run, batch
-        if facts.default_boxes:
-            table = np.frombuffer(base64.b64decode(facts.default_boxes), np.float32)
-            self.default_boxes = table.reshape(config.num_default_boxes, 4)
-        else:
-            self.default_boxes = make_default_boxes(config)
+        self.default_boxes = facts.default_boxes_of(config)
 
     def __call__(
         self,

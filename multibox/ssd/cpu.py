@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from multibox.boxes import box_iou
+from multibox.default_boxes import IOU_THRESHOLD
 from multibox.ssd.coder import BoxCoder, center_to_corner
 from multibox.ssd.loss import Losses, count_matches
 from multibox.ssd.matching import NO_OVERLAP, UNMATCHED, Targets
@@ -42,7 +43,7 @@ def match(
     present: Bool[Tensor, "batch objects"],
     default_boxes: Float[Tensor, "default_boxes 4"],
     *,
-    iou_threshold: float = 0.5,
+    iou_threshold: float = IOU_THRESHOLD,
 ) -> Int[Tensor, "batch default_boxes"]:
     """Returns what `matching.match` returns; measures the overlaps of one image at a time, without padding rows."""
     default_boxes = default_boxes.float().T.contiguous().T  # as box_iou reads them fastest

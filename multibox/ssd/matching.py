@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from multibox.default_boxes import IOU_THRESHOLD
 from multibox.ssd.coder import BoxCoder, center_to_corner
 
 UNMATCHED = -1
@@ -64,7 +65,7 @@ def match(
     present: Bool[Tensor, "batch objects"],
     default_boxes: Float[Tensor, "default_boxes 4"],
     *,
-    iou_threshold: float = 0.5,
+    iou_threshold: float = IOU_THRESHOLD,
 ) -> Int[Tensor, "batch default_boxes"]:
     """Returns the index of the object that each default box is matched to, or `UNMATCHED`.
 

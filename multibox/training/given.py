@@ -10,8 +10,7 @@ from multibox.data.holdout import Holdout
 from multibox.data.read import EVALUATION_SPLITS, DatasetReader, usual_split
 from multibox.data.sample import Dataset
 from multibox.detector import Detector, new_config
-from multibox.presets import preset
-from multibox.weights.published import find_weights, is_config, is_weights
+from multibox.weights.published import find_weights, is_weights
 
 log = logging.getLogger("multibox")
 
@@ -95,12 +94,10 @@ def check_model(model: GivenDetector) -> dict[str, Any]:
     if isinstance(model, Detector):
         return {}
     name = os.fspath(model)
-    if is_config(name):
-        new_config(name)
-    elif is_weights(name) or Path(name).suffix or "/" in name.removeprefix("timm/"):
+    if is_weights(name):
         find_weights(name)
     elif not name.startswith("timm/"):
-        preset(name)
+        new_config(name)
     return {"model": os.path.abspath(name) if Path(name).is_file() else name}
 
 

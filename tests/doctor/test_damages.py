@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from multibox.doctor import KINDS, Finding, Report, examine
-from multibox.doctor.detector import open_model
 from multibox.doctor.examine import CHECKS
+from multibox.explain.model import open_model
 from tests.doctor.conftest import Copy
 from tests.doctor.damages import DAMAGES, Place
 from tests.doctor.sound import WRITERS

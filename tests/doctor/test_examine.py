@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from multibox.doctor import KINDS, examine
-from multibox.doctor.detector import open_model
 from multibox.doctor.examine import choose_kinds
 from multibox.doctor.report import WIDTH
 from multibox.doctor.survey import independent_splits
+from multibox.explain.model import open_model
 from tests.doctor.conftest import Copy
 from tests.doctor.damages import DAMAGES
 
