@@ -16,7 +16,6 @@ from multibox.cli.arguments import (
     MACHINE,
     MODEL,
     OUTPUT,
-    VAL_FRACTION,
     Count,
     Device,
     OnProblem,
@@ -27,13 +26,13 @@ from multibox.cli.arguments import (
     new_network,
     whole_number,
 )
-from multibox.cli.data import choose_split, percent, read_splits
+from multibox.cli.data import choose_split, read_apart
 from multibox.cli.output import check_empty, check_folder
 from multibox.cli.terminal import info, progress_bar, stdout, training_bar
 from multibox.messages import counted, duration
 
 if TYPE_CHECKING:
-    from multibox.data import Dataset, DatasetReader
+    from multibox.data import Dataset
     from multibox.report.ablation import AblationRow, AblationScore
     from multibox.training import Progress, TrainConfig
     from multibox.training.ablation import Variant
@@ -116,7 +115,9 @@ def ablate(
 
     offered = make_variants(network, config, pretrained=start_from is not None)
     chosen = _choose(offered, variants, USUAL)
-    train_set, test_set = _read(reader, train_split, split, on_problem)
+    learned = choose_split(reader, train_split, ["train", "trainval"], "--train-split")
+    train_set, test_set, scored = read_apart(reader, learned, split, on_problem)
+    info(f"{counted(len(train_set), 'image')} to learn from ({learned}), {len(test_set)} to score on ({scored})")
     plan = {
         "data": [os.path.abspath(each) for each in data],
         "model": model,
@@ -156,35 +157,6 @@ def _choose(offered: dict[str, "Variant"], wanted: str | None, usual: Sequence[s
             raise UsageError(f"--variants: there is no variant '{name}' of this detector, only {', '.join(offered)}")
     (full, *_) = offered
     return [offered[name] for name in dict.fromkeys([full, *names])]
-
-
-def _read(
-    reader: "DatasetReader", train_split: str | None, split: str | None, on_problem: OnProblem
-) -> tuple["Dataset", "Dataset"]:
-    """Returns the sets to learn from and to score on, which may be a part of the first one.
-
-    Raises:
-        ValueError: A set cannot be read, or has no usable box.
-    """
-    from multibox.data.check import check_learnable
-    from multibox.data.holdout import Holdout
-    from multibox.data.read import EVALUATION_SPLITS, usual_split
-
-    learned = choose_split(reader, train_split, ["train", "trainval"], "--train-split")
-    if split or usual_split(reader.splits, EVALUATION_SPLITS):
-        scored = choose_split(reader, split, EVALUATION_SPLITS, "--split")
-        if scored == learned:
-            raise UsageError(f"'{scored}' is the split to learn from; name another one with --split or --train-split")
-        train_set, test_set = read_splits(reader, [learned, scored], on_problem, check=check_learnable)
-        test_set = test_set.with_classes(train_set.class_names)
-    else:
-        (whole,) = read_splits(reader, [learned], on_problem, check=check_learnable)
-        train_set, test_set = Holdout(learned, VAL_FRACTION).divide(whole).values()
-        scored = f"{percent(VAL_FRACTION)} % of {learned}, by a hash of their names"
-    for dataset in (train_set, test_set):
-        check_learnable(dataset)
-    info(f"{counted(len(train_set), 'image')} to learn from ({learned}), {len(test_set)} to score on ({scored})")
-    return train_set, test_set
 
 
 def _fingerprints(train_set: "Dataset", test_set: "Dataset") -> dict[str, Any]:

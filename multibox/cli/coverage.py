@@ -20,7 +20,7 @@ from multibox.cli.arguments import (
     UsageError,
     open_model,
 )
-from multibox.cli.data import choose_split, read_splits
+from multibox.cli.data import choose_split, choose_split_apart, read_splits
 from multibox.cli.output import STANDARD_OUTPUT, check_new
 from multibox.cli.terminal import info, progress_bar, stdout
 from multibox.messages import counted, percent
@@ -138,19 +138,15 @@ def _read_sets(
     """
     from multibox.data import DatasetReader
     from multibox.data.holdout import Holdout
-    from multibox.data.read import EVALUATION_SPLITS, usual_split
 
     reader = DatasetReader(data, unlabelled=unlabelled)
     learned = choose_split(reader, split, ["train", "trainval"], "--split")
-    others = [usual_split(reader.splits, [name]) for name in EVALUATION_SPLITS] if with_val else []
-    names = [learned, *(name for name in others if name not in (None, learned))]
-    (train_set, *read) = read_splits(reader, names, on_problem, decode=False)
-    if not with_val:
-        return {learned: train_set}
-    seen = {sample.image for sample in train_set}
-    for name, dataset in zip(names[1:], read, strict=True):
-        if not any(sample.image in seen for sample in dataset):
-            return {learned: train_set, name: dataset.with_classes(train_set.class_names)}
+    val_split = choose_split_apart(reader, learned, None) if with_val else None
+    names = [learned, *([val_split] if val_split else [])]
+    (train_set, *others) = read_splits(reader, names, on_problem, decode=False)
+    if val_split or not with_val:
+        sets = [train_set, *(other.with_classes(train_set.class_names) for other in others)]
+        return dict(zip(names, sets, strict=True))
     info(f"no split for validation: {100 * VAL_FRACTION:g} % of the images, as 'train' would choose, are not fitted to")
     return Holdout(learned, VAL_FRACTION).divide(train_set)
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from multibox.cli.arguments import OnProblem, UsageError
+from multibox.cli.arguments import VAL_FRACTION, OnProblem, UsageError
 from multibox.cli.terminal import info, progress_bar
 from multibox.messages import counted
 
@@ -142,6 +142,68 @@ def choose_split(reader: "DatasetReader", wanted: str | None, candidates: Sequen
         if not splits:
             raise
         raise UsageError(f"{flag}: {error}") from error
+
+
+def choose_split_apart(reader: "DatasetReader", learned: str, wanted: str | None) -> str | None:
+    """Returns a split to score on that has no image of the one to learn from: the wanted one, or else `val` or `test`.
+
+    Args:
+        reader: The data set.
+        learned: The split to learn from.
+        wanted: The value of `--split`.
+
+    Returns:
+        Its name; None if no split was named and there is none.
+
+    Raises:
+        DatasetError: A split has no image that can be used.
+        UsageError: There is no split of that name, or it has images of the one to learn from.
+    """
+    from multibox.data.read import EVALUATION_SPLITS, usual_split
+
+    usual = [usual_split(reader.splits, [name]) for name in EVALUATION_SPLITS]
+    names = [choose_split(reader, wanted, [], "--split")] if wanted else [name for name in usual if name is not None]
+    seen = {sample.image for sample in reader.read(learned)} if names else set()
+    for name in names:
+        shared = sum(sample.image in seen for sample in reader.read(name))
+        if not shared:
+            return name
+        if wanted:
+            raise UsageError(
+                f"--split {name}: {counted(shared, 'image')} of it {'is' if shared == 1 else 'are'} in '{learned}' "
+                "too, the split to learn from; name another one with --split or --train-split"
+            )
+    return None
+
+
+def read_apart(
+    reader: "DatasetReader", learned: str, wanted: str | None, on_problem: OnProblem
+) -> tuple["Dataset", "Dataset", str]:
+    """Returns the set to learn from, one to score on that has none of its images, and what the second one is.
+
+    Without a split for it, the second one is the part of the first that `train` would keep for validation.
+
+    Args:
+        reader: The data set.
+        learned: The split to learn from.
+        wanted: The value of `--split`.
+        on_problem: What to do if there are problems.
+
+    Raises:
+        ValueError: A set cannot be read or has no usable box, or the classes do not fit.
+    """
+    from multibox.data.check import check_learnable
+    from multibox.data.holdout import Holdout
+
+    name = choose_split_apart(reader, learned, wanted)
+    train_set, *others = read_splits(reader, [learned, *([name] if name else [])], on_problem, check=check_learnable)
+    if name:
+        val_set = others[0].with_classes(train_set.class_names)
+    else:
+        train_set, val_set = Holdout(learned, VAL_FRACTION).divide(train_set).values()
+    for dataset in (train_set, val_set):
+        check_learnable(dataset)
+    return train_set, val_set, name or f"{percent(VAL_FRACTION)} % of {learned}, by a hash of their names"
 
 
 def choose_val_split(reader: "DatasetReader", wanted: str | None) -> str | None:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from multibox.cli.arguments import UsageError, choose_device, fetch_weights
-from multibox.cli.data import choose_split, read_splits
+from multibox.cli.data import choose_split, read_apart
 from multibox.cli.output import check_folder
 from multibox.cli.terminal import info, progress_bar, stdout
 from multibox.messages import counted
 
 if TYPE_CHECKING:
-    from multibox.data import Dataset, DatasetReader
+    from multibox.data import Dataset
     from multibox.data.source import Unlabelled
     from multibox.detections import Detections
     from multibox.doctor.fix import Edit
@@ -216,7 +216,9 @@ def measure_curve(
     )
 
     check_folder(trainings.folder)
-    train_set, val_set = _read_sets(DatasetReader(data, unlabelled=unlabelled), split)
+    reader = DatasetReader(data, unlabelled=unlabelled)
+    learned = choose_split(reader, split, ["train", "trainval"], "--split")
+    train_set, val_set, _ = read_apart(reader, learned, None, "skip")
     steps = trainings.steps or STEPS
     info(
         f"{counted(len(FRACTIONS) * seeds, 'training')} of {counted(steps, 'step')}, on up to "
@@ -240,28 +242,6 @@ def measure_curve(
     stdout().print("\n".join([*text_table(head, table(curve)), "", *_wrapped(statement(curve))]))
     info(f"written to {figure} and {points}")
     return 0
-
-
-def _read_sets(reader: "DatasetReader", split: str | None) -> tuple["Dataset", "Dataset"]:
-    """Returns the images to learn from, and those to score on, which have none in common with them.
-
-    Raises:
-        ValueError: A set cannot be read or has no usable box, or the classes do not fit.
-    """
-    from multibox.data.check import check_learnable
-    from multibox.data.read import EVALUATION_SPLITS, usual_split
-
-    learned = choose_split(reader, split, ("train", "trainval"), "--split")
-    seen = {sample.image for sample in reader.read(learned)}
-    usual = [usual_split(reader.splits, [name]) for name in EVALUATION_SPLITS]
-    others = [name for name in usual if name is not None and name != learned]
-    scored = [name for name in others if seen.isdisjoint(sample.image for sample in reader.read(name))][:1]
-    train_set, *read = read_splits(reader, [learned, *scored], "skip", check=check_learnable)
-    train_set, val_set = (train_set, *read) if read else train_set.split()
-    val_set = val_set.with_classes(train_set.class_names)
-    for dataset in (train_set, val_set):
-        check_learnable(dataset)
-    return train_set, val_set
 
 
 def _wrapped(text: str) -> list[str]:

@@ -71,7 +71,7 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True)
 class AblationRow:
-    """A variant of an ablation over all of its seeds.
+    """A variant of an ablation over all of its seeds. All accuracies, and differences of them, are fractions.
 
     Attributes:
         variant: Name of the variant.
@@ -86,7 +86,7 @@ class AblationRow:
         ap_large: Mean AP of large objects.
         difference: Difference of AP50 from that of the full detector with the same seed; `None` for the full one.
         agree: Whether all seeds lie on the same side of the full detector; `None` for a single seed.
-        paper: The difference that the paper reports for VOC 2007 (tables 2, 3 and 6); in points; `None` if it has none.
+        paper: The difference that the paper reports for VOC 2007 (tables 2, 3 and 6); `None` if it has none.
     """
 
     variant: str
@@ -170,7 +170,7 @@ def ablation_markdown(rows: Sequence[AblationRow]) -> list[str]:
 
 def _compared(row: AblationRow) -> tuple[str, str]:
     """Returns the texts of the difference and of the paper's; with a question mark unless several seeds agree on it."""
-    paper = "" if row.paper is None else f"{row.paper:+.1f}"
+    paper = "" if row.paper is None else f"{100 * row.paper:+.1f}"
     if row.difference is None:
         return "", paper
     return row.difference.in_percent("+") + ("" if row.agree else " ?"), paper

@@ -35,7 +35,7 @@ class Variant:
         config: Config of the detector.
         recipe: Recipe of the training.
         values: Values of the run that differ from those of the other variants, by their names in `TrainConfig`.
-        paper: The difference in mAP that the paper reports for VOC 2007, in points; `None` if it has none.
+        paper: The difference in mAP that the paper reports for VOC 2007, as a fraction; `None` if it has none.
     """
 
     name: str
@@ -68,6 +68,7 @@ def make_variants(config: DetectorConfig, train_config: TrainConfig, *, pretrain
         flip_probability=usual.flip_probability,
         interpolations=("bilinear",),
     )
+    maps = len(config.feature_maps)
     every_negative = {"negatives_per_positive": float(config.num_default_boxes)}
     found = [
         full,
@@ -76,24 +77,29 @@ def make_variants(config: DetectorConfig, train_config: TrainConfig, *, pretrain
             name="no-augmentation",
             what="flips as the only augmentation",
             recipe=replace(recipe, augmentation=flips),
-            paper=-8.8,
+            paper=-0.088,
         ),
-        replace(full, name="no-ratio-3", what="no boxes of 1:3 and 3:1", config=keep_ratios(config, 2.5), paper=-0.6),
-        replace(full, name="squares", what="square boxes only", config=keep_ratios(config, 1.2), paper=-2.7),
-        replace(full, name="one-map", what="the second map alone", config=keep_maps(config, [1]), paper=-11.9),
+        replace(full, name="no-ratio-3", what="no boxes of 1:3 and 3:1", config=keep_ratios(config, 2.5), paper=-0.006),
+        replace(full, name="squares", what="square boxes only", config=keep_ratios(config, 1.2), paper=-0.027),
+        replace(
+            full,
+            name="one-map",
+            what="the second map alone",
+            config=keep_maps(config, [1]),
+            paper=-0.119 if maps == 6 else None,
+        ),
         replace(full, name="no-mining", what="no hard negative mining", values=every_negative),
         replace(
             full,
             name="no-expansion",
             what="no expansion of images",
             recipe=replace(recipe, augmentation=replace(usual, expand_probability=0.0)),
-            paper=-2.9,
+            paper=-0.029,
         ),
     ]
-    maps = len(config.feature_maps)
     for kept in range(maps - 1, 1, -1):
         left_out = "without the last map" if kept == maps - 1 else f"without the last {maps - kept} maps"
-        paper = {5: 0.3, 4: -0.5, 3: -3.6, 2: -10.1}.get(kept) if maps == 6 else None
+        paper = {5: 0.003, 4: -0.005, 3: -0.036, 2: -0.101}.get(kept) if maps == 6 else None
         fewer = keep_maps(config, range(kept))
         found.append(replace(full, name=f"{kept}-maps", what=left_out, config=fewer, paper=paper))
     same = (full.config, full.recipe, full.values)

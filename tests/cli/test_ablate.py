@@ -67,13 +67,39 @@ def test_without_a_split_to_score_on_a_fifth_is_kept(multibox: Multibox, tmp_pat
     assert err[0].endswith(" to score on (20 % of train, by a hash of their names)")
 
 
+def hold_trainval(data: Path) -> None:
+    """Gives the data set a split that holds `train` and `val`."""
+    lists = data / "ImageSets" / "Main"
+    (lists / "trainval.txt").write_text((lists / "train.txt").read_text() + (lists / "val.txt").read_text())
+
+
+def test_no_image_that_is_learned_from_is_scored_on(multibox: Multibox, data: Path, tmp_path: Path, trained):
+    hold_trainval(data)
+    command = ("ablate", data, *SHORT, "--seeds", 1, "--train-split", "trainval", "--out", tmp_path / "out")
+    status, _, err = multibox(*command, "--split", "val")
+    assert (status, trained, len(err)) == (2, [], 1)
+    assert "--split val: 3 images of it are in 'trainval' too, the split to learn from; name another one" in err[0]
+    assert not (tmp_path / "out").exists()
+    assert multibox(*command).err[0] == "7 images to learn from (trainval), 2 to score on (test)"
+
+
+def test_where_all_splits_are_learned_from_a_fifth_is_kept(multibox: Multibox, data: Path, tmp_path: Path, trained):
+    hold_trainval(data)
+    (data / "ImageSets" / "Main" / "test.txt").unlink()
+    command = ("ablate", data, *SHORT, "--seeds", 1, "--train-split", "trainval", "--out", tmp_path / "out")
+    assert multibox(*command).err[0].endswith(" to score on (20 % of trainval, by a hash of their names)")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--steps", 2, "--minutes", 1], "--minutes and --steps are two lengths of the runs; give one of them"),
         (["--steps", 0], "--steps must be above 0, but is 0"),
         (["--variants", "squars"], "there is no variant 'squars' of this detector, only full, no-augmentation, "),
-        (["--split", "train"], "'train' is the split to learn from; name another one"),
+        (
+            ["--split", "train"],
+            "--split train: 4 images of it are in 'train' too, the split to learn from; name another",
+        ),
         (["--model", "ssd256-tin"], "did you mean 'ssd256-tiny'?"),
     ],
 )

@@ -39,7 +39,7 @@ UNCLEAR = [run("one-map", 0, 0.51), run("one-map", 1, 0.58)]
 
 
 def test_a_row_has_the_spread_and_the_differences_seed_by_seed():
-    row = ablation_row("squares", "square boxes only", -2.7, WORSE, FULL_RUNS)
+    row = ablation_row("squares", "square boxes only", -0.027, WORSE, FULL_RUNS)
     assert row.ap50 == pytest.approx((0.52, 0.46, 0.58))
     assert row.difference == pytest.approx((-0.03, -0.04, -0.02))
     assert (row.agree, row.seeds, row.steps, row.ap_large) == (True, (0, 1), 100.5, None)
@@ -64,8 +64,8 @@ def test_only_runs_of_the_same_seed_are_compared():
 def test_tables_fit_their_places_and_mark_what_may_be_chance():
     rows = [
         ablation_row(FULL, "the full detector", None, FULL_RUNS, FULL_RUNS),
-        ablation_row("squares", "square boxes only", -2.7, WORSE, FULL_RUNS),
-        ablation_row("one-map", "the second map alone", -11.9, UNCLEAR, FULL_RUNS),
+        ablation_row("squares", "square boxes only", -0.027, WORSE, FULL_RUNS),
+        ablation_row("one-map", "the second map alone", -0.119, UNCLEAR, FULL_RUNS),
     ]
     lines = ablation_table(rows)
     assert all(len(line) <= 80 for line in lines)
@@ -79,7 +79,7 @@ def test_tables_fit_their_places_and_mark_what_may_be_chance():
 def test_the_figure_is_an_image(tmp_path: Path):
     rows = [
         ablation_row(FULL, "the full detector", None, FULL_RUNS, FULL_RUNS),
-        ablation_row("squares", "square boxes only", -2.7, WORSE, FULL_RUNS),
+        ablation_row("squares", "square boxes only", -0.027, WORSE, FULL_RUNS),
     ]
     draw_ablation(rows, [*FULL_RUNS, *WORSE], tmp_path / "a.part", title="a title")
     with Image.open(tmp_path / "a.part") as image:
