@@ -144,15 +144,21 @@ def read_edit(decisions: Path) -> "Edit":
 
 def _predict(dataset: "Dataset", model: str, data: Path) -> Sequence["Detections"]:
     """Returns the detections of a trained detector, with a warning if it learned from these images."""
+    from multibox.data import DatasetReader
+    from multibox.data.holdout import find_learned
     from multibox.detector import Detector
     from multibox.display import image_bar
     from multibox.evaluation.evaluate import evaluate
+    from multibox.review.gather import image_key
 
     detector = Detector.load(model, device=choose_device(None))
-    learned_from = detector.provenance.get("trained on", "")
-    folder, _, split = learned_from.rpartition(", ")
-    if folder and Path(folder).resolve() == data.resolve():
-        info(f"{model} learned from '{split}', mistakes included, so it doubts too little there; better: --folds 3")
+    learned = find_learned(detector.provenance, DatasetReader(data))
+    seen = {image_key(sample) for sample in learned or ()}
+    if count := sum(image_key(sample) in seen for sample in dataset):
+        info(
+            f"{model} learned from {count} of these {counted(len(dataset), 'image')}, mistakes included, so it doubts "
+            "too little there; better: --folds 3"
+        )
     with image_bar("predicting") as bar:
         return evaluate(detector, dataset, rule="voc2010", on_progress=bar).detections
 

@@ -2,13 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
-from multibox.data.read import EVALUATION_SPLITS, usual_split
+from multibox.data.read import EVALUATION_SPLITS, DatasetReader, usual_split
 from multibox.data.sample import Dataset
 
 _KEYS = ("divided split", "val fraction", "test fraction")
 """What a weights file's provenance calls the values of a `Holdout`."""
+
+_PART = ", {} part"
+"""What the name of a part has behind that of the split."""
+
+LEARNED = "trained on"
+"""What a weights file's provenance calls the name of the data set that it learned from."""
 
 
 class Holdout(NamedTuple):
@@ -32,7 +39,7 @@ class Holdout(NamedTuple):
         """
         fractions = {name: value for name, value in (("val", self.val), ("test", self.test)) if value}
         return {
-            name: replace(part, name=f"{dataset.name}, {name} part")
+            name: replace(part, name=f"{dataset.name}{_PART.format(name)}")
             for name, part in zip(["train", *fractions], dataset.split(*fractions.values()), strict=True)
         }
 
@@ -62,6 +69,24 @@ class Holdout(NamedTuple):
             return cls(split, float(val), float(test))
         except (KeyError, ValueError):
             return None
+
+
+def find_learned(provenance: Mapping[str, str], reader: DatasetReader) -> Dataset | None:
+    """Returns the images of a data set that the weights with this provenance learned from; None if it is another one.
+
+    The data sets are told apart by their path as the training was given it.
+
+    Raises:
+        DatasetError: The split cannot be read any more.
+    """
+    folders = {path.resolve() for path in reader.paths}
+    for name in provenance.get(LEARNED, "").removesuffix(_PART.format("train")).split(" + "):
+        folder, _, split = name.rpartition(", ")
+        if folder and Path(folder).resolve() in folders and split in reader.splits:
+            dataset = reader.read(split)
+            holdout = Holdout.from_provenance(provenance)
+            return holdout.divide(dataset)["train"] if holdout and holdout.split == split else dataset
+    return None
 
 
 def forget_holdout(provenance: dict[str, str]) -> None:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 import torch
 
-from multibox.data.holdout import Holdout
+from multibox.data.holdout import LEARNED, Holdout
 from multibox.data.sample import Dataset
 from multibox.detector import Detector
 from multibox.report.card import images_to_show, longer, summary, write_card
@@ -138,7 +138,7 @@ def provenance_of(
     return {
         **(holdout.to_provenance() if holdout else {}),
         "trained with": f"multibox {version('multibox')}",
-        "trained on": train_set.name,
+        LEARNED: train_set.name,
         "recipe": config.recipe or "custom",
         "seed": str(config.seed),
         **({"teacher": teacher.origin} if teacher else {}),

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
 
+from multibox.data.holdout import LEARNED
 from multibox.data.sample import compare_classes
 from multibox.detector import Detector
 from multibox.files import file_sha256
@@ -57,7 +58,7 @@ def load_teacher(given: GivenDetector, *, progress: bool) -> LoadedTeacher:
         name = os.path.abspath(given) if Path(given).exists() else os.fspath(given)
         parts = [os.fspath(given), detector.config.name, f"SHA-256 {file_sha256(find_weights(given))}"]
         notes = {"teacher": name}
-    learned = detector.provenance.get("trained on")
+    learned = detector.provenance.get(LEARNED)
     return LoadedTeacher(detector, ", ".join([*parts, *([f"trained on {learned}"] if learned else [])]), notes)
 
 

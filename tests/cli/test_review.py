@@ -7,11 +7,15 @@ from xml.etree.ElementTree import parse
 
 import pytest
 
+from multibox.data.holdout import Holdout
 from multibox.data.read import read_dataset
 from multibox.data.sample import Dataset
 from multibox.data.synthetic import synthetic_scenes
 from multibox.data.write import write_voc
+from multibox.detector import Detector
 from multibox.review.suspects import FINDING_OF
+from multibox.training.finish import provenance_of
+from multibox.training.recipes import TrainConfig
 from tests.cli.conftest import Multibox
 
 SHAPES = "multibox/shapes"
@@ -67,6 +71,24 @@ def test_a_missing_label_is_found_decided_on_and_added_to_a_copy(multibox: Multi
 
     assert multibox(*command).status == 1  # the page is there already
     assert multibox(*command, "--overwrite").err[-1] == f"written to {report}"
+
+
+@pytest.mark.parametrize(("holdout", "split", "count"), [(Holdout("train", 0.25), None, 2), (None, "val", 0)])
+def test_it_is_said_how_many_images_a_detector_learned_from(
+    multibox: Multibox, data: Path, tmp_path: Path, holdout: Holdout | None, split: str | None, count: int
+):
+    train_set = read_dataset(data, split="train")
+    if holdout:
+        train_set = holdout.divide(train_set)["train"]
+        assert len(train_set) == count
+    detector = Detector.create("ssd256-tiny", train_set.class_names, seed=0)
+    detector.provenance |= provenance_of(TrainConfig(steps=1), train_set, holdout, None)
+    detector.save(tmp_path / "mine.safetensors")
+    command = ("check", data, "--only", "label-missing", "--predict", tmp_path / "mine.safetensors")
+    err = multibox(*command, *(["--split", split] if split else []), "--page", tmp_path / "page.html").err
+    said = [line for line in err if "learned from" in line]
+    assert bool(said) == bool(count)
+    assert not count or f"learned from {count} of these 9 images, mistakes included" in said[0]
 
 
 @pytest.mark.parametrize(
