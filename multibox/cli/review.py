@@ -79,7 +79,6 @@ def add_doubts(report: "Report", reviewer: Reviewer, kinds: Collection[str]) -> 
         reviewer: Who judges the labels.
         kinds: Identifiers of the kinds to look for; suspects of other kinds are left out.
     """
-    from multibox.data import Dataset
     from multibox.data.check import find_undecodable, leave_out
     from multibox.display import image_bar
     from multibox.review.gather import gather
@@ -89,8 +88,7 @@ def add_doubts(report: "Report", reviewer: Reviewer, kinds: Collection[str]) -> 
     usable = {}
     with image_bar("checking") as bar:
         for name, split in report.survey.splits.items():
-            samples = [each.sample for each in split]
-            dataset = Dataset(f"{report.survey.path}, {name}", split.class_names, samples)
+            dataset = replace(split.dataset, name=f"{report.survey.path}, {name}")
             faults = find_undecodable(dataset, on_progress=bar)
             if len(faults) < len(dataset):
                 usable[name] = leave_out(dataset, faults)
@@ -131,8 +129,10 @@ def read_edit(decisions: Path) -> "Edit":
 
     decided = read_decisions(decisions).decisions
 
-    def edit(datasets: Mapping[str, "Dataset"]) -> tuple[Mapping[str, "Dataset"], Sequence[Change]]:
-        reviewed = apply_decisions(datasets, decided)
+    def edit(
+        datasets: Mapping[str, "Dataset"], as_read: Mapping[str, "Dataset"]
+    ) -> tuple[Mapping[str, "Dataset"], Sequence[Change]]:
+        reviewed = apply_decisions(datasets, decided, as_read)
         changes = [
             Change(FINDING_OF[decision.kind], decision.split, decision.image, what, done)
             for decision, what, done in reviewed.changes

@@ -53,8 +53,9 @@ class Change(NamedTuple):
     done: str
 
 
-Edit = Callable[[Mapping[str, Dataset]], tuple[Mapping[str, Dataset], Sequence[Change]]]
-"""Further changes to the splits, such as the decisions of a person. Returns the changed splits, and what was done."""
+Edit = Callable[[Mapping[str, Dataset], Mapping[str, Dataset]], tuple[Mapping[str, Dataset], Sequence[Change]]]
+"""Further changes, such as the decisions of a person. Takes the splits that are mended so far, and those of the data
+set itself. Returns the changed splits, and what was done."""
 
 
 def write_fixed(
@@ -82,7 +83,8 @@ def write_fixed(
     datasets = {split.name: dataset for split in report.survey.splits.values() if len(dataset := _mended(split, found))}
     if not datasets:
         raise DatasetError(f"{report.survey.path}: no image is left to write")
-    edited, edits = edit(datasets) if edit else (datasets, ())
+    as_read = {split.name: split.dataset for split in report.survey.splits.values()}
+    edited, edits = edit(datasets, as_read) if edit else (datasets, ())
     datasets = _with_joined_classes(edited, rename=any(found[kind] for kind in RENAMED_CLASSES))
     WRITERS[format](_with_names(_with_splits(datasets, format)), folder)
     changes = [*_changes(report), *edits]
@@ -125,7 +127,7 @@ def _mended(split: Split, found: Mapping[str, set[tuple[str, str]]]) -> Dataset:
         too_large |= np.array([entry.where in clipped for entry in image.objects], dtype=bool)
         truth = truth.with_areas(np.where(too_large, np.minimum(area(truth.boxes), truth.areas), truth.areas))
         samples.append(replace(image.sample, truth=truth[stays]))
-    return Dataset(split.name, split.class_names, samples, (), split.category_ids)
+    return replace(split.dataset, samples=samples)
 
 
 def _turned(image: CheckedImage, split: Split) -> CheckedImage:

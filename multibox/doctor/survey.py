@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from multibox.data.read import choose_split
 from multibox.data.records import CheckedImage, Object, check_records
-from multibox.data.sample import Problem
+from multibox.data.sample import Dataset, Problem
 from multibox.data.source import Options, Unlabelled, open_source
 from multibox.data.splits import kinds_of
 from multibox.images import ImageHeader, image_header
@@ -90,6 +90,11 @@ class Split:
 
     def __iter__(self) -> Iterator[CheckedImage]:
         return iter(self.images)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """All that can be used, without the problems."""
+        return Dataset(self.name, self.class_names, [each.sample for each in self.images], (), self.category_ids)
 
     @cached_property
     def boxes(self) -> Float[np.ndarray, "objects 4"]:

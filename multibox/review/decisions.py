@@ -12,7 +12,7 @@ from msgspec import ValidationError, json
 from multibox.boxes import area
 from multibox.data.sample import Dataset, GroundTruth, Sample
 from multibox.messages import shortened
-from multibox.review.gather import image_key
+from multibox.review.gather import image_key, join_class_names
 from multibox.review.suspects import Kind
 
 TOLERANCE = 0.5
@@ -119,36 +119,43 @@ def read_decisions(file: Path) -> Decisions:
         ) from error
 
 
-def apply_decisions(splits: Mapping[str, Dataset], decisions: Sequence[Decision]) -> Reviewed:
+def apply_decisions(
+    splits: Mapping[str, Dataset], decisions: Sequence[Decision], as_read: Mapping[str, Dataset] | None = None
+) -> Reviewed:
     """Returns the data set with the decisions applied, and what was changed. The data set itself is not changed.
 
     An image that several splits have is changed in all of them. A decision whose image or label is not there (any more)
-    changes nothing and is listed.
+    changes nothing and is listed. All splits get the classes of all, joined by name.
 
     Args:
         splits: The data set of each split, by the name of the split.
         decisions: The decisions; those that keep a label change nothing.
+        as_read: The splits that the decisions are about, if they had images which these splits do not have (any more).
     """
-    named = {(split, sample.name): image_key(sample) for split, dataset in splits.items() for sample in dataset}
+    image_of = {
+        (split, sample.name): image_key(sample) for split, dataset in (as_read or splits).items() for sample in dataset
+    }
+    present = {image_key(sample) for dataset in splits.values() for sample in dataset}
     by_image: dict[Path | int, list[Decision]] = defaultdict(list)
     changes: list[Applied] = []
     for decision in decisions:
-        key = named.get((decision.split, decision.image))
+        key = image_of.get((decision.split, decision.image))
         if decision.decision == "keep":
             continue
-        if key is None:
-            what = f"the split '{decision.split}' has no such image"
-            changes.append(Applied(decision, what, "decision left out"))
-        else:
+        if key in present:
             by_image[key].append(decision)
+        else:
+            what = f"the split '{decision.split}' has no such image" if key is None else "the image is left out"
+            changes.append(Applied(decision, what, "decision left out"))
+    class_names = join_class_names(splits)
     reviewed = {}
     for split, dataset in splits.items():
-        samples = []
-        for sample in dataset:
-            changed, made = _apply(sample, by_image.get(image_key(sample), ()), dataset.class_names)
+        joined, samples = dataset.with_classes(class_names), []
+        for sample in joined:
+            changed, made = _apply(sample, by_image.get(image_key(sample), ()), class_names)
             samples.append(changed)
             changes += made
-        reviewed[split] = replace(dataset, samples=samples)
+        reviewed[split] = replace(joined, samples=samples)
     return Reviewed(reviewed, tuple(dict.fromkeys(changes)))
 
 

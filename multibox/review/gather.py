@@ -28,7 +28,7 @@ def gather(splits: Mapping[str, Dataset]) -> Gathered:
     Args:
         splits: The data set of each split, by the name of the split; at least one.
     """
-    class_names = tuple(dict.fromkeys(name for dataset in splits.values() for name in dataset.class_names))
+    class_names = join_class_names(splits)
     first: dict[Path | int, tuple[str, Sample]] = {}
     for split, dataset in splits.items():
         for sample in dataset.with_classes(class_names):
@@ -37,6 +37,11 @@ def gather(splits: Mapping[str, Dataset]) -> Gathered:
     dataset = replace(next(iter(splits.values())), name=name, class_names=class_names)
     samples = [sample for _, sample in first.values()]
     return Gathered(replace(dataset, samples=samples), tuple(split for split, _ in first.values()))
+
+
+def join_class_names(splits: Mapping[str, Dataset]) -> tuple[str, ...]:
+    """Returns the class names of the first split, then those that only others have."""
+    return tuple(dict.fromkeys(name for dataset in splits.values() for name in dataset.class_names))
 
 
 def image_key(sample: Sample) -> Path | int:

@@ -10,7 +10,7 @@ import pytest
 from multibox.data.holdout import Holdout
 from multibox.data.read import read_dataset
 from multibox.data.sample import Dataset
-from multibox.data.synthetic import synthetic_scenes
+from multibox.data.synthetic import CLASS_NAMES, synthetic_scenes
 from multibox.data.write import write_voc
 from multibox.detector import Detector
 from multibox.review.suspects import FINDING_OF
@@ -120,6 +120,25 @@ def test_flags_that_do_not_go_together_are_refused(
     status, out, err = multibox("check", data, *flags)
     assert (status, out) == (2, [])
     assert what in err[0]
+
+
+def test_a_decision_about_an_image_of_two_splits_is_applied_where_the_copy_has_it(
+    multibox: Multibox, data: Path, tmp_path: Path
+):
+    lists = data / "ImageSets" / "Main"
+    name = lists.joinpath("train.txt").read_text().split()[0]
+    with (lists / "val.txt").open("a") as file:
+        file.write(f"{name}\n")
+    found = {"name": CLASS_NAMES[0], "box": [1, 2, 30, 40]}
+    image = next(sample.name for sample in read_dataset(data, split="train") if Path(sample.name).stem == name)
+    decision = {"split": "train", "image": image, "kind": "missing", "decision": "change", "found": found}
+    decisions = tmp_path / "decisions.json"
+    decisions.write_text(json.dumps({"version": 1, "data": "scenes", "decisions": [decision]}))
+    multibox("check", data, "--fix", tmp_path / "mended", "--decisions", decisions)
+    changes = (tmp_path / "mended" / "changes.csv").read_text()
+    assert "image-in-two-splits" in changes and "label added" in changes
+    (sample,) = [each for each in read_dataset(tmp_path / "mended", split="val") if Path(each.name).stem == name]
+    assert [1, 2, 30, 40] in sample.truth.boxes.tolist()
 
 
 def test_a_file_that_holds_no_decisions_is_refused(multibox: Multibox, data: Path, tmp_path: Path):

@@ -18,7 +18,7 @@ def folder(tmp_path: Path) -> Path:
     """Two data sets of two splits each, in folders `one` and `two`."""
     for seed, name in enumerate(("one", "two")):
         splits = {
-            split: synthetic_scenes(12, seed=2 * seed + place, height=40, width=40)
+            split: synthetic_scenes(12, seed=2 * seed + place, height=64, width=64)
             for place, split in enumerate(("train", "val"))
         }
         write_voc(splits, tmp_path / name)

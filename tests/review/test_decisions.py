@@ -135,6 +135,25 @@ def test_an_image_in_two_splits_is_changed_in_both_and_comes_back_from_each_form
     assert [rows(sample.truth) for sample in again] == [rows(sample.truth) for sample in reviewed.splits["train"]]
 
 
+def test_a_decision_about_an_image_that_is_left_in_another_split_alone_reaches_it(scenes):
+    decided = [decision("missing", "change", None, Label(SQUARE, (1, 2, 30, 40)))]
+    as_read = {"train": scenes, "val": replace(scenes, samples=scenes.samples[:1])}
+    mended = {"train": replace(scenes, samples=scenes.samples[1:]), "val": as_read["val"]}
+    reviewed = apply_decisions(mended, decided, as_read)
+    assert [change.done for change in reviewed.changes] == ["label added"]
+    assert len(reviewed.splits["val"][0].truth) == len(scenes[0].truth) + 1
+    gone = apply_decisions({"train": mended["train"]}, decided, as_read)
+    assert [(change.what, change.done) for change in gone.changes] == [("the image is left out", "decision left out")]
+
+
+def test_an_object_of_a_class_that_only_another_split_has_is_added(scenes):
+    splits = {"train": scenes, "val": synthetic_scenes(1, seed=9).with_classes([*CLASS_NAMES, "more"])}
+    reviewed = apply_decisions(splits, [decision("missing", "change", None, Label("more", (1, 2, 30, 40)))])
+    assert [change.done for change in reviewed.changes] == ["label added"]
+    truth, names = reviewed.splits["train"][0].truth, reviewed.splits["train"].class_names
+    assert names[truth.labels[-1]] == "more"
+
+
 def test_splits_with_other_classes_are_gathered_by_name(scenes):
     other = synthetic_scenes(2, seed=9).with_classes([*CLASS_NAMES[::-1], "more"])
     gathered = gather({"train": scenes, "val": other})
