@@ -21,6 +21,9 @@ NAMES = ("file_name", "coco_url", "path", "filename", "flickr_url")
 AREA_LIMIT = 1e12
 """The area of an image with a million pixels in each direction: no object is larger."""
 
+READ = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
+"""What is read of an annotation."""
+
 PARTS = ("images", "annotations", "categories")
 
 Id = int | str
@@ -149,7 +152,14 @@ def _object(where: str, row: Row, labels: Mapping[Id, int]) -> Iterator[Object |
     if not 0 <= outline < AREA_LIMIT:
         yield Problem(where, f"area {quoted(area)} is none", "area of the box taken", "area-unreadable")
     stated = outline if 0 < outline < AREA_LIMIT else None
-    yield Object(where, (x, y, x + width, y + height), labels[category], crowd=row.get("iscrowd") == 1, area=stated)
+    yield Object(
+        where,
+        (x, y, x + width, y + height),
+        labels[category],
+        crowd=row.get("iscrowd") == 1,
+        area=stated,
+        aside=tuple(key for key, value in row.items() if value and key not in READ),
+    )
 
 
 def _categories(where: str, content: Mapping[str, list[Row]]) -> Iterator[_Category | Problem]:

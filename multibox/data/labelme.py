@@ -2,12 +2,16 @@
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from multibox.data.records import Entry, ImageAnnotation, to_numbers
 from multibox.files import read_text
 from multibox.messages import quoted, shortened
+
+READ = ("label", "points", "shape_type", "difficult")
+"""What is read of a shape."""
 
 NO_BOXES = ("point", "points", "line", "linestrip")
 """Shapes that have no box."""
@@ -32,7 +36,14 @@ def _entry(file: Path, number: int, shape: Any) -> Entry:
     name = shape.get("label")
     name = str(name).strip() if isinstance(name, str | int | float) else ""
     where = f"{file}, shape {number}" + (f" ({shortened(name, 60)})" if name else "")
-    return Entry(where, name, _box(shape), shape.get("difficult") is True)
+    return Entry(where, name, _box(shape), shape.get("difficult") is True, aside=tuple(_aside(shape)))
+
+
+def _aside(shape: dict[str, Any]) -> Iterator[str]:
+    """Yields the names of what a shape has beside its class, its box and its mark."""
+    if shape.get("shape_type", "polygon") != "rectangle":
+        yield "outline"
+    yield from (key for key, value in shape.items() if value and key not in READ)
 
 
 def _box(shape: dict[str, Any]) -> list[float] | str:

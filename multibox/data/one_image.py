@@ -55,7 +55,7 @@ def read_file_of(image: str | os.PathLike[str], file: str | os.PathLike[str], cl
             return Problem(
                 entry.where, f"class {quoted(entry.name)} is none of {len(names)}", "box left out", "class-unknown"
             )
-        return Object(entry.where, entry.box, labels[entry.name], difficult=entry.difficult)
+        return Object(entry.where, entry.box, labels[entry.name], difficult=entry.difficult, aside=entry.aside)
 
     objects = [to_object(entry) for entry in entries]
     where, size = str(file), to_size(*annotation.size)

@@ -35,6 +35,7 @@ class Entry(NamedTuple):
         box: The numbers of the box, or the reason why there are none. In corner form, except before `yolo.to_boxes`.
         difficult: VOC's mark of difficult objects.
         kind: Kind of the problem that it is if there are no numbers.
+        aside: What the file states of the object beside this, as `Object` has it.
     """
 
     where: str
@@ -42,6 +43,7 @@ class Entry(NamedTuple):
     box: Sequence[float] | str
     difficult: bool = False
     kind: str = "box-unreadable"
+    aside: tuple[str, ...] = ()
 
 
 class ImageAnnotation(NamedTuple):
@@ -73,6 +75,7 @@ class Object:
         difficult: VOC's mark of difficult objects.
         crowd: COCO's mark of crowd regions.
         area: Area in square pixels; None for the area of the box.
+        aside: What the file states of the object beside this, which is not read, by its names: `truncated`, `outline`.
     """
 
     where: str
@@ -81,6 +84,7 @@ class Object:
     difficult: bool = False
     crowd: bool = False
     area: float | None = None
+    aside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

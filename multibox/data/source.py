@@ -490,7 +490,7 @@ class LabeledImages:
                 return Problem(entry.where, entry.box, "box left out", entry.kind)
             x_min, y_min, x_max, y_max = entry.box
             box = (x_min - shift, y_min - shift, x_max, y_max)
-            return Object(entry.where, box, labels[entry.name], difficult=entry.difficult)
+            return Object(entry.where, box, labels[entry.name], difficult=entry.difficult, aside=entry.aside)
 
         return to_object
 

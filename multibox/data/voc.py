@@ -3,6 +3,7 @@
 import codecs
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
@@ -13,6 +14,9 @@ from multibox.data.records import Entry, ImageAnnotation, to_numbers
 from multibox.messages import shortened
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+USUAL = ("", "0", "false", "no", "unspecified")
+"""Texts by which tools say nothing of an object, in lower case: it is not truncated, and its pose is not specified."""
 
 MARKED = ("1", "true", "yes")
 """Texts that mark an object as difficult, in any case."""
@@ -44,7 +48,16 @@ def _entry(file: Path, number: int, element: Element) -> Entry:
     name = (element.findtext("name") or "").strip()
     where = f"{file}, object {number}" + (f" ({shortened(name, 60)})" if name else "")
     difficult = (element.findtext("difficult") or "").strip().lower() in MARKED
-    return Entry(where, name, _box(element), difficult)
+    return Entry(where, name, _box(element), difficult, aside=tuple(_aside(element)))
+
+
+def _aside(element: Element) -> Iterator[str]:
+    """Yields the names of what an object has beside its class, its box and its mark."""
+    for tag in dict.fromkeys(part.tag for part in element):
+        texts = {(part.text or "").strip().lower() for part in element.findall(tag)}
+        has_parts = any(len(part) for part in element.findall(tag))
+        if tag not in ("name", "bndbox", "difficult") and (has_parts or texts - set(USUAL)):
+            yield tag
 
 
 def _box(element: Element) -> list[float] | str:

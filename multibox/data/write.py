@@ -131,6 +131,9 @@ def write_yolo(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) ->
 
 WRITERS = {"voc": write_voc, "coco": write_coco, "yolo": write_yolo}
 
+KEPT = {"voc": ("difficult",), "coco": ("crowd", "area"), "yolo": ()}
+"""What each format keeps of an object, beside its class and its box."""
+
 
 def _prepare(splits: Mapping[str, Dataset], folder: str | os.PathLike[str]) -> tuple[Path, tuple[str, ...]]:
     """Checks the splits and the folder, and writes nothing. Returns the folder and the class names of all splits."""

@@ -171,7 +171,8 @@ def to_boxes(entries: Sequence[Entry], key_points: tuple[int, int] | None) -> tu
             if in_pixels[row]:
                 line = " ".join([entries[place].name, *(f"{value:.6g}" for value in rows[row, :40])])
                 box = f"{quoted(line)} is not in fractions of the image, 0 to 1"
-            result[place] = entries[place]._replace(box=box, kind="box-in-pixels")
+            aside = ("outline",) if meaning.is_outline else ()
+            result[place] = entries[place]._replace(box=box, kind="box-in-pixels", aside=aside)
     return result, problems
 
 

@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Literal, NamedTuple
@@ -15,12 +15,13 @@ from multibox.data.class_names import folded_class
 from multibox.data.records import CheckedImage, SplitRecords, check_records
 from multibox.data.sample import Dataset, DatasetError, Sample
 from multibox.data.splits import split_kind
-from multibox.data.write import WRITERS, file_stem
+from multibox.data.write import KEPT, WRITERS, file_stem
 from multibox.doctor.files import find_reported, portable_stem
 from multibox.doctor.kinds import KINDS
 from multibox.doctor.report import Report
 from multibox.doctor.survey import Finding, Split
 from multibox.images import image_size
+from multibox.messages import counted, quoted
 
 Format = Literal["voc", "coco", "yolo"]
 
@@ -35,11 +36,18 @@ DROPPED_IMAGES = ("image-twice", "image-in-two-splits", "copies-in-two-splits", 
 RENAMED_CLASSES = ("class-spelled-differently", "class-blanks")
 
 
+NOT_KEPT = "not-kept"
+"""Stands in the list of changes for the kind of problem: the copy has no place for what is stated of objects."""
+
+ROUNDING = 0.01
+"""Fraction by which the area of an object may differ from that of its box without being another one."""
+
+
 class Change(NamedTuple):
     """One thing that the copy has otherwise than the data set.
 
     Attributes:
-        kind: Identifier of the kind of problem.
+        kind: Identifier of the kind of problem, or `NOT_KEPT`.
         split: Name of the split; "" for the whole data set.
         where: The file, and the object, line or annotation in it, in the data set.
         value: What was found there.
@@ -80,14 +88,15 @@ def write_fixed(
     found: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for finding in report.findings:
         found[finding.kind].add((finding.split, finding.where))
-    datasets = {split.name: dataset for split in report.survey.splits.values() if len(dataset := _mended(split, found))}
+    mended = [each for split in report.survey.splits.values() if len(each := _mended(split, found))]
+    datasets = {split.name: split.dataset for split in mended}
     if not datasets:
         raise DatasetError(f"{report.survey.path}: no image is left to write")
     as_read = {split.name: split.dataset for split in report.survey.splits.values()}
     edited, edits = edit(datasets, as_read) if edit else (datasets, ())
     datasets = _with_joined_classes(edited, rename=any(found[kind] for kind in RENAMED_CLASSES))
     WRITERS[format](_with_names(_with_splits(datasets, format)), folder)
-    changes = [*_changes(report), *edits]
+    changes = [*_changes(report), *edits, *_not_kept(mended, format)]
     with Path(folder, CHANGES).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(Change._fields)
@@ -107,13 +116,29 @@ def _change(finding: Finding) -> Change:
     return Change(finding.kind, finding.split, finding.where, finding.value, done)
 
 
-def _mended(split: Split, found: Mapping[str, set[tuple[str, str]]]) -> Dataset:
-    """Returns the images of a split that stay, with the boxes that stay."""
+def _not_kept(splits: Sequence[Split], format: Format) -> Iterator[Change]:
+    """Yields what is stated of objects and has no place in the copy: a row for each name, with the first object."""
+    for split in splits:
+        places: dict[str, list[str]] = defaultdict(list)
+        for image in split:
+            truth = image.sample.truth
+            has_outline = ~np.isclose(truth.areas, area(truth.boxes), rtol=ROUNDING)
+            for index, entry in enumerate(image.objects):
+                marks = {"crowd": entry.crowd, "difficult": entry.difficult, "area": has_outline[index]}
+                for name in (*(mark for mark, has in marks.items() if has and mark not in KEPT[format]), *entry.aside):
+                    places[name].append(entry.where)
+        for name, found in places.items():
+            value = f"{quoted(name)} of {counted(len(found), 'object')}, of which this is the first"
+            yield Change(NOT_KEPT, split.name, found[0], value, "left out: the copy has no place for it")
+
+
+def _mended(split: Split, found: Mapping[str, set[tuple[str, str]]]) -> Split:
+    """Returns a split with the images that stay, and with the boxes that stay."""
     dropped = set().union(*(found[kind] for kind in DROPPED_IMAGES))
     boxes = set().union(*(found[kind] for kind in DROPPED_BOXES))
     to_turn = {where for _, where in found["exif-contradicts"]}  # a file of two splits is named in one of them
     clipped = {problem.where for problem in split.problems if problem.kind == "box-beyond-image"}
-    samples = []
+    images = []
     for image in split:
         place = split.name, str(image.stated.image)
         if place in dropped:
@@ -126,8 +151,9 @@ def _mended(split: Split, found: Mapping[str, set[tuple[str, str]]]) -> Dataset:
         too_large = np.array([place in found["area-exceeds-box"] for place in places], dtype=bool)
         too_large |= np.array([entry.where in clipped for entry in image.objects], dtype=bool)
         truth = truth.with_areas(np.where(too_large, np.minimum(area(truth.boxes), truth.areas), truth.areas))
-        samples.append(replace(image.sample, truth=truth[stays]))
-    return replace(split.dataset, samples=samples)
+        objects = tuple(entry for entry, stay in zip(image.objects, stays.tolist(), strict=True) if stay)
+        images.append(image._replace(sample=replace(image.sample, truth=truth[stays]), objects=objects))
+    return replace(split, images=images)
 
 
 def _turned(image: CheckedImage, split: Split) -> CheckedImage:

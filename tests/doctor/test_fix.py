@@ -1,6 +1,8 @@
 """A mended copy has nothing left that can be mended, the list of changes names every damage, the source stays."""
 
 import csv
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -131,3 +133,49 @@ def test_a_name_that_some_system_refuses_is_found_and_the_copy_has_another(copy:
     assert examine(tmp_path / "out", only=["files"]).findings == []
     sets = [DatasetReader(each).read("train") for each in (folder, tmp_path / "out")]
     assert sum(len(sample.truth) for sample in sets[0]) == sum(len(sample.truth) for sample in sets[1])
+
+
+def mark(folder: Path, layout: str) -> None:
+    """Says more of the first object of `train` than its class and its box; of a COCO set, also of the second."""
+    if layout == "voc":
+        name = (folder / "ImageSets" / "Main" / "train.txt").read_text().split()[0]
+        file = folder / "Annotations" / f"{name}.xml"
+        more = "<difficult>1</difficult><truncated>1</truncated><pose>Left</pose><occluded>0</occluded>"
+        file.write_text(file.read_text().replace("<bndbox>", f"{more}<bndbox>", 1))
+    elif layout == "coco":
+        file = folder / "annotations" / "instances_train.json"
+        content = json.loads(file.read_text())
+        first, second, *_ = content["annotations"]
+        x, y, width, height = first["bbox"]
+        first |= {"segmentation": [[x, y, x + width, y, x, y + height]], "area": width * height / 2, "attributes": {}}
+        second["iscrowd"] = 1
+        file.write_text(json.dumps(content))
+    else:
+        file = min((folder / "labels" / "train").iterdir())
+        _, *lines = file.read_text().splitlines()
+        file.write_text("\n".join(["0 0.1 0.1 0.4 0.1 0.45 0.3 0.3 0.5 0.1 0.4", *lines]))
+
+
+@pytest.mark.parametrize(
+    ("layout", "format", "lost"),
+    [
+        ("voc", "voc", {"truncated": 1, "pose": 1}),
+        ("voc", "coco", {"difficult": 1, "truncated": 1, "pose": 1}),
+        ("coco", "coco", {"segmentation": 100}),
+        ("coco", "voc", {"segmentation": 100, "area": 100, "crowd": 101}),
+        ("coco", "yolo", {"segmentation": 100, "area": 100, "crowd": 101}),
+        ("yolo", "voc", {"outline": 1}),
+    ],
+)
+def test_what_the_copy_has_no_place_for_is_listed(
+    copy: Copy, tmp_path: Path, layout: str, format: str, lost: dict[str, int]
+):
+    folder = copy(layout)
+    mark(folder, layout)
+    changes = write_fixed(examine(folder, only=["files"]), tmp_path / "out", format)
+    listed = {change.value: change for change in changes if change.kind == "not-kept"}
+    assert listed.keys() == {f"'{name}' of 1 object, of which this is the first" for name in lost}
+    for name, number in lost.items():
+        change = listed[f"'{name}' of 1 object, of which this is the first"]
+        assert change.split == "train"
+        assert re.search(rf"(object|annotation|line) {number}\b", change.where)
