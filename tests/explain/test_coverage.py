@@ -7,7 +7,16 @@ import pytest
 
 from multibox.data.sample import Dataset, GroundTruth, Sample
 from multibox.default_boxes import make_default_boxes
-from multibox.explain.coverage import by_class, by_map, by_shape, by_size, describe, measure_coverage, summarize
+from multibox.explain.coverage import (
+    by_class,
+    by_map,
+    by_shape,
+    by_size,
+    describe,
+    mean_of_classes,
+    measure_coverage,
+    summarize,
+)
 from multibox.presets import preset
 
 CONFIG = preset("ssd256-tiny", height=64, width=96)
@@ -146,6 +155,17 @@ def test_groups_are_sums_over_their_objects(both):
     for rows in (by_size(found), by_shape(found), by_class(found, dataset.class_names)):
         assert sum(row.objects for row in rows) == len(found)
         assert sum(row.positives for row in rows) == found.matches.sum()
+
+
+def test_the_means_of_classes_weigh_each_class_alike(both):
+    _, found, expected = both
+    overlaps = [[each["overlap"] for each in expected if each["label"] == label] for label in (0, 1)]
+    means = [sum(row) / len(row) for row in overlaps]
+    recalls = [sum(overlap >= 0.5 for overlap in row) / len(row) for row in overlaps]
+    assert mean_of_classes(found) == (
+        pytest.approx(sum(means) / 2, rel=1e-4),
+        pytest.approx(sum(recalls) / 2),
+    )
 
 
 def test_a_stored_table_is_taken_in_place_of_the_configs():
