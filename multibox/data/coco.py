@@ -136,6 +136,9 @@ class CocoTable:
 
 def _object(where: str, row: Row, labels: Mapping[Id, int]) -> Iterator[Object | Problem]:
     category, bbox, area = _id(row.get("category_id")), row.get("bbox"), row.get("area")
+    if row.get("category_id") is None:
+        yield Problem(where, "no category_id", "box left out", "class-none")
+        return
     if category is None or category not in labels:
         what = f"category_id {quoted(row.get('category_id'))} is none of the categories"
         yield Problem(where, what, "box left out", "class-unknown")
@@ -169,7 +172,8 @@ def _categories(where: str, content: Mapping[str, list[Row]]) -> Iterator[_Categ
     for place, row in enumerate(rows):
         id, name = _id(row.get("id")), row.get("name")
         if id is None or not isinstance(name, str) or not name.strip():
-            yield Problem(where, f"category {place} has no id or no name", "category left out", "class-nameless")
+            what = f"category {place} (id {quoted(row.get('id'))}, name {quoted(name)}) has no id or no name"
+            yield Problem(where, what, "category left out", "class-nameless")
         elif id in names:
             what = f"categories {quoted(names[id])} and {quoted(name)} have the same id {id}"
             yield Problem(where, what, f"{quoted(name)} left out", "class-id-twice")

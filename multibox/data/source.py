@@ -5,7 +5,7 @@ what annotates (`annotations`), which image belongs to each annotation (`image_f
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -132,6 +132,15 @@ class CocoTables:
             return SplitRecords(name, table.class_names, [*problems, *kept], table.category_ids)
         return SplitRecords(name, table.class_names, records, table.category_ids)
 
+    def unused_images(self) -> tuple[Path, ...]:
+        """Returns the images that no file states, in the folders of those that are stated."""
+        stated = {
+            image
+            for split, file in self._files.items()
+            for image in self._table(file).image_paths(partial(self._find, file, split))
+        }
+        return _beside(stated, self._tree.images())
+
     @property
     def counts(self) -> str:
         """What was found, in words."""
@@ -209,6 +218,13 @@ class LabeledImages:
             yield from self._records(split, names)
 
         return SplitRecords(f"{self.path}, {split}", names, findings())
+
+    def unused_images(self) -> tuple[Path, ...]:
+        """Returns the images that no split has, where a `data.yaml` or lists name the splits."""
+        if not self._by_rule and not by_lists(self._tree):
+            return ()  # folders do, and `by_folder` has looked for images outside of them
+        members = (each for split in self.splits for each in self._members(split))
+        return _beside({each[1] for each in members if not isinstance(each, Problem)}, self._tree.images())
 
     # What annotates
 
@@ -409,7 +425,7 @@ class LabeledImages:
         as_empty, said = self._unlabelled(list(files), parsed)
         yield from said
         to_object = self._object_maker(names)
-        doubts = {} if self._rule_holds else self._pairs[1]
+        doubts = self._second_labels(files) if self._rule_holds else self._pairs[1]
         places = {image.parent for _, image in images} or {self._tree.root}
         common = os.path.commonpath([os.path.abspath(place) for place in places])
         folders: dict[Path, Path] = {}
@@ -429,6 +445,16 @@ class LabeledImages:
                 yield AnnotatedImage(
                     name, image, listed, where, objects, size, normalized=self.annotations.format is YOLO
                 )
+
+    def _second_labels(self, files: Mapping[Path, Path | None]) -> dict[Path, Problem]:
+        """Returns what is doubtful about images that have a label file beside them besides that of YOLO's rule."""
+        doubts = {}
+        for image, file in files.items():
+            spare = self._labels.find(image.with_suffix(".txt"))
+            if file is not None and spare not in (None, file):
+                what = f"{file} annotates {image.name} too"
+                doubts[image] = Problem(str(spare), what, "left aside", "annotation-second")
+        return doubts
 
     def _to_boxes(self, parsed: Mapping[Path, ImageAnnotation]) -> tuple[dict[Path, ImageAnnotation], list[Problem]]:
         entries = [entry for annotation in parsed.values() for entry in annotation.objects]
@@ -502,6 +528,14 @@ def _label_place(image: Path, root: Path) -> Path:
     if "images" in parts[:-1]:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
     return root.joinpath(*parts)
+
+
+def _beside(used: Set[Path], images: Iterable[Path]) -> tuple[Path, ...]:
+    """Returns the images that are not used, in the folders of those that are and in folders beside these."""
+    folders = {image.parent for image in used}
+    above = {folder.parent for folder in folders}
+    near = (each for each in images if each.parent in folders or each.parent.parent in above)
+    return tuple(image for image in near if image not in used)
 
 
 def _below(folder: Path, root: Path) -> tuple[str, ...]:

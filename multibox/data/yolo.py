@@ -165,7 +165,8 @@ def to_boxes(entries: Sequence[Entry], key_points: tuple[int, int] | None) -> tu
         numbers = rows[:, : meaning.used]
         with np.errstate(invalid="ignore"):
             corners = _around(numbers) if meaning.is_outline else center_to_corner(numbers)
-        in_pixels = np.any(np.abs(numbers) > FRACTION_LIMIT, axis=1).tolist()
+        finite = np.isfinite(numbers).all(axis=1)
+        in_pixels = (finite & np.any(np.abs(numbers) > FRACTION_LIMIT, axis=1)).tolist()
         for row, place in enumerate(places):
             box: Sequence[float] | str = corners[row].tolist()
             if in_pixels[row]:

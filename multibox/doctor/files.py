@@ -12,6 +12,7 @@ from multibox.data.files import nfc
 from multibox.data.records import CheckedImage, Object
 from multibox.doctor.survey import Finding, Survey
 from multibox.images import FORMATS
+from multibox.messages import counted
 
 TINY_SIDE = 32
 HUGE_PIXELS = 25_000_000
@@ -27,11 +28,24 @@ def find_reported(survey: Survey) -> Iterator[Finding]:
     found: dict[tuple[str, str, str], list[str]] = {}
     for split in survey.splits.values():
         for problem in split.problems:
+            if problem.kind == "class-background-unused" and survey.has_background:
+                continue  # objects of another split have it
             found.setdefault((problem.kind, problem.where, f"{problem.what} ({problem.done})"), []).append(split.name)
         if not len(split):
             found[("split-unusable", str(survey.path), f"split '{split.name}'")] = [split.name]
     for (kind, where, value), splits in found.items():
         yield Finding(kind, where, value, splits[0] if len(splits) == 1 else "")
+    yield from _unused_images(survey)
+
+
+def _unused_images(survey: Survey) -> Iterator[Finding]:
+    by_folder: dict[Path, list[Path]] = defaultdict(list)
+    for image in survey.unused:
+        by_folder[image.parent].append(image)
+    for folder, images in by_folder.items():
+        are = "is" if len(images) == 1 else "are"
+        value = f"{counted(len(images), 'image')}, such as {images[0].name}, {are} in no split (left out)"
+        yield Finding("image-outside-splits", str(folder), value)
 
 
 def find_odd_sizes(survey: Survey) -> Iterator[Finding]:

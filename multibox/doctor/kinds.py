@@ -713,9 +713,9 @@ _SPLITS = (
         "image-outside-splits",
         "splits",
         "warning",
-        "images lie outside the folders of the splits",
+        "images belong to no split",
         "They are left out.",
-        "Move them into a split.",
+        "Annotate them, or list them in a split or move them into one.",
         "left out",
     ),
     Kind(

@@ -1,7 +1,7 @@
 """Boxes and classes: doubled, copied, misplaced or unlikely boxes, and names that may be one class."""
 
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import combinations
 
@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from multibox.boxes import area, box_iou
+from multibox.data.check import content_digest, content_size
 from multibox.data.class_names import BACKGROUND, folded_class
 from multibox.data.records import CheckedImage
 from multibox.doctor.survey import Finding, Split, Survey, short_place
@@ -31,6 +32,9 @@ MANY_IMAGES = 0.02
 
 GRIDS = (10, 5)
 """Steps in pixels that coordinates may have been rounded to."""
+
+ROUNDED = 0.01
+"""Pixels that fractions with six digits may be beside a step."""
 
 
 def find_unlikely_boxes(survey: Survey) -> Iterator[Finding]:
@@ -93,7 +97,8 @@ def find_copied_labels(survey: Survey) -> Iterator[Finding]:
         for index, image in enumerate(split):
             if image.objects and not _is_one_whole(image):
                 groups[_content(image)].append(index)
-        for content, indices in groups.items():
+        for content, members in groups.items():
+            indices = _other_images(split, members)
             if len(indices) >= (2 if len(content) > 1 else 3):
                 copied.update(indices)
                 first = split.images[indices[0]].sample.name
@@ -102,6 +107,19 @@ def find_copied_labels(survey: Survey) -> Iterator[Finding]:
                     value = f"the {counted(len(content), 'box')} of {first}; {len(indices)} images have them"
                     yield Finding("labels-copied", image.stated.where, value, split.name)
         yield from _crowded_positions(split, copied)
+
+
+def _other_images(split: Split, members: list[int]) -> list[int]:
+    """Returns images of their own: without those that share a file of labels or the content of an earlier one."""
+    if len(members) < 2:
+        return members
+    of_file = {split.images[index].stated.where: index for index in reversed(members)}
+    samples = {index: split.images[index].sample for index in sorted(of_file.values())}
+    sizes = Counter(content_size(each) for each in samples.values())
+    of_content: dict[bytes | int, int] = {}
+    for index, sample in samples.items():
+        of_content.setdefault(content_digest(sample) if sizes[content_size(sample)] > 1 else index, index)
+    return list(of_content.values())
 
 
 def _crowded_positions(split: Split, copied: set[int]) -> Iterator[Finding]:
@@ -124,25 +142,28 @@ def find_coarse_coordinates(survey: Survey) -> Iterator[Finding]:
     """Yields splits whose coordinates are on a grid, or count pixels in two ways."""
     for split in survey.splits.values():
         stated = [
-            (entry.box, image.sample.width, image.sample.height)
+            (entry.box, image.sample.width, image.sample.height, image.stated.normalized)
             for image in split
-            if not image.stated.normalized
             for entry in image.objects
         ]
         if len(stated) < 30:
             continue
-        boxes = np.array([box for box, _, _ in stated], np.float64)
-        sides = np.array([(width, height) for _, width, height in stated], np.float64)
-        yield from _grid(survey, split, boxes, sides)
-        yield from _two_counts(survey, split, boxes)
+        boxes = np.array([box for box, *_ in stated], np.float64)
+        sides = np.array([(width, height) for _, width, height, _ in stated], np.float64)
+        normalized = np.array([each[3] for each in stated])
+        pixels = np.where(normalized[:, None], boxes * np.tile(sides, 2), boxes)
+        yield from _grid(survey, split, pixels, sides)
+        if not normalized.all():
+            yield from _two_counts(survey, split, boxes[~normalized])
 
 
 def _grid(
     survey: Survey, split: Split, boxes: Float[np.ndarray, "boxes 4"], sides: Float[np.ndarray, "boxes 2"]
 ) -> Iterator[Finding]:
-    edges = boxes == np.tile(sides, 2)  # the edge of the image is where it is
+    edges = np.abs(boxes - np.tile(sides, 2)) < ROUNDED  # the edge of the image is where it is
     for step in GRIDS:
-        if np.mean(((boxes % step == 0) | edges).all(axis=1)) >= 0.95:
+        beside = np.abs(boxes - step * np.round(boxes / step))
+        if np.mean(((beside < ROUNDED) | edges).all(axis=1)) >= 0.95:
             value = f"{len(boxes)} boxes on multiples of {step} pixels"
             yield Finding("boxes-round", str(survey.path), value, split.name)
             return
@@ -169,9 +190,13 @@ def find_odd_classes(survey: Survey) -> Iterator[Finding]:
 
 def _odd_classes(survey: Survey, split: Split) -> Iterator[Finding]:
     where = str(survey.path)
-    for one, other in combinations(split.class_names, 2):
-        if _plain(one) == _plain(other) and folded_class(one) != folded_class(other):
-            yield Finding("class-similar", where, f"{quoted(one)} and {quoted(other)}")
+    by_plain: dict[str, list[str]] = defaultdict(list)
+    for name in split.class_names:
+        by_plain[_plain(name)].append(name)
+    for names in by_plain.values():
+        for one, other in combinations(names, 2):
+            if folded_class(one) != folded_class(other):
+                yield Finding("class-similar", where, f"{quoted(one)} and {quoted(other)}")
     for name, count in zip(split.class_names, split.counts().tolist(), strict=True):
         if name != name.strip():
             yield Finding("class-blanks", where, quoted(name))

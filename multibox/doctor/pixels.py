@@ -29,7 +29,7 @@ NEAR = 6
 """Bits in which the hashes of two copies may differ."""
 
 NEAR_PIXELS = 6.0
-"""Gray levels by which the thumbnails of two copies may differ in the mean."""
+"""Gray levels by which the thumbnails of two copies may differ in the mean, brightness apart."""
 
 PLAIN_DEVIATION = 12.0
 """Standard deviation in gray levels below which a thumbnail says too little to be compared."""
@@ -170,8 +170,14 @@ def _similar(
         bits = np.bitwise_count(hashes[start : start + _CHUNK, None] ^ other_hashes)
         for row, second in np.argwhere(bits <= NEAR).tolist():
             first = start + row
-            if first < second and np.abs(one[first].astype(np.int16) - other[second]).mean() <= NEAR_PIXELS:
+            if first < second and _difference(one[first], other[second]) <= NEAR_PIXELS:
                 yield first, second
+
+
+def _difference(one: UInt8[np.ndarray, "side side"], other: UInt8[np.ndarray, "side side"]) -> float:
+    """Returns the mean difference of two thumbnails in gray levels, apart from one being brighter as a whole."""
+    difference = one.astype(np.float32) - other
+    return float(np.abs(difference - difference.mean()).mean())
 
 
 def _hashes(thumbnails: UInt8[np.ndarray, "images side side"]) -> UInt64[np.ndarray, " images"]:

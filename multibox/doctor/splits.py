@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from multibox.data.check import content_digest, content_size
+from multibox.data.class_names import BACKGROUND
 from multibox.data.records import CheckedImage
 from multibox.data.sample import compare_classes, source_stem
 from multibox.data.splits import split_kind
@@ -46,9 +47,15 @@ def find_split_faults(survey: Survey) -> Iterator[Finding]:
                 value = f"{counted(len(split), 'image')}, {counted(objects, 'object')}"
                 yield Finding("split-small", where, value, split.name)
     for first, other in _pairs(survey):
-        if first.class_names != other.class_names:
-            what = compare_classes(f"'{first.name}'", first.class_names, f"'{other.name}'", other.class_names)
+        names, other_names = _real_classes(first), _real_classes(other)
+        if names != other_names:
+            what = compare_classes(f"'{first.name}'", names, f"'{other.name}'", other_names)
             yield Finding("classes-differ", where, what, other.name)
+
+
+def _real_classes(split: Split) -> tuple[str, ...]:
+    """Returns the class names without the background, which the reader keeps only where objects have it."""
+    return tuple(name for name in split.class_names if name.lower() not in BACKGROUND)
 
 
 def find_equal_images(survey: Survey) -> Iterator[Finding]:
@@ -135,12 +142,19 @@ def find_class_differences(survey: Survey) -> Iterator[Finding]:
                 yield Finding("class-missing-in-split", where, value, split.name)
     for one, other in _pairs(survey):
         having_one, having_other = _images_with(one), _images_with(other)
-        for name in having_one.keys() & having_other.keys():
+        shares_one, shares_other = _shares(one), _shares(other)
+        for name in (each for each in one.class_names if each in having_other):
             share, other_share = having_one[name] / len(one), having_other[name] / len(other)
-            if max(share, other_share) >= 2 * min(share, other_share) and _is_sure(
-                share, len(one), other_share, len(other)
-            ):
+            if _apart(share, other_share, 2) and _is_sure(share, len(one), other_share, len(other)):
                 value = f"{quoted(name)} is in {share:.0%} of the images of '{one.name}', here in {other_share:.0%}"
+                yield Finding("class-skew", where, value, other.name)
+                continue
+            of_one, of_other = shares_one[name], shares_other[name]
+            mean, other_mean = float(of_one.mean()), float(of_other.mean())
+            if _apart(mean, other_mean, 2) and _is_far(of_one, of_other):
+                value = (
+                    f"{quoted(name)} is {mean:.0%} of the objects of an image of '{one.name}', here {other_mean:.0%}"
+                )
                 yield Finding("class-skew", where, value, other.name)
 
 
@@ -172,6 +186,23 @@ def _images_with(split: Split) -> Mapping[str, int]:
     found = np.unique(np.stack([split.image_of, split.labels], axis=1)[~split.crowd], axis=0)
     counts = np.bincount(found[:, 1], minlength=len(split.class_names))
     return dict(zip(split.class_names, counts.tolist(), strict=True))
+
+
+def _shares(split: Split) -> Mapping[str, Float[np.ndarray, " images"]]:
+    """Returns for each class its share of the objects of each image that has objects."""
+    counts = np.zeros((len(split), len(split.class_names)))
+    np.add.at(counts, (split.image_of[~split.crowd], split.labels[~split.crowd]), 1)
+    counts = counts[counts.any(axis=1)]
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    return dict(zip(split.class_names, shares.T, strict=True))
+
+
+def _is_far(one: Float[np.ndarray, " one"], other: Float[np.ndarray, " other"]) -> bool:
+    """Returns whether two means differ by more than accident (Welch's test)."""
+    if min(len(one), len(other)) < FEWEST_IMAGES:
+        return False
+    deviation = (one.var(ddof=1) / len(one) + other.var(ddof=1) / len(other)) ** 0.5
+    return bool(deviation > 0 and abs(one.mean() - other.mean()) > SURE * deviation)
 
 
 def _is_sure(share: float, count: int, other_share: float, other_count: int) -> bool:

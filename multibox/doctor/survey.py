@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from multibox.data.class_names import BACKGROUND
 from multibox.data.read import choose_split
 from multibox.data.records import CheckedImage, Object, check_records
 from multibox.data.sample import Dataset, Problem
@@ -150,11 +151,13 @@ class Survey:
         path: The data set.
         format: What annotates it.
         splits: Its splits by name.
+        unused: The images that no split has, where files say what is in a split, and all splits are looked at.
     """
 
     path: Path
     format: str
     splits: Mapping[str, Split]
+    unused: tuple[Path, ...]
 
     @cached_property
     def headers(self) -> Mapping[Path, ImageHeader]:
@@ -165,6 +168,11 @@ class Survey:
     def paths(self) -> tuple[Path, ...]:
         """The files of all images, each once."""
         return tuple(dict.fromkeys(image.stated.image for split in self.splits.values() for image in split))
+
+    @property
+    def has_background(self) -> bool:
+        """Whether a split has objects of a background; the readers leave it out where none has."""
+        return any(name.lower() in BACKGROUND for split in self.splits.values() for name in split.class_names)
 
     @property
     def training(self) -> Split | None:
@@ -195,7 +203,7 @@ def survey(path: Path, *, split: str | None = None, unlabelled: Unlabelled | Non
         problems = tuple(each for each in found if isinstance(each, Problem))
         classes = tuple(dict.fromkeys(records.class_names))
         splits[name] = Split(name, classes, images, problems, records.unique_category_ids, tuple(records.class_names))
-    return Survey(path, source.annotations.format.name, splits)
+    return Survey(path, source.annotations.format.name, splits, source.unused_images() if split is None else ())
 
 
 def independent_splits(names: Sequence[str]) -> list[str]:

@@ -221,7 +221,7 @@ def test_categories_that_cannot_be_told_apart(tmp_path: Path):
     assert dataset.category_ids == (1, 4)
     assert [(problem.what, problem.done) for problem in dataset.problems] == [
         ("categories 'cat' and 'dog' have the same id 2", "'dog' left out"),
-        ("category 3 has no id or no name", "category left out"),
+        ("category 3 (id 3, name None) has no id or no name", "category left out"),
         ("class 'cat' is named twice", "taken as one class"),
         ("classes 'cat' and 'Cat' differ in case or spaces only", "kept as two classes"),
     ]
