@@ -1158,13 +1158,13 @@ def folder_that_no_split_names(data: Yolo) -> list[Place]:
     return [Place("images/more", None, "4")]
 
 
-@damage("split-missing", sets=VOC, also=("class-few",))
+@damage("split-missing", sets=VOC, also=("image-outside-splits",))
 def validation_list_lost(data: Voc) -> list[Place]:
     data.list_file("val").unlink()
     return [Place("")]
 
 
-@damage("split-missing", sets=COCO)
+@damage("split-missing", sets=COCO, also=("image-outside-splits",))
 def validation_json_lost(data: Coco) -> list[Place]:
     data.json_file("val").unlink()
     return [Place("")]
