@@ -24,8 +24,9 @@ NEAR = 0.1
 FalseKind = Literal["wrong class", "duplicate", "poor box", "background"]
 """Why a detection is false, the first that holds:
 
-* `wrong class`: it overlaps a missed object of another class by at least 0.5;
-* `duplicate`: it overlaps an object that another detection has found by at least 0.5;
+* `duplicate`: it overlaps an object of its class by at least 0.5, which another detection has found, and stands for no
+  missed object of another class;
+* `wrong class`: it overlaps an object of another class by at least 0.5;
 * `poor box`: it overlaps an object of its class, but by less than 0.5;
 * `background`: no object of its class is near.
 """
@@ -124,10 +125,10 @@ def find_errors(truth: GroundTruth, detections: Detections, thresholds: Sequence
     def false_detection(index: int) -> FalseDetection:
         of_class = overlaps[index][same_class[index]]
         kind: FalseKind = "background"
-        if index in taken_for:
-            kind = "wrong class"
-        elif overlaps[index].max(initial=0) >= 0.5:
+        if index not in taken_for and of_class.max(initial=0) >= 0.5:
             kind = "duplicate"
+        elif overlaps[index].max(initial=0) >= 0.5:
+            kind = "wrong class"
         elif of_class.max(initial=0) >= NEAR:
             kind = "poor box"
         return FalseDetection(index, kind, *_best(overlaps[index], truth.labels))

@@ -34,8 +34,9 @@ from multibox.report.thumbnails import make_thumbnails
 from multibox.report.verdict import Case, judge
 
 FALSE_KINDS = {
-    "wrong class": "It lies on an object of another class. Look for classes that are labeled alike.",
-    "duplicate": "It lies on an object that another detection has found. A lower --iou suppresses more of them.",
+    "duplicate": "It lies on an object of its class that another detection has found. A lower --iou suppresses more.",
+    "wrong class": "It lies on an object of another class. Look for classes that are labeled alike; where that object "
+    "is found as well, --class-agnostic leaves only the surer detection.",
     "poor box": "It is near an object of its class, but overlaps it by less than 0.5. Longer training makes boxes fit.",
     "background": "No object of its class is near. Look whether there is one that nobody has labeled.",
 }
@@ -192,6 +193,7 @@ def _page(
         overall,
         by_class,
         tide,
+        metrics.postprocess,
         run.rows if run else (),
         run.resume if run else None,
     )

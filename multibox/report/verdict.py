@@ -5,7 +5,7 @@ Each sentence comes from a rule below, states the numbers that it rests on, and 
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from typing import NamedTuple
 
@@ -87,6 +87,7 @@ class Case:
         overall: Precision and recall of all classes together.
         curves: Precision and recall of each class.
         tide: TIDE's errors.
+        postprocess: Thresholds and limits that the detections were made with; empty if they are not known.
         rows: Rows of the run's `metrics.csv`, if there is a run.
         resume: The command that goes on with the run.
     """
@@ -101,6 +102,7 @@ class Case:
     overall: PrecisionRecall
     curves: Sequence[PrecisionRecall]
     tide: Tide
+    postprocess: Mapping[str, float | int | str] = field(default_factory=dict)
     rows: Sequence[Mapping[str, float | None]] = ()
     resume: str | None = None
 
@@ -298,13 +300,14 @@ def _on_nothing(case: Case, of: _Part, everything: _Part) -> Iterator[Finding]:
 
 def _twice(case: Case, of: _Part, everything: _Part) -> Iterator[Finding]:
     number = of.false.count("duplicate")
-    if number >= LEAST and number >= 0.3 * len(of.false) and case.config is not None:
-        threshold = case.config.postprocess.iou_threshold
+    threshold = float(case.postprocess.get("iou_threshold", 0))
+    lower = round(threshold - 0.1, 2)
+    if number >= LEAST and number >= 0.3 * len(of.false) and lower > 0:
         yield Finding(
             "duplicates",
             number,
             f"{number} of {len(of.false)} false detections{of.of_class} find an object a second time.",
-            f"Suppress more: try --iou {max(0.1, threshold - 0.1):.2f} (now {threshold:.2f}) in evaluate and detect.",
+            f"Suppress more: try --iou {lower:.2f} (now {threshold:.2f}) in evaluate and detect.",
         )
 
 
@@ -348,7 +351,7 @@ def _poor_box(case: Case, of: _Part, everything: _Part) -> Iterator[Finding]:
             number,
             f"{number} of {len(of.missed)} missed objects{of.of_class} have a detection near, whose box "
             "fits by less than half.",
-            "Train longer, which makes boxes fit; --merge weighted costs no training and may help.",
+            "Train longer, which makes boxes fit.",
         )
 
 
@@ -404,7 +407,7 @@ def _no_cause(errors: int) -> str:
 
 _MEND = {
     "wrong class": "look at the confusion matrix for classes that are labeled alike",
-    "poor box": "train longer, or try --merge weighted",
+    "poor box": "train longer",
     "wrong class and poor box": "train longer",
     "duplicate": "try a lower --iou",
     "background": "look at the false detections for labels that are missing",

@@ -53,7 +53,7 @@ def errors_of(truth: GroundTruth, *rows: tuple[int, float, list[float]]):
             [(NONE, BEAR), (BEAR, NONE)],
         ),
         ([(BEAR, 0.9, HERE), (BEAR, 0.75, HERE)], [("duplicate", 1, BEAR)], [], [(NONE, BEAR), (BEAR, BEAR)]),
-        ([(BEAR, 0.9, HERE), (CAT, 0.95, HERE)], [("duplicate", 1, BEAR)], [], [(NONE, CAT), (BEAR, BEAR)]),
+        ([(BEAR, 0.9, HERE), (CAT, 0.95, HERE)], [("wrong class", 1, BEAR)], [], [(NONE, CAT), (BEAR, BEAR)]),
         ([(BEAR, 0.9, HERE), (BIRD, 0.9, THERE)], [("background", 0, NONE)], [], [(NONE, BIRD), (BEAR, BEAR)]),
         (  # near, but of another class
             [(CAT, 0.9, SHIFTED)],
@@ -63,7 +63,7 @@ def errors_of(truth: GroundTruth, *rows: tuple[int, float, list[float]]):
         ),
         (  # the better score takes the object
             [(BIRD, 0.75, HERE), (CAT, 0.9, HERE)],
-            [("wrong class", 1, BEAR), ("duplicate", 1, BEAR)],
+            [("wrong class", 1, BEAR), ("wrong class", 1, BEAR)],
             [("wrong class", 1, CAT, None)],
             [(NONE, BIRD), (BEAR, CAT)],
         ),
@@ -99,7 +99,7 @@ def test_the_numbers_add_up():
         assert sum(each.label == label for image in errors for each in listed_false(image)) == wrong
     false, missed = count_kinds(errors)
     off_diagonal = matrix[:3, :3].sum() - np.trace(matrix[:3, :3])
-    assert false["wrong class"] == missed["wrong class"] == off_diagonal > 0
+    assert false["wrong class"] >= missed["wrong class"] == off_diagonal > 0
     assert sum(false.values()) == matrix[:, :3].sum() - np.trace(matrix[:3, :3])
     assert sum(missed.values()) == matrix[:3].sum() - np.trace(matrix[:3, :3])
     assert min([*false.values(), *missed.values()]) > 0

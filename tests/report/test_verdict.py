@@ -177,9 +177,21 @@ def test_duplicates_ask_for_more_suppression(good: Scene):
         found.append(list(boxes[1]))
         scores.append(0.8)
         labels.append(1)
-    finding = judge(good.case()).findings[0]
+    finding = judge(good.case(postprocess={"iou_threshold": 0.6})).findings[0]
     assert finding.sentence == "20 of 20 false detections of class speck find an object a second time."
-    assert f"--iou {CONFIG.postprocess.iou_threshold - 0.1:.2f}" in finding.action
+    assert "--iou 0.50 (now 0.60)" in finding.action
+    for unknown_or_least in ({}, {"iou_threshold": 0.1}):
+        assert "duplicates" not in [each.rule for each in judge(good.case(postprocess=unknown_or_least)).findings]
+
+
+def test_another_class_on_a_found_object_is_no_duplicate(good: Scene):
+    """Suppression goes class by class: no threshold of it removes such a detection."""
+    for image in range(20):
+        boxes, _, found, scores, labels = good.images[image]
+        found.append(list(boxes[1]))
+        scores.append(0.8)
+        labels.append(0)
+    assert judge(good.case(postprocess={"iou_threshold": 0.6})).findings == ()
 
 
 def test_a_weak_class_with_few_errors_gives_way_to_all_classes(good: Scene):

@@ -16,8 +16,9 @@ function judge(image, threshold) {
 
   const falseKind = index => {
     const { label, near } = found[index];
-    if (takenFor.has(index)) return "wrong class";
-    if (near.some(each => each.overlap >= FITS)) return "duplicate";
+    const fits = near.filter(each => each.overlap >= FITS);
+    if (!takenFor.has(index) && fits.some(each => objects[each.object].label === label)) return "duplicate";
+    if (fits.length) return "wrong class";
     return near.some(each => objects[each.object].label === label) ? "poor box" : "background";
   };
   const missedKind = index => {
