@@ -29,6 +29,7 @@ from multibox.cli.output import check_folder, check_new
 from multibox.cli.runs import read_rows, read_run, run_config
 from multibox.cli.terminal import info, progress_bar, stdout
 from multibox.evaluation.metrics import Rule
+from multibox.messages import list_names
 from multibox.training.run_files import is_run, is_running
 
 if TYPE_CHECKING:
@@ -205,11 +206,16 @@ def _evaluate(model: str, dataset: "Dataset", settings: Settings) -> tuple["Metr
     if _is_detections(model):
         from multibox.data.detection_files import read_detections
 
-        found = read_detections(Path(model), dataset)
+        read = read_detections(Path(model), dataset)
+        if read.unknown_images:
+            some = list_names(read.unknown_images, 3)
+            info(f"{model}: left out, because {dataset.name} does not have these images: {some}")
+        _say_ignored(model, read.unknown_classes, dataset)
         metrics = score(
-            [sample.truth for sample in dataset], found, class_names=dataset.class_names, rule=settings.rule
+            [sample.truth for sample in dataset], read.detections, class_names=dataset.class_names, rule=settings.rule
         )
-        return dataclasses.replace(metrics, detections=found), None, {"detections": f"read from {model}"}
+        metrics = dataclasses.replace(metrics, detections=read.detections, ignored_classes=read.unknown_classes)
+        return metrics, None, {"detections": f"read from {model}"}
     from multibox.detector import Detector
     from multibox.report.environment import device_name
     from multibox.report.speed import measure_speed
@@ -225,6 +231,7 @@ def _evaluate(model: str, dataset: "Dataset", settings: Settings) -> tuple["Metr
 
         metrics = evaluate(detector, dataset, rule=settings.rule, batch_size=settings.batch_size, on_progress=show)
     seconds = time.monotonic() - began
+    _say_ignored(model, metrics.ignored_classes, dataset)
     facts = {
         "speed": str(measure_speed(detector, dataset) or "no image can be read"),
         "speed of the evaluation": f"{len(dataset) / seconds:.0f} images/s, {settings.batch_size} at a time",
@@ -232,6 +239,11 @@ def _evaluate(model: str, dataset: "Dataset", settings: Settings) -> tuple["Metr
         "weights": model,
     }
     return metrics, detector.config, facts
+
+
+def _say_ignored(model: str, class_names: Sequence[str], dataset: "Dataset") -> None:
+    if class_names:
+        info(f"{model}: left out, because {dataset.name} does not name these classes: {list_names(class_names)}")
 
 
 def history(run: Path) -> "RunHistory":

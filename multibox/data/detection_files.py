@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from multibox.data.sample import Dataset
+from multibox.data.sample import Dataset, Sample
 from multibox.detections import Detections
 from multibox.messages import list_names, quoted
 
@@ -159,73 +159,94 @@ def is_detections(path: Path) -> bool:
     return (path.is_file() and path.suffix.lower() == ".json") or (path.is_dir() and any(path.glob("*.txt")))
 
 
-class _Row(NamedTuple):
-    """A detection as a file has it: its image by name or number, its class by name or label, score and box."""
+class ReadDetections(NamedTuple):
+    """Detections that were read from a file, and what of it was left out.
 
-    where: str
-    image: str | int
-    label: str | int
+    Attributes:
+        detections: The detections in each image of the data set.
+        unknown_images: Images of the file that the data set does not have, in the order of the file.
+        unknown_classes: Classes of the file that the data set does not name, in alphabetical order.
+    """
+
+    detections: list[Detections]
+    unknown_images: tuple[str, ...]
+    unknown_classes: tuple[str, ...]
+
+
+class _Row(NamedTuple):
+    """A detection as a file has it: its class by name, or by a number that no class has, its score and its box."""
+
+    name: str
     score: float
     box: tuple[float, float, float, float]
 
 
-def read_detections(path: Path, dataset: Dataset) -> list[Detections]:
+_Found = tuple[str | int, Sequence[_Row]]
+"""An image by name or by COCO's number, and detections in it. A file may have several of one image."""
+
+
+def read_detections(path: Path, dataset: Dataset) -> ReadDetections:
     """Returns the detections in each image of a data set, from a file of any of the four forms.
 
     Images are found by their names without folder and suffix, or by COCO's number where the file has no names. Classes
-    are found by their names, or by COCO's number: that of the data set, or the label + 1. Images that the data set does
-    not have are left out.
+    are found by their names, or by COCO's number: that of the data set, or the label + 1. Images and classes that the
+    data set does not have are left out.
 
     Args:
         path: The file, or the folder of YOLO text files.
         dataset: The data set, which says which images and classes there are.
 
     Raises:
-        ValueError: The file has none of the forms, or names a class that the data set does not have, or no image of it.
+        ValueError: The file has none of the forms, or names no image of the data set, or none of its classes.
         OSError: It cannot be read.
     """
-    stems = {PurePath(sample.name).stem: index for index, sample in enumerate(dataset)}
-    numbers = {sample.image_id: index for index, sample in enumerate(dataset)}
-    if len(stems) < len(dataset):
+    places: dict[str | int, int] = {PurePath(sample.name).stem: index for index, sample in enumerate(dataset)}
+    if len(places) < len(dataset):
         raise ValueError(
             f"{dataset.name} has images of the same name in several folders; {path} does not tell them apart"
         )
-    rows: list[list[_Row]] = [[] for _ in dataset]
-    strange: list[str] = []
-    for row in _read(path, dataset, stems):
-        index = numbers.get(row.image) if isinstance(row.image, int) else stems.get(row.image)
-        if index is None:
-            strange.append(str(row.image))
+    places |= {sample.image_id: index for index, sample in enumerate(dataset)}
+    samples = {key: dataset[index] for key, index in places.items()}
+    rows: dict[int, list[_Row]] = {}
+    unknown: dict[str, None] = {}  # in place of a set, which has no order
+    for image, found in _read(path, dataset, samples):
+        if image in places:
+            rows.setdefault(places[image], []).extend(found)
         else:
-            rows[index].append(row)
-    if strange and not any(rows):
-        raise ValueError(f"{path}: none of its images is in {dataset.name}: {list_names(sorted(set(strange)), 3)}")
-    return [_detections(each, dataset.class_names) for each in rows]
+            unknown[str(image)] = None
+    if not rows:
+        names = f": {list_names(tuple(unknown), 3)}" if unknown else ""
+        raise ValueError(f"{path} names no image of {dataset.name}{names}")
+    named = {row.name for found in rows.values() for row in found}
+    strange = tuple(sorted(named.difference(dataset.class_names)))
+    if named and len(strange) == len(named):
+        raise ValueError(
+            f"{path} names no class of {dataset.name}: {list_names(strange)} against {list_names(dataset.class_names)}"
+        )
+    labels = {name: label for label, name in enumerate(dataset.class_names)}
+    detections = [_detections(rows.get(index, ()), labels) for index in range(len(dataset))]
+    return ReadDetections(detections, tuple(unknown), strange)
 
 
-def _detections(rows: Sequence[_Row], class_names: tuple[str, ...]) -> Detections:
-    labels = [_label(row, class_names) for row in rows]
+def _detections(rows: Sequence[_Row], labels: Mapping[str, int]) -> Detections:
+    """Returns the detections of the classes that have a label."""
+    rows = [row for row in rows if row.name in labels]
     return Detections(
         np.array([row.box for row in rows], np.float32).reshape(-1, 4),
         np.array([row.score for row in rows], np.float32),
-        np.array(labels, np.int64),
+        np.array([labels[row.name] for row in rows], np.int64),
         np.full(len(rows), -1),
-        class_names,
+        tuple(labels),
     )
 
 
-def _label(row: _Row, class_names: Sequence[str]) -> int:
-    if isinstance(row.label, str) and row.label in class_names:
-        return list(class_names).index(row.label)
-    if isinstance(row.label, int) and 0 <= row.label < len(class_names):
-        return row.label
-    raise ValueError(f"{row.where}: the class {quoted(row.label)} is none of {list_names(class_names)}")
+def _read(path: Path, dataset: Dataset, samples: Mapping[str | int, Sample]) -> Iterator[_Found]:
+    """Yields the images and detections of a file or folder, whatever its form.
 
-
-def _read(path: Path, dataset: Dataset, stems: Mapping[str, int]) -> Iterator[_Row]:
-    """Yields the detections of a file or folder, whatever its form."""
+    Detections in images that are none of the samples may be left out.
+    """
     if path.is_dir():
-        yield from _read_yolo(path, dataset, stems)
+        yield from _read_yolo(path, dataset.class_names, samples)
         return
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -233,43 +254,41 @@ def _read(path: Path, dataset: Dataset, stems: Mapping[str, int]) -> Iterator[_R
         raise ValueError(f"{path}: not JSON ({error})") from error
     try:
         if isinstance(content, dict) and "labels" in content:
-            yield from _read_fiftyone(path, content, dataset, stems)
+            yield from _read_fiftyone(path, content, samples)
         elif isinstance(content, list) and content and "data" in content[0]:
             yield from _read_label_studio(path, content)
         elif isinstance(content, list):
-            yield from _read_coco(path, content, dataset.category_ids)
+            numbers = dataset.category_ids or range(1, len(dataset.class_names) + 1)
+            yield from _read_coco(path, content, dict(zip(numbers, dataset.class_names, strict=True)))
         else:
             raise ValueError(f"{path}: neither COCO results nor labels of FiftyOne nor tasks of Label Studio")
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"{path}: an entry is not as the form has it ({type(error).__name__}: {error})") from error
 
 
-def _read_coco(path: Path, content: Sequence[Mapping[str, Any]], category_ids: Sequence[int] | None) -> Iterator[_Row]:
-    label_of = None if category_ids is None else {number: label for label, number in enumerate(category_ids)}
+def _read_coco(path: Path, content: Sequence[Mapping[str, Any]], names: Mapping[int, str]) -> Iterator[_Found]:
     for place, row in enumerate(content):
         where = f"{path}, result {place}"
         image = PurePath(row["file_name"]).stem if "file_name" in row else int(row["image_id"])
         number = int(row["category_id"])
-        label = row.get("category_name", number - 1 if label_of is None else label_of.get(number, -1))
+        name = str(row.get("category_name", names.get(number, f"category {number}")))
         x, y, width, height = _numbers(where, row["bbox"])
-        yield _Row(where, image, label, _score(where, row["score"]), (x, y, x + width, y + height))
+        yield image, [_Row(name, _score(where, row["score"]), (x, y, x + width, y + height))]
 
 
-def _read_fiftyone(
-    path: Path, content: Mapping[str, Any], dataset: Dataset, stems: Mapping[str, int]
-) -> Iterator[_Row]:
+def _read_fiftyone(path: Path, content: Mapping[str, Any], samples: Mapping[str | int, Sample]) -> Iterator[_Found]:
     for stem, rows in content["labels"].items():
-        for place, row in enumerate(rows or ()):
+        found = []
+        for place, row in enumerate(rows or () if stem in samples else ()):
             where = f"{path}, {stem}, detection {place}"
-            if stem in stems:
-                sample = dataset[stems[stem]]
-                box = _scaled(_numbers(where, row["bounding_box"]), sample.width, sample.height)
-                yield _Row(where, stem, row["label"], _score(where, row.get("confidence", 1.0)), box)
+            box = _scaled(_numbers(where, row["bounding_box"]), samples[stem].width, samples[stem].height)
+            found.append(_Row(str(row["label"]), _score(where, row.get("confidence", 1.0)), box))
+        yield stem, found
 
 
-def _read_label_studio(path: Path, content: Sequence[Mapping[str, Any]]) -> Iterator[_Row]:
+def _read_label_studio(path: Path, content: Sequence[Mapping[str, Any]]) -> Iterator[_Found]:
     for task, each in enumerate(content):
-        stem = PurePath(str(each["data"]["image"]).replace("\\", "/")).stem
+        found = []
         for prediction in each.get("predictions", [])[:1]:
             for place, row in enumerate(prediction["result"]):
                 if row.get("type") != "rectanglelabels":
@@ -280,28 +299,32 @@ def _read_label_studio(path: Path, content: Sequence[Mapping[str, Any]]) -> Iter
                     number / 100 for number in _numbers(where, [value[key] for key in ("x", "y", "width", "height")])
                 ]
                 box = _scaled(fractions, row["original_width"], row["original_height"])
-                yield _Row(where, stem, value["rectanglelabels"][0], _score(where, row.get("score", 1.0)), box)
+                found.append(_Row(str(value["rectanglelabels"][0]), _score(where, row.get("score", 1.0)), box))
+        image = str(each["data"]["image"]).removeprefix(LOCAL_FILES)
+        yield PurePath(image.replace("\\", "/")).stem, found
 
 
-def _read_yolo(folder: Path, dataset: Dataset, stems: Mapping[str, int]) -> Iterator[_Row]:
+def _read_yolo(folder: Path, class_names: Sequence[str], samples: Mapping[str | int, Sample]) -> Iterator[_Found]:
     names = folder / "classes.txt"
-    known = names.read_text(encoding="utf-8").splitlines() if names.is_file() else None
+    known = names.read_text(encoding="utf-8").splitlines() if names.is_file() else class_names
     for file in sorted(folder.glob("*.txt")):
-        if file == names or file.stem not in stems:
+        if file != names:
+            sample = samples.get(file.stem)
+            yield file.stem, [] if sample is None else [*_yolo_rows(file, sample, known)]
+
+
+def _yolo_rows(file: Path, sample: Sample, names: Sequence[str]) -> Iterator[_Row]:
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        where = f"{file}, line {number}"
+        values = line.split()
+        if not values:
             continue
-        sample = dataset[stems[file.stem]]
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-            where = f"{file}, line {number}"
-            values = line.split()
-            if not values:
-                continue
-            if len(values) != 6 or not values[0].isdigit():
-                raise ValueError(f"{where}: '{line}' is not a label, four numbers and a score")
-            x, y, width, height, score = _numbers(where, values[1:], 5)
-            label = int(values[0])
-            box = _scaled((x - width / 2, y - height / 2, width, height), sample.width, sample.height)
-            name = known[label] if known and label < len(known) else label
-            yield _Row(where, file.stem, name, _score(where, score), box)
+        if len(values) != 6 or not values[0].isdigit():
+            raise ValueError(f"{where}: '{line}' is not a label, four numbers and a score")
+        x, y, width, height, score = _numbers(where, values[1:], 5)
+        label = int(values[0])
+        box = _scaled((x - width / 2, y - height / 2, width, height), sample.width, sample.height)
+        yield _Row(names[label] if label < len(names) else f"class {label}", _score(where, score), box)
 
 
 def _scaled(box: Sequence[float], width: float, height: float) -> tuple[float, float, float, float]:

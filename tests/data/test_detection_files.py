@@ -34,8 +34,8 @@ def test_a_form_is_read_as_it_was_written(tmp_path: Path, dataset: Dataset, form
     place = tmp_path / FILES[form]
     write_detections(form, place, IMAGES, NAMES)
     assert is_detections(place)
-    none, found = read_detections(place, dataset)
-    assert len(none) == 0
+    (none, found), unknown_images, unknown_classes = read_detections(place, dataset)
+    assert len(none) == len(unknown_images) == len(unknown_classes) == 0
     assert found.names == ["dog", "cat"]
     np.testing.assert_allclose(found.scores, [0.9, 0.25], atol=1e-6)
     np.testing.assert_allclose(found.boxes, [[10, 20, 110, 70], [0, 0, 50, 100]], atol=1e-3)
@@ -67,10 +67,37 @@ def test_the_forms_are_those_of_their_programs(tmp_path: Path):
 def test_coco_results_of_others_go_by_the_numbers_of_the_data_set(tmp_path: Path, dataset: Dataset):
     rows = [{"image_id": 7, "category_id": 90, "bbox": [1, 2, 3, 4], "score": 0.5}]
     (tmp_path / "r.json").write_text(json.dumps(rows))
-    found, _ = read_detections(tmp_path / "r.json", dataclasses.replace(dataset, category_ids=(17, 90)))
+    (found, _), *_ = read_detections(tmp_path / "r.json", dataclasses.replace(dataset, category_ids=(17, 90)))
     assert (found.names, found.boxes.tolist()) == (["dog"], [[1, 2, 4, 6]])
-    with pytest.raises(ValueError, match=r"r.json, result 0: the class 89 is none of 'cat', 'dog'"):
+    with pytest.raises(ValueError, match=r"r.json names no class of pets: 'category 90' against 'cat', 'dog'"):
         read_detections(tmp_path / "r.json", dataset)
+
+
+@pytest.mark.parametrize("form", FILES)
+def test_images_and_classes_that_the_data_set_lacks_are_left_out_and_listed(
+    tmp_path: Path, dataset: Dataset, form: Form
+):
+    place = tmp_path / FILES[form]
+    named = ("cat", "cow")
+    box = (0.0, 0.0, 10.0, 20.0)
+    images = [
+        FoundImage("0001.jpg", 100, 200, [("cow", 1, 0.9, box), ("cat", 0, 0.5, box)]),
+        FoundImage("0042.jpg", 100, 200, [("cat", 0, 0.9, box)]),
+    ]
+    write_detections(form, place, images, named)
+    read = read_detections(place, dataset)
+    assert [found.names for found in read.detections] == [[], ["cat"]]
+    assert (read.unknown_images, read.unknown_classes) == (("0042",), ("cow",))
+
+
+@pytest.mark.parametrize("form", FILES)
+def test_a_file_about_other_images_is_refused(tmp_path: Path, dataset: Dataset, form: Form):
+    """Otherwise it would count as a detector that finds nothing."""
+    place = tmp_path / FILES[form]
+    others = [image._replace(name=f"other-{number}.jpg") for number, image in enumerate([*IMAGES, *IMAGES[:1]])]
+    write_detections(form, place, others, NAMES)
+    with pytest.raises(ValueError, match=r"names no image of pets: 'other-0', '"):
+        read_detections(place, dataset)
 
 
 @pytest.mark.parametrize(
@@ -81,8 +108,12 @@ def test_coco_results_of_others_go_by_the_numbers_of_the_data_set(tmp_path: Path
         ('[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3], "score": 1}]', "result 0: .* are not 4 finite numbers"),
         ('[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 2}]', "result 0: the score 2 is not from"),
         ('[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}]', "an entry is not as the form has it .*score"),
-        ('[{"image_id": 5, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1}]', "none of its images is in pets: '5'"),
-        ('{"labels": {"0001": [{"label": "cow", "bounding_box": [0, 0, 1, 1]}]}}', "the class 'cow' is none of"),
+        ('[{"image_id": 5, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1}]', "r.json names no image of pets: '5'"),
+        (
+            '{"labels": {"0001": [{"label": "cow", "bounding_box": [0, 0, 1, 1]}]}}',
+            "names no class of pets: 'cow' against",
+        ),
+        ("[]", "r.json names no image of pets"),
     ],
 )
 def test_what_cannot_be_read_is_said_with_its_place(tmp_path: Path, dataset: Dataset, content: str, message: str):
