@@ -30,10 +30,11 @@ from multibox.cli.runs import read_rows, read_run, run_config
 from multibox.cli.terminal import info, progress_bar, stdout
 from multibox.evaluation.metrics import Rule
 from multibox.messages import list_names
-from multibox.training.run_files import is_run, is_running
+from multibox.training.run_files import LIVE, REPORT, is_run, is_running
 
 if TYPE_CHECKING:
     from multibox.data import Dataset, DatasetReader
+    from multibox.detector import Detector
     from multibox.evaluation.metrics import Metrics
     from multibox.report.evaluation import Report, RunHistory
 
@@ -73,7 +74,7 @@ def report(
     data: Annotated[Path | None, Parameter(group=DATA, show_default="the run's own")] = None,
     split: Annotated[str | None, Parameter(group=DATA, show_default="val, or test, or the only one")] = None,
     rule: Annotated[Rule, Parameter(group=DATA)] = "coco",
-    out: Annotated[Path | None, Parameter(group=OUTPUT, show_default="RUN/report")] = None,
+    out: Annotated[Path | None, Parameter(group=OUTPUT, show_default="RUN/report, or RUN/live to follow")] = None,
     follow: Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False)] = False,
     overwrite: Overwrite = False,
     batch_size: Annotated[Count, Parameter(group=MACHINE)] = 8,
@@ -105,7 +106,7 @@ def report(
     run = Path(models[0]) if is_run(Path(models[0])) else None
     if follow and run is None:
         raise UsageError(f"--follow watches the folder of a run, and {models[0]} is none; leave it out")
-    folder = out or (run / "report" if run else None)
+    folder = out or (run / (LIVE if follow else REPORT) if run else None)
     if folder is None:
         raise UsageError("--out is missing: name a folder for the report, as in --out report/")
     config = run_config(run) if run else {}
@@ -122,7 +123,8 @@ def report(
         choose_device(device)
     check_folder(folder)
     check_matplotlib()
-    check_new([folder / name for name in REPORT_FILES], overwrite=overwrite, read=[*places, *map(Path, models[1:])])
+    again = overwrite or (follow and out is None)  # nothing else writes to this folder
+    check_new([folder / name for name in REPORT_FILES], overwrite=again, read=[*places, *map(Path, models[1:])])
     from multibox.data import DatasetReader
 
     reader = DatasetReader(places, unlabelled=unlabelled or config.get("unlabelled"))
@@ -170,10 +172,15 @@ def _write(
     refresh: int | None = None,
 ) -> "Report":
     """Evaluates the models and writes the report."""
-    from multibox.report.evaluation import Other, write_report
+    from multibox.report.evaluation import Other, check_comparable, write_report
+    from multibox.report.speed import measure_speed
 
+    if len(models) > 1:
+        check_comparable(dataset, settings.rule)
     names = _names(models)
-    metrics, config, facts = _evaluate(models[0], dataset, settings)
+    metrics, detector, facts = _evaluate(models[0], dataset, settings)
+    if detector is not None:
+        facts = {"speed": str(measure_speed(detector, dataset) or "no image can be read"), **facts}
     others = [
         Other(name, _evaluate(model, dataset, settings)[0].detections)
         for name, model in zip(names[1:], models[1:], strict=True)
@@ -184,7 +191,7 @@ def _write(
             dataset,
             metrics,
             name=names[0],
-            config=config,
+            config=None if detector is None else detector.config,
             run=history(run) if run else None,
             others=others,
             facts=facts,
@@ -199,8 +206,10 @@ def _names(models: Sequence[str]) -> list[str]:
     return [name if short.count(name) == 1 else model for name, model in zip(short, models, strict=True)]
 
 
-def _evaluate(model: str, dataset: "Dataset", settings: Settings) -> tuple["Metrics", Any, dict[str, str]]:
-    """Returns the metrics of a model, its config, and what is known about its speed."""
+def _evaluate(
+    model: str, dataset: "Dataset", settings: Settings
+) -> tuple["Metrics", "Detector | None", dict[str, str]]:
+    """Returns the metrics of a model, its detector unless its detections are read, and facts about the evaluation."""
     from multibox.evaluation.evaluate import evaluate, score
 
     if _is_detections(model):
@@ -218,7 +227,6 @@ def _evaluate(model: str, dataset: "Dataset", settings: Settings) -> tuple["Metr
         return metrics, None, {"detections": f"read from {model}"}
     from multibox.detector import Detector
     from multibox.report.environment import device_name
-    from multibox.report.speed import measure_speed
     from multibox.weights.exported import is_exported
 
     device = choose_device(settings.device, exported=is_exported(model))
@@ -233,12 +241,11 @@ def _evaluate(model: str, dataset: "Dataset", settings: Settings) -> tuple["Metr
     seconds = time.monotonic() - began
     _say_ignored(model, metrics.ignored_classes, dataset)
     facts = {
-        "speed": str(measure_speed(detector, dataset) or "no image can be read"),
         "speed of the evaluation": f"{len(dataset) / seconds:.0f} images/s, {settings.batch_size} at a time",
         "device": f"{device}, {device_name(device)}",
         "weights": model,
     }
-    return metrics, detector.config, facts
+    return metrics, detector, facts
 
 
 def _say_ignored(model: str, class_names: Sequence[str], dataset: "Dataset") -> None:
@@ -303,24 +310,24 @@ def _follow(
     dataset: Dataset | None = None
     info(f"watching {run}; open {folder / 'index.html'}, which reloads itself. Ctrl-C ends it, not the run")
     goes_on = True
-    while goes_on:
-        goes_on = is_running(run)
-        refresh = REFRESH if goes_on else None
-        best = run / "best.safetensors"
-        changed = best.stat().st_mtime if best.is_file() else 0.0
-        if changed and (not goes_on or (changed > watched.changed and time.monotonic() >= watched.due)):
-            dataset = dataset or _read(models, reader, split, on_problem)
-            began = time.monotonic()
-            made = _write(models, dataset, settings, folder, run, refresh=refresh)
-            watched = Watched(made, changed, time.monotonic() + REST * (time.monotonic() - began))
-        else:
-            _refresh(run, folder, watched.report, refresh)
-        if goes_on:
-            try:
+    try:
+        while goes_on:
+            goes_on = is_running(run)
+            refresh = REFRESH if goes_on else None
+            best = run / "best.safetensors"
+            changed = best.stat().st_mtime if best.is_file() else 0.0
+            if changed and (not goes_on or (changed > watched.changed and time.monotonic() >= watched.due)):
+                dataset = dataset or _read(models, reader, split, on_problem)
+                began = time.monotonic()
+                made = _write(models, dataset, settings, folder, run, refresh=refresh)
+                watched = Watched(made, changed, time.monotonic() + REST * (time.monotonic() - began))
+            else:
+                _refresh(run, folder, watched.report, refresh)
+            if goes_on:
                 time.sleep(REFRESH)
-            except KeyboardInterrupt:
-                _refresh(run, folder, watched.report, None)  # a page that stays as it is must not reload itself
-                raise
+    except BaseException:
+        _refresh(run, folder, watched.report, None)  # a page that stays as it is must not reload itself
+        raise
     if watched.report is not None:
         for sentence in watched.report.verdict:
             stdout().print(sentence)

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from multibox.evaluation.errors import (
 )
 from multibox.evaluation.evaluate import counted_by
 from multibox.evaluation.groups import ap_by_group
-from multibox.evaluation.metrics import Metrics
+from multibox.evaluation.metrics import Metrics, Rule
 from multibox.evaluation.precision_recall import PrecisionRecall, precision_recall_by_class
 from multibox.evaluation.tide import analyze
 from multibox.report.evaluation_figures import draw_confusions, draw_f1, draw_precision_recall, image_name
@@ -110,7 +109,8 @@ def write_report(
         on_progress: Called after each image with the number of images done and of all images.
 
     Raises:
-        ValueError: The metrics hold no detections, or those of another data set.
+        ValueError: The metrics hold no detections, or those of another data set; or there are others to compare with,
+            and no object to compare by.
         ImportError: matplotlib or hotcoco is not installed.
     """
     given = {"the metrics hold the": metrics.detections} | {f"{each.name} has": each.detections for each in others}
@@ -120,6 +120,8 @@ def write_report(
                 f"{what} detections of {len(detections)} images, but {dataset.name} has {len(dataset)}; give the "
                 "result of evaluate() on this very data set"
             )
+    if others:
+        check_comparable(dataset, metrics.rule)
     check_matplotlib()
     truths = counted_by(metrics.rule, [sample.truth for sample in dataset])
     threshold = NO_THRESHOLD if metrics.score_threshold is None else metrics.score_threshold
@@ -221,7 +223,6 @@ def _page(
             dataset,
             truths,
             metrics.detections,
-            names=_short_names(dataset),
             uris=thumbnails.uris,
             slices=slices,
             lowest=lowest,
@@ -268,13 +269,14 @@ def _comparison(compared: Comparison) -> dict[str, Any]:
     return {"rows": [{"what": what} | difference._asdict() for what, difference in rows.items()]}
 
 
-def _short_names(dataset: Dataset) -> list[str]:
-    """Returns the path of each image below the folder that all of them are in, or its name if it is no file."""
-    names = [image_name(sample) for sample in dataset]
-    if not all(isinstance(sample.image, Path) for sample in dataset):
-        return names
-    common = os.path.commonpath([Path(name).parent for name in names])
-    return [os.path.relpath(name, common) for name in names]
+def check_comparable(dataset: Dataset, rule: Rule) -> None:
+    """Checks that detectors can be compared on a data set, before any of them looks at it.
+
+    Raises:
+        ValueError: It has no object that counts by this rule.
+    """
+    if all(_without_difficult(truth).crowd.all() for truth in counted_by(rule, [each.truth for each in dataset])):
+        raise ValueError(f"{dataset.name} has no object that counts, so detectors cannot be compared on it")
 
 
 def check_matplotlib() -> None:

@@ -89,7 +89,6 @@ def image_values(
     truths: Sequence[GroundTruth],
     detections: Sequence[Detections],
     *,
-    names: Sequence[str],
     uris: Sequence[str],
     slices: Sequence[Slice],
     lowest: float,
@@ -110,7 +109,7 @@ def image_values(
         of_detections = [each.grouping.detections[ends[1][index] : ends[1][index + 1]] for each in by_box]
         values.append(
             {
-                "name": names[index],
+                "name": sample.name,
                 "width": sample.width,
                 "height": sample.height,
                 "image": uris[index],

@@ -186,10 +186,10 @@ def _by_crowding(truths: Sequence[GroundTruth]) -> _Groups:
 
 
 def _by_folder(dataset: Dataset) -> _Groups | None:
-    folders = [sample.image.parent for sample in dataset if isinstance(sample.image, Path)]
+    folders = [Path(os.path.abspath(sample.image)).parent for sample in dataset if isinstance(sample.image, Path)]
     if len(folders) < len(dataset) or not 1 < len(set(folders)) <= MOST_FOLDERS:
         return None
-    common = os.path.commonpath(folders)
-    names = [str(folder.relative_to(common)) for folder in folders]
+    common = len(os.path.commonprefix([folder.parts for folder in folders]))  # noqa: RUF071 - of parts, on any drives
+    names = [str(Path(*folder.parts[common:])) for folder in folders]
     known = sorted(set(names))
     return "Folder", "The folder of the image.", tuple(known), [known.index(name) for name in names]

@@ -37,7 +37,8 @@ def make_thumbnails(
 ) -> Thumbnails:
     """Returns small JPEG copies of the images, the first ones in the order until the limits are reached.
 
-    An image that cannot be read any more has no copy.
+    An image that cannot be read any more has no copy. Beyond the limit on bytes, images are only opened where this
+    gives the brightness of all of them.
 
     Args:
         dataset: The images.
@@ -48,6 +49,8 @@ def make_thumbnails(
     opened = order[:MOST_OPENED]
     left = MOST_BYTES
     for done, index in enumerate(opened, start=1):
+        if left <= 0 and len(opened) < len(order):
+            break
         try:
             image = dataset[index].open(at_least=(SIDE, SIDE))
         except (OSError, ValueError):

@@ -8,10 +8,13 @@ from multibox.report.files import REPORT_FILES
 REPORT = "report"
 """Folder of the report that a run leaves, below its own."""
 
+LIVE = "live"
+"""Folder of the report that `multibox report --follow` keeps fresh, apart from the one that the run leaves."""
+
 FILES = (
     *("best.safetensors", "last.safetensors", "metrics.csv", "config.yaml", "log.txt", "problems.csv"),
     *("card.md", "card.json", "curves.png", "validation.jpg", "training.jpg", "labels.jpg", "batch.jpg"),
-    *(f"{REPORT}/{name}" for name in REPORT_FILES),
+    *(f"{folder}/{name}" for folder in (REPORT, LIVE) for name in REPORT_FILES),
 )
 """The files of a run beside its checkpoints."""
 
@@ -68,5 +71,6 @@ def remove_run(folder: Path) -> None:
     """Removes the files of a run from the folder. All other files stay."""
     for name in (*FILES, *STATE_FILES):
         (folder / name).unlink(missing_ok=True)
-    with suppress(OSError):  # it is not there, or holds files of the user's
-        (folder / REPORT).rmdir()
+    for place in (REPORT, LIVE):
+        with suppress(OSError):  # it is not there, or holds files of the user's
+            (folder / place).rmdir()

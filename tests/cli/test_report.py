@@ -1,14 +1,20 @@
 """The command `multibox report`, and the report that a run leaves."""
 
 import csv
+import dataclasses
 import json
+import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
 
 from multibox.cli import report as command
+from multibox.data.sample import GroundTruth
+from multibox.data.synthetic import synthetic_scenes
+from multibox.report.evaluation import Report
 from multibox.report.files import REPORT_FILES
 from multibox.training.run_files import is_running, remove_run
 from tests.cli.conftest import Multibox
@@ -65,6 +71,51 @@ def test_detections_of_another_program_are_judged_and_compared(
     assert "--format needs a folder, as in --out found/ --format coco" in err[0]
 
 
+def test_only_the_detector_that_the_page_is_about_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    dataset, timed, written = synthetic_scenes(2, seed=0), [], []
+
+    def evaluated(model: str, *_: object) -> tuple[object, ...]:
+        return SimpleNamespace(detections=()), SimpleNamespace(config=model), {"weights": model}
+
+    monkeypatch.setattr(command, "_evaluate", evaluated)
+    monkeypatch.setattr("multibox.report.speed.measure_speed", lambda detector, _: timed.append(detector.config))
+    monkeypatch.setattr("multibox.report.evaluation.write_report", lambda *_, **how: written.append(how["facts"]))
+    command._write(["one", "two", "three"], dataset, command.Settings("coco", 1, None), tmp_path, None)
+    assert timed == ["one"]
+    assert written == [{"speed": "no image can be read", "weights": "one"}]
+
+
+def test_nothing_is_evaluated_where_nothing_can_be_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    none = synthetic_scenes(2, seed=0)
+    none = dataclasses.replace(none, samples=[dataclasses.replace(each, truth=GroundTruth([], [])) for each in none])
+    monkeypatch.setattr(command, "_evaluate", lambda *_: pytest.fail("it was evaluated"))
+    with pytest.raises(ValueError, match="has no object that counts"):
+        command._write(["one", "two"], none, command.Settings("coco", 1, None), tmp_path, None)
+
+
+def test_an_interrupted_evaluation_leaves_a_page_that_does_not_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run, out, done = tmp_path / "run", tmp_path / "out", []
+    run.mkdir()
+    best = run / "best.safetensors"
+    best.touch()
+
+    def evaluate_twice(*_, **how) -> Report:
+        done.append(how["refresh"])
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return Report(("It is good.",), {"name": "kept"})
+
+    monkeypatch.setattr(command, "_write", evaluate_twice)
+    monkeypatch.setattr(command, "_read", lambda *_: synthetic_scenes(1, seed=0))
+    monkeypatch.setattr(command, "is_running", lambda _: True)
+    monkeypatch.setattr(command, "REST", 0)
+    monkeypatch.setattr(command.time, "sleep", lambda _: os.utime(best, (2e9, 2e9)))  # there are better weights
+    with pytest.raises(KeyboardInterrupt):
+        command._follow(run, [str(run)], None, None, "skip", command.Settings("coco", 1, None), out)
+    assert done == [command.REFRESH] * 2
+    assert 'http-equiv="refresh"' not in (out / "index.html").read_text(encoding="utf-8")
+
+
 @pytest.fixture
 def run(multibox: Multibox, data: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "run"
@@ -95,7 +146,8 @@ def test_a_run_leaves_a_report_that_can_be_made_again(multibox: Multibox, run: P
 def test_a_run_that_goes_on_is_followed_and_one_that_died_is_read(
     multibox: Multibox, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    out, lock = tmp_path / "followed", FileLock(run / ".lock", thread_local=False)
+    out, lock = run / "live", FileLock(run / ".lock", thread_local=False)
+    left = {path.name: path.read_bytes() for path in (run / "report").iterdir()}
     assert not is_running(run)
     looks = []
 
@@ -107,7 +159,8 @@ def test_a_run_that_goes_on_is_followed_and_one_that_died_is_read(
     monkeypatch.setattr(command.time, "sleep", look)
     lock.acquire()
     assert is_running(run)
-    assert multibox("report", run, "--out", out, "--follow").status == 0
+    assert multibox("report", run, "--follow").status == 0
+    assert {path.name: path.read_bytes() for path in (run / "report").iterdir()} == left
     assert len(looks) == 2
     assert all('http-equiv="refresh"' in page and "The run goes on" in page for page in looks)
     page = (out / "index.html").read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multibox.data.sample import Dataset
+from multibox.data.sample import Dataset, Sample
 from multibox.data.synthetic import synthetic_scenes
 from multibox.detections import Detections
 from multibox.evaluation.bootstrap import compare
@@ -21,9 +21,11 @@ from multibox.evaluation.errors import count_confusions, count_kinds, find_error
 from multibox.evaluation.evaluate import score
 from multibox.evaluation.metrics import Metrics
 from multibox.presets import preset
-from multibox.report import html
+from multibox.report import html, thumbnails
 from multibox.report.evaluation import FALSE_KINDS, MISSED_KINDS, Other, RunHistory, write_report
 from multibox.report.files import REPORT_FILES
+from multibox.report.slices import make_slices
+from multibox.report.thumbnails import make_thumbnails
 from tests.slow import slow
 
 NAMES = ("кот", "_hid$den$", "<b>&x", 'a, "b"', "[/x]", "x" * 60)
@@ -142,7 +144,7 @@ def test_the_page_fetches_nothing_and_no_name_breaks_it(report: tuple[Dataset, M
 
 
 def test_every_number_of_the_evaluation_on_the_page_is_that_of_its_json(report: tuple[Dataset, Metrics, str]):
-    _, metrics, page = report
+    dataset, metrics, page = report
     data = data_of(page)
     assert data["metrics"] == json.loads(metrics.to_json())
     assert data["threshold"] == metrics.score_threshold
@@ -160,6 +162,7 @@ def test_every_number_of_the_evaluation_on_the_page_is_that_of_its_json(report: 
     (compared,) = data["comparisons"]
     assert compared["rows"][0]["before"] == pytest.approx(metrics.ap, abs=1e-9)
     assert all(image["image"].startswith("data:image/jpeg;base64,") for image in data["images"])
+    assert [image["name"] for image in data["images"]] == [sample.name for sample in dataset]
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed: it runs the page's JavaScript")
@@ -206,6 +209,30 @@ def test_a_large_set_keeps_the_page_within_limits(tmp_path: Path, monkeypatch: p
     assert data["slices"][0]["title"] == "Size"  # without a config nothing is known of the input
 
 
+def test_images_are_opened_only_for_what_the_page_shows(monkeypatch: pytest.MonkeyPatch):
+    dataset, opened = scenes(), []
+    open_sample = Sample.open
+    monkeypatch.setattr(Sample, "open", lambda self, **how: opened.append(self.name) or open_sample(self, **how))
+    monkeypatch.setattr(thumbnails, "MOST_BYTES", 1)  # enough for one copy, since the last one may go beyond it
+    assert make_thumbnails(dataset, range(8)).brightness is not None
+    assert len(opened) == 8
+    opened.clear()
+    monkeypatch.setattr(thumbnails, "MOST_OPENED", 7)
+    found = make_thumbnails(dataset, range(8))
+    assert (opened, found.brightness) == ([dataset[0].name], None)
+    assert [bool(uri) for uri in found.uris] == [True] + [False] * 7
+
+
+def test_folders_are_told_apart_whether_their_paths_are_absolute_or_relative():
+    dataset = scenes()
+    paths = [Path("photos/night/0.png"), Path("photos/day/1.png").absolute()] * 4
+    samples = [dataclasses.replace(sample, image=path) for sample, path in zip(dataset, paths, strict=True)]
+    dataset = dataclasses.replace(dataset, samples=samples)
+    truths, found = [sample.truth for sample in dataset], evaluated(dataset, wrong=0.0).detections
+    *_, folders = make_slices(dataset, truths, found, config=None, brightness=None)
+    assert (folders.title, folders.names, folders.image_groups) == ("Folder", ("day", "night"), (1, 0) * 4)
+
+
 @pytest.mark.parametrize(("classes", "wrong"), [(6, 0.0), slow(120, 0.5)])
 def test_nothing_wrong_and_very_many_classes(tmp_path: Path, classes: int, wrong: float):
     dataset = scenes(tuple(f"class {number}" for number in range(classes)))
@@ -220,7 +247,11 @@ def test_no_objects_and_no_detections(tmp_path: Path):
     empty = dataclasses.replace(
         empty, samples=[dataclasses.replace(each, truth=each.truth[np.zeros(len(each.truth), bool)]) for each in empty]
     )
-    write_report(tmp_path, empty, evaluated(empty, wrong=0.0))
+    metrics = evaluated(empty, wrong=0.0)
+    with pytest.raises(ValueError, match="has no object that counts, so detectors cannot be compared on it"):
+        write_report(tmp_path / "new", empty, metrics, others=[Other("other", metrics.detections)])
+    assert not (tmp_path / "new").exists()
+    write_report(tmp_path, empty, metrics)
     assert rows_of(tmp_path / "false.csv") == rows_of(tmp_path / "missed.csv") == []
 
 
