@@ -10,6 +10,9 @@ from jaxtyping import Float, Int
 _CHUNK = 256
 """Number of candidates that suppression compares with each other at once."""
 
+SIZE_EDGES = (8, 16, 32, 64, 128, 256)
+"""Square roots of the area, in pixels of the input, between the groups in which objects are counted by size."""
+
 NOT_SUPPRESSED = -1
 """Stands in for the place of a kept box: no kept box suppresses this one."""
 

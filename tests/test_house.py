@@ -27,6 +27,7 @@ GROUND = {
         "detections",
         "display",
         "drawing",
+        "pages",
         "config",
         "presets",
         "default_boxes",

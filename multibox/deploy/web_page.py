@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 
 from multibox.deploy.export import Exported, Int8, export
 from multibox.detector import Detector
-from multibox.drawing import class_color
 from multibox.images import Source
+from multibox.pages import hex_colors
 from multibox.weights.download import cache_folder
 
 ONNXRUNTIME_WEB = "1.30.0"
@@ -74,7 +74,7 @@ def _describe(detector: Detector) -> dict[str, object]:
     return {
         "name": config.name,
         "class_names": detector.class_names,
-        "colors": ["#{:02x}{:02x}{:02x}".format(*class_color(label)) for label in range(len(detector.class_names))],
+        "colors": hex_colors(len(detector.class_names)),
         "input": {"height": config.height, "width": config.width, "resize": config.resize},
         "settings": asdict(config.postprocess),
         "detect_score_threshold": config.detect_score_threshold,

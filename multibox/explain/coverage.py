@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from multibox.boxes import box_iou, center_to_corner
+from multibox.boxes import SIZE_EDGES, box_iou, center_to_corner
 from multibox.config import DetectorConfig
 from multibox.data.augment import normalized_boxes
 from multibox.data.sample import Dataset
@@ -20,8 +20,6 @@ from multibox.default_boxes import IOU_THRESHOLD, feature_maps_of, make_default_
 from multibox.ssd.cpu import match
 from multibox.ssd.matching import UNMATCHED
 
-SIZE_EDGES = (8, 16, 32, 64, 128, 256)
-"""Square roots of the area, in pixels of the input, between groups of objects."""
 
 RATIO_EDGES = ((1, 3), (2, 3), (3, 2), (3, 1))
 """Ratios of width to height in the input between groups of objects."""

@@ -1,8 +1,6 @@
 """Write the page of an explanation: one HTML file that fetches nothing, to explore the image and its default boxes."""
 
 import base64
-import io
-import json
 from html import escape
 from pathlib import Path
 
@@ -10,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from multibox.boxes import center_to_corner
-from multibox.drawing import class_color
 from multibox.explain.explanation import Explanation
 from multibox.images import Source, open_image
+from multibox.pages import CSS_COLORS, hex_colors, jpeg_uri, script_json
 
 LARGEST_SIDE = 1600
 """Larger images are reduced until the longer side has this many pixels, so that the page stays small."""
@@ -34,19 +32,17 @@ def page(explanation: Explanation, image: Source) -> str:
     labels = max(PALETTE, len(explanation.detector.class_names))
     values = {
         "explanation": explanation.record,
-        "colors": ["#{:02x}{:02x}{:02x}".format(*class_color(label)) for label in range(labels)],
+        "colors": hex_colors(labels),
         "default_boxes": base64.b64encode(np.ascontiguousarray(corners).tobytes()).decode("ascii"),
     }
-    # a name with "</script>" in it must not end the script
-    data = json.dumps(values, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     parts = {
         "TITLE": escape(f"{Path(explanation.record['image']['file']).name or 'An image'}, explained"),
-        "STYLE": (_PAGE / "style.css").read_text(encoding="utf-8"),
-        "IMAGE": _data_uri(open_image(image)),
+        "STYLE": CSS_COLORS + (_PAGE / "style.css").read_text(encoding="utf-8"),
+        "IMAGE": jpeg_uri(_reduced(open_image(image)), quality=90),
         "WIDTH": str(explanation.record["image"]["width"]),
         "HEIGHT": str(explanation.record["image"]["height"]),
         "SCRIPT": (_PAGE / "app.js").read_text(encoding="utf-8"),
-        "DATA": data,
+        "DATA": script_json(values),
     }
     text = (_PAGE / "index.html").read_text(encoding="utf-8")
     for name, value in parts.items():  # the data come last, so that nothing in them is taken for a name
@@ -60,9 +56,7 @@ def write_page(explanation: Explanation, image: Source, folder: Path) -> None:
         (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
-def _data_uri(image: Image.Image) -> str:
+def _reduced(image: Image.Image) -> Image.Image:
     image = image.copy()
     image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=90)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+    return image

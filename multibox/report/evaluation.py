@@ -25,9 +25,10 @@ from multibox.evaluation.groups import ap_by_group
 from multibox.evaluation.metrics import Metrics, Rule
 from multibox.evaluation.precision_recall import PrecisionRecall, precision_recall_by_class
 from multibox.evaluation.tide import analyze
+from multibox.pages import hex_colors
 from multibox.report.evaluation_figures import draw_confusions, draw_f1, draw_precision_recall, image_name
 from multibox.report.files import REPORT_FILES
-from multibox.report.html import class_colors, curve_values, image_values, lowest_threshold, write_page
+from multibox.report.html import curve_values, image_values, lowest_threshold, write_page
 from multibox.report.slices import Slice, make_slices, sides_after_resize
 from multibox.report.thumbnails import make_thumbnails
 from multibox.report.verdict import Case, judge
@@ -208,7 +209,7 @@ def _page(
         "threshold": threshold,
         "lowest": lowest,
         "classes": names,
-        "colors": class_colors(len(names)),
+        "colors": hex_colors(len(names)),
         "verdict": {"sentences": verdict.sentences, "findings": [each._asdict() for each in verdict.findings]},
         "curves": {
             "thresholds": overall.thresholds.tolist(),

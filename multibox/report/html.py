@@ -1,6 +1,5 @@
 """The page of a report: one HTML file with its data, images, style and scripts in it, which fetches nothing."""
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -11,11 +10,11 @@ import numpy as np
 from multibox.boxes import box_iou
 from multibox.data.sample import Dataset, GroundTruth
 from multibox.detections import Detections
-from multibox.drawing import class_color
 from multibox.evaluation.errors import NEAR
 from multibox.evaluation.precision_recall import TP, PrecisionRecall, match_detections
 from multibox.evaluation.voc import best_objects
 from multibox.files import atomic_write
+from multibox.pages import CSS_COLORS, script_json
 from multibox.report.slices import Slice
 
 _PARTS = Path(__file__).parent / "web"
@@ -36,8 +35,6 @@ def write_page(file: Path, page: Mapping[str, Any], *, refresh: int | None = Non
         refresh: Seconds after which the browser reads the file again; None for a page that is complete.
     """
     parts = {name: (_PARTS / name).read_text(encoding="utf-8") for name in ("style.css", "errors.js", "app.js")}
-    text = json.dumps(page, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    text = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")  # nothing ends the script
     again = "" if refresh is None else f'<meta http-equiv="refresh" content="{refresh}">\n'
     title = page.get("name") or page.get("dataset") or "report"
     html = f"""<!doctype html>
@@ -49,10 +46,10 @@ script-src 'unsafe-inline'">
 {again}<link rel="icon" href="data:,">
 <title>{escape(str(title))}: report</title>
 <style>
-{parts["style.css"]}</style>
+{CSS_COLORS}{parts["style.css"]}</style>
 <body>
 <noscript>This report needs JavaScript. Its numbers are also in the files beside it.</noscript>
-<script type="application/json" id="data">{text}</script>
+<script type="application/json" id="data">{script_json(page)}</script>
 <script>
 {parts["errors.js"]}</script>
 <script>
@@ -77,11 +74,6 @@ def curve_values(curve: PrecisionRecall) -> dict[str, Any]:
         "false": curve.false_positives.tolist(),
         "objects": curve.objects,
     }
-
-
-def class_colors(count: int) -> list[str]:
-    """Returns the color of each class as the page's style has it."""
-    return ["#{:02x}{:02x}{:02x}".format(*class_color(label)) for label in range(count)]
 
 
 def image_values(

@@ -9,15 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from multibox.boxes import area, box_iou, center_to_corner
+from multibox.boxes import SIZE_EDGES, area, box_iou, center_to_corner
 from multibox.config import DetectorConfig
 from multibox.data.sample import Dataset, GroundTruth
 from multibox.default_boxes import feature_maps_of, make_default_boxes
 from multibox.detections import Detections
 from multibox.evaluation.groups import Grouping, group_images
-
-SIDES = (8, 16, 32, 64, 128, 256)
-"""Limits between the groups of sizes: the square root of a box's area in pixels."""
 
 CROWDS = (1, 2, 5, 10, 20, 50)
 """Lowest numbers of objects in the images of a group, after the images without any."""
@@ -87,10 +84,10 @@ def sides_after_resize(
 def _by_size(
     dataset: Dataset, truths: Sequence[GroundTruth], detections: Sequence[Detections], config: DetectorConfig | None
 ) -> Slice:
-    names = [f"{low} to {high} px" for low, high in pairwise(SIDES)]
-    names = [f"under {SIDES[0]} px", *names, f"{SIDES[-1]} px and more"]
-    of_objects = np.digitize(sides_after_resize(dataset, truths, config), SIDES)
-    of_detections = np.digitize(sides_after_resize(dataset, detections, config), SIDES)
+    names = [f"{low} to {high} px" for low, high in pairwise(SIZE_EDGES)]
+    names = [f"under {SIZE_EDGES[0]} px", *names, f"{SIZE_EDGES[-1]} px and more"]
+    of_objects = np.digitize(sides_after_resize(dataset, truths, config), SIZE_EDGES)
+    of_detections = np.digitize(sides_after_resize(dataset, detections, config), SIZE_EDGES)
     where = "of the image" if config is None else f"of the {config.height} x {config.width} input, after the resize"
     return Slice(
         "Size" if config is None else "Size after the resize",

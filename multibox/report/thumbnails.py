@@ -1,7 +1,5 @@
 """Small copies of images that a page carries in itself."""
 
-import base64
-import io
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -9,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from multibox.data.sample import Dataset
+from multibox.pages import jpeg_uri
 
 SIDE = 320
 """Longest side of a small copy in pixels."""
@@ -58,9 +57,7 @@ def make_thumbnails(
         image.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
         gray[index] = np.asarray(image.convert("L"), np.float32).mean()
         if left > 0:
-            file = io.BytesIO()
-            image.save(file, "jpeg", quality=70)
-            uris[index] = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+            uris[index] = jpeg_uri(image, quality=70)
             left -= len(uris[index])
         if on_progress is not None:
             on_progress(done, len(opened))

@@ -1,8 +1,6 @@
 """Write the page of the review: one file that shows a suspect after the other, and saves what a person decides."""
 
-import base64
 import hashlib
-import io
 import json
 import os
 from collections.abc import Sequence
@@ -17,6 +15,7 @@ from multibox.boxes import clip
 from multibox.data.sample import Sample
 from multibox.detections import Detection
 from multibox.files import atomic_write
+from multibox.pages import CSS_COLORS, jpeg_uri, script_json
 from multibox.review.gather import Gathered
 from multibox.review.suspects import Suspect
 
@@ -48,9 +47,9 @@ def write_page(path: str | os.PathLike[str], gathered: Gathered, suspects: Seque
     rows = [_row(suspect, gathered) for suspect in suspects[:MOST]]
     data = {"name": gathered.dataset.name, "command": command, "id": _digest(rows), "suspects": rows}
     template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
-    text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")  # no name may end the script
+    page = template.replace("{palette}", CSS_COLORS, 1).replace("{data}", script_json(data), 1)
     with atomic_write(Path(path)) as part:
-        part.write_text(template.replace("{data}", text, 1), encoding="utf-8", errors="backslashreplace")
+        part.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def _row(suspect: Suspect, gathered: Gathered) -> dict[str, Any]:
@@ -90,10 +89,8 @@ def _crop(sample: Sample, boxes: Float[np.ndarray, "boxes 4"]) -> dict[str, Any]
     left, top, right, bottom = (round(float(side)) for side in window)
     image = sample.open().crop((left, top, right, bottom))
     image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.save(file, "jpeg", quality=85)
-    source = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
-    return {"x": left, "y": top, "width": right - left, "height": bottom - top, "source": source}
+    place = {"x": left, "y": top, "width": right - left, "height": bottom - top}
+    return {**place, "source": jpeg_uri(image, quality=85)}
 
 
 def _digest(rows: Sequence[dict[str, Any]]) -> str:

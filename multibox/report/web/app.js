@@ -260,7 +260,7 @@ function curveChart(kind, chosen, state) {
     .flatMap(([curve, label]) => {
       const found = curvePoints(curve, kind).map(([x, y, threshold]) => [placeX(x * scale), placeY(y * 100), threshold]);
       const here = found.find(([, , threshold]) => Math.abs(threshold - state.threshold) < .005);
-      const color = label == null ? "var(--ink)" : DATA.colors[label];
+      const color = label == null ? "var(--text)" : DATA.colors[label];
       const name = label == null ? "all classes" : DATA.classes[label];
       return [drawing("path", { class: `curve${label == null ? " all" : ""}`, d: path(found), stroke: color },
         drawing("title", {}, name)), here && drawing("circle", { cx: here[0], cy: here[1], r: 4, fill: color })];
@@ -293,9 +293,9 @@ function calibrationChart({ bins }) {
     xTicks: fifths, yTicks: fifths });
   const bars = bins.filter(each => each.detections).map(each => drawing("rect", {
     x: placeX(100 * each.low) + 1, width: placeX(100 * each.high) - placeX(100 * each.low) - 2,
-    y: placeY(100 * each.precision), height: placeY(0) - placeY(100 * each.precision), fill: "var(--mark)", opacity: .75 },
+    y: placeY(100 * each.precision), height: placeY(0) - placeY(100 * each.precision), fill: "var(--accent)", opacity: .75 },
     drawing("title", {}, `scores ${each.low.toFixed(1)} to ${each.high.toFixed(1)}: ${percent(each.precision)} % of ${each.detections} are right`)));
-  const even = drawing("path", { d: path([[placeX(0), placeY(0)], [placeX(100), placeY(100)]]), stroke: "var(--ink)",
+  const even = drawing("path", { d: path([[placeX(0), placeY(0)], [placeX(100), placeY(100)]]), stroke: "var(--text)",
     "stroke-dasharray": "4 4", fill: "none" });
   return chart("Are scores probabilities?", "Share of right detections by score", [...lines, ...bars, even]);
 }
@@ -389,7 +389,7 @@ function matrix() {
         const entries = state.matrix[row][column];
         const what = row === names.length - 1 ? `${names[column]} where nothing is` : column === names.length - 1
           ? `missed ${names[row]}` : row === column ? `found ${names[row]}` : `${names[row]} taken for ${names[column]}`;
-        return element("td", { style: `--share:${sum ? entries.length / sum : 0};--shade:var(--${row === column ? "right" : "false"})` },
+        return element("td", { style: `--share:${sum ? entries.length / sum : 0};--shade:var(--${row === column ? "good" : "bad"})` },
           row === column && row === names.length - 1 ? "" : entries.length ? count(entries, what) : element("span", { class: "soft" }, "0"));
       }));
     });
