@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -255,23 +254,20 @@ def _say_ignored(model: str, class_names: Sequence[str], dataset: "Dataset") -> 
 
 def history(run: Path) -> "RunHistory":
     """Returns what the files of a run say of its course, whether it goes on, has ended, or died."""
-    from multibox.report.card import longer
+    from multibox.report.card import longer, resume_command
     from multibox.report.evaluation import RunHistory
 
     rows = read_rows(run)
     read = read_run(run)
-    longer_flag = longer(run_config(run))
-    resume = f"multibox train --resume {shlex.quote(str(run))}"
     if is_running(run):
         age = time.time() - (run / "metrics.csv").stat().st_mtime if rows else 0.0
         state = f"The run goes on: {read.state}, epoch {read.epochs}, {read.time}; its last row is {age:.0f} s old."
     elif read.state == "finished":
         state = f"The run has finished: {read.epochs} epochs in {read.time}."
     else:
-        state = (
-            f"The run does not go on: {read.state}, epoch {read.epochs}, {read.time}{_why(run)}. To go on: `{resume}`"
-        )
-    return RunHistory(rows, state, f"{resume} {longer_flag}" if longer_flag else resume)
+        state = f"The run does not go on: {read.state}, epoch {read.epochs}, {read.time}{_why(run)}."
+        state += f" To go on: `{resume_command(run)}`"
+    return RunHistory(rows, state, resume_command(run, longer(run_config(run))))
 
 
 def _why(run: Path) -> str:

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -60,7 +59,7 @@ GROUPS = {
     LENGTH: ("epochs", "steps", "minutes", "patience", "validate_every"),
     MODEL: ("freeze", "freeze_stride", "freeze_batch_norm", "backbone_lr_factor"),
     DATA: ("expand_probability", "balance_classes", "max_unreadable"),
-    OUTPUT: ("keep_weights", "checkpoint_minutes", "trackers"),
+    OUTPUT: ("keep_weights", "report", "checkpoint_minutes", "trackers"),
     MACHINE: ("precision", "compile", "sync_batch_norm", "workers", "device", "seed"),
 }
 """Values of `TrainConfig` by their group in the help. All others are in the group Optimization."""
@@ -381,9 +380,10 @@ def _check_run_folder(plan: Plan) -> None:
         FileExistsError: The folder is not empty; or, to resume, it holds something else than a run.
         OSError: The folder cannot be made or written to.
     """
+    from multibox.report.card import resume_command
     from multibox.training.run_files import is_run
 
-    goes_on = f"go on with its run: multibox train --resume {shlex.quote(str(plan.out))}"
+    goes_on = f"go on with its run: {resume_command(plan.out)}"
     if not is_run(plan.out):
         check_empty(plan.out)
     elif not plan.resume:
@@ -530,13 +530,14 @@ def _run(plan: Plan, detector: "Detector", train_set: "Dataset", val_set: "Datas
 
 def _resume_command(plan: Plan) -> str:
     """Returns the command that goes on with the run."""
-    environment = os.environ
-    command = ["multibox"]
-    if "TORCHELASTIC_RUN_ID" in environment:
-        size, local = (int(environment[name]) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-        nodes = ["--nnodes", str(size // local), "..."] if size > local else []
-        command = ["torchrun", *nodes, "--nproc-per-node", str(local), "-m", "multibox"]
-    return shlex.join([*command, "train", "--resume", str(plan.out)])
+    from multibox.report.card import resume_command
+
+    command, environment = resume_command(plan.out), os.environ
+    if "TORCHELASTIC_RUN_ID" not in environment:
+        return command
+    size, local = (int(environment[name]) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    nodes = f"--nnodes {size // local} ... " if size > local else ""
+    return f"torchrun {nodes}--nproc-per-node {local} -m {command}"
 
 
 def _too_little_memory(error: RuntimeError) -> str:

@@ -185,7 +185,7 @@ def commands(
     )
     if data:
         if length:
-            lines["train longer"] = f"multibox train --resume {run} {length}"
+            lines["train longer"] = resume_command(folder, length)
         folders = " ".join(map(shlex.quote, data))
         lines["train again"] = (
             f"multibox train {folders} --config {shlex.quote(str(folder / 'config.yaml'))} --out FOLDER"
@@ -197,6 +197,12 @@ def evaluate_command(data: str, split: str, model: Path, *, unlabelled: str | No
     """Returns the command that scores a model on a split of the data, which are read as the run has read them."""
     read = [] if unlabelled is None else ["--unlabelled", unlabelled]
     return shlex.join(["multibox", "evaluate", data, "--split", split, *read, "--model", str(model)])
+
+
+def resume_command(folder: Path, length: str | None = None) -> str:
+    """Returns the command that goes on with a run, to another length if its flag is given."""
+    command = shlex.join(["multibox", "train", "--resume", str(folder)])
+    return f"{command} {length}" if length else command
 
 
 def longer(config: Mapping[str, object]) -> str | None:

@@ -2,9 +2,9 @@
 
 import dataclasses
 import logging
-import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 
 import torch
@@ -12,11 +12,11 @@ import torch
 from multibox.data.holdout import LEARNED, Holdout
 from multibox.data.sample import Dataset
 from multibox.detector import Detector
-from multibox.report.card import images_to_show, longer, summary, write_card
+from multibox.report.card import images_to_show, longer, resume_command, summary, write_card
 from multibox.report.environment import device_name
 from multibox.report.evaluation import RunHistory, write_report
 from multibox.training.distributed import ProcessGroup
-from multibox.training.interrupts import Interrupts
+from multibox.training.interrupts import Interrupts, Stopped
 from multibox.training.recipes import Recipe, TrainConfig
 from multibox.training.reporter import Reporter
 from multibox.training.run_directory import RunDirectory
@@ -47,6 +47,8 @@ def finalize(
 ) -> None:
     """Writes the card of the run with its figures, and the report on the validation set, and logs the summary.
 
+    An error in one of them is logged, and does not keep the other from being written.
+
     Args:
         best: The best detector.
         state: Numbers of the run.
@@ -63,47 +65,62 @@ def finalize(
         group: The processes of the run.
         interrupts: Whether this process was asked to stop.
     """
-    shown = val_set if val_set is not None else group.broadcast_from_main(lambda: images_to_show(train_set))
-    on_device = best.to(group.device)
-    if val_set is not None and evaluation is None:
-        evaluation = evaluate(on_device, val_set, group, interrupts)
-    found = evaluation.found if evaluation else predict(on_device, shown, group, interrupts)
-    if not group.is_main:
-        return
-    rows = directory.rows()
-    card, sheet = write_card(
-        directory.folder,
-        best,
-        train_set=train_set,
-        val_set=val_set,
-        shown=shown,
-        found=found,
-        metrics=evaluation.metrics if evaluation else None,
-        rows=rows,
-        best_step=state.best_step,
-        config=config.values(),
-        facts={
-            **facts,
-            "time": f"{state.seconds / 60:.1f} min, of which validation {state.validation_seconds / 60:.1f} min",
-            "unreadable images, replaced by others": len(state.unreadable),
-            "steps that were not finite, left out": round(sum(row["nonfinite_steps"] or 0 for row in rows)),
-        },
-        data=data,
-        val_split=val_split,
-        unlabelled=unlabelled,
-    )
-    for line in summary(card).splitlines():
-        log.info(line)
-    reporter.image(state.step, "validation" if val_set else "training", sheet)
-    if val_set is not None and evaluation is not None:
-        _write_report(best, val_set, evaluation, rows, config, facts, directory)
+    with _not_fatal("the card", directory):
+        shown = val_set if val_set is not None else group.broadcast_from_main(lambda: images_to_show(train_set))
+        on_device = best.to(group.device)
+        if val_set is not None and evaluation is None:
+            evaluation = evaluate(on_device, val_set, group, interrupts)
+        found = evaluation.found if evaluation else predict(on_device, shown, group, interrupts)
+        if group.is_main:
+            rows = directory.rows()
+            whole, validation = (f"{seconds / 60:.1f} min" for seconds in (state.seconds, state.validation_seconds))
+            card, sheet = write_card(
+                directory.folder,
+                best,
+                train_set=train_set,
+                val_set=val_set,
+                shown=shown,
+                found=found,
+                metrics=evaluation.metrics if evaluation else None,
+                rows=rows,
+                best_step=state.best_step,
+                config=config.values(),
+                facts={
+                    **facts,
+                    "time": f"{whole}, of which validation {validation}",
+                    "unreadable images, replaced by others": len(state.unreadable),
+                    "steps that were not finite, left out": round(sum(row["nonfinite_steps"] or 0 for row in rows)),
+                },
+                data=data,
+                val_split=val_split,
+                unlabelled=unlabelled,
+            )
+            for line in summary(card).splitlines():
+                log.info(line)
+            reporter.image(state.step, "validation" if val_set else "training", sheet)
+    if group.is_main and config.report and val_set is not None and evaluation is not None:
+        with _not_fatal("the report", directory):
+            _write_report(best, val_set, evaluation, config, facts, directory)
+
+
+@contextmanager
+def _not_fatal(what: str, directory: RunDirectory) -> Iterator[None]:
+    """Logs the error of the block instead of raising it: the weights of the run are there all the same."""
+    try:
+        yield
+    except Stopped:
+        raise
+    except Exception as error:
+        log.warning(
+            f"{what} of the run could not be written ({type(error).__name__}: {error}); the weights are in "
+            f"{directory.best}"
+        )
 
 
 def _write_report(
     best: Detector,
     val_set: Dataset,
     evaluation: Evaluation,
-    rows: Sequence[Mapping[str, float | None]],
     config: TrainConfig,
     facts: Mapping[str, object],
     directory: RunDirectory,
@@ -111,8 +128,6 @@ def _write_report(
     """Writes the report on the best weights to the folder `report` of the run, and logs its verdict."""
     began = time.monotonic()
     folder = directory.folder / REPORT
-    flag = longer(config.values())
-    resume = f"multibox train --resume {shlex.quote(str(directory.folder))}"
     report = write_report(
         folder,
         val_set,
@@ -123,7 +138,9 @@ def _write_report(
         ),
         name=directory.folder.name,
         config=best.config,
-        run=RunHistory(rows, "The run has finished.", f"{resume} {flag}" if flag else resume),
+        run=RunHistory(
+            directory.rows(), "The run has finished.", resume_command(directory.folder, longer(config.values()))
+        ),
         facts={name: str(value) for name, value in facts.items()},
     )
     log.info(f"report: {folder / 'index.html'} (in {time.monotonic() - began:.1f} s)")

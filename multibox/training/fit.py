@@ -286,11 +286,6 @@ def train(
             )
         except Stopped:
             saver.stop(interrupts)
-        except Exception as error:
-            log.warning(
-                f"the card or the report of the run could not be written ({type(error).__name__}: {error}); the "
-                f"weights are in {directory.best}"
-            )
         if holdout and holdout.test and group.is_main:
             for each in data:
                 command = evaluate_command(each, "test", directory.folder, unlabelled=notes.get("unlabelled"))

@@ -206,6 +206,7 @@ class TrainConfig:
         validate_every: Number of epochs between two validations.
         keep_weights: Keep the weights of every validation too, as `weights-STEP.safetensors` in the folder of the run.
             `multibox explain` compares them.
+        report: Write the report on the validation set at the end of the run.
         checkpoint_minutes: Minutes between two checkpoints: the most that a killed run can lose.
         max_unreadable: Fraction of the images that may be unreadable. Each is replaced by another image; if there are
             more, the run stops.
@@ -242,6 +243,7 @@ class TrainConfig:
     sync_batch_norm: bool = False
     validate_every: Positive = 1.0
     keep_weights: bool = False
+    report: bool = True
     checkpoint_minutes: NotNegative = 5.0
     max_unreadable: Fraction = 0.05
     skip_bad_steps: bool = False

@@ -75,7 +75,11 @@ class Job:
                 "model": model,
                 **weights,
                 **{name: f"{dataset.name}, fingerprint {fingerprint(dataset)[:16]}" for name, dataset in data.items()},
-                **{name: value for name, value in config.values().items() if name not in ("workers", "device")},
+                **{
+                    name: value
+                    for name, value in config.values().items()
+                    if name not in ("workers", "device", "report")
+                },
             }
         )
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from multibox.data.synthetic import synthetic_scenes
 from multibox.detector import Detector
+from multibox.report.evaluation import Report
 from multibox.ssd.loss import multibox_loss
 from multibox.training import TrainConfig, finish, fit, reporter, train, validation
 from multibox.training.state import Checkpoints
@@ -210,8 +211,29 @@ def test_where_the_card_fails_the_detector_is_returned(tmp_path, new_detector, t
     saved = load_weights(tmp_path / "best.safetensors").tensors
     assert all((saved[name] == values.numpy()).all() for name, values in best.network.state_dict().items())
     log = (tmp_path / "log.txt").read_text(encoding="utf-8")
-    assert "the card or the report of the run could not be written (Broken: broken); the weights are in" in log
+    assert "the card of the run could not be written (Broken: broken); the weights are in" in log
+    assert "report" not in log
     assert "stopped" not in log
+
+
+@pytest.mark.parametrize("broken", ["write_card", "write_report"])
+def test_the_card_and_the_report_fail_apart(tmp_path, new_detector, train_set, val_set, monkeypatch, broken):
+    written = []
+    report = Report(("It is good.",), {})
+    monkeypatch.setattr(finish, "write_report", lambda folder, *_, **__: written.append(folder) or report)
+    monkeypatch.setattr(finish, broken, break_at(1))
+    train(new_detector(), train_set, val_set, SHORT, out=tmp_path)
+    log = (tmp_path / "log.txt").read_text(encoding="utf-8")
+    what = "card" if broken == "write_card" else "report"
+    assert log.count("could not be written") == 1
+    assert f"the {what} of the run could not be written (Broken: broken); the weights are in" in log
+    assert (written == [tmp_path / "report"]) == ("It is good." in log) == (what == "card")
+
+
+def test_a_run_without_a_report(tmp_path, new_detector, train_set, val_set, monkeypatch):
+    monkeypatch.setattr(finish, "write_report", break_at(1))
+    train(new_detector(), train_set, val_set, replace(SHORT, report=False), out=tmp_path)
+    assert "could not be written" not in (tmp_path / "log.txt").read_text(encoding="utf-8")
 
 
 def test_a_tracker_that_fails_on_the_sheet_does_not_lose_the_detector(tmp_path, new_detector, train_set, monkeypatch):
