@@ -15,6 +15,7 @@ from multibox.data.sample import Dataset, Sample
 from multibox.deploy.prepared import PREPARATION
 from multibox.detector import Detector
 from multibox.evaluation.bootstrap import Comparison, compare
+from multibox.evaluation.coco_matches import match_by_class
 from multibox.evaluation.evaluate import evaluate
 from multibox.files import file_sha256
 from multibox.messages import counted, percent
@@ -198,7 +199,8 @@ def judge(before: Detector, after: Detector, dataset: Dataset, *, sizes: tuple[i
     found = [evaluate(each, dataset, batch_size=1).detections for each in (before, after)]
     _log.info("8 bits: drawing these images anew, many times, for the intervals")
     truths = [sample.truth for sample in dataset]
-    compared = compare(truths, *found, class_names=dataset.class_names)
+    matches = [match_by_class(truths, each, dataset.class_names) for each in found]
+    compared = compare(*matches, images=len(dataset), class_names=dataset.class_names)
     image = before.prepare_image(dataset[0].image)
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(TIMED):

@@ -12,10 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from multibox.data.sample import GroundTruth
-from multibox.detections import Detections
 from multibox.evaluation.coco import AT_50, AT_75
-from multibox.evaluation.coco_matches import RightDetections, average_precision, match_by_class
+from multibox.evaluation.coco_matches import ClassMatches, RightDetections, average_precision
 
 CONFIDENCE = 0.95
 
@@ -63,10 +61,10 @@ class Comparison:
 
 
 def compare(
-    truths: Sequence[GroundTruth],
-    before: Sequence[Detections],
-    after: Sequence[Detections],
+    before: Sequence[ClassMatches],
+    after: Sequence[ClassMatches],
     *,
+    images: int,
     class_names: Sequence[str],
     resamples: int = 1000,
     seed: int = 0,
@@ -74,24 +72,21 @@ def compare(
     """Compares two detectors by a paired bootstrap.
 
     Args:
-        truths: Objects of each image.
-        before: Detections of the first detector in each image.
-        after: Detections of the second detector in each image.
+        before: Matches of each class of the first detector: the result of `match_by_class`.
+        after: Matches of each class of the second detector, with the same objects.
+        images: Number of images.
         class_names: Names of the classes in label order.
         resamples: Number of drawn sets.
         seed: Seed of the draws.
 
     Raises:
-        ImportError: hotcoco is not installed.
-        ValueError: No image has an object, or there are detections for another number of images.
+        ValueError: No image has an object.
     """
-    if not len(truths) == len(before) == len(after):
-        raise ValueError(f"objects of {len(truths)} images, but detections in {len(before)} and {len(after)}")
-    if all(truth.crowd.all() for truth in truths):
+    if not any(len(each.objects) for each in before):
         raise ValueError("there is no object, so no AP to compare")
-    draws = np.random.default_rng(seed).multinomial(len(truths), np.full(len(truths), 1 / len(truths)), size=resamples)
-    counts = np.concatenate([np.ones((1, len(truths)), np.int64), draws])  # the set itself comes first
-    tables = [_tables(truths, found, class_names, counts) for found in (before, after)]
+    draws = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
+    counts = np.concatenate([np.ones((1, images), np.int64), draws])  # the set itself comes first
+    tables = [_tables(classes, counts) for classes in (before, after)]
 
     def difference(classes: slice | int, overlaps: slice) -> Difference:
         first, second = (_means(each[:, classes, overlaps]) for each in tables)
@@ -119,15 +114,12 @@ def _means(table: Float[np.ndarray, "sets ..."]) -> Float[np.ndarray, " sets"]:
 
 
 def _tables(
-    truths: Sequence[GroundTruth],
-    detections: Sequence[Detections],
-    class_names: Sequence[str],
-    counts: Int[np.ndarray, "sets images"],
+    classes: Sequence[ClassMatches], counts: Int[np.ndarray, "sets images"]
 ) -> Float[np.ndarray, "sets classes overlaps"]:
     """Returns AP in the sets that have each image as often as `counts` says; nan for a class without objects."""
     by_class = []
-    for each in match_by_class(truths, detections, class_names):
-        objects = np.bincount(each.object_images, minlength=len(truths))
+    for each in classes:
+        objects = np.bincount(each.object_images, minlength=counts.shape[1])
         marks = zip((each.found >= 0) & ~each.ignored, each.ignored, strict=True)
         right = [RightDetections.of(*marked) for marked in marks]
         by_class.append([average_precision(count[each.images], int(count @ objects), right) for count in counts])

@@ -3,7 +3,7 @@
 The matches are hotcoco's and depend on one image each. They stay the same in every part of a data set.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,8 +60,8 @@ class RightDetections(NamedTuple):
 
 def match_by_class(
     truths: Sequence[GroundTruth], detections: Sequence[Detections], class_names: Sequence[str]
-) -> Iterator[ClassMatches]:
-    """Yields the matches of each class by COCO's rule.
+) -> list[ClassMatches]:
+    """Returns the matches of each class by COCO's rule. They take longer than what is computed from them.
 
     Args:
         truths: Objects of each image.
@@ -70,7 +70,10 @@ def match_by_class(
 
     Raises:
         ImportError: hotcoco is not installed.
+        ValueError: There are detections for another number of images.
     """
+    if len(truths) != len(detections):
+        raise ValueError(f"objects of {len(truths)} images, but detections in {len(detections)}")
     evaluation = match_as_coco(truths, detections, class_names=class_names, sizes=False)
     by_class: list[list[dict[str, Any]]] = [[] for _ in class_names]
     for pair in evaluation.eval_imgs:
@@ -78,6 +81,7 @@ def match_by_class(
             by_class[pair["category_id"] - 1].append(pair)
     overlaps = len(evaluation.params.iou_thrs)
     none = np.empty(0, np.int64)
+    classes = []
     for pairs in by_class:
         images, numbers, objects, object_images = [none], [none], [none], [none]
         scores = [np.empty(0)]
@@ -93,14 +97,17 @@ def match_by_class(
             found.append(np.array(pair["dtMatches"], np.int64).reshape(overlaps, count) - 1)
             ignored.append(np.array(pair["dtIgnore"], dtype=bool).reshape(overlaps, count))
         order = np.argsort(-np.concatenate(scores), kind="stable")
-        yield ClassMatches(
-            np.concatenate(images)[order],
-            np.concatenate(numbers)[order],
-            np.concatenate(found, axis=1)[:, order],
-            np.concatenate(ignored, axis=1)[:, order],
-            np.concatenate(objects),
-            np.concatenate(object_images),
+        classes.append(
+            ClassMatches(
+                np.concatenate(images)[order],
+                np.concatenate(numbers)[order],
+                np.concatenate(found, axis=1)[:, order],
+                np.concatenate(ignored, axis=1)[:, order],
+                np.concatenate(objects),
+                np.concatenate(object_images),
+            )
         )
+    return classes
 
 
 def average_precision(

@@ -8,7 +8,7 @@ from jaxtyping import Int
 
 from multibox.data.sample import GroundTruth
 from multibox.detections import Detections
-from multibox.evaluation.coco_matches import ClassMatches, RightDetections, average_precision, match_by_class
+from multibox.evaluation.coco_matches import ClassMatches, RightDetections, average_precision
 from multibox.evaluation.metrics import mean
 
 
@@ -34,13 +34,7 @@ class Grouping(NamedTuple):
     groups: int
 
 
-def ap_by_group(
-    truths: Sequence[GroundTruth],
-    detections: Sequence[Detections],
-    groupings: Sequence[Grouping],
-    *,
-    class_names: Sequence[str],
-) -> list[list[GroupAP]]:
+def ap_by_group(classes: Sequence[ClassMatches], groupings: Sequence[Grouping]) -> list[list[GroupAP]]:
     """Returns the AP of each group of each grouping.
 
     In a group, its objects count. A detection that finds one of them is right, wherever it belongs itself; one that
@@ -48,15 +42,9 @@ def ap_by_group(
     A grouping with a single group gives the AP of `score`, and a grouping by image that of `score` on these images.
 
     Args:
-        truths: Objects of each image.
-        detections: Detections of each image, in the same order.
+        classes: The matches of each class: the result of `match_by_class`.
         groupings: The groupings.
-        class_names: Names of the classes in label order.
-
-    Raises:
-        ImportError: hotcoco is not installed.
     """
-    classes = list(match_by_class(truths, detections, class_names))
     return [
         [_group_ap([_class_ap(each, grouping, group) for each in classes]) for group in range(grouping.groups)]
         for grouping in groupings

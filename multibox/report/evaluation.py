@@ -13,6 +13,7 @@ from multibox.config import DetectorConfig
 from multibox.data.sample import Dataset, GroundTruth
 from multibox.detections import Detections
 from multibox.evaluation.bootstrap import Comparison, Difference, compare
+from multibox.evaluation.coco_matches import ClassMatches, match_by_class
 from multibox.evaluation.errors import (
     BACKGROUND,
     NONE,
@@ -184,6 +185,7 @@ def _page(
     )
     thumbnails = make_thumbnails(dataset, order, on_progress=on_progress)
     slices = make_slices(dataset, truths, metrics.detections, config=config, brightness=thumbnails.brightness)
+    matches = match_by_class(as_coco, metrics.detections, names)
     tide, calibration = analyze(as_coco, metrics.detections, class_names=names)
     case = Case(
         truths,
@@ -219,7 +221,7 @@ def _page(
         "tide": tide._asdict(),
         "calibration": {"error": calibration.error, "bins": [each._asdict() for each in calibration.bins]},
         "kinds": {"false": FALSE_KINDS, "missed": MISSED_KINDS},
-        "slices": _slices(slices, as_coco, metrics.detections, names),
+        "slices": _slices(slices, matches),
         "images": image_values(
             dataset,
             truths,
@@ -230,7 +232,15 @@ def _page(
         ),
         "run": None if run is None else run_values(run),
         "comparisons": [
-            {"name": each.name} | _comparison(compare(as_coco, metrics.detections, each.detections, class_names=names))
+            {"name": each.name}
+            | _comparison(
+                compare(
+                    matches,
+                    match_by_class(as_coco, each.detections, names),
+                    images=len(dataset),
+                    class_names=names,
+                )
+            )
             for each in others
         ],
     }
@@ -247,10 +257,8 @@ def run_values(run: RunHistory) -> dict[str, Any]:
     return {"rows": run.rows, "state": run.state}
 
 
-def _slices(
-    slices: Sequence[Slice], truths: Sequence[GroundTruth], detections: Sequence[Detections], class_names: Sequence[str]
-) -> list[dict[str, Any]]:
-    tables = ap_by_group(truths, detections, [each.grouping for each in slices], class_names=class_names)
+def _slices(slices: Sequence[Slice], matches: Sequence[ClassMatches]) -> list[dict[str, Any]]:
+    tables = ap_by_group(matches, [each.grouping for each in slices])
     return [
         {
             "title": each.title,

@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 
 from multibox.evaluation.bootstrap import Difference, compare
+from multibox.evaluation.coco_matches import match_by_class
 from multibox.evaluation.evaluate import score
 from tests.evaluation.test_coco import CLASSES, random_set
 
 RESAMPLES = 20
+
+
+def compare_detections(truths, before, after, **values):
+    matches = (match_by_class(truths, found, CLASSES) for found in (before, after))
+    return compare(*matches, images=len(truths), class_names=CLASSES, resamples=RESAMPLES, **values)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -22,7 +28,7 @@ def test_the_interval_is_that_of_the_drawn_sets(seed):
     random = np.random.default_rng(seed)
     before = [replace(each, scores=random.uniform(0, 1, len(each)).astype(np.float32)) for each in found]
     after = [found[found.scores > 0.3] for found in before]
-    compared = compare(truths, before, after, class_names=CLASSES, resamples=RESAMPLES, seed=5)
+    compared = compare_detections(truths, before, after, seed=5)
     draws = np.random.default_rng(5).multinomial(len(truths), [1 / len(truths)] * len(truths), size=RESAMPLES)
 
     def metrics(counts, detections):
@@ -51,7 +57,7 @@ def test_the_interval_is_that_of_the_drawn_sets(seed):
 
 def test_equal_detections_do_not_differ():
     truths, found = random_set(3)
-    compared = compare(truths, found, found, class_names=CLASSES, resamples=RESAMPLES)
+    compared = compare_detections(truths, found, found)
     assert compared.ap.before == compared.ap.after > 0
     assert (compared.ap.low, compared.ap.high) == (0, 0)
     assert str(compared.ap) == "+0.00 (+0.00 to +0.00)"
@@ -59,8 +65,8 @@ def test_equal_detections_do_not_differ():
 
 def test_nothing_to_compare_is_said():
     truths, found = random_set(4)
-    with pytest.raises(ValueError, match="objects of 8 images, but detections in 8 and 7"):
-        compare(truths, found, found[1:], class_names=CLASSES)
+    with pytest.raises(ValueError, match="objects of 8 images, but detections in 7"):
+        compare_detections(truths, found, found[1:])
     nothing = [truth[truth.crowd] for truth in truths]
     with pytest.raises(ValueError, match="there is no object, so no AP to compare"):
-        compare(nothing, found, found, class_names=CLASSES)
+        compare_detections(nothing, found, found)
