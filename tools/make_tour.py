@@ -5,6 +5,7 @@
 writes docs/images/tour/*.jpg. `tests/test_tour.py` compares the numbers with both languages of the tour.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -121,7 +122,8 @@ class Tour:
 
 def facts(tour: Tour) -> dict[str, str]:
     """Returns the numbers in the text of the tour, as they are written there."""
-    rows = tour.detector.config.feature_maps
+    config = tour.detector.config
+    rows = config.feature_maps
     positives = tour.matched != UNMATCHED
     lowest = int(tour.best_overlaps.argmin())
     _, trained = tour.mined(tour.network)
@@ -135,6 +137,9 @@ def facts(tour: Tour) -> dict[str, str]:
         "matched by map": ", ".join(f"{n}" for n in np.bincount(tour.maps[positives], minlength=len(rows))),
         "lowest best overlap": f"{tour.best_overlaps[lowest]:.2f}",
         "unmatched": f"{int((~positives).sum()):,}",
+        "divisor of the center's offsets": f"{config.center_variance:g}",
+        "divisor of the size's offsets": f"{config.size_variance:g}",
+        "stretch by an offset of 1": f"exp({config.size_variance:g}) = {math.exp(config.size_variance):.2f}",
         "mined": f"{int(trained.sum())}",
         "before suppression": f"{len(tour.not_suppressed)}",
         "after suppression": f"{len(tour.found)}",

@@ -43,7 +43,7 @@ def draw_matches(explanation: Explanation, image: Source) -> Image.Image:
     """Returns the objects, and a panel for each feature map with its grid and what a training learns from it.
 
     In the panels, the default boxes that objects matched are dashed in the color of the class, and those of the hard
-    negatives, of the last weights, are dashed in gray.
+    negatives, of the last weights, are dashed in a dark color.
 
     Args:
         explanation: The explanation of the image, with its objects.
