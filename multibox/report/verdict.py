@@ -41,7 +41,7 @@ TOO_DEAR = 3
 """A lower threshold costs too much if it brings so many times more false detections than objects."""
 
 RISE, FALL = 0.02, 0.03
-"""AP still rises if it gained this much in a run's last third, and has fallen if it lost this much after its best."""
+"""AP still rises if a run's last third gained this much, and has fallen if it lost this much after its best."""
 
 
 class Finding(NamedTuple):
@@ -171,7 +171,7 @@ def judge(case: Case) -> Verdict:
     action = training.action if training else findings[0].action if findings else _by_tide(case)
     third = f"{training.sentence} {action}" if training else action
     if training and findings:
-        third += f" Next: {findings[0].action}"
+        third += f" Next: {findings[0].action[0].lower()}{findings[0].action[1:]}"
     first = _how_good(case, everything, known)
     return Verdict((first, second, third), (*([training] if training else []), *findings))
 
@@ -248,8 +248,9 @@ def _too_small(case: Case, of: _Part, everything: _Part) -> Iterator[Finding]:
             yield Finding(
                 "too small",
                 small_missed,
-                f"{small_missed} of {missed} missed objects{of.of_class} are under {side} pixels after the resize, "
-                f"where {_share(of_small)} are found against {_share(of_large)} of the larger ones{whose}.",
+                f"{small_missed} of {missed} missed objects{of.of_class} are under {side} pixels after the resize to "
+                f"{case.config.height} x {case.config.width}, where {_share(of_small)} are found against "
+                f"{_share(of_large)} of the larger ones{whose}.",
                 _enlarge(case, case.config),
             )
             return
@@ -270,7 +271,7 @@ def _enlarge(case: Case, config: DetectorConfig) -> str:
             "at a higher resolution."
         )
     size = f"{height}" if height == width else f"{height}x{width}"
-    return f"Try a larger input: train with --size {size}."
+    return f"Try a larger input: train a new run with --size {size}."
 
 
 def _confused(case: Case, of: _Part, everything: _Part) -> Iterator[Finding]:
@@ -372,24 +373,24 @@ def _training(case: Case) -> Finding | None:
     values = [(step, float(ap)) for step, ap in points if ap is not None]
     if len(values) < 4:
         return None
-    end = values[-1][0]
+    end, last = values[-1]
     best = max(ap for _, ap in values)
     before = max(ap for step, ap in values if step <= 2 / 3 * end or step == values[0][0])
-    if best == max(ap for step, ap in values if step >= 0.85 * end) and best - before >= RISE:
+    if last - before >= RISE:
         return Finding(
             "still rising",
             0,
-            f"AP was still rising at the end of training, from {100 * before:.1f} to {100 * best:.1f} in its last "
+            f"AP was still rising at the end of training, from {100 * before:.1f} to {100 * last:.1f} in its last "
             "third.",
             f"Train longer first: `{case.resume}`." if case.resume else "Train longer first.",
         )
     at_best = next(step for step, ap in values if ap == best)
-    if at_best < end / 2 and best - values[-1][1] >= FALL:
+    if at_best < end / 2 and best - last >= FALL:
         return Finding(
             "overfitting",
             0,
             f"AP was highest at {_share(at_best / end)} of the run and then fell from {100 * best:.1f} to "
-            f"{100 * values[-1][1]:.1f}.",
+            f"{100 * last:.1f}.",
             "Train shorter, or add training images first.",
         )
     return None

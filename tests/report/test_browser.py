@@ -114,9 +114,24 @@ def test_the_page_fits_its_window_and_makes_no_request(browser: Browser, width: 
         "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500
     )
     assert browser.run("return document.documentElement.scrollWidth") <= width
+    wide = (
+        "[...document.querySelectorAll('.text')].filter(table => table.scrollWidth > table.parentElement.clientWidth)"
+    )
+    assert browser.run(f"return {wide}.map(table => table.textContent)") == []  # prose is read without scrolling
     assert browser.run("return performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:'))") == []
     log = browser.send("POST", "/se/log", type="browser")
     assert [entry for entry in log if entry["level"] == "SEVERE"] == []
+
+
+def test_flags_in_prose_are_not_broken_across_lines(browser: Browser):
+    flags = browser.run("return [...document.querySelectorAll('#errors .flag')].map(flag => flag.textContent)")
+    assert flags == ["--iou", "--class-agnostic", "--size"]
+    assert browser.run(
+        "return [...document.querySelectorAll('.flag')].every(flag => flag.getClientRects().length === 1)"
+    )
+    whole = browser.run("""return words("Try `multibox train --size 384` or --size 240x320, not a-b.").map(
+        each => each instanceof Element ? [each.className, each.textContent] : each)""")
+    assert whole == ["Try ", ["", "multibox train --size 384"], " or ", ["flag", "--size 240x320"], ", not a-b."]
 
 
 def test_every_section_is_reached_by_a_link(browser: Browser):

@@ -61,8 +61,9 @@ function following(make) {
   return place;
 }
 
-/** Returns a text whose parts between backticks are code. */
-const words = text => text.split("`").map((each, index) => (index % 2 ? element("code", {}, each) : each));
+/** Returns a text whose parts between backticks, and flags with their numbers, are code. */
+const words = text => text.split(/(`[^`]+`|--[a-z][\w-]*(?: \d[\d.x]*\d)?)/).map((each, index) =>
+  index % 2 ? element("code", { class: each.startsWith("--") && "flag" }, each.replaceAll("`", "")) : each);
 
 // ---- what is counted at a threshold
 
@@ -274,8 +275,8 @@ function lineChart(title, rows, series, xTitle, scale = 1) {
   if (!known.length) return null;
   const all = known.flatMap(([, found]) => found);
   const endX = Math.max(...all.map(([x]) => x)), sorted = all.map(([, y]) => y).sort((one, other) => one - other);
-  const usual = sorted[Math.floor(.95 * (sorted.length - 1))], top = Math.min(sorted.at(-1), usual * 2) * 1.08 || 1;
-  const { lines, placeX, placeY } = axes({ x: [0, endX], y: [0, top], xTitle, yTitle: "", xTicks: ticks(0, endX), yTicks: ticks(0, top) });
+  const usual = sorted[Math.floor(.95 * (sorted.length - 1))], top = Math.min(sorted.at(-1), usual * 2) || 1;
+  const { lines, placeX, placeY } = axes({ x: [0, endX], y: [0, top * 1.15], xTitle, yTitle: "", xTicks: ticks(0, endX), yTicks: ticks(0, top) });  // the names are above
   const drawn = known.flatMap(([name, found, color], index) => [
     drawing("path", { class: "curve", stroke: color, d: path(found.map(([x, y]) => [placeX(x), placeY(Math.min(y, top))])) },
       drawing("title", {}, name)),
@@ -346,8 +347,9 @@ function bar() {
 function classes() {
   return section("classes", "Classes", "An object is found if a detection of its class overlaps it by at least 0.5 " +
     "(intersection over union) and scores above the threshold. Precision is the share of detections that are right, recall the " +
-    "share of objects that are found, F1 their harmonic mean. AP, AP50 and best F1 do not depend on the threshold.",
-  following(state => table(["class", "objects", "AP", "AP50", "found", "missed", "false", "precision", "recall", "F1", "best F1", "at"],
+    "share of objects that are found, F1 their harmonic mean. AP, AP50 and best F1 do not depend on the threshold. A detector that " +
+    "multibox has trained detects each class at the threshold of its own in the last column.",
+  following(state => table(["class", "objects", "AP", "AP50", "found", "missed", "false", "precision", "recall", "F1", "best F1", "at score"],
     [["all classes", state.all, DATA.metrics], ...DATA.classes.map((name, label) =>
       [name, state.classes[label], DATA.metrics.per_class[name]])].map(([name, counts, metrics]) => {
       const { precision, recall, f1 } = rates(counts);
@@ -402,7 +404,7 @@ function matrix() {
 
 function errors() {
   const kinds = (list, reasons, title, what) => following(state => table([title, "", ""], Object.entries(reasons).map(([kind, text]) =>
-    [kind, count(state[list][kind], `${what}: ${kind}`), element("td", { class: "words" }, text)])));
+    [kind, count(state[list][kind], `${what}: ${kind}`), element("td", { class: "words" }, words(text))]), "text"));
   const gains = Object.entries(DATA.tide.gains), most = Math.max(...gains.map(([, gain]) => gain), 1e-9);
   return section("errors", "Errors, and what mending them would bring", null,
     kinds("falseKinds", DATA.kinds.false, "false detections", "false detections"),
