@@ -78,7 +78,8 @@ def train(
 
     The folder `out` then holds `best.safetensors`, `last.safetensors` and, for `resume`, `last.pt` and `previous.pt`;
     `metrics.csv`, `config.yaml`, `log.txt`, `labels.jpg` and `batch.jpg`; and at the end `card.md`, `card.json`,
-    `curves.png` and `validation.jpg` (`training.jpg` if there is no validation set).
+    `curves.png` and `validation.jpg` (`training.jpg` if there is no validation set), and `report`, the report on the
+    validation set.
 
     If the detector knows classes of the data, because it or its weights were trained before, it is first scored on
     `val_set` as epoch 0, and counts as the best one until another is better. The recipe's learning rate is then lower.

@@ -138,7 +138,10 @@ def test_a_run_leaves_a_report_that_can_be_made_again(multibox: Multibox, run: P
     assert status == 1
     assert "index.html is there already" in err[-1]
     (run / "report" / "mine.txt").touch()
+    (run / "live").mkdir()
+    (run / "live" / "index.html").touch()  # as --follow leaves it
     remove_run(run)
+    assert not (run / "live").exists()
     assert [path.name for path in (run / "report").iterdir()] == ["mine.txt"]
 
 
