@@ -371,7 +371,7 @@ def _training(case: Case) -> Finding | None:
     """Returns what the course of the run says: that AP was still rising at its end, or that it fell after its best."""
     points = [(row["step"] or 0.0, row["ap"]) for row in case.rows if row.get("ap") is not None]
     values = [(step, float(ap)) for step, ap in points if ap is not None]
-    if len(values) < 4:
+    if len(values) < 3:
         return None
     end, last = values[-1]
     best = max(ap for _, ap in values)

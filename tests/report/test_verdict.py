@@ -224,7 +224,8 @@ def rows(*aps: float) -> list[dict[str, float | None]]:
         ((0.1, 0.2, 0.28, 0.3, 0.305, 0.31), None),
         ((0.1, 0.3, 0.29, 0.27, 0.25, 0.22), "overfitting"),
         ((0.1, 0.3, 0.29, 0.29, 0.29, 0.28), None),
-        ((0.1, 0.2, 0.4), None),  # too few validations
+        ((0.1, 0.2, 0.24), "still rising"),
+        ((0.1, 0.4), None),  # too few validations
     ],
 )
 def test_the_course_of_a_run_comes_first(good: Scene, aps: tuple[float, ...], rule: str | None):
@@ -232,9 +233,10 @@ def test_the_course_of_a_run_comes_first(good: Scene, aps: tuple[float, ...], ru
     named = [each.rule for each in verdict.findings]
     assert named == ([rule] if rule else [])
     if rule == "still rising":
+        before, last = (100 * ap for ap in (aps[len(aps) * 2 // 3 - 1], aps[-1]))
         assert verdict.sentences[2] == (
-            "AP was still rising at the end of training, from 25.0 to 30.0 in its last third. Train longer first: "
-            "`multibox train --resume run --epochs 12`."
+            f"AP was still rising at the end of training, from {before:.1f} to {last:.1f} in its last third. "
+            "Train longer first: `multibox train --resume run --epochs 12`."
         )
 
 
