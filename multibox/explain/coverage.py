@@ -20,7 +20,6 @@ from multibox.default_boxes import IOU_THRESHOLD, feature_maps_of, make_default_
 from multibox.ssd.cpu import match
 from multibox.ssd.matching import UNMATCHED
 
-
 RATIO_EDGES = ((1, 3), (2, 3), (3, 2), (3, 1))
 """Ratios of width to height in the input between groups of objects."""
 
