@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from multibox.boxes import SIZE_EDGES, area, box_iou, center_to_corner
+from multibox.boxes import SIZE_EDGES, area
 from multibox.config import DetectorConfig
 from multibox.data.sample import Dataset, GroundTruth
-from multibox.default_boxes import feature_maps_of, make_default_boxes
+from multibox.default_boxes import best_default_boxes, feature_maps_of, make_default_boxes
 from multibox.detections import Detections
 from multibox.evaluation.groups import Grouping, group_images
 
@@ -143,13 +143,10 @@ def _best_default_boxes(
     """Returns the index of the default box that overlaps each object most; -1 if they are stored elsewhere."""
     if config.stored_default_boxes:
         return np.full(sum(map(len, truths)), -1)
-    corners = center_to_corner(make_default_boxes(config))
-    best = [
-        box_iou(truth.boxes / np.tile([sample.width, sample.height], 2), corners).argmax(axis=1)
-        for sample, truth in zip(dataset, truths, strict=True)
-        if len(truth)
+    boxes = [
+        truth.boxes / np.tile([sample.width, sample.height], 2) for sample, truth in zip(dataset, truths, strict=True)
     ]
-    return np.concatenate([np.zeros(0, np.int64), *best])
+    return best_default_boxes(np.concatenate([np.zeros((0, 4)), *boxes]), make_default_boxes(config)).indices
 
 
 _Groups = tuple[str, str, tuple[str, ...], list[int]]
