@@ -25,6 +25,7 @@ from multibox.deploy.export import Int8, export
 from multibox.deploy.int8 import check_apart
 from multibox.detector import Detector
 from multibox.evaluation.bootstrap import compare
+from multibox.evaluation.coco_matches import match_by_class
 from multibox.evaluation.evaluate import evaluate, score
 from multibox.evaluation.rename import RENAMES
 from multibox.messages import percent
@@ -105,8 +106,9 @@ def score_all(variants: Sequence[Variant], test_set: Dataset, renames: Mapping[s
     for variant in variants:
         found = evaluate(Detector.load(variant.path, precision=variant.precision), test_set, rename=renames).detections
         assert found is not None
-        reference = reference or found
-        compared = compare(truths, reference, found, class_names=names)
+        matches = match_by_class(truths, found, names)
+        reference = reference or matches
+        compared = compare(reference, matches, images=len(test_set), class_names=names)
         voc = score(truths, found, class_names=names, rule="voc2007")
         rows.append(
             {

@@ -43,6 +43,7 @@ from multibox.default_boxes import make_default_boxes
 from multibox.detections import Detections
 from multibox.detector import Detector
 from multibox.evaluation.bootstrap import compare
+from multibox.evaluation.coco_matches import match_by_class
 from multibox.evaluation.evaluate import evaluate
 from multibox.presets import preset
 from multibox.ssd import cpu
@@ -95,7 +96,10 @@ def run_all(arguments: argparse.Namespace) -> None:
             if variant == PAPER:
                 paper = metrics.detections
             compared = compare(
-                truths, paper, metrics.detections, class_names=train_set.class_names, resamples=arguments.resamples
+                *(match_by_class(truths, found, train_set.class_names) for found in (paper, metrics.detections)),
+                images=len(test_set),
+                class_names=train_set.class_names,
+                resamples=arguments.resamples,
             )
             result = {
                 "data": arguments.data.name,

@@ -24,6 +24,7 @@ from multibox.data.sample import Dataset
 from multibox.detections import Detections
 from multibox.detector import Detector
 from multibox.evaluation.bootstrap import Difference, compare
+from multibox.evaluation.coco_matches import match_by_class
 from multibox.evaluation.evaluate import check_rename, evaluate
 from multibox.evaluation.rename import RENAMES
 from multibox.report.environment import commit, device_name
@@ -118,8 +119,8 @@ def measure(
     truths = [sample.truth for sample in dataset]
     rows = []
     for iou in iou_thresholds:
-        none, weighted = (found[iou, merge] for merge in MERGES)
-        compared = compare(truths, none, weighted, class_names=dataset.class_names, resamples=resamples)
+        none, weighted = (match_by_class(truths, found[iou, merge], dataset.class_names) for merge in MERGES)
+        compared = compare(none, weighted, images=len(dataset), class_names=dataset.class_names, resamples=resamples)
         rows.append({"iou_threshold": iou, **{name: getattr(compared, name)._asdict() for name in MEASURES}})
     return {"rows": rows, "resamples": resamples}
 
