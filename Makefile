@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow test-oldest lint bench docs build
+.PHONY: help setup demo test test-slow test-oldest test-programs lint bench docs build
 
 # Variables that a call may set: make demo OUT=elsewhere, make test ARGS="-k boxes", make setup PYTHON=python3.13
 PYTHON ?=
@@ -36,6 +36,14 @@ test-slow: $(STAMP)  ## the slow ones: whole trainings
 
 test-oldest: .venv-oldest/.set-up  ## the quick tests on the oldest versions that pyproject.toml allows, in .venv-oldest
 	.venv-oldest/bin/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)
+
+PROGRAMS := mediapipe openvino-model-api opencv-python-headless executorch
+
+test-programs: $(PROGRAMS:%=.venv-programs/%/.set-up)  ## exported files in other programs, each of which is installed in .venv-programs
+	.venv/bin/python -c "from multibox.deploy.web_page import find_engine; find_engine()"
+	.venv/bin/python -m pytest -m "slow or not slow" tests/deploy/test_web.py tests/deploy/test_cpp.py
+	for program in $(PROGRAMS); do .venv-programs/$$program/bin/python -m pytest -m slow tests/deploy/test_programs.py \
+	  tests/deploy/test_executorch.py || exit 1; done
 
 lint: $(STAMP)  ## format, rules and types
 	.venv/bin/python -m ruff format --check .
@@ -99,4 +107,12 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	.venv-oldest/bin/python tools/oldest.py > .venv-oldest/constraints.txt
 	.venv-oldest/bin/python -m pip --disable-pip-version-check install $(BAR) \
 	  --constraint .venv-oldest/constraints.txt --editable ".[train,dev]"
+	touch $@
+
+# Each environment sees the packages of .venv too. The programs do not go together: all but ExecuTorch bring another OpenCV.
+.venv-programs/%/.set-up: $(STAMP)
+	rm -rf $(@D) && .venv/bin/python -m venv $(@D)
+	.venv/bin/python -c "import sysconfig; print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \
+	  > `$(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"`/multibox-packages.pth
+	$(@D)/bin/python -m pip --disable-pip-version-check install $(BAR) $*
 	touch $@

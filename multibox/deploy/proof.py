@@ -163,7 +163,7 @@ def check_tflite_home(raw: Detector, path: Path, images: Iterable[Source]) -> No
         size = np.array([prepared.width, prepared.height] * 2, np.float32)
         boxes, labels, scores, count = (values[0] for values in run(raw.prepare(prepared)).values())
         there = np.arange(len(scores)) < count
-        corners = boxes[there][:, [1, 0, 3, 2]].clip(0, 1) * size
+        corners = boxes[there][:, [1, 0, 3, 2]] * size
         indices = np.full(len(corners), -1)
         again = Detections(corners, scores[there], labels[there].astype(np.int64), indices, raw.class_names)
         found = raw.detect(prepared, score_threshold=raw.config.postprocess.score_threshold)

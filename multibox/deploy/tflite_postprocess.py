@@ -66,7 +66,8 @@ def _add_postprocess(
 ) -> None:
     """Replaces the outputs of a model, of which `offsets` and `logits` are needed, by the detections.
 
-    Boxes may reach beyond the edges of the image: the operator does not clip them.
+    The operator does not clip boxes to the image, and MediaPipe moves a box that begins outside: it sets the corner to
+    0 and keeps width and height. So the boxes are clipped behind the operator.
     """
     settings = config.postprocess
     if settings.merge != "none":
@@ -106,9 +107,13 @@ def _add_postprocess(
     rows = settings.max_detections
     shapes = ((1, rows, 4), (1, rows), (1, rows), (1,))  # boxes, labels, scores, count
     names = [_POSTPROCESS, *(f"{_POSTPROCESS}:{number}" for number in (1, 2, 3))]
-    model.outputs = [Tensor(name, shape) for name, shape in zip(names, shapes, strict=True)]
+    boxes, *others = model.outputs = [Tensor(name, shape) for name, shape in zip(names, shapes, strict=True)]
+    unclipped = Tensor("unclipped_boxes", boxes.shape)
     inputs = [offsets, scores, Tensor("anchors", table.shape, data=table)]
-    model.operators.append(Operator(_POSTPROCESS, inputs, model.outputs, bytes(flexbuffers.Dumps(options))))
+    model.operators.append(Operator(_POSTPROCESS, inputs, [unclipped, *others], bytes(flexbuffers.Dumps(options))))
+    positive = add("RELU", [unclipped], None)
+    one = Tensor("one", (1, 1, 1), data=np.ones((1, 1, 1), np.float32))
+    model.operators.append(Operator("MINIMUM", [positive, one], [boxes], schema.MaximumMinimumOptionsT()))
 
 
 def _mediapipe_metadata(name: str, labels: str) -> bytes:

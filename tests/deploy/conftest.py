@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 
 from multibox.deploy.export import export
@@ -39,3 +40,14 @@ def exporter(tmp_path_factory: pytest.TempPathFactory) -> Exporter:
 def tflite(exporter: Exporter) -> Path:
     """The TFLite file of the detector of shapes, with raw outputs as well."""
     return exporter(Detector.load("multibox/shapes"), ".tflite", raw=True)
+
+
+def untrained(height: int, width: int, classes: int) -> Detector:
+    """A small detector, with random weights as if it were trained, so that scores differ."""
+    names = [f"class {number}" for number in range(classes)]
+    detector = Detector.create("ssd256-tiny", names, height=height, width=width, seed=0)
+    spread = torch.Generator().manual_seed(0)
+    for name, parameter in detector.network.logits.named_parameters():
+        if not name.endswith("pointwise.bias"):
+            parameter.data.normal_(0, 0.5, generator=spread)
+    return detector

@@ -14,7 +14,7 @@ from multibox.data.synthetic import synthetic_scenes
 from multibox.deploy.export import choose_form, export
 from multibox.deploy.proof import Proof, prove
 from multibox.detector import Detector
-from tests.deploy.conftest import Exporter
+from tests.deploy.conftest import Exporter, untrained
 from tests.slow import slow
 
 SHAPES = "multibox/shapes"
@@ -84,13 +84,7 @@ def test_the_rules_of_suppression_are_in_the_file(exporter: Exporter, scenes, na
 @pytest.mark.slow
 @pytest.mark.parametrize(("height", "width", "classes"), [(64, 96, 1), (96, 64, 90)])
 def test_any_shape_and_number_of_classes(exporter: Exporter, height: int, width: int, classes: int):
-    names = [f"class {number}" for number in range(classes)]
-    detector = Detector.create("ssd256-tiny", names, height=height, width=width, seed=0)
-    spread = torch.Generator().manual_seed(0)
-    for name, parameter in detector.network.logits.named_parameters():  # as if trained, so that scores differ
-        if name.endswith("pointwise.bias"):
-            continue
-        parameter.data.normal_(0, 0.5, generator=spread)
+    detector = untrained(height, width, classes)
     exported = multibox.load(exporter(detector, ".onnx", suppression="graph"))
     proof = prove(detector, exported, [scene.open() for scene in synthetic_scenes(3, seed=1)])
     assert proof.holds and proof.detections > 60
