@@ -93,6 +93,15 @@ def test_all_detections_are_the_same(raw: Path, tmp_path: Path, scenes, class_ag
     check_tflite_home(detector, path, scenes)
 
 
+def test_the_operator_has_no_limit_of_candidates(raw: Path, tmp_path: Path, scenes):
+    """What it finds beyond that of the detector is no mistake."""
+    shapes = Detector.load(SHAPES)
+    settings = dataclasses.replace(shapes.config.postprocess, max_candidates_per_class=5)
+    config = dataclasses.replace(shapes.config, postprocess=settings)
+    detector = Detector.of_network(config, shapes.class_names, shapes.network)
+    check_tflite_home(detector, write(raw, tmp_path, "frigate", detector), scenes)
+
+
 def test_a_file_in_8_bits_has_the_form_too(raw: Path, tmp_path: Path, scenes):
     detector = Detector.load(SHAPES)
     eighth = tmp_path / "int8.tflite"
