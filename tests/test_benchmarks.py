@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import distillation, fitted_boxes, localization, runs, side_by_side, starts, voting
+from benchmarks import distillation, exported, fitted_boxes, localization, runs, side_by_side, starts, voting
 from benchmarks.__main__ import CPU_PARTS, GPU_PARTS, PARTS, run
 from benchmarks.cpu_clock import cpu_clock
 from benchmarks.timing import Comparison, Settings, compare, peak_memory
 from multibox.benchmark.photographs import write_photographs
+from multibox.benchmark.run import Variant
 from multibox.data.sample import Dataset, GroundTruth, Sample
 from multibox.data.synthetic import synthetic_scenes
 from multibox.data.write import write_voc
@@ -131,6 +132,16 @@ def test_voting_is_measured_on_the_same_outputs():
                 assert row[name][side] == pytest.approx(getattr(metrics, name), abs=1e-9)
     assert any(row["ap"]["before"] != row["ap"]["after"] for row in result["rows"])
     assert voting.table(result).count("\n") == 4
+
+
+def test_exported_files_are_scored_beside_their_network(tmp_path):
+    detector = Detector.load("multibox/shapes")
+    detector.save(tmp_path / "it.safetensors")
+    variants = [Variant("torch", tmp_path / "it.safetensors"), Variant("bf16", tmp_path / "it.safetensors", "bf16")]
+    dataset = synthetic_scenes(4, height=128, width=128, seed=7)
+    first, second = exported.score_all(variants, dataset, {})
+    assert first["ap50"] == pytest.approx(evaluate(detector, dataset).ap50, abs=1e-9)
+    assert first["ap50_difference"].startswith("+0.00") and second["name"] == "bf16"
 
 
 def test_localization_losses_of_a_threshold_and_weight_of_one_are_the_papers():
